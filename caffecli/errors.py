@@ -1,0 +1,37 @@
+"""Every exception that caffecli raises on purpose.
+
+::
+
+    CaffeError            what a user can mend; the command line prints its text and exits with 1
+      SpecError           a prototxt, or a setting in it: unknown field, layer type, blob, policy
+      ShapeError          blobs whose shapes do not fit
+      FormatError         a file that is missing, damaged, foreign, or cannot be written
+      DataError           a record, label or picture that cannot be used
+      SolverError         a training run that cannot start or go on
+
+A text says where, what was expected, what came, and the remedy, on one line.
+"""
+
+
+class CaffeError(Exception):
+    """Base of all errors a user can mend."""
+
+
+class SpecError(CaffeError):
+    """A net or solver definition that cannot be used."""
+
+
+class ShapeError(CaffeError):
+    """Blobs or parameters whose shapes do not fit."""
+
+
+class FormatError(CaffeError):
+    """A file that is missing, damaged, foreign, or cannot be written."""
+
+
+class DataError(CaffeError):
+    """A record, label or picture that cannot be used."""
+
+
+class SolverError(CaffeError):
+    """A training run that cannot start or go on."""

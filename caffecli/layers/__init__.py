@@ -1,0 +1,7 @@
+"""Every layer type. Importing this package registers them all; ``registry.create`` makes one."""
+
+from caffecli.layers import activation
+from caffecli.layers.base import Layer
+from caffecli.layers.registry import create, types
+
+__all__ = ["Layer", "activation", "create", "types"]

@@ -1,0 +1,121 @@
+"""What every layer is: an ``nn.Module`` that maps bottoms to tops.
+
+A layer's life::
+
+    layer = registry.create(param, phase)     # reads nothing but its own LayerParameter
+    layer.setup(bottom_shapes)                # checks settings, declares its blobs (on the meta device)
+    layer.materialize(device)                 # allocates them and runs their fillers
+    tops = layer(*bottoms)                    # a tensor, or a tuple of them; autograd differentiates
+
+``Layer.blobs`` are the learnable tensors in Caffe's order and shapes, as a caffemodel stores them. Tensors that a layer keeps
+but does not learn by gradient (BatchNorm's statistics) are blobs too, declared with ``learned=False``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from caffecli.errors import ShapeError, SpecError
+from caffecli.layers.fillers import fill
+from caffecli.proto.caffe_pb2 import TRAIN, FillerParameter, LayerParameter
+
+Shape = Sequence[int]
+
+
+class Layer(nn.Module):
+    """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``."""
+
+    type: ClassVar[str] = ""
+    #: how many bottoms and tops the layer takes: (least, most); None is no limit
+    bottom_count: ClassVar[tuple[int, int | None]] = (1, 1)
+    top_count: ClassVar[tuple[int, int | None]] = (1, 1)
+    #: a loss layer's first top has loss_weight 1 unless the net says otherwise
+    is_loss: ClassVar[bool] = False
+    #: bottoms that never get a gradient (labels, say)
+    no_gradient: ClassVar[tuple[int, ...]] = ()
+
+    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
+        super().__init__()
+        self.param = param
+        self.phase = phase
+        self.train(phase == TRAIN)
+        self.blob_names: list[str] = []
+        self.fillers: list[FillerParameter | None] = []
+
+    # -- to be written by each layer -------------------------------------------------------------------------------
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the settings against the bottoms' shapes and declare the blobs with ``add_blob``."""
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The tops."""
+        raise NotImplementedError
+
+    # -- what they share -------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.param.name
+
+    @property
+    def blobs(self) -> list[Tensor]:
+        """The layer's tensors in Caffe's order."""
+        return [getattr(self, name) for name in self.blob_names]
+
+    def add_blob(self, name: str, shape: Shape, filler: FillerParameter | None = None, learned: bool = True) -> None:
+        """Declare a blob; it gets memory and values in ``materialize``. Without a filler it starts at zero."""
+        tensor = torch.empty(tuple(shape), device="meta")
+        if learned:
+            self.register_parameter(name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(name, tensor)
+        self.blob_names.append(name)
+        self.fillers.append(filler)
+
+    def materialize(self) -> None:
+        """Give each blob memory on the CPU and its first values; blobs already given (shared ones) stay."""
+        for name, filler in zip(self.blob_names, self.fillers, strict=True):
+            blob = getattr(self, name)
+            if not blob.is_meta:
+                continue
+            tensor = torch.zeros(blob.shape)
+            if filler is not None:
+                fill(tensor, filler, self.name)
+            if isinstance(blob, nn.Parameter):
+                setattr(self, name, nn.Parameter(tensor, requires_grad=blob.requires_grad))
+            else:
+                setattr(self, name, tensor)
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        """The tops' shapes for these bottoms, found by running ``forward`` on the meta device. Call after ``setup``."""
+        with torch.no_grad():
+            tops = self(*(torch.empty(tuple(shape), device="meta") for shape in bottoms))
+        return [top.shape for top in (tops if isinstance(tops, tuple) else (tops,))]
+
+    def check_counts(self, bottoms: int, tops: int) -> None:
+        """Raise SpecError when the layer cannot take that many bottoms or tops."""
+        for what, count, (least, most) in (("bottom", bottoms, self.bottom_count), ("top", tops, self.top_count)):
+            if count < least or (most is not None and count > most):
+                wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
+                raise SpecError(f"layer {self.name!r} ({self.type}): expected {wanted} {what} blob(s), got {count}")
+
+    def axis(self, axis: int, dims: int, what: str = "axis") -> int:
+        """``axis`` counted from the front for a blob of ``dims`` dimensions; negative ones count from the back."""
+        if not -dims <= axis < dims:
+            raise self.spec_error(f"{what} {axis} is out of range for a blob of {dims} dimensions")
+        return axis % dims if dims else 0
+
+    def spec_error(self, text: str) -> SpecError:
+        """A SpecError that names this layer."""
+        return SpecError(f"layer {self.name!r} ({self.type}): {text}")
+
+    def shape_error(self, text: str) -> ShapeError:
+        """A ShapeError that names this layer."""
+        return ShapeError(f"layer {self.name!r} ({self.type}): {text}")
+
+    def extra_repr(self) -> str:
+        return f"{self.name!r}, type={self.type!r}"

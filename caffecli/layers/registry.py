@@ -1,0 +1,58 @@
+"""Layer types by name.
+
+A layer class says ``@register("ReLU")``; a net asks ``create(param, phase)``. A name taken twice is an error at import; a name
+nobody took is one for the user, with the nearest name that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TypeVar
+
+from caffecli.errors import SpecError
+from caffecli.layers.base import Layer
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
+
+_LAYERS: dict[str, type[Layer]] = {}
+L = TypeVar("L", bound=type[Layer])
+
+
+def register(type_name: str) -> Callable[[L], L]:
+    """Class decorator: the layer that prototxts call ``type_name``."""
+
+    def add(cls: L) -> L:
+        if type_name in _LAYERS:
+            raise ValueError(f"layer type {type_name!r} is registered twice: {_LAYERS[type_name].__name__}, {cls.__name__}")
+        cls.type = type_name
+        _LAYERS[type_name] = cls
+        return cls
+
+    return add
+
+
+def types() -> list[str]:
+    """All registered type names, sorted."""
+    return sorted(_LAYERS)
+
+
+def layer_class(type_name: str) -> type[Layer]:
+    """The class of a type; raises ``KeyError``."""
+    return _LAYERS[type_name]
+
+
+def create(param: LayerParameter, phase: int = TRAIN) -> Layer:
+    """The layer that ``param`` describes, not yet set up.
+
+    Raises SpecError when no layer has that type.
+    """
+    if param.HasField("phase"):
+        phase = param.phase
+    cls = _LAYERS.get(param.type)
+    if cls is None:
+        near = difflib.get_close_matches(param.type, _LAYERS, 1, 0.5)
+        folded = {name.lower(): name for name in _LAYERS}
+        near = [folded[param.type.lower()]] if param.type.lower() in folded else near
+        hint = f"did you mean {near[0]!r}?" if near else f"known types: {', '.join(types())}"
+        raise SpecError(f"layer {param.name!r}: unknown type {param.type!r}; {hint}")
+    return cls(param, TEST if phase == TEST else TRAIN)

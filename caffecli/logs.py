@@ -1,0 +1,101 @@
+"""Caffe's log lines: ``I1121 06:51:39.610826 20433 solver.cpp:239] text`` on stderr.
+
+Level (I, W, E, F), month and day, time with microseconds, process id, the reference's source name and line, then the text.
+Programs that read training logs rely on each of these. ``GLOG_minloglevel`` (0 to 3) hides the levels below it.
+
+The lines go through the standard logger ``caffecli``; a library user hears nothing until ``show()`` is called or a handler
+of his own is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TextIO
+
+_LEVELS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+_logger = logging.getLogger("caffecli")
+_logger.addHandler(logging.NullHandler())
+_logger.propagate = False
+
+
+def info(source: str, text: str) -> None:
+    """Log ``text`` as Caffe's ``source`` (``solver.cpp:239``) does at level I."""
+    _logger.info(text, extra={"source": source})
+
+
+def warning(source: str, text: str) -> None:
+    """Log ``text`` at level W."""
+    _logger.warning(text, extra={"source": source})
+
+
+def error(source: str, text: str) -> None:
+    """Log ``text`` at level E."""
+    _logger.error(text, extra={"source": source})
+
+
+def enabled() -> bool:
+    """Whether level I reaches anyone; lets callers skip the making of long texts."""
+    return _logger.isEnabledFor(logging.INFO)
+
+
+def number(value: float) -> str:
+    """``value`` as a C++ stream prints it: six significant digits, ``%g``."""
+    return f"{value:g}"
+
+
+class GlogFormatter(logging.Formatter):
+    """Puts glog's prefix before the message; a long message keeps its own line breaks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.localtime(record.created)
+        micro = int(record.created % 1 * 1e6)
+        source = getattr(record, "source", f"{record.filename}:{record.lineno}")
+        prefix = f"{_LEVELS.get(record.levelno, 'I')}{time.strftime('%m%d %H:%M:%S', at)}.{micro:06d} {os.getpid()} {source}] "
+        return prefix + record.getMessage()
+
+
+class StderrHandler(logging.Handler):
+    """Writes to the present ``sys.stderr``, above a progress bar when one stands there."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self.stream = stream
+        self.setFormatter(GlogFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + "\n"
+            stream = self.stream or sys.stderr
+            bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+            if bars is not None and getattr(bars, "_instances", None):
+                bars.write(line, file=stream, end="")
+            else:
+                stream.write(line)
+                stream.flush()
+        except BrokenPipeError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+
+def show(stream: TextIO | None = None) -> StderrHandler:
+    """Send the log to stderr (or ``stream``) from now on; returns the handler, for ``hide``."""
+    levels = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+    try:
+        lowest = levels[max(0, min(3, int(os.environ.get("GLOG_minloglevel", "0"))))]
+    except ValueError:
+        lowest = logging.INFO
+    _logger.setLevel(lowest)
+    handler = StderrHandler(stream)
+    _logger.addHandler(handler)
+    return handler
+
+
+def hide(handler: logging.Handler) -> None:
+    """Undo ``show``."""
+    _logger.removeHandler(handler)
+    if all(isinstance(h, logging.NullHandler) for h in _logger.handlers):
+        _logger.setLevel(logging.NOTSET)
