@@ -1,0 +1,64 @@
+"""Labels as Caffe keeps them: floats, one for each prediction, whose whole part is a class."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from caffecli.errors import DataError
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.shape import listing
+
+
+class LabelError(DataError):
+    """A label outside the classes; ``item`` is the index in the batch of the record it belongs to."""
+
+    item: int = 0
+
+
+def check_count(layer: Layer, axis: int, bottoms: list[Shape]) -> None:
+    """Raise ShapeError unless the second bottom has a label for each prediction of the first along ``axis``."""
+    scores, labels = bottoms
+    wanted = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
+    if math.prod(labels) != wanted:
+        expected = f"expected {wanted} labels, one for each prediction along axis {axis}"
+        raise layer.shape_error(f"{expected}, got {math.prod(labels)}: {listing(layer, bottoms)}")
+
+
+def to_classes(labels: Tensor) -> Tensor:
+    """Labels as int64, truncated toward zero as a C cast does; what is not a number becomes a class that no net has."""
+    if labels.is_floating_point():
+        labels = labels.nan_to_num(nan=-(2.0**31))
+    return labels.long()
+
+
+def out_of_range(labels: Tensor, classes: int, ignore: int | None) -> Tensor:
+    """A mask of the labels (int64) that name no class and are not to be ignored."""
+    bad = (labels < 0) | (labels >= classes)
+    return bad if ignore is None else bad & (labels != ignore)
+
+
+def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) -> LabelError | None:
+    """The error for the first of ``labels`` that names no class; None where all do. Reads values, so for the CPU only."""
+    bad = out_of_range(to_classes(labels), classes, ignore).flatten()
+    if not bool(bad.any()):
+        return None
+    index = int(torch.nonzero(bad)[0])
+    value = float(labels.flatten()[index])
+    item = index // max(1, labels.numel() // labels.shape[0])
+    scores = repr(layer.param.bottom[0]) if layer.param.bottom else "the scores"
+    remedy = "mend the data"
+    if math.isnan(value):
+        what = "is not a number"
+    elif value < 0:
+        what = "is negative"
+        remedy += f", or set ignore_label: {int(value)} to leave such labels out" if value >= -(2**31) else ""
+    else:
+        what = f"is past the {classes} classes of {scores}"
+        remedy += ", or let the layer before have more outputs"
+    text = f"label {value:.9g} of item {item} {what}; labels run from 0 to {classes - 1}: {remedy}"
+    error = LabelError(f"layer {layer.name!r}: {text}")
+    error.item = item
+    return error

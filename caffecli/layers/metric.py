@@ -1,0 +1,67 @@
+"""Layers that score and have no gradient: Accuracy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes
+from caffecli.layers.registry import register
+from caffecli.layers.shape import listing
+
+
+@register("Accuracy")
+class Accuracy(Layer):
+    """accuracy = the share of predictions whose true class is among the ``top_k`` (1) highest scores along ``axis`` (1).
+
+    A class with the same score as the true one counts as above it, so a net that says the same for all classes scores 0;
+    scores that are not numbers never count as right.
+    Bottoms: scores (N, C, …) and labels, one for each prediction. Tops: the accuracy and, where asked for, that of each class
+    (C), 0 for a class without labels. Predictions labelled ``ignore_label`` do not count; where none counts, the accuracy is 0.
+    Raises ShapeError where the labels' count differs, SpecError where top_k passes the classes, LabelError where a label is not
+    a class; on an accelerator, which must not be waited for, such a label makes the accuracy NaN.
+    """
+
+    bottom_count = (2, 2)
+    top_count = (1, 2)
+    no_gradient = (0, 1)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.accuracy_param
+        self.label_axis = self.axis(param.axis, len(bottoms[0]))
+        check_count(self, self.label_axis, bottoms)
+        classes = bottoms[0][self.label_axis]
+        if param.top_k > classes:
+            raise self.spec_error(f"top_k {param.top_k} is past the {classes} classes of {listing(self, bottoms[:1])}")
+        self.top_k = param.top_k
+        self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+        axis, classes, ignore = self.label_axis, x.shape[self.label_axis], self.ignore_label
+        x = x.detach().reshape(math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]))
+        target = to_classes(labels).reshape(x.shape[0], 1, x.shape[2])
+        bad = None
+        if x.device.type not in ("cpu", "meta"):
+            bad = out_of_range(target, classes, ignore)
+            target = target.masked_fill(bad, 0)
+        kept = None if ignore is None else target != ignore
+        index = target if kept is None else target.where(kept, 0)
+        try:
+            true_score = x.gather(1, index)
+        except (IndexError, RuntimeError) as error:
+            raise label_error(self, labels, classes, ignore) or error from None
+        right = (x < true_score).sum(1, keepdim=True) >= classes - self.top_k
+        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        right, counted = right.to(dtype), torch.ones_like(index, dtype=dtype) if kept is None else kept.to(dtype)
+        right = right * counted
+        accuracy = right.sum() / counted.sum().clamp(min=1)
+        if bad is not None:
+            accuracy = accuracy.masked_fill(bad.any(), math.nan)
+        if len(self.param.top) < 2:
+            return accuracy
+        per_class = torch.zeros((2, classes), dtype=dtype, device=x.device)
+        per_class.scatter_add_(1, index.reshape(1, -1).expand(2, -1), torch.stack((right.flatten(), counted.flatten())))
+        return accuracy, per_class[0] / per_class[1].clamp(min=1)
