@@ -1,0 +1,168 @@
+"""Files and folders that are complete under their name, or not there at all.
+
+``replacing(path)`` writes beside the target, under a hidden name, syncs, and renames; ``new_folder(path)`` does the same for a
+folder that must not exist yet. Whatever goes wrong, the target keeps its former content. What a killed process left behind is
+removed by the next one that writes the same target: a living writer holds a lock (``flock``) on its unfinished file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from caffecli.errors import FormatError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or write to another disk",
+    errno.EACCES: "check the permissions of the folder",
+    errno.EPERM: "check the permissions of the folder",
+    errno.EROFS: "write to another disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> FormatError:
+    """The one-line error for a file that cannot be written, with what the user can do about it."""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    remedy = _REMEDIES.get(error.errno or 0, "check the path")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        remedy = f"create the folder {str(Path(path).parent)!r} first"
+    return FormatError(f"cannot write {str(path)!r}: {why}; {remedy}")
+
+
+def cannot_read(path: str | os.PathLike[str], error: OSError) -> FormatError:
+    """The one-line error for a file that cannot be read."""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return FormatError(f"cannot read {str(path)!r}: {why}; check the path and its permissions")
+
+
+def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
+    """The content of a file, or its first ``count`` bytes. Raises FormatError."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file to write, which takes the place of ``path`` when the block ends without an error.
+
+    A path that is no ordinary file (``/dev/stdout``, a pipe) is written straight. ``mode`` is ``"wb"`` or ``"w"`` (UTF-8).
+    Raises FormatError when the file cannot be written: no space, no permission, no such folder.
+    """
+    target = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists() and not target.is_file():
+            with target.open(mode, encoding=encoding) as file:
+                yield file
+            return
+        real = target.resolve()  # a link stays a link: the file it leads to is replaced
+        _sweep(real)
+        hidden = _hidden_name(real)
+        try:
+            with hidden.open(mode.replace("w", "x"), encoding=encoding) as file:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                hidden.replace(real)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
+        _sync(real.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to fill, which becomes ``path`` when the block ends without an error.
+
+    Raises FormatError when ``path`` exists already, or cannot be written.
+    """
+    target = Path(path)
+    if os.path.lexists(target):
+        raise FormatError(f"{str(path)!r} exists; remove it or choose another name")
+    real = target.resolve()
+    hidden = _hidden_name(real)
+    try:
+        _sweep(real)
+        hidden.mkdir()
+        try:
+            lock = os.open(hidden, os.O_RDONLY)
+            try:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield hidden
+                for part in hidden.iterdir():
+                    _sync(part)
+                _sync(hidden)
+                if os.path.lexists(real):
+                    raise FormatError(f"{str(path)!r} has come to exist meanwhile; remove it or choose another name")
+                hidden.rename(real)
+            finally:
+                os.close(lock)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        _sync(real.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _hidden_name(target: Path) -> Path:
+    """``.NAME.PID-RANDOM.tmp`` beside the target: no glob for results finds it, no two writers share it."""
+    return target.with_name(f"{_prefix(target)}{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _prefix(target: Path) -> str:
+    name = target.name.encode()[:200].decode(errors="ignore")  # names end at 255 bytes
+    return f".{name}."
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed writers of ``target`` left: hidden files that nobody holds a lock on."""
+    prefix = _prefix(target)
+    with contextlib.suppress(OSError):
+        for left in target.parent.iterdir():
+            # only ".NAME.PID-RANDOM.tmp", never the unfinished file of a target whose name merely begins alike
+            if not (left.name.startswith(prefix) and left.name.endswith(".tmp") and left.name[len(prefix) :].count(".") == 1):
+                continue
+            with contextlib.suppress(OSError):
+                fd = os.open(left, os.O_RDONLY)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if stat.S_ISDIR(os.fstat(fd).st_mode):
+                        shutil.rmtree(left)
+                    else:
+                        left.unlink()
+                finally:
+                    os.close(fd)
+
+
+def _sync(path: Path) -> None:
+    """fsync a file or folder; file systems that cannot sync folders say EINVAL."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)

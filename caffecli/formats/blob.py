@@ -1,0 +1,126 @@
+"""BlobProto <-> numpy.
+
+A BlobProto stores its numbers as ``repeated float data = 5 [packed = true]``; on the wire that is a length and the raw
+little-endian bytes, just what a ``bytes data = 5`` would be. So this module keeps a twin of the schema in which the four number
+fields are bytes: whole arrays go in and out without a Python number in between, which makes a 240 MB caffemodel load
+in a fraction of a second. Files whose numbers are not packed are read with the plain schema.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from caffecli.errors import FormatError
+from caffecli.proto import caffe_pb2
+from caffecli.proto.caffe_pb2 import BlobProto, BlobShape
+
+Array = NDArray[np.float32]
+M = TypeVar("M", bound=Message)
+
+#: a protobuf message ends here; Caffe reads no more than this either
+MAX_MESSAGE = 2**31 - 1
+
+_NUMBERS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
+
+
+def _twin_pool() -> descriptor_pool.DescriptorPool:
+    file = descriptor_pb2.FileDescriptorProto()
+    caffe_pb2.DESCRIPTOR.CopyToProto(file)
+    (blob,) = (message for message in file.message_type if message.name == "BlobProto")
+    for field in blob.field:
+        if field.name in _NUMBERS:
+            field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+            field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+            field.ClearField("options")
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+_POOL = _twin_pool()
+
+
+def twin(name: str) -> Any:
+    """The class of message ``caffe.<name>`` whose blobs hold bytes where the plain one's hold numbers."""
+    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"caffe.{name}"))
+
+
+_BlobTwin = twin("BlobProto")
+
+
+def shape(blob: Any) -> tuple[int, ...]:
+    """The blob's shape; the old form (num, channels, height, width) has four dimensions."""
+    if any(blob.HasField(field) for field in ("num", "channels", "height", "width")):
+        return blob.num, blob.channels, blob.height, blob.width
+    return tuple(blob.shape.dim)
+
+
+def to_array(blob: BlobProto) -> Array:
+    """The blob's data as float32 in its own shape; ``double_data`` is rounded to float32 as Caffe does.
+
+    Raises FormatError when the data do not fill the shape.
+    """
+    return twin_to_array(_BlobTwin.FromString(blob.SerializeToString()))
+
+
+def twin_to_array(blob: Any) -> Array:
+    """``to_array`` for a twin message."""
+    dims = shape(blob)
+    count = math.prod(dims)
+    field = "double_data" if blob.double_data else "data"
+    raw: bytes = getattr(blob, field)
+    dtype = np.dtype(_NUMBERS[field])
+    if len(raw) != count * dtype.itemsize:
+        numbers = _unpacked(blob, field)
+        if len(numbers) != count:
+            raise FormatError(f"a blob of shape {dims} holds {len(numbers)} numbers instead of {count}; the file is damaged")
+        return numbers.reshape(dims)
+    return np.frombuffer(raw, dtype).astype(np.float32).reshape(dims)
+
+
+def _unpacked(blob: Any, field: str) -> Array:
+    """The numbers read by the plain schema: number by number, or packed in several pieces."""
+    plain = BlobProto.FromString(blob.SerializeToString())
+    numbers = plain.double_data if plain.double_data else plain.data
+    return np.array(numbers, np.float32)
+
+
+def from_array(array: NDArray[Any], blob: BlobProto | None = None) -> BlobProto:
+    """``array`` as a BlobProto of float32 data with its shape; fills and returns ``blob`` when given one."""
+    blob = BlobProto() if blob is None else blob
+    made = _BlobTwin()
+    fill_twin(made, array)
+    blob.ParseFromString(made.SerializeToString())
+    return blob
+
+
+def fill_twin(blob: Any, array: NDArray[Any]) -> None:
+    """Put ``array`` and its shape into a twin message."""
+    blob.shape.CopyFrom(type(blob.shape)(dim=array.shape))
+    blob.data = np.ascontiguousarray(array, "<f4").tobytes()
+
+
+def check_size(path: object, arrays_bytes: int) -> None:
+    """Raise FormatError when a binary file of that many bytes of numbers would pass protobuf's limit of 2 GB."""
+    if arrays_bytes > MAX_MESSAGE - 2**24:  # room for the net's definition
+        raise FormatError(
+            f"cannot write {str(path)!r}: {arrays_bytes / 2**30:.1f} GB do not fit into a binary file (2 GB at most); "
+            "set snapshot_format: HDF5, or choose a name that ends in .h5"
+        )
+
+
+def parse(message_type: type[M], data: bytes) -> M | None:
+    """The message in ``data``, or None when it is none of that type."""
+    try:
+        return message_type.FromString(data)
+    except DecodeError:
+        return None
+
+
+__all__ = ["Array", "BlobShape", "check_size", "fill_twin", "from_array", "parse", "shape", "to_array", "twin", "twin_to_array"]

@@ -1,0 +1,155 @@
+"""caffemodel files: a net's weights by layer name, with its definition.
+
+Binary ones are a NetParameter whose layers carry blobs: ``layer`` today, ``layers`` (V1) and ``layers { layer }`` (V0) in old
+files. HDF5 ones hold ``data/<layer>/<i>``, and ``diff/<layer>/<i>`` when diffs were asked for.
+Source: Caffe's ``Net::ToProto``, ``Net::ToHDF5`` and their CopyTrainedLayersFrom counterparts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from caffecli.errors import FormatError
+from caffecli.formats import blob as blobs
+from caffecli.formats import hdf5
+from caffecli.formats.atomic import read_bytes, replacing
+from caffecli.formats.blob import Array
+from caffecli.formats.foreign import describe
+from caffecli.proto.caffe_pb2 import NetParameter
+
+#: blobs by layer name, layers in the file's order. HDF5 files of Caffe leave out a blob that is shared with an earlier layer:
+#: it stands here as ``ABSENT`` when a later blob of its layer is there.
+Weights = dict[str, list[Array]]
+
+ABSENT: Array = np.empty((0,), np.float32)
+
+
+def is_absent(blob: Array) -> bool:
+    """Whether this is the place of a blob that the file leaves out."""
+    return blob.shape == (0,)
+
+
+def read(path: str | os.PathLike[str]) -> Weights:
+    """The weights in ``path``, binary or HDF5, told apart by content. Layers without blobs have an empty list.
+
+    Raises FormatError for a file that is missing, damaged, or something else, and says what it seems to be.
+    """
+    if hdf5.starts_hdf5(read_bytes(path, 8)):
+        return _read_hdf5(path)
+    data = read_bytes(path)
+    if len(data) > blobs.MAX_MESSAGE:
+        raise FormatError(
+            f"{str(path)!r} has {len(data) / 2**30:.1f} GB; a binary caffemodel ends at 2 GB, use HDF5 for larger ones"
+        )
+    net = blobs.parse(_NetTwin, data)
+    if net is None or not (net.layer or net.layers) or not any(layer.name or layer.blobs for layer in _layers(net)):
+        raise describe(path, data, "a caffemodel")
+    weights: Weights = {}
+    for layer in _layers(net):
+        arrays = []
+        for index, blob in enumerate(layer.blobs):
+            try:
+                arrays.append(blobs.twin_to_array(blob))
+            except FormatError as error:
+                raise FormatError(f"{str(path)!r}, layer {layer.name!r}, blob {index}: {error}") from error
+        layer.ClearField("blobs")  # gives the memory back early
+        if arrays or layer.name not in weights:
+            weights[layer.name] = arrays
+    return weights
+
+
+def read_net(path: str | os.PathLike[str]) -> NetParameter:
+    """The net's definition in a binary caffemodel, its blobs left out. Raises FormatError."""
+    data = read_bytes(path)
+    net = None if hdf5.starts_hdf5(data) else blobs.parse(_NetTwin, data)
+    if net is None:
+        raise describe(path, data, "a binary caffemodel, which holds the net's definition")
+    for layer in _layers(net):
+        layer.ClearField("blobs")
+    return NetParameter.FromString(net.SerializeToString())
+
+
+def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, diffs: Weights | None = None) -> None:
+    """Write ``net`` (layers without blobs) and its ``weights``; HDF5 when the name ends in ``.h5``.
+
+    ``diffs`` holds the blobs' gradients when those are wanted too (``snapshot_diff``).
+    Raises FormatError when the file cannot be written, or would be larger than a binary one may be.
+    """
+    unknown = sorted(set(weights) - {layer.name for layer in net.layer})
+    if unknown:
+        raise FormatError(f"cannot write {str(path)!r}: the net has no layer {unknown[0]!r} for the weights of that name")
+    if hdf5.is_hdf5_name(path):
+        _write_hdf5(path, net, weights, diffs)
+        return
+    blobs.check_size(path, sum(a.size * 4 for part in (weights, diffs or {}) for arrays in part.values() for a in arrays))
+    made = _NetTwin.FromString(net.SerializeToString())
+    named: set[str] = set()
+    for layer in made.layer:
+        layer.ClearField("blobs")
+        if layer.name in named:
+            continue
+        named.add(layer.name)
+        gradients = diffs.get(layer.name, []) if diffs else []
+        for index, array in enumerate(weights.get(layer.name, [])):
+            blob = layer.blobs.add()
+            blobs.fill_twin(blob, array)
+            if index < len(gradients):
+                blob.diff = np.ascontiguousarray(gradients[index], "<f4").tobytes()
+    data = made.SerializeToString()
+    with replacing(path) as file:
+        file.write(data)
+
+
+_NetTwin = blobs.twin("NetParameter")
+
+
+def _layers(net: Any) -> Iterator[Any]:
+    """The messages that have ``name`` and ``blobs``, of all three generations."""
+    yield from net.layer
+    for layer in net.layers:
+        yield layer.layer if layer.HasField("layer") else layer
+
+
+def _read_hdf5(path: str | os.PathLike[str]) -> Weights:
+    with hdf5.reading(path) as file:
+        if "data" not in file:
+            what = (
+                "a solverstate; give it to --snapshot"
+                if "history" in file
+                else f"of other content ({', '.join(file) or 'nothing'})"
+            )
+            raise FormatError(f"{str(path)!r} is not a caffemodel: it lacks the group 'data' and seems to be {what}")
+        weights: Weights = {}
+        _collect(file["data"], "", weights)
+        return weights
+
+
+def _collect(group: Any, name: str, weights: Weights) -> None:
+    """Add the layers in and below ``group``. A layer's blobs are datasets named by numbers; a ``/`` in its name makes groups."""
+    inner = {key: group[key] for key in group}
+    numbered = {int(key): item for key, item in inner.items() if key.isdecimal() and hasattr(item, "dtype")}
+    if name and (numbered or not inner):
+        arrays = [ABSENT] * (max(numbered, default=-1) + 1)
+        for index, item in numbered.items():
+            arrays[index] = np.asarray(item[()], np.float32)
+        weights[name] = arrays
+    for key, item in inner.items():
+        if not hasattr(item, "dtype"):
+            _collect(item, f"{name}/{key}" if name else key, weights)
+
+
+def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weights, diffs: Weights | None) -> None:
+    with hdf5.writing(path) as file:
+        for part, arrays_of in (("data", weights), ("diff", diffs)):
+            if arrays_of is None:
+                continue
+            top = file.create_group(part)
+            for layer in net.layer:
+                group = top.require_group(layer.name)
+                for index, array in enumerate(arrays_of.get(layer.name, [])):
+                    if not is_absent(array):
+                        group.create_dataset(str(index), data=np.asarray(array, np.float32))

@@ -1,0 +1,88 @@
+"""Datum <-> numpy: the records of Caffe's databases.
+
+A datum holds one picture as bytes, channel × height × width, blue first; or the bytes of a picture file (``encoded``); or floats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from caffecli.errors import DataError
+from caffecli.proto.caffe_pb2 import Datum
+
+
+def decode(value: bytes, key: bytes | str = b"") -> Datum:
+    """The datum in a database's value. Raises DataError, naming ``key``, when it is none."""
+    try:
+        return Datum.FromString(value)
+    except DecodeError as error:
+        raise DataError(
+            f"record {_text(key)}: the value is not a Datum; the database is damaged or was not made for Caffe"
+        ) from error
+
+
+def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") -> NDArray[Any]:
+    """The datum's (channels, height, width) array: uint8 of ``data`` or of the decoded picture, float32 of ``float_data``.
+
+    ``color`` is for encoded datums: True decodes to three channels, False to one, None as the picture is.
+    Raises DataError, naming ``key``, when the picture does not decode or the data do not fill the shape.
+    """
+    if datum.encoded:
+        return from_image(decode_image(datum.data, color, key))
+    dims = (datum.channels, datum.height, datum.width)
+    array: NDArray[Any]
+    array = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+    if array.size != math.prod(dims) or not array.size:
+        raise DataError(f"record {_text(key)}: expected {_product(dims)} numbers, the datum holds {array.size}")
+    return array.reshape(dims)
+
+
+def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"") -> NDArray[np.uint8]:
+    """The picture in the bytes of a picture file, as OpenCV gives it: height × width (× channels), blue first."""
+    import cv2
+
+    flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise DataError(
+            f"record {_text(key)}: the encoded picture ({len(data)} bytes) does not decode; the file was damaged or empty"
+        )
+    if image.dtype != np.uint8:
+        raise DataError(f"record {_text(key)}: expected a picture of 8 bits a channel, it has {image.dtype}; convert it")
+    return cast("NDArray[np.uint8]", image)
+
+
+def from_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """OpenCV's height × width (× channels) as channels × height × width, contiguous."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)) if image.ndim == 3 else image[None]
+
+
+def from_array(array: NDArray[Any], label: int | None = None) -> Datum:
+    """A datum of a (channels, height, width) array: ``data`` for uint8, ``float_data`` for anything else."""
+    if array.ndim != 3:
+        raise DataError(f"expected an array of (channels, height, width), got shape {array.shape}")
+    channels, height, width = array.shape
+    datum = Datum(channels=channels, height=height, width=width)
+    if array.dtype == np.uint8:
+        datum.data = array.tobytes()
+    else:
+        datum.float_data.extend(np.asarray(array, np.float32).ravel().tolist())
+    if label is not None:
+        datum.label = label
+    return datum
+
+
+def _text(key: bytes | str) -> str:
+    return repr(key.decode("utf-8", "replace") if isinstance(key, bytes) else key)
+
+
+def _product(dims: tuple[int, ...]) -> str:
+    return " × ".join(map(str, dims)) + f" = {math.prod(dims)}"

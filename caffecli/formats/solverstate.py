@@ -1,0 +1,98 @@
+"""solverstate files: where a training run stands, beside its weights.
+
+Binary ones are a SolverState message. HDF5 ones hold ``iter``, ``current_step`` (one int32 each), ``learned_net`` and
+``history/<i>``. Source: Caffe's ``SGDSolver::SnapshotSolverStateToBinaryProto`` and ``...ToHDF5``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from caffecli.errors import FormatError
+from caffecli.formats import blob as blobs
+from caffecli.formats import hdf5
+from caffecli.formats.atomic import read_bytes, replacing
+from caffecli.formats.blob import Array
+from caffecli.formats.foreign import describe
+
+
+@dataclass
+class SolverState:
+    """What a run needs to go on: iterations done, the step of the ``step`` policies, the path of the weights, and the history
+    of the update rule (one blob a parameter; two for AdaDelta and Adam: all first ones, then all second ones)."""
+
+    iter: int
+    current_step: int = 0
+    learned_net: str = ""
+    history: list[Array] = field(default_factory=list)
+
+
+_StateTwin = blobs.twin("SolverState")
+
+
+def read(path: str | os.PathLike[str]) -> SolverState:
+    """The solver state in ``path``, binary or HDF5, told apart by content.
+
+    Raises FormatError for a file that is missing, damaged, or something else, and says what it seems to be.
+    """
+    if hdf5.starts_hdf5(read_bytes(path, 8)):
+        return _read_hdf5(path)
+    data = read_bytes(path)
+    state = blobs.parse(_StateTwin, data)
+    if state is None or not state.HasField("iter") or not _plausible(state):
+        raise describe(path, data, "a solverstate")
+    history = []
+    for index, blob in enumerate(state.history):
+        try:
+            history.append(blobs.twin_to_array(blob))
+        except FormatError as error:
+            raise FormatError(f"{str(path)!r}, history {index}: {error}") from error
+    return SolverState(state.iter, state.current_step, state.learned_net, history)
+
+
+def _plausible(state: Any) -> bool:
+    """Whether the message is more than a number that a foreign file begins with."""
+    return bool(state.history) or state.HasField("learned_net") or state.HasField("current_step")
+
+
+def write(path: str | os.PathLike[str], state: SolverState) -> None:
+    """Write ``state``; HDF5 when the name ends in ``.h5``. Raises FormatError when the file cannot be written."""
+    if hdf5.is_hdf5_name(path):
+        _write_hdf5(path, state)
+        return
+    blobs.check_size(path, sum(array.size * 4 for array in state.history))
+    made = _StateTwin(iter=state.iter, current_step=state.current_step, learned_net=state.learned_net)
+    for array in state.history:
+        blobs.fill_twin(made.history.add(), array)
+    data = made.SerializeToString()
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
+    with hdf5.reading(path) as file:
+        missing = [name for name in ("iter", "current_step", "history") if name not in file]
+        if missing:
+            what = "weights; give them to --weights" if "data" in file else f"of other content ({', '.join(file) or 'nothing'})"
+            raise FormatError(f"{str(path)!r} is not a solverstate: it lacks {missing[0]!r} and seems to be {what}")
+        names = sorted(file["history"], key=lambda name: (len(name), name))
+        return SolverState(
+            iter=int(np.ravel(file["iter"][()])[0]),
+            current_step=int(np.ravel(file["current_step"][()])[0]),
+            learned_net=hdf5.read_string(file["learned_net"]) if "learned_net" in file else "",
+            history=[np.asarray(file["history"][name][()], np.float32) for name in names],
+        )
+
+
+def _write_hdf5(path: str | os.PathLike[str], state: SolverState) -> None:
+    with hdf5.writing(path) as file:
+        file.create_dataset("iter", data=np.array([state.iter], "<i4"))
+        hdf5.write_string(file, "learned_net", state.learned_net)
+        file.create_dataset("current_step", data=np.array([state.current_step], "<i4"))
+        history = file.create_group("history")
+        for index, array in enumerate(state.history):
+            history.create_dataset(str(index), data=np.asarray(array, np.float32))
