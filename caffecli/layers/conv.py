@@ -1,0 +1,180 @@
+"""Convolution, over any number of spatial axes, and the settings it shares with its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.registry import register
+from caffecli.proto.caffe_pb2 import ConvolutionParameter
+
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def spatial_setting(
+    layer: Layer, param: ConvolutionParameter, name: str, axes: int, default: int | None, least: int
+) -> list[int]:
+    """A setting with one value per spatial axis: ``name`` once or ``axes`` times or, for two axes, ``*_h`` and ``*_w``.
+
+    ``default`` None means that it must be given. Raises SpecError for other counts, mixed spellings and values under ``least``.
+    """
+    values = list(getattr(param, name))
+    stem = name.removesuffix("_size")
+    short = [f"{stem}_h", f"{stem}_w"] if stem != "dilation" else []
+    given = [field for field in short if param.HasField(field)]
+    if given:
+        if values:
+            raise layer.spec_error(f"expected either {name} or {stem}_h and {stem}_w, got {name} and {given[0]}")
+        if axes != 2:
+            raise layer.spec_error(f"{given[0]} is for 2 spatial axes, the bottom has {axes}; repeat {name} once per axis")
+        values = [getattr(param, field) for field in short]
+        if least and len(given) == 1:
+            raise layer.spec_error(f"{given[0]} needs {(set(short) - set(given)).pop()} beside it")
+    elif not values and default is not None:
+        values = [default]
+    if not values and axes:
+        raise layer.spec_error(f"{name} is missing; give it once, or once per spatial axis ({axes})")
+    if len(values) not in (1, axes):
+        raise layer.spec_error(f"expected {name} once or {axes} times, once per spatial axis, got it {len(values)} times")
+    if any(value < least for value in values):
+        raise layer.spec_error(f"expected {name} of at least {least}, got {', '.join(map(str, values))}")
+    return values * axes if len(values) == 1 else values
+
+
+class BaseConvolution(Layer):
+    """What Convolution and its transpose share: settings, blobs, and the folding of axes.
+
+    ``convolution_param``: num_output; kernel_size, pad (0), stride (1), dilation (1), each once or once per spatial axis, the
+    first three also as ``*_h`` and ``*_w``; group (1); bias_term (true); weight_filler, bias_filler; axis (1): the channels, with
+    independent inputs before it and spatial axes behind it. ``engine`` and ``force_nd_im2col`` chose among equal results; they
+    are read and have no effect. Several bottoms of one shape give as many tops by the same weights.
+
+    A subclass names the weights' two channel dimensions, the tops' spatial sizes, and the operation on (N, C, spatial...).
+    """
+
+    bottom_count = (1, None)
+    top_count = (1, None)
+    weight: Tensor
+    bias: Tensor | None
+
+    def check_counts(self, bottoms: int, tops: int) -> None:
+        super().check_counts(bottoms, tops)
+        if bottoms != tops:
+            raise self.spec_error(f"expected as many tops as bottoms, got {bottoms} bottom(s) and {tops} top(s)")
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.convolution_param
+        shape = tuple(bottoms[0])
+        for other in bottoms[1:]:
+            if tuple(other) != shape:
+                raise self.shape_error(f"expected bottoms of one shape, got {shape} and {tuple(other)}")
+        self.channel_axis = self.axis(param.axis, len(shape))
+        self.sizes = shape[self.channel_axis + 1 :]
+        self.spatial = len(self.sizes)
+        self.kernel = spatial_setting(self, param, "kernel_size", self.spatial, None, 1)
+        self.stride = spatial_setting(self, param, "stride", self.spatial, 1, 1)
+        self.pad = spatial_setting(self, param, "pad", self.spatial, 0, 0)
+        self.dilation = spatial_setting(self, param, "dilation", self.spatial, 1, 1)
+        self.group = param.group
+        self.num_output = param.num_output
+        channels = shape[self.channel_axis]
+        self._check_channels(channels)
+        if any(size < 1 for size in self.top_sizes()):
+            raise self.shape_error(
+                f"kernel of {self._extent()} does not fit the bottom's {list(self.sizes)} with pad {self.pad}; "
+                "use a smaller kernel or more pad"
+            )
+        self.add_blob("weight", (*self.weight_channels(channels), *self.kernel), param.weight_filler)
+        if param.bias_term:
+            self.add_blob("bias", (self.num_output,), param.bias_filler)
+        else:
+            self.bias = None
+        #: whether the bottoms are as torch wants them, with nothing to fold
+        self.plain = self.channel_axis == 1 and 1 <= self.spatial <= 3
+
+    def _check_channels(self, channels: int) -> None:
+        if self.num_output < 1:
+            raise self.spec_error("num_output is missing; expected at least 1")
+        if self.group < 1:
+            raise self.spec_error("expected group of at least 1, got 0")
+        for what, count in (("the bottom's channels", channels), ("num_output", self.num_output)):
+            if count % self.group:
+                raise self.spec_error(f"group {self.group} must divide {what} ({count})")
+
+    def _extent(self) -> list[int]:
+        """The kernel's reach per spatial axis, dilation counted."""
+        return [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
+
+    def weight_channels(self, channels: int) -> tuple[int, int]:
+        """The first two dimensions of the weights for a bottom of ``channels``."""
+        raise NotImplementedError
+
+    def top_sizes(self) -> list[int]:
+        """The tops' spatial sizes."""
+        raise NotImplementedError
+
+    def apply_weights(self, x: Tensor) -> Tensor:
+        """The operation on (N, C, spatial...)."""
+        raise NotImplementedError
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        run = self.apply_weights if self.plain else self._fold
+        if len(bottoms) == 1:
+            return run(bottoms[0])
+        return tuple(run(x) for x in bottoms)
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """The operation with all axes before the channels folded into one."""
+        lead = x.shape[: self.channel_axis]
+        y = self.apply_weights(x.reshape(lead.numel(), *x.shape[self.channel_axis :]))
+        return y.reshape(*lead, *y.shape[1:])
+
+
+@register("Convolution")
+class Convolution(BaseConvolution):
+    """y[o] = bias[o] + sum over c, k of weight[o, c, k] * x[c, stride * i - pad + dilation * k], a group's channels apart.
+
+    Blobs: weight (num_output, channels / group, kernel...) and bias (num_output). A spatial axis of size n becomes
+    (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1.
+    Source: ``base_conv_layer.cpp``, ``conv_layer.cpp``.
+    """
+
+    def weight_channels(self, channels: int) -> tuple[int, int]:
+        return self.num_output, channels // self.group
+
+    def top_sizes(self) -> list[int]:
+        settings = zip(self.sizes, self.pad, self._extent(), self.stride, strict=True)
+        return [(size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in settings]
+
+    def apply_weights(self, x: Tensor) -> Tensor:
+        conv = _CONV.get(self.spatial, _conv_nd)
+        return conv(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+
+
+def _conv_nd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], pad: list[int], dilation: list[int], group: int
+) -> Tensor:
+    """Convolution over no spatial axis or over more than three, which torch has not.
+
+    Over n axes it is a sum over the first axis' kernel rows of convolutions over the other n - 1.
+    """
+    axes = len(stride)
+    if not axes:
+        return F.conv1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
+    if axes <= 3:
+        return _CONV[axes](x, weight, bias, stride, pad, dilation, group)
+    x = F.pad(x, [0, 0] * (axes - 1) + [pad[0], pad[0]])
+    rows = weight.shape[2]
+    size = (x.shape[2] - dilation[0] * (rows - 1) - 1) // stride[0] + 1
+    total: Tensor | None = None
+    for row in range(rows):
+        start = row * dilation[0]
+        part = x[:, :, start : start + (size - 1) * stride[0] + 1 : stride[0]].transpose(1, 2).flatten(0, 1)
+        y = _conv_nd(part, weight[:, :, row], bias if row == 0 else None, stride[1:], pad[1:], dilation[1:], group)
+        total = y if total is None else total + y
+    if total is None:
+        raise ValueError("a kernel without rows")
+    return total.reshape(-1, size, *total.shape[1:]).transpose(1, 2)

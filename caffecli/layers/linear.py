@@ -1,0 +1,117 @@
+"""Linear layers: InnerProduct, and the products and sums with a blob stretched over others, Scale and Bias."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.registry import register
+from caffecli.proto.caffe_pb2 import FillerParameter
+
+
+@register("InnerProduct")
+class InnerProduct(Layer):
+    """y = x W' + b, where the bottom's axes from ``axis`` (1) on are one vector of length K, those before it a batch.
+
+    ``inner_product_param``: num_output; bias_term (true); weight_filler, bias_filler; transpose (false). Blobs: weight
+    (num_output, K), or (K, num_output) when transposed, and bias (num_output). Top: the axes before ``axis``, then num_output.
+    Source: ``inner_product_layer.cpp``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.inner_product_param
+        if param.num_output < 1:
+            raise self.spec_error("num_output is missing; expected at least 1")
+        self.first = self.axis(param.axis, len(bottoms[0]))
+        self.transpose = param.transpose
+        length = 1
+        for size in tuple(bottoms[0])[self.first :]:
+            length *= size
+        shape = (length, param.num_output) if self.transpose else (param.num_output, length)
+        self.add_blob("weight", shape, param.weight_filler)
+        if param.bias_term:
+            self.add_blob("bias", (param.num_output,), param.bias_filler)
+        else:
+            self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.linear(x.flatten(self.first), self.weight.t() if self.transpose else self.weight, self.bias)
+
+
+class Broadcast(Layer):
+    """What Scale and Bias share: a second blob that spans some axes of the first bottom, from ``axis`` (1) on.
+
+    It is the second bottom or, with one bottom, a blob of the layer over ``num_axes`` (1) axes: -1 takes all that follow, 0 makes
+    it a single value. A single value meets the bottom wherever ``axis`` points.
+    """
+
+    bottom_count = (1, 2)
+
+    def span(self, bottoms: list[Shape], axis: int, num_axes: int) -> tuple[int, ...]:
+        """The second blob's shape; keeps in ``self.tail`` how many axes of the bottom lie behind it."""
+        shape = tuple(bottoms[0])
+        start = self.axis(axis, len(shape)) if len(bottoms) == 1 or len(bottoms[1]) else 0
+        if len(bottoms) == 2:
+            span = tuple(bottoms[1])
+            if shape[start : start + len(span)] != span:
+                raise self.shape_error(f"second bottom {span} does not match the first, {shape}, from axis {start} on")
+        else:
+            if num_axes < -1:
+                raise self.spec_error(f"expected num_axes of at least 0, or -1 for all that follow axis, got {num_axes}")
+            if start + num_axes > len(shape):
+                raise self.spec_error(f"axis {start} and num_axes {num_axes} reach past the bottom's {len(shape)} axes")
+            span = shape[start:] if num_axes == -1 else shape[start : start + num_axes]
+        self.tail = len(shape) - start - len(span) if span else 0
+        return span
+
+    def stretch(self, blob: Tensor) -> Tensor:
+        """``blob`` with axes of size 1 behind it, so that torch broadcasts it over the bottom."""
+        return blob.reshape(blob.shape + (1,) * self.tail)
+
+
+@register("Scale")
+class Scale(Broadcast):
+    """y = x * scale, and + bias with bias_term (false); scale and bias repeat over the axes that they do not span.
+
+    ``scale_param``: axis (1), num_axes (1), filler (constant 1), bias_term, bias_filler (0). Blobs: scale, unless it is the
+    second bottom, then bias, of the same shape. Source: ``scale_layer.cpp``.
+    """
+
+    scale: Tensor
+    bias: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.scale_param
+        span = self.span(bottoms, param.axis, param.num_axes)
+        if len(bottoms) == 1:
+            self.add_blob("scale", span, param.filler if param.HasField("filler") else FillerParameter(value=1))
+        self.bias_term = param.bias_term
+        if self.bias_term:
+            self.add_blob("bias", span, param.bias_filler)
+
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        scale = self.stretch(self.scale if second is None else second)
+        return self.stretch(self.bias).addcmul(x, scale) if self.bias_term else x * scale
+
+
+@register("Bias")
+class Bias(Broadcast):
+    """y = x + bias; bias repeats over the axes that it does not span.
+
+    ``bias_param``: axis (1), num_axes (1), filler (0). Blob: bias, unless it is the second bottom. Source: ``bias_layer.cpp``.
+    """
+
+    bias: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.bias_param
+        span = self.span(bottoms, param.axis, param.num_axes)
+        if len(bottoms) == 1:
+            self.add_blob("bias", span, param.filler)
+
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return x + self.stretch(self.bias if second is None else second)

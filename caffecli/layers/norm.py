@@ -1,0 +1,132 @@
+"""Layers that normalise: LRN over a neighbourhood, BatchNorm over a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.registry import register
+from caffecli.proto.caffe_pb2 import LRNParameter
+
+
+@register("LRN")
+class LRN(Layer):
+    """y = x / (k + alpha / n * sum x^2) ^ beta, the sum over n neighbouring channels at one place (ACROSS_CHANNELS), or
+    y = x / (1 + alpha / n^2 * sum x^2) ^ beta, over an n by n square of one channel (WITHIN_CHANNEL); zeros lie beyond the edges.
+
+    ``lrn_param``: local_size n (5, odd), alpha (1), beta (0.75), k (1; across channels only), norm_region (ACROSS_CHANNELS).
+    ``engine`` has no effect. Bottom and top: (num, channels, height, width).
+    Source: Krizhevsky, Sutskever and Hinton, NIPS 2012; ``lrn_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        if len(bottoms[0]) != 4:
+            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
+        param = self.param.lrn_param
+        self.size, self.alpha, self.beta, self.k = param.local_size, param.alpha, param.beta, param.k
+        if self.size % 2 == 0:
+            raise self.spec_error(f"expected an odd local_size, got {self.size}")
+        self.across = param.norm_region == LRNParameter.ACROSS_CHANNELS
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if self.across:
+            return _AcrossChannels.apply(x, self.size // 2, self.alpha / self.size, self.beta, self.k)  # type: ignore[no-untyped-call]
+        mean = F.avg_pool2d(x.square(), self.size, 1, self.size // 2)
+        return x * (mean * self.alpha + 1).pow(-self.beta)
+
+
+class _AcrossChannels(torch.autograd.Function):
+    """y = x s^-beta, s = k + a band(x^2). Written out because its backward, by hand, is several times as fast as by autograd.
+
+    dx = g s^-beta - 2 a beta x band(g y / s).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, reach: int, a: float, beta: float, k: float) -> Tensor:
+        scale = _band(x.square(), reach).mul_(a).add_(k)
+        factor = scale.pow(-beta)
+        ctx.save_for_backward(x, scale, factor)
+        ctx.reach, ctx.slope = reach, -2 * a * beta
+        return x * factor
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, factor = ctx.saved_tensors
+        direct = grad * factor
+        ratio = _band((direct * x).div_(scale), ctx.reach)
+        return ratio.mul_(x).mul_(ctx.slope).add_(direct), None, None, None, None
+
+
+def _band(values: Tensor, reach: int) -> Tensor:
+    """Each channel's sum with those at most ``reach`` away."""
+    channels = values.shape[1]
+    total = values.clone()
+    for step in range(1, min(reach, channels - 1) + 1):
+        total[:, step:] += values[:, :-step]
+        total[:, :-step] += values[:, step:]
+    return total
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """y = (x - mean) / sqrt(variance + eps), a channel (axis 1) at a time; scale and shift are a Scale layer's work.
+
+    In TRAIN the mean and variance are the batch's, and running sums are kept: sum = fraction * sum + batch's, the variance with
+    the factor m / (m - 1) for m values a channel, and factor = fraction * factor + 1. In TEST they are the sums divided by
+    factor, 0 where the factor is 0. ``use_global_stats`` overrides the phase.
+
+    ``batch_norm_param``: use_global_stats, moving_average_fraction (0.999), eps (1e-5). Blobs, none of them learned by gradient:
+    mean sum (channels), variance sum (channels), factor (1). A bottom of one axis is one channel.
+    Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    factor: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        shape = tuple(bottoms[0])
+        if not shape:
+            raise self.shape_error("expected a bottom of at least one axis, got a single value")
+        for i, spec in enumerate(self.param.param):
+            if spec.lr_mult != 0:
+                raise self.spec_error(
+                    f"param {i}: expected lr_mult: 0, got {spec.lr_mult:g}; these blobs are statistics, not learned"
+                )
+        param = self.param.batch_norm_param
+        self.use_global_stats = param.use_global_stats if param.HasField("use_global_stats") else None
+        self.fraction, self.eps = param.moving_average_fraction, param.eps
+        channels = shape[1] if len(shape) > 1 else 1
+        self.add_blob("mean", (channels,), learned=False)
+        self.add_blob("variance", (channels,), learned=False)
+        self.add_blob("factor", (1,), learned=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if x.dim() == 1:
+            return self.forward(x[:, None])[:, 0]
+        use_global_stats = not self.training if self.use_global_stats is None else self.use_global_stats
+        return self._by_sums(x) if use_global_stats else self._by_batch(x)
+
+    def _by_sums(self, x: Tensor) -> Tensor:
+        share = torch.where(self.factor == 0, 0, 1 / self.factor)
+        return F.batch_norm(x, self.mean * share, self.variance * share, eps=self.eps)
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        if x.numel() == x.shape[1]:  # one value a channel, which torch refuses: the variance is 0
+            mean, variance = x.detach().flatten(), torch.zeros_like(self.variance)
+            y = x - x
+        else:
+            # With a momentum of 1 torch leaves the batch's own statistics here, the variance corrected as Caffe's.
+            mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+            y = F.batch_norm(x, mean, variance, training=True, momentum=1.0, eps=self.eps)
+        with torch.no_grad():
+            self.mean.mul_(self.fraction).add_(mean)
+            self.variance.mul_(self.fraction).add_(variance)
+            self.factor.mul_(self.fraction).add_(1)
+        return y
