@@ -34,6 +34,11 @@ def to_classes(labels: Tensor) -> Tensor:
     return labels.long()
 
 
+def torch_checks(x: Tensor) -> bool:
+    """Whether torch refuses a wrong class where ``x`` lives by an error; elsewhere it would abort, or read beside the blob."""
+    return x.device.type in ("cpu", "meta")
+
+
 def out_of_range(labels: Tensor, classes: int, ignore: int | None) -> Tensor:
     """A mask of the labels (int64) that name no class and are not to be ignored."""
     bad = (labels < 0) | (labels >= classes)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
-from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes
+from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
 from caffecli.proto.caffe_pb2 import LossParameter
@@ -46,12 +46,8 @@ class Loss(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
             raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {listing(self, bottoms)}")
-
-    @property
-    def ignore_label(self) -> int | None:
-        """The label whose predictions do not count, if there is one."""
         param = self.param.loss_param
-        return param.ignore_label if param.HasField("ignore_label") else None
+        self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
 
     def normalization(self, default: int) -> int:
         """``normalization`` where it is set, else what the older ``normalize`` means, else ``default``."""
@@ -103,7 +99,7 @@ class SoftmaxWithLoss(Loss):
         shape = (outer,) if inner == 1 else (outer, inner)
         target = to_classes(labels).reshape(shape)
         nll = self._nll(x.reshape(outer, x.shape[axis], *shape[1:]), target, labels)
-        nll = nll.detach().clamp(max=_WORST) + (nll - nll.detach())  # the value is capped, the gradient is not
+        nll.detach().clamp_(max=_WORST)  # caps the value and leaves the gradient, which does not depend on it
         kept = None if self.ignore_label is None else target != self.ignore_label
         loss = nll.sum() / _normalizer(self.mode, outer, outer * inner, kept)
         return (loss, torch.softmax(x, axis)) if len(self.param.top) > 1 else loss
@@ -112,7 +108,7 @@ class SoftmaxWithLoss(Loss):
         """-log p of each prediction, 0 for the ignored ones."""
         classes, ignore = x.shape[1], self.ignore_label
         index = _NEVER if ignore is None else ignore
-        if x.device.type in ("cpu", "meta"):
+        if torch_checks(x):
             try:
                 return F.cross_entropy(x, target, ignore_index=index, reduction="none")
             except (IndexError, RuntimeError) as error:

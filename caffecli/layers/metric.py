@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caffecli.layers.base import Layer, Shape
-from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes
+from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
 
@@ -44,7 +44,7 @@ class Accuracy(Layer):
         x = x.detach().reshape(math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]))
         target = to_classes(labels).reshape(x.shape[0], 1, x.shape[2])
         bad = None
-        if x.device.type not in ("cpu", "meta"):
+        if not torch_checks(x):
             bad = out_of_range(target, classes, ignore)
             target = target.masked_fill(bad, 0)
         kept = None if ignore is None else target != ignore
