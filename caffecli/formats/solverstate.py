@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> SolverState:
 
 def _plausible(state: Any) -> bool:
     """Whether the message is more than a number that a foreign file begins with."""
-    return bool(state.history) or state.HasField("learned_net") or state.HasField("current_step")
+    return bool(state.history) or state.HasField("learned_net")
 
 
 def write(path: str | os.PathLike[str], state: SolverState) -> None:

@@ -1,0 +1,140 @@
+"""LMDB folders (``data.mdb``, ``lock.mdb``): see ``db``."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import operator
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from caffecli import logs
+from caffecli.errors import FormatError
+from caffecli.formats.db import Reader, Record, Writer
+
+# LMDB must not be opened twice in one process (train and test nets often read the same data): readers share the environment
+_shared: dict[tuple[int, ...], tuple[Any, int]] = {}
+_shared_lock = threading.Lock()
+
+
+class LmdbReader(Reader):
+    """Reads without LMDB's lock file: Caffe's databases are written once, and may lie where nothing can be written."""
+
+    backend = "lmdb"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path / "data.mdb"
+        self._key, self._env = self._acquire()
+        try:
+            self._check_length()
+        except BaseException:
+            self.close()
+            raise
+        logs.info("db_lmdb.cpp:35", f"Opened lmdb {path}")
+
+    def _acquire(self) -> tuple[tuple[int, ...], Any]:
+        try:
+            stat = self._file.stat()
+            key = (os.getpid(), stat.st_dev, stat.st_ino)  # a forked child needs its own
+            with _shared_lock:
+                env, users = _shared.get(key, (None, 0))
+                if env is None:
+                    env = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=0)
+                _shared[key] = (env, users + 1)
+        except (lmdb.Error, OSError) as error:
+            raise self.damaged(error) from error
+        return key, env
+
+    def _check_length(self) -> None:
+        """A file cut short would end the process with SIGBUS once a page beyond its end is touched."""
+        expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        present = self._file.stat().st_size
+        if present < expected:
+            raise FormatError(
+                f"{str(self.path)!r}: the LMDB is cut short, data.mdb has {present} of at least {expected} bytes; copy it again"
+            )
+
+    def __len__(self) -> int:
+        return int(self._environment().stat()["entries"])
+
+    def items(self, start: int = 0) -> Iterator[Record]:
+        try:
+            with self._environment().begin() as transaction, transaction.cursor() as cursor:
+                if start:
+                    keys = cursor.iternext(keys=True, values=False)
+                    if next(itertools.islice(keys, start, None), None) is None:
+                        return
+                yield from cursor.iternext()
+        except lmdb.Error as error:
+            raise self.damaged(error) from error
+
+    def _environment(self) -> Any:
+        if self._env is None:
+            raise FormatError(f"{str(self.path)!r} has been closed")
+        return self._env
+
+    def close(self) -> None:
+        if self._env is None:
+            return
+        self._env = None
+        with _shared_lock:
+            env, users = _shared.pop(self._key)
+            if users > 1:
+                _shared[self._key] = (env, users - 1)
+            else:
+                env.close()
+
+
+class LmdbWriter(Writer):
+    """Writes each batch in one transaction; the map grows by doubling."""
+
+    def __init__(self, path: Path, env: Any) -> None:
+        super().__init__(path)
+        self._env = env
+        self._last = b""
+
+    def _write(self, records: list[Record]) -> None:
+        keys = [key for key, _ in records]
+        # keys in rising order, the usual case, are appended: faster, and the pages are filled
+        append = keys[0] > self._last and all(map(operator.lt, keys, keys[1:]))
+        while True:
+            try:
+                with _write_errors(self.path), self._env.begin(write=True) as transaction:
+                    transaction.cursor().putmulti(records, append=append)
+                break
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+        self._last = max(self._last, max(keys))
+
+
+@contextlib.contextmanager
+def writing(path: Path, folder: Path) -> Iterator[LmdbWriter]:
+    """A writer into the empty ``folder``, which is to become ``path``. Synced once, at the end."""
+    with _write_errors(path):
+        env = lmdb.open(str(folder), map_size=2**26, mode=0o664, sync=False, metasync=False)
+    with contextlib.closing(env):
+        logs.info("db_lmdb.cpp:35", f"Opened lmdb {path}")
+        yield LmdbWriter(path, env)
+        with _write_errors(path):
+            env.sync(True)
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except lmdb.MapFullError:
+        raise
+    except lmdb.BadValsizeError as error:
+        raise FormatError(
+            f"cannot write {str(path)!r}: LMDB's keys have 1 to 511 bytes; shorten the names, or use leveldb"
+        ) from error
+    except lmdb.Error as error:
+        why = str(error).rpartition(": ")[2]
+        raise FormatError(f"cannot write {str(path)!r}: {why}; free some space, or write to another disk") from error
