@@ -60,7 +60,7 @@ def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"")
     return cast("NDArray[np.uint8]", image)
 
 
-def from_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def from_image(image: NDArray[Any]) -> NDArray[Any]:
     """OpenCV's height × width (× channels) as channels × height × width, contiguous."""
     return np.ascontiguousarray(image.transpose(2, 0, 1)) if image.ndim == 3 else image[None]
 

@@ -1,0 +1,1 @@
+"""Bringing data and models in and out of Caffe's formats."""

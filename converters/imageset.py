@@ -1,0 +1,147 @@
+"""convert_imageset: pictures named in a list -> a database of datums. Source: Caffe's ``tools/convert_imageset.cpp``."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from caffecli import logs
+from caffecli.errors import DataError
+from caffecli.formats.datum import from_image
+from caffecli.formats.db import Backend, open_writer
+from caffecli.proto.caffe_pb2 import Datum
+from converters import image_list
+from converters.image_list import Entry
+from converters.parallel import bar, ordered_map
+
+_SOURCE = "convert_imageset.cpp"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of Caffe's tool. A resize happens when both sizes are above 0."""
+
+    gray: bool = False
+    shuffle: bool = False
+    backend: Backend = "lmdb"
+    resize_width: int = 0
+    resize_height: int = 0
+    check_size: bool = False
+    encoded: bool = False
+    encode_type: str = ""
+    #: makes ``shuffle`` repeatable; Caffe's tool has no such flag
+    seed: int | None = None
+
+
+def convert_imageset(
+    root: str, list_file: str | os.PathLike[str], db: str | os.PathLike[str], options: Options | None = None
+) -> int:
+    """Write the pictures of ``list_file`` to the new database ``db``; returns how many.
+
+    Keys are ``%08d_name``, the number being the line's (after a shuffle: the place in the new order). Pictures that
+    cannot be read are logged and left out. The database appears under its name only when it is complete.
+
+    Raises FormatError when ``db`` exists or cannot be written, DataError for a list that is empty or malformed, sizes that
+    differ (``check_size``), an unknown ``encode_type``, and when not one picture could be read.
+    """
+    options = options or Options()
+    entries = image_list.read(list_file)
+    if options.shuffle:
+        logs.info(f"{_SOURCE}:86", "Shuffling data")
+        entries = image_list.shuffled(entries, options.seed)
+    logs.info(f"{_SOURCE}:89", f"A total of {len(entries)} images.")
+    if options.encode_type and not options.encoded:
+        logs.info(f"{_SOURCE}:92", "encode_type specified, assuming encoded=true.")
+    before = image_list.prefix(root, entries)
+    count = 0
+    first: _Record | None = None
+    with open_writer(db, options.backend) as writer, bar(len(entries), "images") as progress:
+        records = ordered_map(functools.partial(_read, options=options, before=before), entries)
+        for index, (entry, record) in enumerate(zip(entries, records, strict=True)):
+            progress.update()
+            if record is None:
+                logs.error("io.cpp:80", f"Could not open or find file {before}{entry.name}")
+                continue
+            first = first or record
+            if options.check_size and record.size != first.size:
+                raise DataError(
+                    f"{list_file}:{entry.line}: {entry.name!r} has {record.shape}, the first picture {first.shape}; "
+                    "give --resize_height and --resize_width, or leave out --check_size"
+                )
+            writer.put(b"%08d_" % index + os.fsencode(entry.name), record.value)
+            count += 1
+            if count % 1000 == 0:
+                logs.info(f"{_SOURCE}:147", f"Processed {count} files.")
+        if not count:
+            raise DataError(
+                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {root!r}; check the root folder"
+            )
+    if count % 1000:
+        logs.info(f"{_SOURCE}:153", f"Processed {count} files.")
+    return count
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A serialized datum, and the dimensions (channels last) of its picture."""
+
+    value: bytes
+    dims: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.dims))
+
+    @property
+    def shape(self) -> str:
+        return " × ".join(map(str, self.dims))
+
+
+def _read(entry: Entry, options: Options, before: str) -> _Record | None:
+    """The record of one picture; None when it cannot be read."""
+    path = before + entry.name
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path would take as long as the reading
+            data = file.read()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if options.gray else cv2.IMREAD_COLOR)
+    except (OSError, ValueError, cv2.error):
+        return None
+    if image is None:
+        return None
+    if options.resize_height > 0 and options.resize_width > 0:
+        image = cv2.resize(image, (options.resize_width, options.resize_height))
+    if options.encoded or options.encode_type:
+        datum = Datum(data=_encoded(entry, options, image, data), label=entry.label, encoded=True)
+    else:
+        array = from_image(image)
+        channels, height, width = array.shape
+        datum = Datum(channels=channels, height=height, width=width, data=array.tobytes(), label=entry.label, encoded=False)
+    return _Record(datum.SerializeToString(), image.shape)
+
+
+def _encoded(entry: Entry, options: Options, image: NDArray[Any], data: bytes) -> bytes:
+    """The picture's file as it is, when nothing about it changes; otherwise encoded anew."""
+    extension = _extension(entry.name)
+    wanted = options.encode_type or extension
+    if not wanted:
+        raise DataError(f"{entry.name!r} (line {entry.line}) has no extension to tell its encoding; give --encode_type")
+    same = extension == wanted.lower() or (wanted.lower() == "jpg" and extension == "jpeg")
+    if same and options.resize_height <= 0 and options.resize_width <= 0:
+        return data
+    try:
+        done, encoded = cv2.imencode(f".{wanted}", image)
+    except cv2.error:
+        done = False
+    if not done:
+        raise DataError(f"{entry.name!r} (line {entry.line}): cannot encode as {wanted!r}; give --encode_type png or jpg")
+    return bytes(encoded.tobytes())
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower() if "." in name else ""

@@ -1,0 +1,32 @@
+"""Mean images: Caffe's mean.binaryproto <-> numpy's mean.npy."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from caffecli.errors import FormatError
+from caffecli.formats import mean
+from caffecli.formats.atomic import read_bytes, replacing
+from caffecli.formats.foreign import describe
+
+
+def binaryproto_to_npy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the mean in ``source`` as a (channels, height, width) float32 array. Raises FormatError."""
+    array = mean.read(source)
+    with replacing(target) as file:
+        np.save(file, array)
+
+
+def npy_to_binaryproto(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the array in ``source``, (channels, height, width) or 1 × that, as a mean.binaryproto. Raises FormatError."""
+    if not read_bytes(source, 6).startswith(b"\x93NUMPY"):
+        raise describe(source, read_bytes(source), "a numpy array")
+    try:
+        array = np.load(source, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(f"{str(source)!r}: the numpy array is damaged, or of objects ({error}); save it again") from error
+    if array.dtype.kind not in "fiu":
+        raise FormatError(f"{str(source)!r}: expected an array of numbers, it has {array.dtype}")
+    mean.write(target, array[0] if array.ndim == 4 and len(array) == 1 else array)

@@ -1,0 +1,45 @@
+"""Work spread over threads, results in order, and the bar that shows it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], chunk: int = 64) -> Iterator[R]:
+    """``map(function, items)`` on a thread per core, for functions that let go of the interpreter's lock (reading, OpenCV).
+
+    Whole chunks are handed out, and only a few ahead, so that neither the hand-over nor the memory counts.
+    The first error stops the work and is raised here.
+    """
+    workers = os.cpu_count() or 1
+    rest = iter(items)
+
+    def work(part: list[T]) -> list[R]:
+        return [function(item) for item in part]
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="convert")
+    ahead: deque[Future[list[R]]] = deque()
+    try:
+        while True:
+            while len(ahead) <= 2 * workers and (part := list(itertools.islice(rest, chunk))):
+                ahead.append(pool.submit(work, part))
+            if not ahead:
+                return
+            yield from ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def bar(total: int | None, unit: str) -> Any:
+    """A progress bar on stderr when that is a terminal; nothing otherwise."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, leave=False)
