@@ -79,9 +79,7 @@ def convert_mnist_data(
     pictures = read(images, dims=3)
     classes = read(labels, dims=1)
     if len(pictures) != len(classes):
-        raise DataError(
-            f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; they do not belong together"
-        )
+        raise DataError(f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; give a pair")
     if not len(pictures):
         raise DataError(f"{str(images)!r} has no pictures")
     count, rows, columns = pictures.shape

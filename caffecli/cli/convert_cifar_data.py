@@ -1,0 +1,26 @@
+"""``caffecli convert_cifar_data``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from caffecli.cli.options import caffe_command
+
+if TYPE_CHECKING:
+    from caffecli.formats.db import Backend
+
+
+@caffe_command("convert_cifar_data")
+@click.argument("input_folder")
+@click.argument("output_folder")
+@click.argument("db_type", type=click.Choice(["lmdb", "leveldb"]))
+def convert_cifar_data(input_folder: str, output_folder: str, db_type: Backend) -> None:
+    """Put CIFAR-10's binary batches into two new databases.
+
+    They are cifar10_train_DB_TYPE and cifar10_test_DB_TYPE in OUTPUT_FOLDER.
+    """
+    from converters import cifar
+
+    cifar.convert_cifar_data(input_folder, output_folder, db_type)

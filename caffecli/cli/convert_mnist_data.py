@@ -1,0 +1,24 @@
+"""``caffecli convert_mnist_data``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from caffecli.cli.options import caffe_command
+
+if TYPE_CHECKING:
+    from caffecli.formats.db import Backend
+
+
+@caffe_command("convert_mnist_data")
+@click.option("--backend", type=click.Choice(["lmdb", "leveldb"]), default="lmdb", help="The kind of database.")
+@click.argument("input_image_file")
+@click.argument("input_label_file")
+@click.argument("output_db_file")
+def convert_mnist_data(backend: Backend, input_image_file: str, input_label_file: str, output_db_file: str) -> None:
+    """Put MNIST's idx files, pictures and labels, gzipped or not, into a new database."""
+    from converters import idx
+
+    idx.convert_mnist_data(input_image_file, input_label_file, output_db_file, backend=backend)
