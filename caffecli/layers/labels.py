@@ -63,7 +63,7 @@ def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) 
     else:
         what = f"is past the {classes} classes of {scores}"
         remedy += ", or let the layer before have more outputs"
-    text = f"label {value:.9g} of item {item} {what}; labels run from 0 to {classes - 1}: {remedy}"
+    text = f"label {value:.10g} of item {item} {what}; labels run from 0 to {classes - 1}: {remedy}"
     error = LabelError(f"layer {layer.name!r}: {text}")
     error.item = item
     return error

@@ -92,6 +92,7 @@ class SoftmaxWithLoss(Loss):
         self.softmax_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
         check_count(self, self.softmax_axis, bottoms)
         self.mode = self.normalization(LossParameter.VALID)
+        self.with_prob = len(self.param.top) > 1
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         axis, x = self.softmax_axis, _full(x)
@@ -102,7 +103,7 @@ class SoftmaxWithLoss(Loss):
         nll.detach().clamp_(max=_WORST)  # caps the value and leaves the gradient, which does not depend on it
         kept = None if self.ignore_label is None else target != self.ignore_label
         loss = nll.sum() / _normalizer(self.mode, outer, outer * inner, kept)
-        return (loss, torch.softmax(x, axis)) if len(self.param.top) > 1 else loss
+        return (loss, torch.softmax(x, axis)) if self.with_prob else loss
 
     def _nll(self, x: Tensor, target: Tensor, labels: Tensor) -> Tensor:
         """-log p of each prediction, 0 for the ignored ones."""

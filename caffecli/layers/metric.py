@@ -37,6 +37,7 @@ class Accuracy(Layer):
         if param.top_k > classes:
             raise self.spec_error(f"top_k {param.top_k} is past the {classes} classes of {listing(self, bottoms[:1])}")
         self.top_k = param.top_k
+        self.per_class = len(self.param.top) > 1
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
@@ -60,7 +61,7 @@ class Accuracy(Layer):
         accuracy = right.sum() / counted.sum().clamp(min=1)
         if bad is not None:
             accuracy = accuracy.masked_fill(bad.any(), math.nan)
-        if len(self.param.top) < 2:
+        if not self.per_class:
             return accuracy
         per_class = torch.zeros((2, classes), dtype=dtype, device=x.device)
         per_class.scatter_add_(1, index.reshape(1, -1).expand(2, -1), torch.stack((right.flatten(), counted.flatten())))

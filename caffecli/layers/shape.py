@@ -94,14 +94,15 @@ class _View(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         _refuse_in_place(self)
-        self.top_shape(bottoms[0])
+        self.planned = torch.Size(bottoms[0]), self.top_shape(bottoms[0])
 
     def top_shape(self, bottom: Shape) -> list[int]:
         """The top's shape for a bottom's; raises where there is none."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return x.reshape(self.top_shape(x.shape))
+        bottom, top = self.planned
+        return x.reshape(top if x.shape == bottom else self.top_shape(x.shape))
 
 
 @register("Flatten")
@@ -184,9 +185,10 @@ class Split(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         _refuse_in_place(self)
+        self.copies = len(self.param.top)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        return (x,) * len(self.param.top)
+        return (x,) * self.copies
 
 
 @register("Silence")

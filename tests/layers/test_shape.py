@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from google.protobuf import text_format
 
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import registry, shape
-from caffecli.layers.base import Layer
 from caffecli.proto.caffe_pb2 import LayerParameter
-
-
-def make(text: str, *shapes: tuple[int, ...]) -> Layer:
-    """The layer of a prototxt, set up; shapes are checked on the meta device too."""
-    layer = registry.create(text_format.Parse(f'name: "l" {text}', LayerParameter()))
-    layer.check_counts(len(shapes), len(layer.param.top))
-    layer.setup(list(shapes))
-    layer.infer(list(shapes))
-    return layer
+from tests.layers.contract import SHAPE, build, check, distinct, run_golden
 
 
 def random(*shapes: tuple[int, ...], seed: int = 0) -> list[torch.Tensor]:
@@ -38,34 +31,39 @@ def test_the_layers_are_registered() -> None:
     assert {"Eltwise", "Flatten", "Reshape", "Split", "Silence"} <= set(registry.types())
 
 
+@pytest.mark.parametrize(
+    "case", ["concat", "eltwise_max", "eltwise_prod", "eltwise_sum", "eltwise_sum_coeff", "flatten", "reshape", "split_implicit"]
+)
+def test_recorded_answers(golden: Path, case: str) -> None:
+    run_golden(golden / "layers", case)
+
+
 # -- Concat --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("setting, axis", [("", 1), ("axis: 1", 1), ("axis: -3", 1), ("concat_dim: 1", 1)])
 def test_concat_joins_along_the_axis(setting: str, axis: int) -> None:
-    xs = random((2, 3, 4, 5), (2, 1, 4, 5), (2, 6, 4, 5))
-    layer = make(f"{CONCAT} concat_param {{ {setting} }}", *(tuple(x.shape) for x in xs))
-    np.testing.assert_array_equal(layer(*xs).detach(), np.concatenate([x.detach() for x in xs], axis))
-    assert torch.autograd.gradcheck(layer, xs)
+    shapes = (2, 3, 1, 4), (2, 1, 1, 4), (2, 5, 1, 4)
+    check(f"{CONCAT} concat_param {{ {setting} }}", *shapes, oracle=lambda *xs: np.concatenate(xs, axis))
 
 
 def test_concat_along_the_first_axis() -> None:
     xs = random((2, 3), (5, 3), (1, 3))
-    assert make(f"{CONCAT} concat_param {{ concat_dim: 0 }}", (2, 3), (5, 3), (1, 3))(*xs).shape == (8, 3)
+    assert build(f"{CONCAT} concat_param {{ concat_dim: 0 }}", (2, 3), (5, 3), (1, 3))(*xs).shape == (8, 3)
 
 
 def test_concat_of_one_bottom_passes_it_on() -> None:
     (x,) = random((2, 7))
-    assert make('type: "Concat" bottom: "a" top: "y"', (2, 7))(x) is x
+    assert build('type: "Concat" bottom: "a" top: "y"', (2, 7))(x) is x
 
 
 def test_concat_names_the_bottoms_that_do_not_fit() -> None:
     with pytest.raises(
         ShapeError, match=r"'l' \(Concat\): .*agree in every dimension but axis 1, got 'a' \(2, 3\), 'b' \(4, 3\)"
     ):
-        make(CONCAT, (2, 3), (4, 3), (2, 3))
+        build(CONCAT, (2, 3), (4, 3), (2, 3))
     with pytest.raises(ShapeError, match=r"'c' \(2, 3, 1\)"):
-        make(CONCAT, (2, 3), (2, 3), (2, 3, 1))
+        build(CONCAT, (2, 3), (2, 3), (2, 3, 1))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,7 @@ def test_concat_names_the_bottoms_that_do_not_fit() -> None:
 )
 def test_concat_refuses_wrong_settings(setting: str, words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        make(f"{CONCAT} concat_param {{ {setting} }}", (2, 3), (2, 3), (2, 3))
+        build(f"{CONCAT} concat_param {{ {setting} }}", (2, 3), (2, 3), (2, 3))
 
 
 # -- Eltwise -------------------------------------------------------------------------------------------------------
@@ -96,18 +94,16 @@ def test_concat_refuses_wrong_settings(setting: str, words: str) -> None:
         ("operation: MAX", lambda a, b, c: np.maximum(np.maximum(a, b), c)),
     ],
 )
-def test_eltwise(setting: str, oracle: object) -> None:
-    xs = random((2, 7, 3, 4), (2, 7, 3, 4), (2, 7, 3, 4))
-    layer = make(f"{ELTWISE} eltwise_param {{ {setting} }}", *[(2, 7, 3, 4)] * 3)
-    np.testing.assert_allclose(layer(*xs).detach(), oracle(*(x.detach().numpy() for x in xs)), rtol=1e-12)  # type: ignore[operator]
-    assert torch.autograd.gradcheck(layer, xs)
+def test_eltwise(setting: str, oracle: Callable[..., np.ndarray]) -> None:
+    inputs = list(distinct(3, 2, 5, 3, 1))  # no ties between the bottoms
+    check(f"{ELTWISE} eltwise_param {{ {setting} }}", *(x.shape for x in inputs), oracle=oracle, inputs=inputs)
 
 
 def test_eltwise_max_sends_the_gradient_of_a_tie_to_one_bottom() -> None:
     a = torch.tensor([1.0, 2.0, 1.0, 3.0, 3.0], requires_grad=True)
     b = torch.tensor([1.0, 1.0, 2.0, 3.0, 1.0], requires_grad=True)
     c = torch.tensor([1.0, 2.0, 2.0, 4.0, 3.0], requires_grad=True)
-    y = make(f"{ELTWISE} eltwise_param {{ operation: MAX }}", (5,), (5,), (5,))(a, b, c)
+    y = build(f"{ELTWISE} eltwise_param {{ operation: MAX }}", (5,), (5,), (5,))(a, b, c)
     y.backward(torch.tensor([1.0, 10.0, 100.0, 1000.0, 10000.0]))
     assert y.tolist() == [1, 2, 2, 4, 3]
     assert a.grad is not None and a.grad.tolist() == [0, 10, 0, 0, 10000]
@@ -117,19 +113,19 @@ def test_eltwise_max_sends_the_gradient_of_a_tie_to_one_bottom() -> None:
 
 def test_eltwise_prod_has_a_gradient_at_zero() -> None:
     a, b, c = (torch.tensor([v], requires_grad=True) for v in (0.0, 2.0, 3.0))
-    make(f"{ELTWISE} eltwise_param {{ operation: PROD }}", (1,), (1,), (1,))(a, b, c).backward()
+    build(f"{ELTWISE} eltwise_param {{ operation: PROD }}", (1,), (1,), (1,))(a, b, c).backward()
     assert (a.grad, b.grad, c.grad) == (torch.tensor([6.0]), torch.tensor([0.0]), torch.tensor([0.0]))
 
 
 def test_eltwise_refuses_wrong_settings() -> None:
     with pytest.raises(ShapeError, match=r"one shape, got 'a' \(2, 3\), 'b' \(2, 3\), 'c' \(3, 2\)"):
-        make(ELTWISE, (2, 3), (2, 3), (3, 2))
+        build(ELTWISE, (2, 3), (2, 3), (3, 2))
     with pytest.raises(SpecError, match="one coeff for each of the 3 bottoms, got 2"):
-        make(f"{ELTWISE} eltwise_param {{ coeff: 1 coeff: 2 }}", (2,), (2,), (2,))
+        build(f"{ELTWISE} eltwise_param {{ coeff: 1 coeff: 2 }}", (2,), (2,), (2,))
     with pytest.raises(SpecError, match="coeff goes with operation SUM, not PROD"):
-        make(f"{ELTWISE} eltwise_param {{ operation: PROD coeff: 1 coeff: 2 coeff: 3 }}", (2,), (2,), (2,))
+        build(f"{ELTWISE} eltwise_param {{ operation: PROD coeff: 1 coeff: 2 coeff: 3 }}", (2,), (2,), (2,))
     with pytest.raises(SpecError, match=r"expected at least 2 bottom blob\(s\), got 1"):
-        make(ELTWISE, (2,))
+        build('type: "Eltwise" bottom: "a"', (2,))
 
 
 # -- Flatten and Reshape -------------------------------------------------------------------------------------------
@@ -149,28 +145,24 @@ def test_eltwise_refuses_wrong_settings() -> None:
     ],
 )
 def test_flatten(setting: str, expected: tuple[int, ...]) -> None:
-    (x,) = random((2, 7, 3, 4))
-    layer = make(f"{FLATTEN} flatten_param {{ {setting} }}", (2, 7, 3, 4))
-    assert layer.infer([(2, 7, 3, 4)]) == [expected]
-    np.testing.assert_array_equal(layer(x).detach(), x.detach().numpy().reshape(expected))
-    assert torch.autograd.gradcheck(layer, x)
+    check(f"{FLATTEN} flatten_param {{ {setting} }}", SHAPE, oracle=lambda x: x.reshape(expected))
 
 
 def test_flatten_keeps_the_order_of_values_in_any_memory_format() -> None:
     (x,) = random((2, 7, 3, 4))
-    y = make(FLATTEN, (2, 7, 3, 4))(x.to(memory_format=torch.channels_last))
+    y = build(FLATTEN, (2, 7, 3, 4))(x.to(memory_format=torch.channels_last))
     assert torch.equal(y, x.reshape(2, -1))
 
 
 def test_flatten_refuses_wrong_axes() -> None:
     with pytest.raises(SpecError, match="axis 4 is out of range for a blob of 4 dimensions"):
-        make(f"{FLATTEN} flatten_param {{ axis: 4 }}", (2, 7, 3, 4))
+        build(f"{FLATTEN} flatten_param {{ axis: 4 }}", (2, 7, 3, 4))
     with pytest.raises(SpecError, match="end_axis -5 is out of range"):
-        make(f"{FLATTEN} flatten_param {{ end_axis: -5 }}", (2, 7, 3, 4))
+        build(f"{FLATTEN} flatten_param {{ end_axis: -5 }}", (2, 7, 3, 4))
     with pytest.raises(SpecError, match="axis 3 comes after end_axis 1"):
-        make(f"{FLATTEN} flatten_param {{ axis: 3 end_axis: 1 }}", (2, 7, 3, 4))
+        build(f"{FLATTEN} flatten_param {{ axis: 3 end_axis: 1 }}", (2, 7, 3, 4))
     with pytest.raises(SpecError, match="axis 1 is out of range for a blob of 1 dim"):
-        make(FLATTEN, (5,))
+        build(FLATTEN, (5,))
 
 
 @pytest.mark.parametrize(
@@ -191,11 +183,8 @@ def test_flatten_refuses_wrong_axes() -> None:
     ],
 )
 def test_reshape(setting: str, expected: tuple[int, ...]) -> None:
-    (x,) = random((2, 7, 3, 4))
-    layer = make(f"{RESHAPE} reshape_param {{ {setting} }}", (2, 7, 3, 4))
-    np.testing.assert_array_equal(layer(x).detach(), x.detach().numpy().reshape(expected))
-    assert layer(x).shape == expected
-    assert torch.autograd.gradcheck(layer, x)
+    layer = check(f"{RESHAPE} reshape_param {{ {setting} }}", SHAPE, oracle=lambda x: x.reshape(expected))
+    assert layer.infer([SHAPE]) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -212,20 +201,26 @@ def test_reshape(setting: str, expected: tuple[int, ...]) -> None:
 )
 def test_reshape_refuses_wrong_settings(setting: str, words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        make(f"{RESHAPE} reshape_param {{ {setting} }}", (2, 7, 3, 4))
+        build(f"{RESHAPE} reshape_param {{ {setting} }}", (2, 7, 3, 4))
 
 
 def test_reshape_refuses_counts_that_do_not_agree() -> None:
     with pytest.raises(ShapeError, match=r"shape \(2, 5\) takes 10 values, 'x' \(2, 7, 3, 4\) has 168; mend reshape_param"):
-        make(f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: 5 }} }}", (2, 7, 3, 4))
+        build(f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: 5 }} }}", (2, 7, 3, 4))
     with pytest.raises(ShapeError, match=r"takes a multiple of 10 values"):
-        make(f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: 5 dim: -1 }} }}", (2, 7, 3, 4))
+        build(f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: 5 dim: -1 }} }}", (2, 7, 3, 4))
 
 
 @pytest.mark.parametrize("kind", ["Flatten", "Reshape", "Split"])
 def test_no_view_works_in_place(kind: str) -> None:
     with pytest.raises(SpecError, match="cannot work in place on 'x'; give the top another name"):
-        make(f'type: "{kind}" bottom: "x" top: "x"', (2, 3))
+        build(f'type: "{kind}" bottom: "x" top: "x"', (2, 3))
+
+
+@pytest.mark.parametrize("text", [FLATTEN, f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: -1 }} }}"])
+def test_views_follow_a_bottom_that_changes_its_batch(text: str) -> None:
+    layer = build(text, (2, 7, 3))
+    assert [layer(torch.zeros(n, 7, 3)).shape for n in (2, 5, 1)] == [(2, 21), (5, 21), (1, 21)]
 
 
 # -- Split and Silence ---------------------------------------------------------------------------------------------
@@ -233,7 +228,7 @@ def test_no_view_works_in_place(kind: str) -> None:
 
 def test_split_hands_on_the_bottom_and_adds_the_gradients() -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
-    layer = make('type: "Split" bottom: "x" top: "x_0" top: "x_1" top: "x_2"', (2,))
+    layer = build('type: "Split" bottom: "x" top: "x_0" top: "x_1" top: "x_2"', (2,))
     a, b, c = layer(x)
     assert layer.infer([(2,)]) == [(2,)] * 3
     (a + 2 * b + 4 * c * c).sum().backward()
@@ -241,8 +236,10 @@ def test_split_hands_on_the_bottom_and_adds_the_gradients() -> None:
 
 
 def test_silence_makes_nothing() -> None:
-    layer = make('type: "Silence" bottom: "a" bottom: "b"', (2,), (3, 4))
+    layer = registry.create(LayerParameter(name="l", type="Silence", bottom=["a", "b"]))
+    layer.check_counts(2, 0)
+    layer.setup([(2,), (3, 4)])
     assert layer(*random((2,), (3, 4))) == ()
     assert layer.infer([(2,), (3, 4)]) == []
     with pytest.raises(SpecError, match=r"expected 0 top blob\(s\), got 1"):
-        make('type: "Silence" bottom: "a" top: "y"', (2,))
+        layer.check_counts(1, 1)
