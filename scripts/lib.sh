@@ -11,9 +11,20 @@ die() {
   exit 1
 }
 
-# need PATH REMEDY: stop unless PATH is there and holds something.
+# need PATH REMEDY: stop unless PATH is there, a folder or a file that holds something.
 need() {
-  [ -s "$1" ] || die "$(short "$1") is missing or empty; $2"
+  [ -d "$1" ] || [ -s "$1" ] || die "$(short "$1") is missing or empty; $2"
+}
+
+# begin, then need_new FILE REMEDY: stop unless FILE has been written since.
+begin() {
+  begun=$(mktemp)
+  trap 'rm -f "$begun"' EXIT
+}
+
+need_new() {
+  need "$1" "$2"
+  [ "$1" -nt "$begun" ] || die "$(short "$1") is of an earlier run; $2"
 }
 
 # A path as the user knows it: relative to the repository's root where it lies in it.

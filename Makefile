@@ -1,0 +1,46 @@
+# make demo, make test: a fresh clone needs python3 (3.10 or newer) and make, nothing else. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench docs clean .venv
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(INSTALLED) ## train, score, stop and resume LeNet on scikit-learn's digits
+	@$(BIN)/python scripts/demo.py
+
+test: $(INSTALLED) ## the whole suite but for the slow tests
+	@$(BIN)/python -m pytest
+
+test-all: $(INSTALLED) ## the whole suite
+	@$(BIN)/python -m pytest -m ""
+
+check: $(INSTALLED) ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## speed, beside a hand-written PyTorch loop of the same nets
+	@$(BIN)/python scripts/bench.py
+
+docs: $(INSTALLED) ## what the documentation says, tried out
+	@$(BIN)/python -m pytest tests/test_docs.py
+
+clean: ## remove what was made here but for .venv, databases and snapshots
+	rm -rf demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv: $(INSTALLED) ## the environment: caffecli from here, with what its tests need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "caffecli needs Python 3.10 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
