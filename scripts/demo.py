@@ -58,8 +58,8 @@ def write_digits() -> None:
     labels = digits.target.astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(labels))
     for name, part in (("test", order[:HELD_OUT]), ("train", order[HELD_OUT:])):
-        idx.write_images(DEMO / f"{name}-images", pixels[part])
-        idx.write_labels(DEMO / f"{name}-labels", labels[part])
+        idx.write(DEMO / f"{name}-images", pixels[part])
+        idx.write(DEMO / f"{name}-labels", labels[part])
         print(f"{DEMO}/{name}-images, {DEMO}/{name}-labels: {len(part)} digits")
 
 
