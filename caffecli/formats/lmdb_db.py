@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import operator
 import os
@@ -137,4 +138,6 @@ def _write_errors(path: Path) -> Iterator[None]:
         ) from error
     except lmdb.Error as error:
         why = str(error).rpartition(": ")[2]
+        if why == os.strerror(errno.EIO):
+            why += " (LMDB says so of a full disk, too)"
         raise FormatError(f"cannot write {str(path)!r}: {why}; free some space, or write to another disk") from error

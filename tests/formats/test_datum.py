@@ -1,0 +1,75 @@
+"""Datums: bytes, floats, encoded pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from caffecli.errors import DataError
+from caffecli.formats import datum
+from caffecli.proto.caffe_pb2 import Datum
+
+COLOR = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 7  # height, width, channel
+
+
+def encoded(image: np.ndarray) -> Datum:
+    return Datum(data=cv2.imencode(".png", image)[1].tobytes(), label=1, encoded=True)
+
+
+@given(arrays.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3)), st.integers(-(2**31), 2**31 - 1))
+def test_bytes_round_trip(array: np.ndarray, label: int) -> None:
+    made = datum.decode(datum.from_array(array, label).SerializeToString())
+    assert made.label == label
+    result = datum.to_array(made)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, array)
+
+
+@given(arrays.arrays(np.float32, st.tuples(*[st.integers(1, 4)] * 3), elements=st.floats(width=32)))
+def test_floats_round_trip(array: np.ndarray) -> None:
+    result = datum.to_array(datum.from_array(array))
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, array)
+
+
+def test_pictures_decode_as_they_are_or_as_asked() -> None:
+    color = encoded(COLOR)
+    np.testing.assert_array_equal(datum.to_array(color), COLOR.transpose(2, 0, 1))
+    assert datum.to_array(color, False).shape == (1, 2, 3)
+    gray = encoded(COLOR[:, :, 0])
+    assert datum.to_array(gray).shape == (1, 2, 3)
+    np.testing.assert_array_equal(datum.to_array(gray, True), np.stack([COLOR[:, :, 0]] * 3))
+    assert datum.to_array(encoded(np.zeros((2, 3, 4), np.uint8))).shape == (4, 2, 3)
+
+
+def test_golden_pictures_decode(golden: Path) -> None:
+    from caffecli.formats.db import open_reader
+
+    with open_reader(golden / "tools" / "encoded_lmdb") as files, open_reader(golden / "tools" / "plain_lmdb") as plain:
+        for (key, value), (other, wanted) in zip(files, plain, strict=True):
+            assert key == other
+            np.testing.assert_array_equal(datum.to_array(datum.decode(value)), datum.to_array(datum.decode(wanted)))
+
+
+def test_damage_names_the_key() -> None:
+    with pytest.raises(DataError, match=r"record '00000007_x.jpg': the encoded picture \(4 bytes\) does not decode"):
+        datum.to_array(Datum(data=b"\xff\xd8\xff\xe0", encoded=True), key=b"00000007_x.jpg")
+    with pytest.raises(DataError, match=r"record '7': the encoded picture \(0 bytes\)"):
+        datum.to_array(Datum(encoded=True), key="7")
+    with pytest.raises(DataError, match="record 'k': expected 3 × 2 × 2 = 12 numbers, the datum holds 5"):
+        datum.to_array(Datum(channels=3, height=2, width=2, data=b"12345"), key=b"k")
+    with pytest.raises(DataError, match="record 'k': the value is not a Datum"):
+        datum.decode(b"\xff\xff\xff", b"k")
+    with pytest.raises(DataError, match="record 'k': expected a picture of 8 bits a channel, it has uint16"):
+        datum.to_array(encoded(np.zeros((2, 2), np.uint16)), key="k")
+
+
+def test_arrays_have_three_dimensions() -> None:
+    with pytest.raises(DataError, match=r"\(channels, height, width\), got shape \(2,\)"):
+        datum.from_array(np.zeros(2))
