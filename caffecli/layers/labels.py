@@ -52,7 +52,7 @@ def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) 
         return None
     index = int(torch.nonzero(bad)[0])
     value = float(labels.flatten()[index])
-    item = index // max(1, labels.numel() // labels.shape[0])
+    item = index * labels.shape[0] // labels.numel() if labels.dim() else 0
     scores = repr(layer.param.bottom[0]) if layer.param.bottom else "the scores"
     remedy = "mend the data"
     if math.isnan(value):

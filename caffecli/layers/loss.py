@@ -59,6 +59,11 @@ class Loss(Layer):
         return default
 
 
+def _total(losses: Tensor, by: int | Tensor) -> Tensor:
+    """The sum of ``losses`` divided by ``by``; as a mean, which is one step less each way, where it is one."""
+    return losses.mean() if isinstance(by, int) and by == losses.numel() else losses.sum() / by
+
+
 def _normalizer(mode: int, items: int, count: int, kept: Tensor | None) -> int | Tensor:
     """What a loss over ``count`` predictions of ``items`` items is divided by, at least 1; ``kept`` masks those not ignored."""
     if mode == LossParameter.VALID and kept is not None:
@@ -99,10 +104,11 @@ class SoftmaxWithLoss(Loss):
         outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
         shape = (outer,) if inner == 1 else (outer, inner)
         target = to_classes(labels).reshape(shape)
-        nll = self._nll(x.reshape(outer, x.shape[axis], *shape[1:]), target, labels)
+        scores = x if x.dim() == 2 and axis == 1 else x.reshape(outer, x.shape[axis], *shape[1:])
+        nll = self._nll(scores, target, labels)
         nll.detach().clamp_(max=_WORST)  # caps the value and leaves the gradient, which does not depend on it
         kept = None if self.ignore_label is None else target != self.ignore_label
-        loss = nll.sum() / _normalizer(self.mode, outer, outer * inner, kept)
+        loss = _total(nll, _normalizer(self.mode, outer, outer * inner, kept))
         return (loss, torch.softmax(x, axis)) if self.with_prob else loss
 
     def _nll(self, x: Tensor, target: Tensor, labels: Tensor) -> Tensor:
@@ -142,7 +148,7 @@ class SigmoidCrossEntropyLoss(Loss):
         if self.ignore_label is not None:
             kept = targets.trunc() != self.ignore_label
             loss = loss * kept
-        return loss.sum() / _normalizer(self.mode, x.shape[0], x.numel(), kept)
+        return _total(loss, _normalizer(self.mode, x.shape[0], x.numel(), kept))
 
 
 @register("EuclideanLoss")
