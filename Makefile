@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: help demo test test-all check bench docs clean .venv
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(INSTALLED) ## train, score, stop and resume LeNet on scikit-learn's digits
 	@$(BIN)/python scripts/demo.py

@@ -1,0 +1,110 @@
+"""What the documentation says is so: links, commands, flags, files, layers."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "models/**/*.md", "data/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+README = (ROOT / "README.md").read_text()
+#: what stands for something of the user's in a command
+PLACEHOLDERS = {"TRAIN_FOLDER", "VAL_FOLDER", "FOLDER", "[A-Z]"}
+
+
+def commands(page: str) -> list[str]:
+    """The lines of a page's fenced blocks, without comments, continued lines joined."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [re.sub(r" +", " ", line.partition(" #")[0]).strip() for line in lines if line.strip()]
+
+
+COMMANDS = sorted({line: page for page in PAGES for line in commands(page)}.items())
+
+
+@functools.cache
+def usage(command: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "caffecli", command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@functools.cache
+def targets() -> set[str]:
+    return set(re.findall(r"^([.a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text()):
+        if "://" not in link:
+            assert ((ROOT / page).parent / link).exists(), f"{page}: {link}"
+
+
+@pytest.mark.parametrize(("line", "page"), COMMANDS)
+def test_commands_exist(line, page):
+    words = shlex.split(line)
+    if words[0] == "time":
+        words = words[1:]
+    program = words[0]
+    if program == "make":
+        assert set(words[1:]) <= targets()
+    elif program == "caffecli":
+        text = usage(words[1])
+        for word in words[2:]:
+            if word.startswith("-"):
+                assert re.search(rf"{word.partition('=')[0]}\b", text), f"{page}: caffecli {words[1]} has no {word}"
+            elif word.startswith(("models/", "data/")) and "_iter_" not in word:
+                assert (ROOT / word).exists(), f"{page}: {word}"
+    elif program.startswith(("scripts/", "data/")):
+        assert os.access(ROOT / program, os.X_OK), f"{page}: {program}"
+        for word in words[1:]:
+            assert word in PLACEHOLDERS or (ROOT / word).exists(), f"{page}: {word}"
+    else:
+        assert line in ("python3 -m venv .venv", ".venv/bin/pip install -c constraints.txt ."), f"{page}: who tries {line!r} out?"
+
+
+def test_readme_begins_with_two_commands_that_work():
+    assert [line.split("#")[0].strip() for line in README.split("```")[1].strip().splitlines()] == ["make demo", "make test"]
+
+
+def test_the_table_of_commands_is_complete():
+    rows = re.findall(r"^\| `caffecli (\w+)([^`]*)` \| `([^`]+)` \|", README, re.MULTILINE)
+    for command, rest, _ in rows:
+        text = usage(command)
+        for flag in re.findall(r"--\w+", rest):
+            assert flag in text, f"caffecli {command} has no {flag}"
+    listed = subprocess.run([sys.executable, "-m", "caffecli", "--help"], capture_output=True, text=True, check=True).stdout
+    assert {command for command, _, _ in rows} == set(re.findall(r"^  (\w+)", listed.partition("Commands:")[2], re.MULTILINE))
+    table = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2].partition("[")[0]
+    assert {name.split()[0] for _, _, name in rows} == set(re.findall(r"^(\w+) =", table, re.MULTILINE)) - {"caffecli"}
+
+
+def test_the_list_of_layers_is_complete():
+    from caffecli import layers as _  # noqa: F401
+    from caffecli.layers import registry
+
+    said = set()
+    for heading in ("Data", "Layers"):
+        paragraph = re.search(rf"^- \*\*{heading}\*\*: (.*?)(?=^- )", README, re.MULTILINE | re.DOTALL)
+        assert paragraph is not None
+        said |= set(re.findall(r"\b[A-Z]\w+\b", paragraph[1]))
+    assert said == set(registry.types())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    text = (ROOT / page).read_text()
+    for name in re.findall(r"\b((?:scripts|docs)/\w+\.\w+|(?:models|data)/\w+/\w+\.(?:prototxt|md|sh))\b", text):
+        assert (ROOT / name).exists(), f"{page}: {name}"
