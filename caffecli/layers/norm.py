@@ -37,7 +37,7 @@ class LRN(Layer):
         if self.across:
             return _AcrossChannels.apply(x, self.size // 2, self.alpha / self.size, self.beta, self.k)  # type: ignore[no-untyped-call]
         mean = F.avg_pool2d(x.square(), self.size, 1, self.size // 2)
-        return x * (mean * self.alpha + 1).pow(-self.beta)
+        return x * _inverse_power(mean * self.alpha + 1, self.beta)
 
 
 class _AcrossChannels(torch.autograd.Function):
@@ -49,7 +49,7 @@ class _AcrossChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, reach: int, a: float, beta: float, k: float) -> Tensor:
         scale = _band(x.square(), reach).mul_(a).add_(k)
-        factor = scale.pow(-beta)
+        factor = _inverse_power(scale, beta)
         ctx.save_for_backward(x, scale, factor)
         ctx.reach, ctx.slope = reach, -2 * a * beta
         return x * factor
@@ -61,6 +61,14 @@ class _AcrossChannels(torch.autograd.Function):
         direct = grad * factor
         ratio = _band((direct * x).div_(scale), ctx.reach)
         return ratio.mul_(x).mul_(ctx.slope).add_(direct), None, None, None, None
+
+
+def _inverse_power(values: Tensor, beta: float) -> Tensor:
+    """values ^ -beta; for Caffe's default, 0.75, by roots, which are several times as fast as ``pow``."""
+    if beta != 0.75:
+        return values.pow(-beta)
+    root = values.rsqrt()
+    return root * root.sqrt()
 
 
 def _band(values: Tensor, reach: int) -> Tensor:
