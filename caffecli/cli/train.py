@@ -1,0 +1,40 @@
+"""``caffecli train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffecli.cli.options import caffe_command, device_options, net_state_options
+
+_EFFECTS = click.Choice(["stop", "snapshot", "none"])
+
+
+@caffe_command("train")
+@click.option("--solver", type=click.Path(path_type=Path), required=True, help="The solver definition (prototxt).")
+@click.option("--snapshot", type=click.Path(path_type=Path), help="The solverstate to resume training from.")
+@click.option("--weights", default="", help="Trained weights to start from; several files separated by ','. Not with --snapshot.")
+@click.option("--sigint_effect", type=_EFFECTS, default="stop", help="What SIGINT does.")
+@click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
+@device_options
+@net_state_options
+def train(
+    solver: Path,
+    snapshot: Path | None,
+    weights: str,
+    sigint_effect: str,
+    sighup_effect: str,
+    gpu: str | None,
+    cpu: bool,
+    level: int,
+    stage: str,
+) -> None:
+    """Train a net as its solver file says, or go on with a run."""
+    if snapshot and weights:
+        raise click.UsageError("give --snapshot to resume training or --weights to start from, not both")
+    from caffecli.solver import run
+    from caffecli.solver.signals import Action
+
+    effects = {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
+    run.train(run.TrainOptions(solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), **effects))

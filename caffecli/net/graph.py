@@ -1,0 +1,131 @@
+"""How the layers of a net are wired, found out once, before anything runs.
+
+Every top gets a slot of its own; a layer run in place takes a new slot for the same blob name. So no value is ever overwritten,
+and autograd and layer-by-layer runs see the same graph.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from caffecli.errors import SpecError
+from caffecli.layers.base import Layer
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+
+
+#: the top of a loss layer whose top the net does not name; no other layer can use it
+AUTOMATIC = "(automatic)"
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer in its place: the slots it reads and fills, and what of it takes part in the backward pass."""
+
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    loss_weights: tuple[float, ...]
+    #: per bottom: whether a gradient flows down it (Caffe's bottom_need_backward)
+    down: list[bool]
+    backward: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+
+class Wiring:
+    """Blob names to slots, filled layer by layer in file order.
+
+    Raises SpecError for a bottom nobody produced, or one used up by an earlier in-place layer, and for a top made twice.
+    """
+
+    def __init__(self) -> None:
+        self.slot_names: list[str] = []
+        self.current: dict[str, int] = {}
+        self.unused: set[str] = set()
+        self.needs_backward: list[bool] = []
+
+    def connect(self, layer: Layer, param: LayerParameter) -> Node:
+        bottoms, tops = tuple(param.bottom), tuple(param.top)
+        if layer.is_loss and not tops:
+            tops = (AUTOMATIC,)
+        layer.check_counts(len(bottoms), len(tops))
+        if param.propagate_down and len(param.propagate_down) != len(bottoms):
+            raise layer.spec_error(f"propagate_down is given {len(param.propagate_down)} times for {len(bottoms)} bottom(s)")
+        if len(param.loss_weight) not in (0, len(tops)):
+            raise layer.spec_error(f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} top(s)")
+        inputs = tuple(self._bottom(layer, name) for name in bottoms)
+        down = [self.needs_backward[slot] for slot in inputs]
+        if param.propagate_down:
+            down = list(param.propagate_down)
+        needs = any(self.needs_backward[slot] for slot in inputs)
+        outputs = tuple(self._top(layer, name, i, bottoms, needs) for i, name in enumerate(tops))
+        weights = tuple(param.loss_weight) or tuple(float(layer.is_loss and i == 0) for i in range(len(tops)))
+        return Node(layer, bottoms, tops, inputs, outputs, weights, down, backward=needs)
+
+    def learns(self, node: Node) -> None:
+        """Note that the layer itself has something to learn, so that what it makes needs a backward pass."""
+        node.backward = True
+        for slot in node.outputs:
+            self.needs_backward[slot] = True
+
+    def _bottom(self, layer: Layer, name: str) -> int:
+        if name not in self.unused:
+            near = difflib.get_close_matches(name, self.current, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; blobs so far: {', '.join(self.current) or 'none'}"
+            raise SpecError(f"layer {layer.name!r}: unknown bottom blob {name!r}{hint}")
+        self.unused.discard(name)
+        return self.current[name]
+
+    def _top(self, layer: Layer, name: str, index: int, bottoms: Sequence[str], needs: bool) -> int:
+        in_place = index < len(bottoms) and bottoms[index] == name
+        if name in self.current and not in_place and name != AUTOMATIC:
+            raise SpecError(f"layer {layer.name!r}: top blob {name!r} is already produced by another layer; give it another name")
+        slot = len(self.slot_names)
+        self.slot_names.append(name)
+        self.needs_backward.append(needs)
+        if name != AUTOMATIC:
+            self.current[name] = slot
+            self.unused.add(name)
+        return slot
+
+
+def mark_backward(nodes: Sequence[Node], force: bool) -> None:
+    """Settle which layers run backward: those that learn, or pass a gradient on, and stand under a loss.
+
+    ``force`` is the net's force_backward: every bottom that can have a gradient gets one.
+    """
+    under_loss: set[str] = set()
+    stopped: set[str] = set()
+    for node in reversed(nodes):
+        contributes = any(node.loss_weights) or any(top in under_loss for top in node.tops)
+        if node.backward and (not node.tops or all(top in stopped for top in node.tops)):
+            node.backward = False
+            node.down = [False] * len(node.down)
+        if not contributes:
+            node.backward = False
+        for i, bottom in enumerate(node.bottoms):
+            if contributes:
+                under_loss.add(bottom)
+            else:
+                node.down[i] = False
+            if not node.down[i]:
+                stopped.add(bottom)
+    if force:
+        for node in nodes:
+            node.backward = True
+            node.down = [d or i not in node.layer.no_gradient for i, d in enumerate(node.down)]
+
+
+def check_names(param: NetParameter) -> None:
+    """Raise SpecError when two layers share a name: weights and snapshots go by it."""
+    seen: set[str] = set()
+    for layer in param.layer:
+        if layer.name in seen:
+            raise SpecError(f"layer {layer.name!r} is defined twice; weights are stored by layer name, so give one another name")
+        seen.add(layer.name)

@@ -1,0 +1,220 @@
+"""A net: the layers of a prototxt, wired, as one ``nn.Module``.
+
+Training and scoring run the whole graph at once under autograd (``forward``). Where every blob's data and diff is to be seen,
+``caffecli.net.stepwise`` runs the same layers one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
+from caffecli.errors import CaffeError, ShapeError, SpecError
+from caffecli.layers import registry
+from caffecli.layers.base import Layer
+from caffecli.net import params as net_params
+from caffecli.net import report
+from caffecli.net.graph import Node, Wiring, check_names, mark_backward
+from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
+from caffecli.spec.filter import filter_net
+from caffecli.spec.splits import insert_splits
+
+Observer = Callable[[Node, tuple[Tensor, ...]], None]
+
+
+class Result(NamedTuple):
+    """What a pass through the net gives: the weighted sum of its losses, and its output blobs by name."""
+
+    loss: Tensor
+    outputs: dict[str, Tensor]
+
+
+class Net(nn.Module):
+    """The net that ``param`` defines, for the phase, level and stages in its ``state``.
+
+    Layers that the state leaves out are dropped and splits put in first. Shapes are found by running the layers on the meta device;
+    then the parameters get memory and their fillers' values. ``seed`` feeds the data layers.
+
+    Raises SpecError and ShapeError, naming the layer.
+    """
+
+    def __init__(self, param: NetParameter, seed: int | None = None) -> None:
+        super().__init__()
+        filtered = filter_net(param, param.state)
+        report.parameters(filtered)
+        self.param = insert_splits(filtered)
+        check_names(self.param)
+        self.name = param.name
+        self.phase = self.param.state.phase
+        self.train(self.phase == TRAIN)
+        self.shapes: list[torch.Size] = []
+        self.nodes: list[Node] = []
+        self._wiring = Wiring()
+        self._seed = seed
+        for layer_param in self.param.layer:
+            self.nodes.append(self._append(layer_param))
+        mark_backward(self.nodes, self.param.force_backward)
+        self.slot_names = self._wiring.slot_names
+        self.layers = nn.ModuleDict({_module_name(n.name, i): n.layer for i, n in enumerate(self.nodes)})
+        self.params = net_params.collect([n.layer for n in self.nodes], self.param.force_backward)
+        self._check_memory()
+        self._materialize()
+        self.inputs = [name for n in self.nodes if n.layer.type == "Input" for name in n.tops]
+        #: names of the blobs that no layer consumes, sorted as Caffe does
+        self.outputs = sorted(self._wiring.unused)
+        self._output_slots = [self._wiring.current[name] for name in self.outputs]
+        self._losses = [(slot, w) for n in self.nodes for slot, w in zip(n.outputs, n.loss_weights, strict=True) if w]
+        weights = dict(self._losses)
+        self.output_weights = [weights.get(slot, 0.0) for slot in self._output_slots]
+        self._release = _last_uses(self.nodes, keep={*self._output_slots, *weights})
+        report.finished(self.nodes, self.outputs)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The output blobs by name. ``inputs`` feeds ``Input`` layers, by blob name."""
+        return self.run(inputs).outputs
+
+    def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
+        """One pass through all layers. ``observe`` is called with each layer and its tops, for those who look inside."""
+        slots: list[Tensor | None] = [None] * len(self.slot_names)
+        fed = inputs or {}
+        self.check_inputs(fed)
+        for node, release in zip(self.nodes, self._release, strict=True):
+            tops = self.run_layer(node, tuple(slots[i] for i in node.inputs), fed)  # type: ignore[misc]
+            for slot, top in zip(node.outputs, tops, strict=True):
+                slots[slot] = top
+            if observe is not None:
+                observe(node, tops)
+            for slot in release:
+                slots[slot] = None
+        loss = self._total(slots)
+        return Result(loss, {name: slots[i] for name, i in zip(self.outputs, self._output_slots, strict=True)})  # type: ignore[misc]
+
+    def run_layer(self, node: Node, bottoms: tuple[Tensor, ...], fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The tops of one layer; errors inside it are named after it."""
+        if not bottoms:
+            if node.layer.type == "Input" and all(name in fed for name in node.tops):
+                tops: Tensor | tuple[Tensor, ...] = tuple(fed[name] for name in node.tops)
+            else:
+                tops = node.layer()
+                if fed:
+                    tops = tuple(fed.get(n, t) for n, t in zip(node.tops, _as_tuple(tops), strict=True))
+            tops = _as_tuple(tops)
+            if self.param.force_backward and torch.is_grad_enabled():
+                tops = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tops)
+            return tops
+        if node.layer.param.propagate_down:
+            bottoms = tuple(b if d else b.detach() for b, d in zip(bottoms, node.layer.param.propagate_down, strict=True))
+        try:
+            tops = node.layer(*bottoms)
+        except CaffeError:
+            raise
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {tuple(b.shape)}" for name, b in zip(node.bottoms, bottoms, strict=True))
+            first = str(error).strip().splitlines()[0]
+            raise ShapeError(f"layer {node.name!r} ({node.layer.type}) cannot run on {shapes}: {first}") from error
+        return _as_tuple(tops)
+
+    def check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
+        unknown = [name for name in inputs if name not in self._wiring.current]
+        if unknown:
+            raise SpecError(f"net {self.name!r} has no input blob {unknown[0]!r}; its inputs: {', '.join(self.inputs) or 'none'}")
+
+    def _total(self, slots: list[Tensor | None]) -> Tensor:
+        total: Tensor | None = None
+        for slot, weight in self._losses:
+            top: Tensor = slots[slot]  # type: ignore[assignment]
+            part = top if top.dim() == 0 else top.sum()
+            part = part if weight == 1 else part * weight
+            total = part if total is None else total + part
+        return torch.zeros(()) if total is None else total
+
+    # -- looking things up -----------------------------------------------------------------------------------------
+
+    def layer(self, name: str) -> Layer:
+        """The layer called ``name``; raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node.layer
+        raise KeyError(name)
+
+    def shape(self, blob: str) -> torch.Size:
+        """The shape of a blob, as the definition gives it."""
+        return self.shapes[self._wiring.current[blob]]
+
+    @property
+    def source_layers(self) -> dict[str, Layer]:
+        """The layers that read records, by name."""
+        return {n.name: n.layer for n in self.nodes if hasattr(n.layer, "source")}
+
+    def place(self, device: torch.device | str) -> Net:
+        """Move the net to ``device``, four-dimensional weights laid out channels-last, where convolutions run fastest."""
+        self.to(device)
+        for blob in self.parameters():
+            if blob.dim() == 4:
+                blob.data = blob.data.contiguous(memory_format=torch.channels_last)
+        for layer in self.source_layers.values():
+            layer.device = torch.device(device)  # type: ignore[assignment]
+        return self
+
+    def close(self) -> None:
+        """Stop the data layers' background threads and close their databases."""
+        for layer in self.source_layers.values():
+            layer.close()  # type: ignore[operator]
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def _append(self, layer_param) -> Node:  # type: ignore[no-untyped-def]
+        layer = registry.create(layer_param, self.phase)
+        if hasattr(layer, "seed"):
+            layer.seed = self._seed
+        report.creating(layer)
+        node = self._wiring.connect(layer, layer_param)
+        report.wiring(node)
+        shapes: list[torch.Size] = [self.shapes[i] for i in node.inputs]
+        layer.setup(shapes)  # type: ignore[arg-type]
+        tops = layer.infer(shapes)  # type: ignore[arg-type]
+        if len(tops) != len(node.tops):
+            raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
+        self.shapes += tops
+        specs = layer_param.param
+        learned = (isinstance(b, nn.Parameter) and (i >= len(specs) or specs[i].lr_mult != 0) for i, b in enumerate(layer.blobs))
+        if any(learned):
+            self._wiring.learns(node)
+        report.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
+        return node
+
+    def _check_memory(self) -> None:
+        for layer in self.layers.values():
+            for name, blob in zip(layer.blob_names, layer.blobs, strict=True):  # type: ignore[operator, arg-type]
+                if blob.numel() > 2**31 - 1:
+                    raise layer.shape_error(f"{name} of shape {tuple(blob.shape)} has {blob.numel():,} values, over 2^31 - 1")  # type: ignore[operator]
+
+    def _materialize(self) -> None:
+        for node in self.nodes:
+            node.layer.materialize()
+        net_params.tie(self.params)
+
+
+def _as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tops if isinstance(tops, tuple) else (tops,)
+
+
+def _module_name(layer: str, index: int) -> str:
+    """A layer's name as a module name: torch allows neither dots nor the empty name."""
+    return layer.replace(".", "_") or f"layer{index}"
+
+
+def _last_uses(nodes: list[Node], keep: set[int]) -> list[tuple[int, ...]]:
+    """Per layer, the slots that nobody reads after it, so that their memory can go."""
+    last: dict[int, int] = {}
+    for i, node in enumerate(nodes):
+        for slot in (*node.inputs, *node.outputs):
+            last[slot] = i
+    return [tuple(s for s, at in last.items() if at == i and s not in keep) for i in range(len(nodes))]

@@ -1,0 +1,88 @@
+"""Weights between nets and files, by layer name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffecli import logs
+from caffecli.errors import ShapeError
+from caffecli.net.net import Net
+
+Weights = Mapping[str, Sequence[np.ndarray]]
+
+
+def export(net: Net) -> dict[str, list[np.ndarray]]:
+    """Every layer's blobs as NumPy arrays in Caffe's shapes and memory order, by layer name."""
+    return {node.name: [to_numpy(blob) for blob in node.layer.blobs] for node in net.nodes}
+
+
+def to_numpy(blob: Tensor) -> np.ndarray:
+    """A blob's values as a C-contiguous float32 array; shares memory where it can."""
+    return np.ascontiguousarray(blob.detach().float().cpu().numpy())
+
+
+def copy(net: Net, weights: Weights, source: str) -> None:
+    """Give each layer of ``net`` the blobs that ``weights`` has under its name; ``source`` names the file in messages.
+
+    Layers of the file that the net lacks are passed over, layers that the file lacks keep their fillers' values. Nothing is changed
+    unless all fits: a ShapeError lists every mismatch.
+    """
+    pairs: list[tuple[Tensor, np.ndarray]] = []
+    wrong: list[str] = []
+    known = {node.name: node.layer for node in net.nodes}
+    owned = {(id(layer), index) for param in net.params for layer, index in param.places[:1]}
+    for name, arrays in weights.items():
+        if name not in known:
+            logs.info("net.cpp:744", f"Ignoring source layer {name}")
+            continue
+        blobs = known[name].blobs
+        if len(arrays) > len(blobs) or any((id(known[name]), i) in owned for i in range(len(arrays), len(blobs))):
+            wrong.append(f"layer {name!r}: expected {len(blobs)} blob(s), {source!r} has {len(arrays)}")
+            continue
+        for index, (blob, array) in enumerate(zip(blobs, arrays, strict=False)):
+            if fits(tuple(blob.shape), array.shape):
+                pairs.append((blob, array))
+            else:
+                wrong.append(f"layer {name!r}, blob {index}: expected {tuple(blob.shape)}, {source!r} has {array.shape}")
+    if wrong:
+        raise ShapeError("; ".join(wrong) + "; rename the layer to train it afresh")
+    if not pairs and weights and any(known[n].blobs for n in known):
+        near = [n for name in weights for n in difflib.get_close_matches(name, known, 1)]
+        logs.warning("net.cpp:744", f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near[0]}" if near else ""))
+    with torch.no_grad():
+        for blob, array in pairs:
+            blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))
+
+
+def fits(expected: tuple[int, ...], found: tuple[int, ...]) -> bool:
+    """Whether an array of shape ``found`` can fill a blob of shape ``expected``.
+
+    The same shape; or, as files from before 2014 give four dimensions to all, the same after leading ones are put before.
+    """
+    if expected == found:
+        return True
+    return len(found) == 4 and len(expected) <= 4 and (1,) * (4 - len(expected)) + expected == found
+
+
+def share(net: Net, trained: Net) -> None:
+    """Make ``net`` use the tensors of ``trained`` wherever layers have the same name, as test nets do."""
+    sources = {node.name: node.layer for node in trained.nodes}
+    wrong: list[str] = []
+    for node in net.nodes:
+        source = sources.get(node.name)
+        if source is None:
+            continue
+        theirs, ours = source.blobs, node.layer.blobs
+        if [b.shape for b in theirs] != [b.shape for b in ours]:
+            shapes = [tuple(b.shape) for b in ours], [tuple(b.shape) for b in theirs]
+            wrong.append(f"layer {node.name!r}: the test net has blobs {shapes[0]}, the train net {shapes[1]}")
+            continue
+        for name, blob in zip(node.layer.blob_names, theirs, strict=True):
+            setattr(node.layer, name, blob)
+    if wrong:
+        raise ShapeError("; ".join(wrong) + "; give layers that differ different names")

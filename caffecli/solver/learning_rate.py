@@ -1,0 +1,77 @@
+"""The learning rate as a pure function of the iteration, by ``lr_policy``.
+
+=========  ==============================================================
+fixed      base_lr
+step       base_lr * gamma ^ floor(iter / stepsize)
+exp        base_lr * gamma ^ iter
+inv        base_lr * (1 + gamma * iter) ^ -power
+multistep  base_lr * gamma ^ (number of stepvalues <= iter)
+poly       base_lr * (1 - iter / max_iter) ^ power
+sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
+=========  ==============================================================
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+from caffecli.errors import SolverError
+from caffecli.proto.caffe_pb2 import SolverParameter
+
+POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+_NEEDED = {
+    "step": ("gamma", "stepsize"),
+    "exp": ("gamma",),
+    "inv": ("gamma", "power"),
+    "multistep": ("gamma",),
+    "poly": ("power",),
+    "sigmoid": ("gamma", "stepsize"),
+}
+
+
+def check(param: SolverParameter) -> None:
+    """Raise SolverError for an unknown policy, or one whose settings are missing or impossible."""
+    policy = param.lr_policy
+    if policy not in POLICIES:
+        near = difflib.get_close_matches(policy, POLICIES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known policies: {', '.join(POLICIES)}"
+        raise SolverError(f"lr_policy: unknown policy {policy!r}; {hint}")
+    if not param.HasField("base_lr"):
+        raise SolverError("base_lr is not set; give the solver a learning rate")
+    for name in _NEEDED.get(policy, ()):
+        if not param.HasField(name):  # type: ignore[arg-type]
+            raise SolverError(f"lr_policy {policy!r} needs {name}, which is not set")
+    if policy in ("step", "sigmoid") and param.stepsize <= 0:
+        raise SolverError(f"lr_policy {policy!r}: stepsize must be positive, got {param.stepsize}")
+    if policy != "poly" and param.gamma < 0:
+        raise SolverError(f"lr_policy {policy!r}: gamma must not be negative, got {param.gamma:g}")
+    if policy == "multistep" and list(param.stepvalue) != sorted(param.stepvalue):
+        raise SolverError(f"lr_policy 'multistep': stepvalue must rise, got {list(param.stepvalue)}")
+
+
+def current_step(param: SolverParameter, iteration: int) -> int:
+    """How often the rate has been stepped down by ``iteration``; 0 for policies without steps."""
+    if param.lr_policy == "step":
+        return iteration // param.stepsize
+    if param.lr_policy == "multistep":
+        return sum(iteration >= value for value in param.stepvalue)
+    return 0
+
+
+def learning_rate(param: SolverParameter, iteration: int) -> float:
+    """The rate at ``iteration``, counted from 0. ``check`` the settings before."""
+    base, gamma, power = param.base_lr, param.gamma, param.power
+    match param.lr_policy:
+        case "step" | "multistep":
+            return base * gamma ** current_step(param, iteration)
+        case "exp":
+            return base * gamma**iteration
+        case "inv":
+            return base * (1 + gamma * iteration) ** -power
+        case "poly":
+            return base * max(0.0, 1 - iteration / param.max_iter) ** power
+        case "sigmoid":
+            return base / (1 + math.exp(min(-gamma * (iteration - param.stepsize), 700.0)))
+        case _:
+            return base

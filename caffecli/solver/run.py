@@ -1,0 +1,65 @@
+"""``caffecli train``: from flags to a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffecli import logs
+from caffecli.errors import SolverError
+from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.solver import devices
+from caffecli.solver.signals import Action, Signals
+from caffecli.solver.solver import Solver
+from caffecli.spec import load
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What ``caffecli train`` can be told. ``weights``: files separated by commas; ``snapshot``: a solverstate."""
+
+    solver: Path
+    snapshot: Path | None = None
+    weights: str = ""
+    gpu: str | None = None
+    cpu: bool = False
+    level: int = 0
+    stages: tuple[str, ...] = ("",)
+    sigint_effect: Action = Action.STOP
+    sighup_effect: Action = Action.SNAPSHOT
+
+
+def train(options: TrainOptions) -> bool:
+    """Run the training; returns whether it came to its end (False: stopped early)."""
+    param = load.load_solver(options.solver)
+    param.train_state.level = options.level
+    param.train_state.stage.extend(options.stages)
+    device = devices.choose(*_gpu(options, param))
+    devices.log_train(device)
+    if options.snapshot is not None:
+        if not options.snapshot.is_file():
+            raise SolverError(f"--snapshot {options.snapshot}: no such file; give a .solverstate that a run has written")
+        del param.weights[:]
+    elif options.weights:
+        del param.weights[:]
+        param.weights.append(options.weights)
+    with Signals(options.sigint_effect, options.sighup_effect) as signals:
+        solver = Solver(param, device, options.solver, signals.requested)
+        try:
+            if options.snapshot is not None:
+                logs.info("caffe.cpp:239", f"Resuming from {options.snapshot}")
+                solver.restore(options.snapshot)
+            logs.info("caffe.cpp:244", "Starting Optimization")
+            finished = solver.solve()
+        finally:
+            solver.close()
+    logs.info("caffe.cpp:250", "Optimization Done.")
+    return finished
+
+
+def _gpu(options: TrainOptions, param: SolverParameter) -> tuple[str | None, bool, str]:
+    """The device flags, with the solver file's wish where no flag is given. A file that says nothing means CPU, as in Caffe."""
+    wishes = param.HasField("solver_mode") and param.solver_mode == SolverParameter.GPU
+    if options.gpu or options.cpu or not wishes:
+        return options.gpu, options.cpu, ""
+    return str(param.device_id), False, f"{options.solver}: solver_mode: GPU"

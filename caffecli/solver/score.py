@@ -1,0 +1,72 @@
+"""``caffecli test``: the mean of a trained net's outputs over some batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from caffecli import logs
+from caffecli.formats import caffemodel
+from caffecli.logs import number
+from caffecli.net import weights
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import TEST
+from caffecli.solver import devices, report
+from caffecli.spec import load
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """What ``caffecli test`` can be told. ``weights``: files separated by commas."""
+
+    __test__ = False  # not a test class, whatever pytest thinks
+
+    model: Path
+    weights: str
+    iterations: int = 50
+    gpu: str | None = None
+    cpu: bool = False
+    level: int = 0
+    stages: tuple[str, ...] = ("",)
+
+
+@torch.no_grad()
+def test(options: TestOptions) -> dict[str, Tensor]:
+    """Score the net; logs Caffe's lines and returns the mean of each output blob."""
+    device = devices.choose(options.gpu, options.cpu)
+    devices.log_use(device, 275)
+    param = load.load_net(options.model)
+    param.state.phase = TEST
+    param.state.level = options.level
+    param.state.stage.extend(options.stages)
+    net = Net(param)
+    net.place(device)
+    for name in options.weights.split(","):
+        weights.copy(net, caffemodel.read(Path(name.strip())), name.strip())
+    logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
+    try:
+        loss, means = _run(net, options.iterations)
+    finally:
+        net.close()
+    logs.info("caffe.cpp:310", f"Loss: {number(loss)}")
+    for line in report.output_lines(report.flat(net, means)):
+        logs.info("caffe.cpp:322", line)
+    return means
+
+
+def _run(net: Net, iterations: int) -> tuple[float, dict[str, Tensor]]:
+    sums: dict[str, Tensor] = {}
+    total = 0.0
+    with report.Bar(iterations, unit="batch") as bar:
+        for i in range(iterations):
+            loss, outputs = net.run()
+            total += float(loss)
+            for name, value, _ in report.flat(net, outputs):
+                logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
+            for name, blob in outputs.items():
+                sums[name] = sums[name] + blob if name in sums else blob.clone()
+            bar.advance()
+    return total / iterations, {name: blob / iterations for name, blob in sums.items()}

@@ -1,0 +1,141 @@
+"""Snapshots: a caffemodel and a solverstate, as Caffe writes them, and beside them what an exact resume needs.
+
+Three files a snapshot, each complete under its name or not there, in this order: ``P_iter_N.caffemodel``, ``P_iter_N.solverstate.json``
+(where the data and the random numbers stood; Caffe does without), ``P_iter_N.solverstate``. A solverstate that is there is whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from caffecli import logs
+from caffecli.errors import FormatError, SolverError
+from caffecli.formats import atomic, caffemodel, solverstate
+from caffecli.formats.solverstate import SolverState
+from caffecli.net import weights
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import SolverParameter
+
+
+def prefix(param: SolverParameter, solver_file: str | Path | None) -> str:
+    """``snapshot_prefix`` by Caffe's rules: absent, the solver file without its extension; a folder, the solver file's name in it."""
+    stem = Path(solver_file).with_suffix("") if solver_file else None
+    given = param.snapshot_prefix
+    if not given:
+        return str(stem) if stem else "solver"
+    if stem is not None and Path(given).is_dir():
+        return str(Path(given) / stem.name)
+    return given
+
+
+def check_writable(snapshot_prefix: str) -> None:
+    """Raise SolverError when no snapshot could be written there; asked before training, not after."""
+    folder = Path(snapshot_prefix).parent
+    if not folder.is_dir():
+        raise SolverError(f"snapshot_prefix {snapshot_prefix!r}: the folder {str(folder)!r} does not exist; make it, or name another")
+    try:
+        handle, name = tempfile.mkstemp(prefix=".caffecli-", dir=folder)
+    except OSError as error:
+        raise SolverError(f"snapshot_prefix {snapshot_prefix!r}: cannot write in {str(folder)!r}: {error.strerror}") from error
+    os.close(handle)
+    Path(name).unlink()
+
+
+def paths(param: SolverParameter, iteration: int) -> tuple[Path, Path]:
+    """The caffemodel's and the solverstate's path at ``iteration``."""
+    tail = ".h5" if param.snapshot_format == SolverParameter.HDF5 else ""
+    stem = f"{param.snapshot_prefix}_iter_{iteration}"
+    return Path(f"{stem}.caffemodel{tail}"), Path(f"{stem}.solverstate{tail}")
+
+
+def write(param: SolverParameter, net: Net, state: SolverState, position: dict[str, Any]) -> tuple[Path, Path]:
+    """Write a snapshot; returns the two paths. ``state.learned_net`` is filled in."""
+    model, solver = paths(param, state.iter)
+    kind = "HDF5" if param.snapshot_format == SolverParameter.HDF5 else "binary proto"
+    logs.info("solver.cpp:464", f"Snapshotting to {kind} file {model}")
+    caffemodel.write(model, net.param, weights.export(net))
+    state.learned_net = str(model)
+    logs.info("sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
+    with atomic.replacing(position_path(solver)) as file:
+        file.write(json.dumps({"of": fingerprint(state), **position}).encode())
+    solverstate.write(solver, state)
+    return model, solver
+
+
+def position_path(state: Path) -> Path:
+    """The file beside a solverstate that holds data positions and random states."""
+    return state.with_name(state.name + ".json")
+
+
+def read_position(state_path: Path, state: SolverState) -> dict[str, Any] | None:
+    """What stands beside a solverstate, or None: when there is nothing (Caffe wrote it), or it belongs to another state."""
+    path = position_path(state_path)
+    try:
+        position = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{str(path)!r} is damaged ({error}); remove it to resume with the data from its first record") from error
+    if not isinstance(position, dict) or position.get("of") != fingerprint(state):
+        logs.warning("sgd_solver.cpp:284", f"{path} belongs to another solverstate; the data start at their first record")
+        return None
+    return position
+
+
+def find_learned_net(state_path: Path, state: SolverState) -> Path:
+    """The caffemodel of a solverstate: where it says, or beside it when both were moved."""
+    said = Path(state.learned_net)
+    for candidate in (said, state_path.parent / said.name):
+        if candidate.is_file():
+            return candidate
+    raise FormatError(f"{str(state_path)!r}: its weights {str(said)!r} are not there, nor {said.name!r} beside it; bring them back")
+
+
+def fingerprint(state: SolverState) -> str:
+    """Ties a position file to its solverstate: iteration and a checksum of the history."""
+    check = 0
+    for blob in state.history:
+        check = zlib.crc32(np.ascontiguousarray(blob, dtype=np.float32).tobytes(), check)
+    return f"{state.iter}:{check:08x}"
+
+
+def random_state(device: torch.device) -> dict[str, str]:
+    """The random number generators' states, as text."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
+
+
+def restore_random(states: dict[str, str], device: torch.device) -> None:
+    """Undo ``random_state``."""
+
+    def tensor(text: str) -> torch.Tensor:
+        return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+
+    torch.set_rng_state(tensor(states["cpu"]))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(tensor(states["cuda"]), device)
+
+
+def data_positions(nets: Sequence[Net]) -> list[dict[str, Any]]:
+    """Where each net's data layers stand, after the batches they have served."""
+    return [{name: layer.state() for name, layer in net.source_layers.items()} for net in nets]  # type: ignore[operator]
+
+
+def restore_positions(nets: Sequence[Net], positions: list[dict[str, Any]]) -> None:
+    """Undo ``data_positions``; layers that have changed since start at their first record."""
+    for net, states in zip(nets, positions, strict=False):
+        for name, layer in net.source_layers.items():
+            if states.get(name) is not None:
+                layer.restore(states[name])  # type: ignore[operator]

@@ -1,0 +1,102 @@
+"""``caffecli time``: how long each layer takes, forward and backward."""
+
+from __future__ import annotations
+
+import time as clock
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from caffecli import logs
+from caffecli.logs import number
+from caffecli.net.net import Net
+from caffecli.net.stepwise import Stepwise
+from caffecli.proto.caffe_pb2 import TRAIN
+from caffecli.solver import devices
+from caffecli.spec import load
+
+
+@dataclass(frozen=True)
+class TimeOptions:
+    """What ``caffecli time`` can be told."""
+
+    model: Path
+    iterations: int = 50
+    phase: int = TRAIN
+    gpu: str | None = None
+    cpu: bool = False
+    level: int = 0
+    stages: tuple[str, ...] = ("",)
+
+
+class _Timer:
+    """Milliseconds since it was made, with the device's work done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        devices.synchronize(device)
+        self._start = clock.perf_counter()
+
+    def ms(self) -> float:
+        devices.synchronize(self.device)
+        return (clock.perf_counter() - self._start) * 1e3
+
+
+def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
+    """Time the net; logs Caffe's lines and returns milliseconds (forward, backward) by layer."""
+    device = devices.choose(options.gpu, options.cpu)
+    devices.log_use(device, 338)
+    param = load.load_net(options.model)
+    param.state.phase = options.phase  # type: ignore[assignment]
+    param.state.level = options.level
+    param.state.stage.extend(options.stages)
+    net = Net(param)
+    net.place(device)
+    steps = Stepwise(net)
+    try:
+        logs.info("caffe.cpp:351", "Performing Forward")
+        logs.info("caffe.cpp:356", f"Initial loss: {number(steps.forward())}")
+        logs.info("caffe.cpp:357", "Performing Backward")
+        steps.backward()
+        return _measure(net, steps, options.iterations, device)
+    finally:
+        net.close()
+
+
+def _measure(net: Net, steps: Stepwise, iterations: int, device: torch.device) -> dict[str, tuple[float, float]]:
+    logs.info("caffe.cpp:365", "*** Benchmark begins ***")
+    logs.info("caffe.cpp:366", f"Testing for {iterations} iterations.")
+    forward, backward = [0.0] * len(net.nodes), [0.0] * len(net.nodes)
+    totals = [0.0, 0.0]
+    whole = _Timer(device)
+    for iteration in range(iterations):
+        both = _Timer(device)
+        for index in range(len(net.nodes)):
+            timer = _Timer(device)
+            steps.forward_layer(index)
+            forward[index] += timer.ms()
+        totals[0] += (passed := both.ms())
+        for param in net.params:
+            param.tensor.grad = None
+        steps.diff = [None] * len(steps.diff)
+        for index in reversed(range(len(net.nodes))):
+            timer = _Timer(device)
+            steps.backward_layer(index)
+            backward[index] += timer.ms()
+        elapsed = both.ms()
+        totals[1] += elapsed - passed
+        logs.info("caffe.cpp:394", f"Iteration: {iteration + 1} forward-backward time: {number(round(elapsed))} ms.")
+    total = whole.ms()
+    logs.info("caffe.cpp:397", "Average time per layer: ")
+    result = {}
+    for node, fore, back in zip(net.nodes, forward, backward, strict=True):
+        logs.info("caffe.cpp:400", f"{node.name:>10}\tforward: {number(fore / iterations)} ms.")
+        logs.info("caffe.cpp:403", f"{node.name:>10}\tbackward: {number(back / iterations)} ms.")
+        result[node.name] = (fore / iterations, back / iterations)
+    logs.info("caffe.cpp:408", f"Average Forward pass: {number(totals[0] / iterations)} ms.")
+    logs.info("caffe.cpp:410", f"Average Backward pass: {number(totals[1] / iterations)} ms.")
+    logs.info("caffe.cpp:412", f"Average Forward-Backward: {number(total / iterations)} ms.")
+    logs.info("caffe.cpp:414", f"Total Time: {number(total)} ms.")
+    logs.info("caffe.cpp:415", "*** Benchmark ends ***")
+    return result

@@ -1,0 +1,155 @@
+"""Training speed beside a hand-written PyTorch loop of the same net: ``make bench``.
+
+Both sides run in one process, taking turns, so that a machine whose speed drifts slows both. The hand-written loop has all that one
+would do by hand: channels_last, torch.optim.SGD(fused=True), one batch that already lies in memory. Ours reads an LMDB of made-up
+pictures through the whole of ``caffecli train``: database, transformation, read-ahead, layers, Caffe's update rule.
+
+    python scripts/bench.py [--rounds 9] [--iterations 60] [--nets lenet,cifar10_quick] [--threads 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caffecli.formats import db
+from caffecli.proto.caffe_pb2 import Datum, SolverParameter
+from caffecli.solver.solver import Solver
+from caffecli.spec import load
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPES = {"lenet": (64, 1, 28, 28), "cifar10_quick": (100, 3, 32, 32)}
+
+
+def by_hand(name: str) -> nn.Module:
+    """The net as one would write it in PyTorch."""
+    if name == "lenet":
+        return nn.Sequential(
+            nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
+        )  # fmt: skip
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU(),
+        nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.Flatten(), nn.Linear(1024, 64), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def hand_loop(name: str, device: torch.device) -> Callable[[int], None]:
+    """A function that trains the hand-written net for some iterations."""
+    net = by_hand(name).to(device, memory_format=torch.channels_last)
+    data = torch.rand(SHAPES[name], device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (SHAPES[name][0],), device=device)
+    rule = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
+    entropy = nn.CrossEntropyLoss()
+
+    def run(iterations: int) -> None:
+        for _ in range(iterations):
+            rule.zero_grad(set_to_none=True)
+            loss: Tensor = entropy(net(data), labels)
+            loss.backward()
+            rule.step()
+
+    return run
+
+
+def made_up_database(folder: Path, name: str, records: int = 2000) -> Path:
+    """An LMDB of random pictures of the net's size."""
+    _, channels, height, width = SHAPES[name]
+    path, random = folder / f"{name}_lmdb", np.random.default_rng(0)
+    with db.open_writer(path, "lmdb") as out:
+        for i in range(records):
+            pixels = random.integers(0, 256, (channels, height, width), dtype=np.uint8)
+            datum = Datum(channels=channels, height=height, width=width, data=pixels.tobytes(), label=i % 10)
+            out.put(b"%08d" % i, datum.SerializeToString())
+    return path
+
+
+def solver_of(name: str, database: Path, device: torch.device) -> Solver:
+    """The solver of ``models/NAME``, on the made-up database, without tests and snapshots."""
+    param = SolverParameter()
+    param.CopyFrom(load.load_solver(ROOT / "models" / name / "solver.prototxt"))
+    net = load.load_net(ROOT / param.net)
+    for layer in net.layer:
+        if layer.type == "Data":
+            layer.data_param.source = str(database)
+            layer.transform_param.ClearField("mean_file")
+    param.ClearField("net")
+    param.net_param.CopyFrom(net)
+    for field in ("test_iter", "test_interval", "display", "snapshot"):
+        param.ClearField(field)
+    param.snapshot_after_train = False
+    param.base_lr = 1e-4
+    return Solver(param, device)
+
+
+def compare(name: str, database: Path, rounds: int, iterations: int, device: torch.device) -> None:
+    """Print iterations a second of both, and their ratio, round by round."""
+    ours, theirs = solver_of(name, database, device), hand_loop(name, device)
+
+    def clock(run: Callable[[int], None]) -> float:
+        start = time.perf_counter()
+        run(iterations)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return iterations / (time.perf_counter() - start)
+
+    clock(ours.step), clock(theirs)
+    pairs = [(clock(ours.step), clock(theirs)) for _ in range(rounds)]
+    ours.close()
+    ratio = statistics.median(a / b for a, b in pairs)
+    mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+    print(
+        f"{name:15} caffecli {mine:8.1f} it/s   by hand {other:8.1f} it/s   ratio {ratio:.3f} (median of {rounds} rounds)",
+        flush=True,
+    )
+
+
+def memory(name: str, database: Path, device: torch.device) -> None:
+    """Print the peak resident memory of a process that does nothing but train."""
+    code = f"""
+import torch
+from pathlib import Path
+from scripts.bench import solver_of
+solver = solver_of({name!r}, Path({str(database)!r}), torch.device({str(device)!r}))
+solver.step(50)
+solver.close()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"{name:15} peak memory of training {peak:.0f} MiB", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--nets", default="lenet,cifar10_quick")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's own choice")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.nets.split(","):
+            database = made_up_database(Path(folder), name)
+            memory(name, database, device)
+            compare(name, database, args.rounds, args.iterations, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Every recorded net of tests/golden/layers that our layers can build, forward and backward, layer by layer and all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caffecli.layers import registry
+from caffecli.net.net import Net
+from caffecli.net.stepwise import Stepwise
+from caffecli.proto.caffe_pb2 import NetParameter, Phase
+from caffecli.spec import text
+
+FOLDER = Path(__file__).parents[1] / "golden" / "layers"
+TOLERANCE = 2e-4
+
+
+def known(case: str) -> bool:
+    param = text.read(FOLDER / f"{case}.prototxt", NetParameter)
+    return all(layer.type in registry.types() for layer in param.layer)
+
+
+CASES = [case for case in sorted(p.stem for p in FOLDER.glob("*.npz")) if known(case)]
+
+
+class Case:
+    """A recorded net, built and filled."""
+
+    def __init__(self, name: str, channels_last: bool = False) -> None:
+        self.answers = dict(np.load(FOLDER / f"{name}.npz"))
+        param = text.read(FOLDER / f"{name}.prototxt", NetParameter)
+        param.state.phase = Phase.Value(str(self.answers["phase"]))
+        self.net = Net(param)
+        if channels_last:
+            self.net.place("cpu")
+        with torch.no_grad():
+            for key, value in self.group("param").items():
+                layer, index = key.rsplit("/", 1)
+                self.net.layer(layer).blobs[int(index)].copy_(torch.from_numpy(value))
+        self.inputs = {name: torch.from_numpy(value) for name, value in self.group("in").items()}
+        if channels_last:
+            four = {n: t.contiguous(memory_format=torch.channels_last) for n, t in self.inputs.items() if t.dim() == 4}
+            self.inputs |= four
+
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        return {k[len(prefix) + 1 :]: v for k, v in self.answers.items() if k.startswith(prefix + "/")}
+
+    def check(self, what: str, got: np.ndarray, expected: np.ndarray) -> None:
+        assert got.shape == expected.shape, f"{what}: shape {got.shape}, recorded {expected.shape}"
+        error = np.abs(got - expected).max(initial=0.0)
+        assert error <= TOLERANCE * max(1.0, np.abs(expected).max(initial=0.0)), f"{what}: off by {error}"
+
+    def check_params(self) -> None:
+        for key, expected in self.group("param_after").items():
+            layer, index = key.rsplit("/", 1)
+            self.check(f"param {key}", self.net.layer(layer).blobs[int(index)].detach().numpy(), expected)
+        for key, expected in self.group("paramdiff").items():
+            layer, index = key.rsplit("/", 1)
+            blob = self.net.layer(layer).blobs[int(index)]
+            self.check(f"param diff {key}", blob.grad.numpy(), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layer_by_layer(name: str) -> None:
+    case = Case(name)
+    steps = Stepwise(case.net)
+    steps.forward(case.inputs)
+    for blob, expected in case.group("out").items():
+        case.check(f"blob {blob}", steps.data[steps.slot(blob)].numpy(), expected)
+    steps.backward({n: torch.from_numpy(v) for n, v in case.group("topdiff").items()})
+    for blob, expected in case.group("diff").items():
+        diff = steps.diff[steps.first_slot(blob)]
+        case.check(f"diff of {blob}", np.zeros_like(expected) if diff is None else diff.numpy(), expected)
+    case.check_params()
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", CASES)
+def test_whole_graph(name: str, channels_last: bool) -> None:
+    case = Case(name, channels_last)
+    inputs = {n: t.requires_grad_() for n, t in case.inputs.items()}
+    result = case.net.run(inputs)
+    total = result.loss
+    for blob, value in case.group("topdiff").items():
+        total = total + (result.outputs[blob] * torch.from_numpy(value)).sum()
+    for blob, expected in case.group("out").items():
+        if blob in result.outputs:
+            case.check(f"blob {blob}", result.outputs[blob].detach().numpy(), expected)
+    if not total.requires_grad:
+        return
+    total.backward()
+    for blob, expected in case.group("diff").items():
+        if blob in inputs:
+            grad = inputs[blob].grad
+            case.check(f"diff of {blob}", np.zeros_like(expected) if grad is None else grad.numpy(), expected)
+    case.check_params()
