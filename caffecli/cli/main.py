@@ -1,0 +1,189 @@
+"""``caffecli`` and Caffe's own tool names: which commands there are, and how an error ends a program.
+
+Exit codes: 0 done; 1 failed, with one line ``Error: ...`` on stderr; 2 wrong use; 130 interrupted. ``--debug`` adds the
+traceback. Help comes from the table below, so that it needs neither PyTorch nor the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import importlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from caffecli import __version__
+from caffecli.errors import CaffeError
+
+#: name -> (module:attribute, short help)
+COMMANDS = {
+    "train": ("caffecli.cli.train:train", "Train a net, or go on with a run."),
+    "test": ("caffecli.cli.test:test", "Score a trained net."),
+    "time": ("caffecli.cli.time:time", "Measure how long each layer takes."),
+    "device_query": ("caffecli.cli.device_query:device_query", "Show the CUDA devices."),
+    "convert_imageset": ("caffecli.cli.convert_imageset:convert_imageset", "Put pictures into a database."),
+    "compute_image_mean": ("caffecli.cli.compute_image_mean:compute_image_mean", "Compute the mean picture of a database."),
+    "convert_mnist_data": ("caffecli.cli.convert_mnist_data:convert_mnist_data", "Put MNIST into a database."),
+    "convert_cifar_data": ("caffecli.cli.convert_cifar_data:convert_cifar_data", "Put CIFAR-10 into databases."),
+    "upgrade_net_proto_text": ("caffecli.cli.upgrade:upgrade_net_proto_text", "Bring an old net prototxt up to date."),
+    "upgrade_net_proto_binary": ("caffecli.cli.upgrade:upgrade_net_proto_binary", "Bring old weights up to date."),
+    "upgrade_solver_proto_text": ("caffecli.cli.upgrade:upgrade_solver_proto_text", "Bring an old solver up to date."),
+}
+
+
+class CommandTable(click.Group):
+    """The commands of ``COMMANDS``, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = cmd_name.replace("-", "_")
+        if name not in COMMANDS:
+            return None
+        return load_command(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _command_first(args))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name.replace("-", "_") in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        near = difflib.get_close_matches(name.replace("-", "_"), COMMANDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise click.UsageError(f"No command {name!r}; {hint}", ctx)
+
+
+def load_command(name: str) -> click.Command:
+    """The command that ``COMMANDS`` has under this name."""
+    module, attribute = COMMANDS[name][0].split(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
+def _command_first(args: list[str]) -> list[str]:
+    """Caffe takes its action after the flags too (``caffe -solver s.prototxt train``); Click wants it first.
+
+    A command's name right after a flag may be that flag's value: such a one is taken only where there is no other.
+    """
+    if not args or not args[0].startswith("-"):
+        return args
+    places = [place for place, arg in enumerate(args) if arg.replace("-", "_") in COMMANDS]
+    if not places:
+        return args
+    place = next((p for p in places if not args[p - 1].startswith("-") or "=" in args[p - 1]), places[0])
+    return [args[place], *args[:place], *args[place + 1 :]]
+
+
+@click.group(cls=CommandTable, context_settings={"help_option_names": ["--help", "-h"]})
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="caffecli")
+def cli() -> None:
+    """Caffe's tools on PyTorch: train, test and time nets; make their databases.
+
+    Flags are read in Caffe's spellings: --solver x, --solver=x, -solver x, -solver=x.
+    """
+
+
+def main(prog_name: str | None = None) -> NoReturn:
+    """The program ``caffecli``, also called ``caffe``."""
+    run(cli, prog_name)
+
+
+def run(command: click.Command, prog_name: str | None = None) -> NoReturn:
+    """Run a command with the arguments of this process, and exit."""
+    debug = "--debug" in sys.argv or "-debug" in sys.argv
+    try:
+        code = command.main(prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
+    except Exception as error:
+        if debug and not isinstance(error, click.ClickException | click.Abort):
+            traceback.print_exc()
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Say on stderr what went wrong; returns the exit code."""
+    if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+        return _close_pipes()
+    try:
+        if isinstance(error, click.Abort):  # Click's word for KeyboardInterrupt
+            click.echo("Interrupted", err=True)
+            return 130
+        if isinstance(error, click.ClickException):
+            error.show()
+            return error.exit_code
+        click.echo(f"Error: {_words(error)}", err=True)
+        return 1
+    except BrokenPipeError:
+        return _close_pipes()
+
+
+def _words(error: Exception) -> str:
+    """An error as one line for the user."""
+    if isinstance(error, CaffeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+        return ": ".join([*names, error.strerror])
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory; use a smaller batch_size ({text})" if text else "out of memory; use a smaller batch_size"
+    return f"internal: {type(error).__name__}: {text}; run again with --debug for the traceback"
+
+
+def _close_pipes() -> int:
+    """The reader of our output has gone: nothing to say, and no second complaint when Python flushes at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 141  # as a program that SIGPIPE ends
+
+
+def convert_imageset() -> NoReturn:
+    """The program ``convert_imageset``."""
+    run(load_command("convert_imageset"))
+
+
+def compute_image_mean() -> NoReturn:
+    """The program ``compute_image_mean``."""
+    run(load_command("compute_image_mean"))
+
+
+def convert_mnist_data() -> NoReturn:
+    """The program ``convert_mnist_data``."""
+    run(load_command("convert_mnist_data"))
+
+
+def convert_cifar_data() -> NoReturn:
+    """The program ``convert_cifar_data``."""
+    run(load_command("convert_cifar_data"))
+
+
+def upgrade_net_proto_text() -> NoReturn:
+    """The program ``upgrade_net_proto_text``."""
+    run(load_command("upgrade_net_proto_text"))
+
+
+def upgrade_net_proto_binary() -> NoReturn:
+    """The program ``upgrade_net_proto_binary``."""
+    run(load_command("upgrade_net_proto_binary"))
+
+
+def upgrade_solver_proto_text() -> NoReturn:
+    """The program ``upgrade_solver_proto_text``."""
+    run(load_command("upgrade_solver_proto_text"))

@@ -1,0 +1,149 @@
+"""What the commands share: flags in each of Caffe's spellings, the log on stderr, the flags for devices and net states.
+
+``CaffeCommand`` is a Click command that also reads its options as gflags would: ``-solver x``, ``-solver=x``, ``--gray=false``,
+``--nogray``, ``--resize-width 3`` for ``--resize_width 3``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from caffecli import logs
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=Callable[..., Any] | click.Command)
+
+_FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)(=(?P<value>.*))?", re.DOTALL)
+_TRUTH = {"true": True, "t": True, "1": True, "yes": True, "y": True} | {
+    "false": False,
+    "f": False,
+    "0": False,
+    "no": False,
+    "n": False,
+}
+
+
+def caffe_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Like ``click.command(name)``: the function becomes a ``CaffeCommand``, its docstring the help."""
+    return click.command(name, cls=CaffeCommand, context_settings={"help_option_names": ["--help", "-h"]})
+
+
+class CaffeCommand(click.Command):
+    """A command that reads flags as gflags does, takes glog's flags, and logs to stderr while it runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for param in self.params:
+            if isinstance(param, click.Option) and not param.required and param.default not in (None, "", False):
+                param.show_default = True
+        self.params += _common_options()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = {opt: param for param in self.get_params(ctx) if isinstance(param, click.Option) for opt in param.opts}
+        named = {opt[2:].replace("-", "_"): param for opt, param in options.items() if opt.startswith("--")}
+        return super().parse_args(ctx, _without_gflags(args, named, ctx))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        handler = logs.show()
+        try:
+            return super().invoke(ctx)
+        finally:
+            logs.hide(handler)
+
+
+def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.Context) -> list[str]:
+    """``args`` in Click's spelling: ``--name=value`` for an option with a value, ``--name`` for a flag that is on."""
+    clicks: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if arg == "--":
+            return [*clicks, arg, *rest]
+        flag = _FLAG.fullmatch(arg)
+        if flag is None:
+            clicks.append(arg)
+            continue
+        name, value = flag["name"].replace("-", "_"), flag["value"]
+        param, on = named.get(name), True
+        if param is None and name.startswith("no") and (param := named.get(name[2:].removeprefix("_"))) is not None:
+            on = False
+            if not param.is_flag or value is not None:
+                param = None
+        if param is None:
+            clicks.append(arg if arg.startswith("--") or len(name) == 1 else f"-{arg}")  # Click names and suggests it
+        elif param.is_flag:
+            _switch(clicks, param, on if value is None else _truth(param, value, ctx))
+        elif value is not None:
+            clicks.append(f"{_long(param)}={value}")
+        elif rest:
+            clicks.append(f"{_long(param)}={_value(param, rest.pop(0), named, ctx)}")
+        else:
+            clicks.append(_long(param))
+    return clicks
+
+
+def _switch(clicks: list[str], param: click.Option, on: bool) -> None:
+    """Turn a flag on, or take back what turned it on before: the last spelling counts."""
+    clicks[:] = [arg for arg in clicks if arg not in param.opts]
+    if on:
+        clicks.append(_long(param))
+
+
+def _value(param: click.Option, value: str, named: dict[str, click.Option], ctx: click.Context) -> str:
+    """The argument after an option is its value, unless it is an option itself."""
+    flag = _FLAG.fullmatch(value)
+    if flag is not None and flag["name"].replace("-", "_") in named:
+        raise click.UsageError(f"Option '{_long(param)}' requires a value, but {value!r} follows it.", ctx)
+    return value
+
+
+def _truth(param: click.Option, value: str, ctx: click.Context) -> bool:
+    if value.lower() not in _TRUTH:
+        raise click.BadParameter(f"{value!r} is neither true nor false.", ctx, param)
+    return _TRUTH[value.lower()]
+
+
+def _long(param: click.Option) -> str:
+    return next(opt for opt in param.opts if opt.startswith("--"))
+
+
+def _common_options() -> list[click.Parameter]:
+    """``--debug``, and those of glog's flags that Caffe scripts pass; the log goes to stderr in any case."""
+    hidden: dict[str, Any] = {"hidden": True, "expose_value": False}
+    return [
+        click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        click.Option(["--logtostderr"], is_flag=True, **hidden),
+        click.Option(["--alsologtostderr"], is_flag=True, **hidden),
+        click.Option(["--v"], type=int, **hidden),
+        click.Option(["--minloglevel"], type=click.IntRange(0, 3), callback=_set_log_level, is_eager=True, **hidden),
+    ]
+
+
+def _set_log_level(_ctx: click.Context, _param: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        os.environ["GLOG_minloglevel"] = str(value)  # noqa: SIM112 - glog's own spelling, which logs.show() reads
+
+
+def _check_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value and value != "all" and not re.fullmatch(r"\d+(,\d+)*", value):
+        raise click.BadParameter(f"{value!r} is neither 'all' nor device numbers such as 0 or 0,1.", ctx, param)
+    return value or None
+
+
+gpu_option = click.option("--gpu", callback=_check_gpu, help="CUDA devices: 0, or several as in 0,1, or all.")
+
+
+def device_options(command: F) -> F:
+    """``--gpu`` (str or None) and ``--cpu`` (bool)."""
+    return gpu_option(click.option("--cpu", is_flag=True, help="Use the CPU, whatever the solver says.")(command))
+
+
+def net_state_options(command: F) -> F:
+    """``--level`` (int) and ``--stage`` (str), which the include and exclude rules of a net look at."""
+    level = click.option("--level", type=int, default=0, help="The level of the net.", show_default=True)
+    return level(click.option("--stage", default="", help="The stages of the net, separated by ','.")(command))
