@@ -29,7 +29,8 @@ Shape = Sequence[int]
 class Layer(nn.Module):
     """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``."""
 
-    type: ClassVar[str] = ""
+    #: the name in prototxts; it takes the place of a method of ``nn.Module`` that casts, which ``to`` does too
+    type: ClassVar[str] = ""  # type: ignore[assignment]
     #: how many bottoms and tops the layer takes: (least, most); None is no limit
     bottom_count: ClassVar[tuple[int, int | None]] = (1, 1)
     top_count: ClassVar[tuple[int, int | None]] = (1, 1)
