@@ -1,0 +1,35 @@
+"""Records on their way to blobs: read, decoded, transformed and gathered into batches of numpy arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from caffecli.errors import SpecError
+from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.sources.base import Batch, Source
+from caffecli.sources.db import DbSource
+from caffecli.sources.image_list import ImageListSource
+from caffecli.sources.prefetch import Prefetch
+
+__all__ = ["Batch", "DbSource", "ImageListSource", "Prefetch", "Source", "create"]
+
+_SOURCES: dict[str, Callable[[LayerParameter, int, int, tuple[int, int]], Source]] = {
+    "Data": DbSource,
+    "ImageData": ImageListSource,
+}
+
+
+def create(param: LayerParameter, phase: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Source:
+    """The source that a data layer describes, read ``data_param { prefetch }`` (4) batches ahead; 0 reads none ahead.
+
+    ``seed`` decides all that is random in it; layers of different names get different numbers from the same seed.
+    ``shard`` (rank, count) gives record i to rank i mod count, as several devices share their data.
+
+    Raises SpecError, FormatError and DataError, naming the layer.
+    """
+    if param.type not in _SOURCES:
+        raise SpecError(f"layer {param.name!r}: type {param.type!r} reads no records; those that do: {', '.join(_SOURCES)}")
+    source = _SOURCES[param.type](param, phase, seed ^ zlib.crc32(param.name.encode()), shard)
+    depth = param.data_param.prefetch
+    return Prefetch(source, depth) if depth else source

@@ -1,0 +1,159 @@
+"""What every source of records is, and what they share: batches, random numbers, buffers, threads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+State = dict[str, int]
+Pixels = NDArray[Any]  # uint8, or float32 of float_data
+Floats = NDArray[np.float32]
+Numbers = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of records: one float32 array for each top, each record's key, and where the source stands after them."""
+
+    arrays: tuple[Floats, ...]
+    keys: tuple[str, ...]
+    state: State
+
+
+class Source(ABC):
+    """Gives batches without end, beginning anew after the last record.
+
+    ``state`` tells, in numbers that fit into JSON, where the source stands after the last batch given. A source of the same
+    settings that gets it by ``restore`` goes on with exactly the batches that would have followed.
+    """
+
+    #: the shapes of the first batch's arrays; later batches of one record may differ
+    shapes: tuple[Shape, ...]
+
+    @property
+    @abstractmethod
+    def state(self) -> State:
+        """Where the source stands."""
+
+    @abstractmethod
+    def next(self) -> Batch:
+        """The next batch. Raises DataError for a record that cannot be used, FormatError for a damaged file."""
+
+    @abstractmethod
+    def restore(self, state: State) -> None:
+        """Go to where a ``state`` was taken."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back files, threads and memory. Closing twice is fine."""
+
+
+class Draws:
+    """All that is random in a source, as pure functions of its seed and of which record is meant.
+
+    So a position is enough to go on from, and neither the number of threads nor that of ranks changes what a record gets.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def skip(self, limit: int) -> int:
+        """How many records to leave out at the start: uniform below ``limit`` (Caffe's ``rand_skip``)."""
+        return int(np.random.default_rng([self.seed, 0]).integers(limit)) if limit else 0
+
+    def transforms(self, first: int, count: int) -> Numbers:
+        """Three 32-bit numbers for each of ``count`` records from position ``first``, to be taken modulo what is needed."""
+        bits = np.random.PCG64([self.seed, 1])
+        bits.advance(2 * first)
+        return bits.random_raw(2 * count).view(np.uint32).reshape(count, 4)[:, :3]
+
+    def order(self, epoch: int, count: int) -> NDArray[np.int64]:
+        """The order of ``count`` records in an epoch when they are shuffled."""
+        return np.random.default_rng([self.seed, 2, epoch]).permutation(count)
+
+
+#: the count of references to an array that only its list holds
+_LONE = [np.empty(0)]
+_UNUSED = sys.getrefcount(_LONE[0])
+
+
+class Buffers:
+    """Float arrays that are used again once nobody holds them.
+
+    Fresh memory for a batch of pictures costs as much time as decoding them, for the system must clear it page by page.
+    An array is free when only this object refers to it: tensors made by ``torch.from_numpy`` and views hold a reference too.
+    """
+
+    LIMIT = 16
+
+    def __init__(self) -> None:
+        self._arrays: list[Floats] = []
+
+    def take(self, shape: Shape) -> Floats:
+        """An array of ``shape``, its values undefined."""
+        if self._arrays and self._arrays[0].shape != shape:
+            self._arrays.clear()
+        for i in range(len(self._arrays)):
+            if sys.getrefcount(self._arrays[i]) <= _UNUSED:
+                return self._arrays[i]
+        array = np.empty(shape, np.float32)
+        if len(self._arrays) < self.LIMIT:
+            self._arrays.append(array)
+        return array
+
+
+class Workers:
+    """Runs a task for each record of a batch on all of this process's cores; the calling thread is one of the workers."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or _cores()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, task: Callable[[int], None], count: int) -> None:
+        """Call ``task`` with 0 … count - 1. When some fail, the error of the first of them is raised."""
+        indices = itertools.count()
+        failed: dict[int, Exception] = {}
+        lock = threading.Lock()
+
+        def work() -> None:
+            while not failed:
+                with lock:
+                    index = next(indices)
+                if index >= count:
+                    return
+                try:
+                    task(index)
+                except Exception as error:
+                    failed[index] = error
+
+        helpers = min(self.count, count) - 1
+        if helpers > 0 and self._pool is None:
+            self._pool = ThreadPoolExecutor(self.count - 1, thread_name_prefix="caffecli-decode")
+        running = [self._pool.submit(work) for _ in range(helpers)] if self._pool else []
+        work()
+        for helper in running:
+            helper.result()
+        if failed:  # indices are given out in order, so all below a failed one have been tried
+            raise failed[min(failed)]
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,147 @@
+"""The ``Data`` layer's records: datums of an LMDB or LevelDB."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from caffecli import logs
+from caffecli.errors import DataError, FormatError, SpecError
+from caffecli.formats import datum as datums
+from caffecli.formats.db import Reader, Record, open_reader
+from caffecli.proto.caffe_pb2 import DataParameter, Datum, LayerParameter
+from caffecli.sources.base import Floats, Pixels, Shape, State
+from caffecli.sources.records import RecordSource
+
+
+class DbSource(RecordSource):
+    """Reads ``data_param { source backend batch_size rand_skip }`` in the order of the keys, again and again.
+
+    Raises SpecError for settings that are missing or wrong, FormatError for a database that cannot be read, DataError for
+    a record that cannot be used.
+    """
+
+    #: pictures of at least this many bytes are worth being transformed one by one, on several cores
+    LARGE = 2**15
+
+    def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
+        data = param.data_param
+        super().__init__(param, phase, data.batch_size, data.rand_skip, seed, shard)
+        self._reader = self._open(data)
+        self._records: Iterator[Record] | None = None
+        try:
+            key, value = next(self._stream())
+            self._start(self._first_shape(self._decode(key, value), key))
+        except BaseException:
+            self._reader.close()
+            raise
+        if data.rand_skip:
+            logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
+        logs.info("data_layer.cpp:45", "output data size: " + ",".join(map(str, self.shapes[0])))
+
+    def _open(self, data: DataParameter) -> Reader:
+        if not data.source:
+            raise SpecError(f'{self.where}: data_param names no database; set source: "path/to/db"')
+        if not Path(data.source).exists():
+            raise FormatError(
+                f"{self.where}: source {data.source!r} does not exist; make the database first "
+                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
+            )
+        try:
+            return open_reader(data.source, "lmdb" if data.backend == DataParameter.LMDB else "leveldb")
+        except FormatError as error:
+            raise FormatError(f"{self.where}: {error}") from error
+
+    def _first_shape(self, datum: Datum, key: bytes) -> Shape:
+        if not datum.encoded and self._transformer.color is not None:
+            logs.error("data_transformer.cpp:152", "force_color and force_gray only for encoded datum")
+        return self._transformer.shape(self._picture(datum, key).shape, _name(key))
+
+    def _stream(self) -> Iterator[Record]:
+        """This rank's records from the present position on, without end."""
+        records = self._endless(self._skip + self._position)
+        return itertools.islice(records, self._rank, None, self._ranks) if self._ranks > 1 else records
+
+    def _endless(self, start: int) -> Iterator[Record]:
+        try:
+            if start:
+                if not len(self._reader):
+                    raise self._empty()
+                yield from self._reader.items(start % len(self._reader))
+                logs.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+            while True:
+                any_record = False
+                for record in self._reader.items():
+                    any_record = True
+                    yield record
+                if not any_record:
+                    raise self._empty()
+                logs.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+        except FormatError as error:
+            raise FormatError(f"{self.where}: {error}") from error
+
+    def _empty(self) -> DataError:
+        return DataError(f"{self.where}: the database {str(self._reader.path)!r} holds no records; convert the data again")
+
+    def restore(self, state: State) -> None:
+        super().restore(state)
+        self._records = None
+
+    def _read(self) -> tuple[Floats, list[int], tuple[str, ...]]:
+        if self._records is None:
+            self._records = self._stream()
+        records = list(itertools.islice(self._records, self._batch_size))
+        try:
+            batch = [self._decode(key, value) for key, value in records]
+            data = self._transform(records, batch)
+        except BaseException:
+            self._records = None  # a second try begins with the same records
+            raise
+        keys = tuple([str(key, "utf-8", "replace") for key, _ in records])
+        return data, [datum.label for datum in batch] if self._labels else [], keys
+
+    def _decode(self, key: bytes, value: bytes) -> Datum:
+        try:
+            return Datum.FromString(value)
+        except Exception:
+            try:
+                return datums.decode(value, key)
+            except DataError as error:
+                raise self._located(error) from error
+
+    def _transform(self, records: list[Record], batch: list[Datum]) -> Floats:
+        first = batch[0]
+        shape = (first.channels, first.height, first.width)
+        size = first.channels * first.height * first.width
+        alike = [not d.encoded and (d.channels, d.height, d.width) == shape and len(d.data) == size for d in batch]
+        if size < self.LARGE and all(alike):
+            self._shape = self._transformer.shape(shape, _name(records[0][0]))
+            data = self._buffers.take((self._batch_size, *self._shape))
+            pixels = np.frombuffer(b"".join([d.data for d in batch]), np.uint8)
+            self._transformer.many(pixels.reshape(self._batch_size, *shape), self._numbers(), data)
+            return data
+        return self._fill(lambda i: self._picture(batch[i], records[i][0]), lambda i: _name(records[i][0]))
+
+    def _picture(self, datum: Datum, key: bytes) -> Pixels:
+        try:
+            if datum.encoded:
+                image = datums.decode_image(datum.data, self._transformer.color, key)
+                return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
+            return datums.to_array(datum, key=key)
+        except DataError as error:
+            raise self._located(error) from error
+
+    def _located(self, error: DataError) -> DataError:
+        return DataError(f"{self.where}, {str(self._reader.path)!r}: {error}")
+
+    def close(self) -> None:
+        super().close()
+        self._records = None
+        self._reader.close()
+
+
+def _name(key: bytes) -> str:
+    return f"record {str(key, 'utf-8', 'replace')!r}"

@@ -1,0 +1,136 @@
+"""The ``ImageData`` layer's records: pictures named in a text file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffecli import logs
+from caffecli.errors import DataError, FormatError, SpecError
+from caffecli.formats import datum as datums
+from caffecli.formats.atomic import read_bytes
+from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.sources.base import Floats, Pixels
+from caffecli.sources.records import RecordSource
+
+
+class Entry(NamedTuple):
+    """A line of an image list."""
+
+    line: int
+    path: str
+    label: int
+
+
+def read_list(path: str | Path) -> list[Entry]:
+    """The entries of an image list: a path and an integer label a line. The path may have spaces; empty lines are left out.
+
+    Raises FormatError for a file that cannot be read or names nothing, DataError for a line without a label.
+    """
+    text = read_bytes(path).decode("utf-8", "surrogateescape")
+    entries = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"\s*(.*\S)\s+([+-]?\d+)\s*", line)
+        if match is None:
+            raise DataError(
+                f"{str(path)!r}, line {number}: expected a path and an integer label ('images/cat.jpg 3'), "
+                f"got {line.strip()[:80]!r}"
+            )
+        entries.append(Entry(number, match[1], int(match[2])))
+    if not entries:
+        raise FormatError(f"{str(path)!r} names no pictures; expected a path and an integer label on each line")
+    return entries
+
+
+class ImageListSource(RecordSource):
+    """Reads ``image_data_param { source root_folder batch_size shuffle rand_skip new_height new_width is_color }``.
+
+    ``shuffle`` puts the pictures in a new order each epoch. A path is ``root_folder`` followed by the list's, as in Caffe, with
+    no slash put between.
+
+    Raises SpecError for settings that are missing or wrong, FormatError for a list that cannot be read, DataError for a picture
+    that cannot be used.
+    """
+
+    def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
+        self._param = param.image_data_param
+        super().__init__(param, phase, self._param.batch_size, self._param.rand_skip, seed, shard)
+        if not self._param.source:
+            raise SpecError(f'{self.where}: image_data_param names no list; set source: "list.txt"')
+        if (self._param.new_height > 0) != (self._param.new_width > 0):
+            raise SpecError(
+                f"{self.where}: expected new_height and new_width together, "
+                f"got {self._param.new_height} and {self._param.new_width}; set both or none"
+            )
+        self._entries = self._read_list()
+        self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
+        first = self._entry(0)
+        self._start(self._transformer.shape(self._picture(first).shape, self._name(first)))
+        logs.info("image_data_layer.cpp:90", "output data size: " + ",".join(map(str, self.shapes[0])))
+
+    def _read_list(self) -> list[Entry]:
+        source = self._param.source
+        if not Path(source).exists():
+            raise FormatError(
+                f"{self.where}: source {source!r} does not exist; make the list first "
+                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
+            )
+        logs.info("image_data_layer.cpp:38", f"Opening file {source}")
+        try:
+            entries = read_list(source)
+        except (DataError, FormatError) as error:
+            raise type(error)(f"{self.where}: {error}") from error
+        if self._param.shuffle:
+            logs.info("image_data_layer.cpp:53", "Shuffling data")
+        logs.info("image_data_layer.cpp:63", f"A total of {len(entries)} images.")
+        if self._param.rand_skip:
+            logs.info("image_data_layer.cpp:70", f"Skipping first {self._skip} data points.")
+            if self._skip >= len(entries):
+                raise SpecError(
+                    f"{self.where}: rand_skip: {self._rand_skip} would skip {self._skip} of the {len(entries)} pictures of "
+                    f"{source!r}; lower it"
+                )
+        return entries
+
+    def _entry(self, position: int) -> Entry:
+        """The entry at a position of the endless, perhaps shuffled, row."""
+        epoch, index = divmod(self._skip + position, len(self._entries))
+        if not self._param.shuffle:
+            return self._entries[index]
+        key = (self._draws.seed, epoch)
+        if self._order is None or self._order[0] != key:
+            self._order = (key, self._draws.order(epoch, len(self._entries)))
+        return self._entries[self._order[1][index]]
+
+    def _read(self) -> tuple[Floats, list[int], tuple[str, ...]]:
+        first = self._position + self._rank
+        entries = [self._entry(first + i * self._ranks) for i in range(self._batch_size)]
+        data = self._fill(lambda i: self._picture(entries[i]), lambda i: self._name(entries[i]))
+        return data, [entry.label for entry in entries], tuple([entry.path for entry in entries])
+
+    def _picture(self, entry: Entry) -> Pixels:
+        path = self._param.root_folder + entry.path
+        try:
+            image: Pixels = datums.decode_image(Path(path).read_bytes(), self._param.is_color)
+        except OSError as error:
+            raise DataError(
+                f"{self.where}: cannot read {self._name(entry)}, {path!r}: {error.strerror}; check root_folder and the list"
+            ) from error
+        except DataError as error:
+            raise DataError(
+                f"{self.where}: {self._name(entry)}, {path!r}, is no picture that OpenCV reads; it may be damaged or empty"
+            ) from error
+        if self._param.new_height:
+            import cv2
+
+            image = cv2.resize(image, (self._param.new_width, self._param.new_height))
+        return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
+
+    def _name(self, entry: Entry) -> str:
+        return f"{entry.path!r} ({self._param.source!r}, line {entry.line})"

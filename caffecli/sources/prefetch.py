@@ -1,0 +1,104 @@
+"""Reading ahead, so that the training loop does not wait for its data."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+
+from caffecli.sources.base import Batch, Source, State
+
+
+class Prefetch(Source):
+    """``source``, read up to ``depth`` batches ahead by a background thread, which starts with the first ``next``.
+
+    An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until ``restore``.
+    The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
+    """
+
+    def __init__(self, source: Source, depth: int) -> None:
+        self._source = source
+        self._depth = depth
+        self._state = source.state
+        self.shapes = source.shapes
+        self._ahead: _Ahead | None = None
+        self._closed = False
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def next(self) -> Batch:
+        if self._closed:
+            raise RuntimeError("the source has been closed")
+        if self._ahead is None:
+            self._ahead = _Ahead(self._source, self._depth)
+            weakref.finalize(self, self._ahead.stop)
+        batch = self._ahead.get()
+        self._state = batch.state
+        return batch
+
+    def restore(self, state: State) -> None:
+        self._end()
+        self._source.restore(state)
+        self._state = self._source.state
+
+    def close(self) -> None:
+        self._closed = True
+        self._end()
+        self._source.close()
+
+    def _end(self) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead.thread.join()
+            self._ahead = None
+
+
+class _Ahead:
+    """The thread and its queue. It does not know the Prefetch, which may thus be forgotten while the thread runs."""
+
+    def __init__(self, source: Source, depth: int) -> None:
+        self._source = source
+        self._depth = depth
+        self._batches: deque[Batch] = deque()
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+        self.thread = threading.Thread(target=self._read, name="caffecli-prefetch", daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        while True:
+            with self._changed:
+                while len(self._batches) >= self._depth and not self._stopped:
+                    self._changed.wait()
+                if self._stopped:
+                    return
+            try:
+                batch = self._source.next()
+            except BaseException as error:
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._batches.append(batch)
+                self._changed.notify_all()
+            del batch  # or its arrays would seem to be in use
+
+    def get(self) -> Batch:
+        with self._changed:
+            while not self._batches and self._error is None:
+                self._changed.wait()
+            if not self._batches:
+                raise self._error  # type: ignore[misc]
+            batch = self._batches.popleft()
+            self._changed.notify_all()
+            return batch
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._batches.clear()
+            self._changed.notify_all()

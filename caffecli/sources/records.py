@@ -1,0 +1,119 @@
+"""What databases and image lists have in common: records in an order, each one picture with a label."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from caffecli.errors import DataError, SpecError
+from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.sources.base import Batch, Buffers, Draws, Floats, Numbers, Pixels, Shape, Source, State, Workers
+from caffecli.sources.transformer import Transformer
+
+#: the picture of a record of the batch: (channels, height, width)
+Load = Callable[[int], Pixels]
+
+
+class RecordSource(Source):
+    """Batches of ``batch_size`` transformed pictures and, where the layer has a second top, their labels.
+
+    ``shard`` (rank, count) shares the records out among several readers: record i goes to rank i mod count.
+    """
+
+    def __init__(
+        self, param: LayerParameter, phase: int, batch_size: int, rand_skip: int, seed: int, shard: tuple[int, int]
+    ) -> None:
+        self.where = f"layer {param.name!r}"
+        if batch_size < 1:
+            raise SpecError(f"{self.where}: expected batch_size of at least 1, got {batch_size}")
+        self._batch_size = batch_size
+        self._labels = len(param.top) > 1
+        self._transformer = Transformer(param.transform_param, phase, param.name)
+        self._rand_skip = rand_skip
+        self._draws = Draws(seed)
+        self._skip = self._draws.skip(rand_skip)
+        self._rank, self._ranks = shard
+        self._position = 0  # records read by all ranks together
+        self._buffers = Buffers()
+        self._workers = Workers()
+
+    def _start(self, shape: Shape) -> None:
+        """To be called at the end of ``__init__`` with the first picture's shape, transformed."""
+        self._shape = shape
+        data = (self._batch_size, *shape)
+        self.shapes = (data, (self._batch_size,)) if self._labels else (data,)
+
+    @property
+    def state(self) -> State:
+        return {"seed": self._draws.seed, "record": self._position}
+
+    def restore(self, state: State) -> None:
+        self._draws = Draws(state["seed"])
+        self._skip = self._draws.skip(self._rand_skip)
+        self._position = state["record"] - state["record"] % self._ranks
+
+    def next(self) -> Batch:
+        data, labels, keys = self._read()
+        self._position += self._batch_size * self._ranks
+        arrays = (data, np.array(labels, np.float32)) if self._labels else (data,)
+        return Batch(arrays, keys, self.state)
+
+    def close(self) -> None:
+        self._workers.close()
+
+    @abstractmethod
+    def _read(self) -> tuple[Floats, list[int], tuple[str, ...]]:
+        """The transformed pictures, labels and keys of the batch at ``_position``."""
+
+    def _numbers(self) -> Numbers:
+        """Three random numbers for each record of the batch; zeros where nothing is random."""
+        if not self._transformer.random:
+            return _zeros(self._batch_size)
+        numbers = self._draws.transforms(self._position, self._batch_size * self._ranks)
+        return numbers[self._rank :: self._ranks]
+
+    def _fill(self, load: Load, name: Callable[[int], str]) -> Floats:
+        """Load and transform each record of the batch, several at a time. ``name`` names a record in errors.
+
+        As in Caffe, a batch's first record decides the shape, so that batches of one may vary. Raises DataError when another
+        record's shape differs.
+        """
+        first: list[Pixels] = [load(0)] if self._batch_size == 1 else []
+        if first:
+            self._shape = self._transformer.shape(first[0].shape, name(0))
+        numbers = self._numbers()
+        while True:
+            shape = self._shape
+            data = self._buffers.take((self._batch_size, *shape))
+            unlike: dict[int, Shape] = {}
+
+            def task(i: int, data: Floats = data, shape: Shape = shape, unlike: dict[int, Shape] = unlike) -> None:
+                picture = first[0] if first else load(i)
+                came = self._transformer.shape(picture.shape, name(i))
+                if came == shape:
+                    self._transformer.one(picture, numbers[i], data[i])
+                else:
+                    unlike[i] = came
+
+            self._workers.run(task, self._batch_size)
+            if not unlike:
+                return data
+            if 0 in unlike:
+                self._shape = unlike[0]
+                del data, task
+                continue
+            raise self.unlike(shape, name(0), unlike[min(unlike)], name(min(unlike)))
+
+    def unlike(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
+        """The error for a batch whose records have different shapes."""
+        sizes = [" × ".join(map(str, shape)) for shape in (expected, came)]
+        return DataError(
+            f"{self.where}: expected {sizes[0]} (channels × height × width) as {first} has, {other} has {sizes[1]}; "
+            "resize the pictures, set crop_size, or use batch_size: 1"
+        )
+
+
+def _zeros(count: int) -> Numbers:
+    return np.zeros((count, 3), np.uint32)

@@ -1,0 +1,136 @@
+"""``transform_param``: what happens to a picture on its way from a record to a blob.
+
+::
+
+    top[c, h, w] = (picture[c, y + h, x + w] - mean) * scale          in float32
+
+crop_size   a square of that size: from the middle in TEST, from anywhere, evenly, in TRAIN; 0 (the default) for none
+mirror      turns every other picture, by chance, left to right, in both phases
+mean        ``mean_file`` at the pixel's own place (c, y + h, x + w); or ``mean_value``, one for all channels or one for each
+scale       1
+force_color, force_gray    how encoded datums are decoded: to three channels, to one; neither: as the file is
+
+Source: ``data_transformer.cpp``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffecli import logs
+from caffecli.errors import DataError, FormatError, SpecError
+from caffecli.formats import mean as means
+from caffecli.proto.caffe_pb2 import TRAIN, TransformationParameter
+from caffecli.sources.base import Floats, Numbers, Pixels, Shape
+
+
+class Transformer:
+    """Applies a ``transform_param``. ``layer`` is the name for errors.
+
+    Raises SpecError for settings that exclude each other, FormatError for a mean file that cannot be read.
+    """
+
+    def __init__(self, param: TransformationParameter, phase: int, layer: str) -> None:
+        self._where = f"layer {layer!r}"
+        self._crop = param.crop_size
+        self._random_crop = bool(param.crop_size) and phase == TRAIN
+        self._mirror = param.mirror
+        self._scale = np.float32(param.scale)
+        #: whether records need random numbers
+        self.random = self._random_crop or self._mirror
+        if param.force_color and param.force_gray:
+            raise SpecError(f"{self._where}: transform_param has both force_color and force_gray; keep one")
+        #: for encoded datums: decode to colour (True), to gray (False), or as the file is (None)
+        self.color = True if param.force_color else False if param.force_gray else None
+        self._mean_file = param.mean_file if param.HasField("mean_file") else None
+        self._values = np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
+        self._image: Floats | None = None
+        if self._mean_file is not None:
+            self._image = self._read_mean(self._mean_file)
+        self._checked: Shape | None = None
+
+    def _read_mean(self, path: str) -> Floats:
+        if len(self._values):
+            raise SpecError(f"{self._where}: transform_param has both mean_file and mean_value; keep one")
+        logs.info("data_transformer.cpp:25", f"Loading mean file from: {path}")
+        try:
+            return np.ascontiguousarray(means.read(path), np.float32)
+        except FormatError as error:
+            raise FormatError(f"{self._where}, mean_file: {error}") from error
+
+    def shape(self, picture: Shape, name: str) -> Shape:
+        """The (channels, height, width) that a picture of that shape gets; ``name`` names it in errors.
+
+        Raises DataError when it is smaller than the crop or unlike the mean file, SpecError for a wrong count of mean values.
+        """
+        channels, height, width = picture
+        if picture != self._checked:
+            self._check(picture, name)
+            self._checked = picture
+        return (channels, self._crop, self._crop) if self._crop else (channels, height, width)
+
+    def _check(self, picture: Shape, name: str) -> None:
+        channels, height, width = picture
+        if self._crop > min(height, width):
+            raise DataError(
+                f"{self._where}: crop_size {self._crop} is larger than {name}, which is {height} × {width} (height × width); "
+                "lower crop_size or resize the pictures"
+            )
+        if len(self._values) not in (0, 1, channels):
+            raise SpecError(
+                f"{self._where}: expected one mean_value, or one for each of the {channels} channel(s) of {name}, "
+                f"got {len(self._values)}"
+            )
+        if self._image is not None and self._image.shape != picture:
+            raise DataError(
+                f"{self._where}: mean_file {self._mean_file!r} is {_times(self._image.shape)}, {name} is {_times(picture)}; "
+                "compute the mean of this data with compute_image_mean"
+            )
+
+    def one(self, picture: Pixels, draws: Numbers, out: Floats) -> None:
+        """Transform a (channels, height, width) picture, checked by ``shape``, into ``out``. ``draws`` are its three numbers."""
+        rows, columns = self._place(picture.shape, draws)
+        step = -1 if self._mirror and draws[0] % 2 else 1
+        part = picture[:, rows, columns][..., ::step]
+        mean = self._values if self._image is None else self._image[:, rows, columns][..., ::step]
+        self._compute(np.ascontiguousarray(part), mean, out)
+
+    def many(self, pictures: Pixels, draws: Numbers, out: Floats) -> None:
+        """Transform (count, channels, height, width) pictures at once: the quick way for small ones. ``draws`` is (count, 3)."""
+        if self._random_crop and self._image is not None:
+            for picture, numbers, top in zip(pictures, draws, out, strict=True):
+                self.one(picture, numbers, top)
+            return
+        shape = pictures.shape[1:]
+        if self._random_crop:
+            cropped = np.empty(out.shape, pictures.dtype)
+            for picture, numbers, part in zip(pictures, draws, cropped, strict=True):
+                rows, columns = self._place(shape, numbers)
+                part[...] = picture[:, rows, columns]
+            self._compute(cropped, self._values, out)
+        else:
+            rows, columns = self._place(shape, draws[0] if len(draws) else draws)
+            self._compute(
+                pictures[..., rows, columns], self._values if self._image is None else self._image[:, rows, columns], out
+            )
+        if self._mirror:
+            turned = np.flatnonzero(draws[:, 0] % 2)
+            out[turned] = out[turned][..., ::-1]
+
+    def _place(self, picture: Shape, draws: Numbers) -> tuple[slice, slice]:
+        if not self._crop:
+            return slice(None), slice(None)
+        free = [size - self._crop for size in picture[-2:]]
+        at = [int(n) % (f + 1) for n, f in zip(draws[1:], free, strict=True)] if self._random_crop else [f // 2 for f in free]
+        return slice(at[0], at[0] + self._crop), slice(at[1], at[1] + self._crop)
+
+    def _compute(self, pixels: Pixels, mean: Floats, out: Floats) -> None:
+        out[...] = pixels
+        if mean.size:
+            np.subtract(out, mean, out=out)
+        if self._scale != 1:
+            np.multiply(out, self._scale, out=out)
+
+
+def _times(shape: Shape) -> str:
+    return " × ".join(map(str, shape))
