@@ -62,11 +62,12 @@ class Reader(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def damaged(self, error: Exception) -> FormatError:
-        """The error for a database that its library cannot read."""
-        text = " ".join(str(error).split())
+    def damaged(self, text: str) -> FormatError:
+        """The error for a database that its library cannot read, saying ``text``."""
         name = _NAMES[self.backend]
-        return FormatError(f"{str(self.path)!r}: the {name} is damaged or incomplete ({text}); copy or convert it again")
+        return FormatError(
+            f"{str(self.path)!r}: the {name} is damaged or incomplete ({' '.join(text.split())}); copy or convert it again"
+        )
 
 
 class Writer(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+import struct
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from caffecli.errors import FormatError
 from caffecli.formats.atomic import cannot_read
 from caffecli.formats.db import Reader, Record, Writer
 
+_BLOCK = 2**15
 _OWN_FILES = ("LOCK", "LOG", "LOG.old")  # what each opener of a LevelDB makes for itself
 
 
@@ -42,19 +44,17 @@ class LevelDbReader(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._plyvel = _plyvel()
-        self._count: int | None = None
-        folder = Path(tempfile.mkdtemp(prefix="caffecli-leveldb-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        try:
-            _link(path, folder)
-            self._db = self._plyvel.DB(str(folder), create_if_missing=False, paranoid_checks=True)
-        except (self._plyvel.Error, OSError) as error:
-            self._remove()
-            raise (cannot_read(path, error) if isinstance(error, OSError) else self.damaged(error)) from error
+        self._count: int | None = None  # LevelDB keeps none
+        self._folder = Path(tempfile.mkdtemp(prefix="caffecli-leveldb-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        with self._errors():
+            _check_logs(path)
+            _link(path, self._folder)
+            self._db = self._plyvel.DB(str(self._folder), create_if_missing=False, paranoid_checks=True)
         logs.info("db_leveldb.cpp:18", f"Opened leveldb {path}")
 
     def __len__(self) -> int:
-        if self._count is None:  # LevelDB keeps no count
+        if self._count is None:
             with self._errors():
                 self._count = sum(1 for _ in self._db.iterator(include_value=False))
         return self._count
@@ -72,12 +72,14 @@ class LevelDbReader(Reader):
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        if self._db.closed:
-            raise FormatError(f"{str(self.path)!r} has been closed")
         try:
             yield
         except self._plyvel.Error as error:
-            raise self.damaged(error) from error
+            raise self.damaged(_text(error).replace(f"{self._folder}/", "")) from error
+        except OSError as error:
+            raise cannot_read(self.path, error) from error
+        except RuntimeError as error:
+            raise FormatError(f"{str(self.path)!r} has been closed") from error
 
     def close(self) -> None:
         self._db.close()
@@ -90,6 +92,29 @@ def _link(path: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
         elif file.name not in _OWN_FILES:
             (folder / file.name).symlink_to(file)
+
+
+def _check_logs(path: Path) -> None:
+    """LevelDB silently drops the records of a log that is missing or cut short; here that is an error."""
+    found = list(path.glob("*.log"))
+    if not found or not all(_is_whole(log.read_bytes()) for log in found):
+        raise FormatError(f"{str(path)!r}: the LevelDB's log is missing or cut short; copy or convert it again")
+
+
+def _is_whole(log: bytes) -> bool:
+    """Whether a log ends with the end of a record. It is made of blocks of 32 KB, which hold fragments: checksum (4 bytes),
+    length (2), kind (whole 1, first 2, middle 3, last 4), content. Fewer than 7 bytes at a block's end are padding."""
+    at, kind = 0, 1
+    while at < len(log):
+        left = _BLOCK - at % _BLOCK
+        if left < 7:
+            at += left
+            continue
+        if at + 7 > len(log):
+            return False
+        length, kind = struct.unpack_from("<HB", log, at + 4)
+        at += 7 + length if kind else left  # kind 0 fills a block that was set aside
+    return at == len(log) and kind not in (2, 3)
 
 
 class LevelDbWriter(Writer):
@@ -127,5 +152,10 @@ def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _plyvel().Error as error:
-        why = str(error).rpartition(": ")[2]
+        why = _text(error).rpartition(": ")[2]
         raise FormatError(f"cannot write {str(path)!r}: {why}; free some space, or write to another disk") from error
+
+
+def _text(error: Exception) -> str:
+    """The text of one of plyvel's errors, which may hold bytes."""
+    return " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in error.args)

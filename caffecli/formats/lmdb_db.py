@@ -42,6 +42,8 @@ class LmdbReader(Reader):
     def _acquire(self) -> tuple[tuple[int, ...], Any]:
         try:
             stat = self._file.stat()
+            if not stat.st_size:
+                raise self.damaged("data.mdb is empty")
             key = (os.getpid(), stat.st_dev, stat.st_ino)  # a forked child needs its own
             with _shared_lock:
                 env, users = _shared.get(key, (None, 0))
@@ -49,7 +51,7 @@ class LmdbReader(Reader):
                     env = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=0)
                 _shared[key] = (env, users + 1)
         except (lmdb.Error, OSError) as error:
-            raise self.damaged(error) from error
+            raise self.damaged(str(error)) from error
         return key, env
 
     def _check_length(self) -> None:
@@ -73,7 +75,7 @@ class LmdbReader(Reader):
                         return
                 yield from cursor.iternext()
         except lmdb.Error as error:
-            raise self.damaged(error) from error
+            raise self.damaged(str(error)) from error
 
     def _environment(self) -> Any:
         if self._env is None:
