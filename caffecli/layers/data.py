@@ -1,0 +1,196 @@
+"""Layers without bottoms, which bring data into a net: Data, ImageData, DummyData, Input."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from caffecli import sources
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.fillers import fill
+from caffecli.layers.registry import register
+from caffecli.proto.caffe_pb2 import TRAIN, BlobShape, FillerParameter, LayerParameter
+from caffecli.sources import Batch, Source
+from caffecli.sources.base import Floats, State
+
+T = TypeVar("T")
+
+
+class SourceLayer(Layer):
+    """A layer whose tops are the batches of a ``caffecli.sources`` source.
+
+    To be set before ``setup``: ``seed``, which decides crops, mirrors, shuffles and skips (None: by chance), and ``shard``
+    (rank, count), by which several devices share the records. ``device`` is where the tops go. ``batch`` is the last batch
+    given, with its records' keys.
+    """
+
+    bottom_count = (0, 0)
+    top_count = (1, 2)
+
+    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
+        super().__init__(param, phase)
+        self.seed: int | None = None
+        self.shard = (0, 1)
+        self.device = torch.device("cpu")
+        self.source: Source | None = None
+        self.batch: Batch | None = None
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        self.close()
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        self.source = sources.create(self.param, self.phase, seed, self.shard)
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return [torch.Size(shape) for shape in self._opened().shapes]
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        self.batch = self._opened().next()
+        tops = tuple([self._tensor(array) for array in self.batch.arrays])
+        return tops[0] if len(tops) == 1 else tops
+
+    def _tensor(self, array: Floats) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def state(self) -> State:
+        """Where the source stands after the last batch given, in numbers that fit into JSON."""
+        return self._opened().state
+
+    def restore(self, state: State) -> None:
+        """Go on with the batches that followed when ``state`` was taken."""
+        self._opened().restore(state)
+
+    def close(self) -> None:
+        """Stop reading and close the files; the layer can be set up again."""
+        if self.source is not None:
+            self.source.close()
+        self.source = self.batch = None
+
+    def _opened(self) -> Source:
+        if self.source is None:
+            raise RuntimeError(f"layer {self.name!r} has not been set up, or has been closed")
+        return self.source
+
+
+@register("Data")
+class Data(SourceLayer):
+    """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of an LMDB or LevelDB, ordered by key.
+
+    ``data_param`` { source, backend (LEVELDB), batch_size, rand_skip (0), prefetch (4) }, and ``transform_param``. The labels'
+    top may be left out. Source: ``data_layer.cpp``.
+    """
+
+
+@register("ImageData")
+class ImageData(SourceLayer):
+    """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of the files that a list names.
+
+    ``image_data_param`` { source, root_folder (""), batch_size (1), shuffle (false), rand_skip (0), new_height, new_width (0: as
+    the file), is_color (true) }, and ``transform_param``. Source: ``image_data_layer.cpp``.
+    """
+
+
+@register("DummyData")
+class DummyData(Layer):
+    """Tops of given shapes with a filler's values; constant ones (the default, 0) are filled once, others anew in each forward.
+
+    ``dummy_data_param`` { data_filler: none, one, or one a top; shape: one, or one a top }; ``num``, ``channels``, ``height`` and
+    ``width`` in place of ``shape`` spell shapes of four axes. Source: ``dummy_data_layer.cpp``.
+    """
+
+    bottom_count = (0, 0)
+    top_count = (1, None)
+
+    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
+        super().__init__(param, phase)
+        self.device = torch.device("cpu")
+        self._kept: dict[int, Tensor] = {}
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.dummy_data_param
+        tops = len(self.param.top)
+        fillers = list(param.data_filler) or [FillerParameter(type="constant")]
+        self._fillers = self._one_each("data_filler", fillers, tops)
+        self._shapes = self._legacy_shapes(tops) if _legacy(self.param) else _dims(self._one_each("shape", param.shape, tops))
+        self._kept.clear()
+        for shape, filler in zip(self._shapes, self._fillers, strict=True):
+            fill(torch.empty(shape, device="meta"), filler, self.name)  # for the errors alone
+
+    def _legacy_shapes(self, tops: int) -> list[torch.Size]:
+        param = self.param.dummy_data_param
+        if param.shape:
+            raise self.spec_error("dummy_data_param has both shape and num, channels, height, width; keep shape")
+        axes = [self._one_each(name, getattr(param, name), tops) for name in ("num", "channels", "height", "width")]
+        return [torch.Size(dims) for dims in zip(*axes, strict=True)]
+
+    def _one_each(self, what: str, values: Sequence[T], tops: int) -> list[T]:
+        if len(values) not in (1, tops):
+            raise self.spec_error(
+                f"expected dummy_data_param to give {what} once, or once for each of the {tops} tops, got {len(values)}"
+            )
+        return list(values) * tops if len(values) == 1 else list(values)
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return self._shapes
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        tops = tuple([self._top(i) for i in range(len(self._shapes))])
+        return tops[0] if len(tops) == 1 else tops
+
+    def _top(self, index: int) -> Tensor:
+        constant = self._fillers[index].type == "constant"
+        kept = self._kept.get(index)
+        if constant and kept is not None and kept.device == self.device:
+            return kept
+        top = torch.empty(self._shapes[index], device=self.device)
+        fill(top, self._fillers[index], self.name)
+        if constant:
+            self._kept[index] = top
+        return top
+
+
+@register("Input")
+class Input(Layer):
+    """Tops of given shapes, whose values the caller feeds by name; zeros when he does not.
+
+    ``input_param`` { shape: one for all tops, or one a top }. Source: ``input_layer.cpp``.
+    """
+
+    bottom_count = (0, 0)
+    top_count = (1, None)
+
+    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
+        super().__init__(param, phase)
+        self.device = torch.device("cpu")
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        shapes = list(self.param.input_param.shape)
+        tops = len(self.param.top)
+        if len(shapes) not in (1, tops):
+            raise self.spec_error(
+                f"expected input_param to give a shape for all tops, or one for each of the {tops}, got {len(shapes)}; "
+                "write input_param { shape { dim: 1 dim: 3 dim: 227 dim: 227 } }"
+            )
+        self._shapes = _dims(shapes * tops if len(shapes) == 1 else shapes)
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return self._shapes
+
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        tops = tuple([torch.zeros(shape, device=self.device) for shape in self._shapes])
+        return tops[0] if len(tops) == 1 else tops
+
+
+def _dims(shapes: Sequence[BlobShape]) -> list[torch.Size]:
+    return [torch.Size(shape.dim) for shape in shapes]
+
+
+def _legacy(param: LayerParameter) -> bool:
+    dummy = param.dummy_data_param
+    return any(len(field) for field in (dummy.num, dummy.channels, dummy.height, dummy.width))
