@@ -1,0 +1,97 @@
+"""The converters' commands: flags, argument counts, errors, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from caffecli.cli.convert_cifar_data import convert_cifar_data
+from caffecli.cli.convert_imageset import convert_imageset
+from caffecli.cli.convert_mnist_data import convert_mnist_data
+from caffecli.formats import datum
+from caffecli.formats.db import open_reader
+
+COMMANDS = {command.name: command for command in (convert_imageset, convert_mnist_data, convert_cifar_data)}
+
+
+def test_flags_in_caffes_spellings(golden: Path, tmp_path: Path) -> None:
+    tools = golden / "tools"
+    flags = ["-gray=true", "--resize_width", "20", "-resize_height=20", "--backend=leveldb", "--noshuffle", "--check_size"]
+    result = CliRunner().invoke(convert_imageset, [*flags, f"{tools}/images/", f"{tools}/list.txt", str(tmp_path / "db")])
+    assert result.exit_code == 0, result.output
+    with open_reader(tmp_path / "db", "leveldb") as made, open_reader(tools / "gray_lmdb") as wanted:
+        assert list(made) == list(wanted)
+
+
+def test_flags_may_follow_the_arguments(golden: Path, tmp_path: Path) -> None:
+    tools = golden / "tools"
+    args = [f"{tools}/images/", f"{tools}/list.txt", str(tmp_path / "db"), "--encoded", "--encode_type", "jpg", "-shuffle"]
+    assert CliRunner().invoke(convert_imageset, args).exit_code == 0
+    with open_reader(tmp_path / "db", "lmdb") as made:
+        assert all(datum.decode(value).data.startswith(b"\xff\xd8") for _, value in made)
+
+
+def test_mnist(golden: Path, tmp_path: Path) -> None:
+    tools = golden / "mnist_tools"
+    args = ["-backend", "leveldb", f"{tools}/test-images", f"{tools}/test-labels", str(tmp_path / "db")]
+    result = CliRunner().invoke(convert_mnist_data, args)
+    assert result.exit_code == 0, result.output
+    with open_reader(tmp_path / "db", "leveldb") as made, open_reader(tools / "test_leveldb") as wanted:
+        assert list(made) == list(wanted)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_a_wrong_number_of_arguments_is_wrong_use(name: str, count: int) -> None:
+    result = CliRunner().invoke(COMMANDS[name], ["lmdb"] * count)
+    assert result.exit_code == 2
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("convert_imageset", ["--backend=sqlite", "a/", "b", "c"]),
+        ("convert_imageset", ["--resize_width=wide", "a/", "b", "c"]),
+        ("convert_imageset", ["--grey", "a/", "b", "c"]),
+        ("convert_cifar_data", ["in", "out", "sqlite"]),
+    ],
+)
+def test_wrong_flags_are_wrong_use(name: str, args: list[str]) -> None:
+    assert CliRunner().invoke(COMMANDS[name], args).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["convert_imageset", "images/", "none", "db"], "Error: cannot read 'none': No such file or directory"),
+        (["convert_mnist_data", "none", "none", "db"], "Error: cannot read 'none': No such file or directory"),
+        (["convert_cifar_data", "none", "out", "lmdb"], "Error: 'none/data_batch_1.bin': no such file"),
+        (["compute_image_mean", "none"], "Error: 'none': no such database"),
+    ],
+)
+def test_failures_are_one_line_and_exit_with_1(tmp_path: Path, args: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "caffecli", *args]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_is_not_imported(golden: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+from click.testing import CliRunner
+from caffecli.cli.convert_imageset import convert_imageset
+assert "cv2" not in sys.modules and "converters.imageset" not in sys.modules
+assert CliRunner().invoke(convert_imageset, sys.argv[1:]).exit_code == 0
+assert "torch" not in sys.modules
+"""
+    args = [f"{golden}/tools/images/", f"{golden}/tools/list.txt", str(tmp_path / "db")]
+    subprocess.run([sys.executable, "-c", script, *args], check=True)
