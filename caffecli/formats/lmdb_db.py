@@ -67,14 +67,20 @@ class LmdbReader(Reader):
         return int(self._environment().stat()["entries"])
 
     def items(self, start: int = 0) -> Iterator[Record]:
+        env = self._environment()
         try:
-            with self._environment().begin() as transaction, transaction.cursor() as cursor:
-                if start:
-                    keys = cursor.iternext(keys=True, values=False)
-                    if next(itertools.islice(keys, start, None), None) is None:
-                        return
+            transaction = env.begin()
+            try:
+                cursor = transaction.cursor()
+                if start and next(itertools.islice(cursor.iternext(values=False), start, None), None) is None:
+                    return
                 yield from cursor.iternext()
+            finally:
+                if self._env is not None:  # closing the environment has ended the transaction
+                    transaction.abort()
         except lmdb.Error as error:
+            if self._env is None:
+                raise FormatError(f"{str(self.path)!r} has been closed") from error
             raise self.damaged(str(error)) from error
 
     def _environment(self) -> Any:

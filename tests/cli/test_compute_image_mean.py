@@ -17,7 +17,7 @@ from caffecli.cli.compute_image_mean import compute_image_mean
 def test_writes_the_references_mean(golden: Path, tmp_path: Path, flags: list[str], name: str) -> None:
     result = CliRunner().invoke(compute_image_mean, [*flags, str(golden / "tools" / name), str(tmp_path / "mean.binaryproto")])
     assert result.exit_code == 0, result.output
-    assert "mean_value channel [2]: 127.945" in result.stderr
+    assert "mean_value channel [2]: 127.945" in result.output
     assert (tmp_path / "mean.binaryproto").read_bytes() == (golden / "tools" / "plain_mean.binaryproto").read_bytes()
 
 
@@ -25,7 +25,7 @@ def test_the_output_is_optional(golden: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(compute_image_mean, [str(golden / "tools" / "resized_lmdb")])
     assert result.exit_code == 0, result.output
-    assert "Write to" not in result.stderr
+    assert "Write to" not in result.output
     assert list(tmp_path.iterdir()) == []
 
 
