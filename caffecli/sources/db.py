@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,11 @@ class DbSource(RecordSource):
         super().__init__(param, phase, data.batch_size, data.rand_skip, seed, shard)
         self._reader = self._open(data)
         self._records: Iterator[Record] | None = None
+        self._small: Shape | None = None
+        self._pixels = np.empty((0, 0, 0, 0), np.uint8)
         try:
             key, value = next(self._stream())
-            self._start(self._first_shape(self._decode(key, value), key))
+            self._start(self._first_shape(self._decode(key, value), str(key, "utf-8", "replace")))
         except BaseException:
             self._reader.close()
             raise
@@ -55,7 +58,7 @@ class DbSource(RecordSource):
         except FormatError as error:
             raise FormatError(f"{self.where}: {error}") from error
 
-    def _first_shape(self, datum: Datum, key: bytes) -> Shape:
+    def _first_shape(self, datum: Datum, key: str) -> Shape:
         if not datum.encoded and self._transformer.color is not None:
             logs.error("data_transformer.cpp:152", "force_color and force_gray only for encoded datum")
         return self._transformer.shape(self._picture(datum, key).shape, _name(key))
@@ -93,39 +96,56 @@ class DbSource(RecordSource):
     def _read(self) -> tuple[Floats, list[int], tuple[str, ...]]:
         if self._records is None:
             self._records = self._stream()
-        records = list(itertools.islice(self._records, self._batch_size))
+        keys: list[str] = []
+        labels: list[int] = []
+        others: dict[int, Datum] = {}
         try:
-            batch = [self._decode(key, value) for key, value in records]
-            data = self._transform(records, batch)
+            for index, (key, value) in enumerate(itertools.islice(self._records, self._batch_size)):
+                keys.append(str(key, "utf-8", "replace"))
+                datum = self._decode(key, value)
+                labels.append(datum.label)
+                if not self._gather(index, datum):
+                    others[index] = datum
+            return self._transform(keys, others), labels, tuple(keys)
         except BaseException:
             self._records = None  # a second try begins with the same records
             raise
-        keys = tuple([str(key, "utf-8", "replace") for key, _ in records])
-        return data, [datum.label for datum in batch] if self._labels else [], keys
+
+    def _gather(self, index: int, datum: Datum) -> bool:
+        """Put a small raw picture beside the others of its batch; False when it is no such one, or of another shape."""
+        shape = None if datum.encoded else (datum.channels, datum.height, datum.width)
+        if index == 0:
+            self._small = shape if shape and math.prod(shape) < self.LARGE else None
+            if self._small and self._pixels.shape[1:] != self._small:
+                self._pixels = np.empty((self._batch_size, *self._small), np.uint8)
+        if shape is None or shape != self._small:
+            return False
+        data = datum.data
+        size = len(data)
+        if size != self._pixels[index].size:
+            return False
+        self._pixels.data.cast("B")[index * size : (index + 1) * size] = data
+        return True
+
+    def _transform(self, keys: list[str], others: dict[int, Datum]) -> Floats:
+        if others:
+            pixels = self._pixels
+            return self._fill(
+                lambda i: self._picture(others[i], keys[i]) if i in others else pixels[i],
+                lambda i: _name(keys[i]),
+            )
+        self._shape = self._transformer.shape(self._pixels.shape[1:], _name(keys[0]))
+        data = self._buffers.take((self._batch_size, *self._shape))
+        self._transformer.many(self._pixels, self._numbers(), data)
+        return data
 
     def _decode(self, key: bytes, value: bytes) -> Datum:
         try:
-            return Datum.FromString(value)
-        except Exception:
-            try:
-                return datums.decode(value, key)
-            except DataError as error:
-                raise self._located(error) from error
+            return datums.decode(value, key)
+        except DataError as error:
+            raise self._located(error) from error
 
-    def _transform(self, records: list[Record], batch: list[Datum]) -> Floats:
-        first = batch[0]
-        shape = (first.channels, first.height, first.width)
-        size = first.channels * first.height * first.width
-        alike = [not d.encoded and (d.channels, d.height, d.width) == shape and len(d.data) == size for d in batch]
-        if size < self.LARGE and all(alike):
-            self._shape = self._transformer.shape(shape, _name(records[0][0]))
-            data = self._buffers.take((self._batch_size, *self._shape))
-            pixels = np.frombuffer(b"".join([d.data for d in batch]), np.uint8)
-            self._transformer.many(pixels.reshape(self._batch_size, *shape), self._numbers(), data)
-            return data
-        return self._fill(lambda i: self._picture(batch[i], records[i][0]), lambda i: _name(records[i][0]))
-
-    def _picture(self, datum: Datum, key: bytes) -> Pixels:
+    def _picture(self, datum: Datum, key: str) -> Pixels:
         try:
             if datum.encoded:
                 image = datums.decode_image(datum.data, self._transformer.color, key)
@@ -143,5 +163,5 @@ class DbSource(RecordSource):
         self._reader.close()
 
 
-def _name(key: bytes) -> str:
-    return f"record {str(key, 'utf-8', 'replace')!r}"
+def _name(key: str) -> str:
+    return f"record {key!r}"

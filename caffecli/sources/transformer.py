@@ -89,45 +89,45 @@ class Transformer:
 
     def one(self, picture: Pixels, draws: Numbers, out: Floats) -> None:
         """Transform a (channels, height, width) picture, checked by ``shape``, into ``out``. ``draws`` are its three numbers."""
-        rows, columns = self._place(picture.shape, draws)
+        ((top, left),) = self._corners(picture.shape, draws[None])
         step = -1 if self._mirror and draws[0] % 2 else 1
-        part = picture[:, rows, columns][..., ::step]
-        mean = self._values if self._image is None else self._image[:, rows, columns][..., ::step]
-        self._compute(np.ascontiguousarray(part), mean, out)
+        out[...] = np.ascontiguousarray(self._part(picture, top, left)[..., ::step])
+        if self._image is not None:
+            np.subtract(out, self._part(self._image, top, left)[..., ::step], out=out)
+        self._scale_values(out)
 
     def many(self, pictures: Pixels, draws: Numbers, out: Floats) -> None:
         """Transform (count, channels, height, width) pictures at once: the quick way for small ones. ``draws`` is (count, 3)."""
-        if self._random_crop and self._image is not None:
-            for picture, numbers, top in zip(pictures, draws, out, strict=True):
-                self.one(picture, numbers, top)
-            return
-        shape = pictures.shape[1:]
         if self._random_crop:
-            cropped = np.empty(out.shape, pictures.dtype)
-            for picture, numbers, part in zip(pictures, draws, cropped, strict=True):
-                rows, columns = self._place(shape, numbers)
-                part[...] = picture[:, rows, columns]
-            self._compute(cropped, self._values, out)
+            for i, (top, left) in enumerate(self._corners(pictures.shape, draws)):
+                out[i] = self._part(pictures[i], top, left)
+                if self._image is not None:
+                    out[i] -= self._part(self._image, top, left)
         else:
-            rows, columns = self._place(shape, draws[0] if len(draws) else draws)
-            self._compute(
-                pictures[..., rows, columns], self._values if self._image is None else self._image[:, rows, columns], out
-            )
+            ((top, left),) = self._corners(pictures.shape, draws[:1])
+            out[...] = self._part(pictures, top, left)
+            if self._image is not None:
+                np.subtract(out, self._part(self._image, top, left), out=out)
+        self._scale_values(out)
         if self._mirror:
             turned = np.flatnonzero(draws[:, 0] % 2)
             out[turned] = out[turned][..., ::-1]
 
-    def _place(self, picture: Shape, draws: Numbers) -> tuple[slice, slice]:
+    def _corners(self, shape: Shape, draws: Numbers) -> list[tuple[int, int]]:
+        """The crop's top left corner for each row of ``draws``."""
         if not self._crop:
-            return slice(None), slice(None)
-        free = [size - self._crop for size in picture[-2:]]
-        at = [int(n) % (f + 1) for n, f in zip(draws[1:], free, strict=True)] if self._random_crop else [f // 2 for f in free]
-        return slice(at[0], at[0] + self._crop), slice(at[1], at[1] + self._crop)
+            return [(0, 0)] * len(draws)
+        free_rows, free_columns = shape[-2] - self._crop, shape[-1] - self._crop
+        if not self._random_crop:
+            return [(free_rows // 2, free_columns // 2)] * len(draws)
+        return list(zip((draws[:, 1] % (free_rows + 1)).tolist(), (draws[:, 2] % (free_columns + 1)).tolist(), strict=True))
 
-    def _compute(self, pixels: Pixels, mean: Floats, out: Floats) -> None:
-        out[...] = pixels
-        if mean.size:
-            np.subtract(out, mean, out=out)
+    def _part(self, pixels: Pixels, top: int, left: int) -> Pixels:
+        return pixels[..., top : top + self._crop, left : left + self._crop] if self._crop else pixels
+
+    def _scale_values(self, out: Floats) -> None:
+        if self._values.size:
+            np.subtract(out, self._values, out=out)
         if self._scale != 1:
             np.multiply(out, self._scale, out=out)
 
