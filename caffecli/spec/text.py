@@ -1,0 +1,223 @@
+"""Prototxts: protobuf's text format, read and written as Caffe does.
+
+``parse`` and ``read`` raise SpecError, which says ``file:line:col: what``, with the nearest name that would have been right.
+``format`` prints as the reference's logs and upgrade tools do: fields by number, floats as short as reads back the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf import text_encoding, text_format
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from caffecli.errors import SpecError
+from caffecli.proto import caffe_pb2
+
+M = TypeVar("M", bound=Message)
+
+#: strings and comments, which the searches below step over
+_SKIP = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
+_COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
+_BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
+_LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
+
+
+def read(path: str | os.PathLike[str], message_type: type[M]) -> M:
+    """The message in a prototxt file.
+
+    Raises SpecError when the file cannot be read, is no text, is empty, or does not hold such a message.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except IsADirectoryError:
+        raise SpecError(f"cannot read {str(path)!r}: it is a folder; give a prototxt file") from None
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SpecError(f"cannot read {str(path)!r}: {why}; check the path") from None
+    name = message_type.DESCRIPTOR.name
+    if _CONTROL.search(data[: 1 << 16]):
+        raise SpecError(f"{str(path)!r} is a binary file; expected a prototxt, the text of a {name}")
+    message = parse(_decode(data, str(path)), message_type(), str(path))
+    if not message.ListFields():
+        raise SpecError(f"{str(path)!r} is empty; expected a prototxt, the text of a {name}")
+    return message
+
+
+def parse(text: str, message: M, name: str = "<string>") -> M:
+    """Fill ``message`` from a text, and return it. ``name`` stands for the file in errors. Raises SpecError."""
+    # C++ reads `- 1` as -1, Python does not; columns stay
+    text = _LONE_MINUS.sub(lambda found: found[1] or found[2] + "-", text)
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        line, column, what = _explain(error, text, message.DESCRIPTOR)
+        raise SpecError(f"{name}:{line}:{column}: {what}") from None
+    except RecursionError:
+        raise SpecError(f"{name}: messages are nested too deep") from None
+    return message
+
+
+def format(message: Message) -> str:
+    """The message as text, a field to a line."""
+    return "".join(f"{line}\n" for line in _lines(message, ""))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest of the known names, or nothing."""
+    folded = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def _decode(data: bytes, name: str) -> str:
+    """The text of a file. Comments may be in any encoding, as C++ skips them; the rest is UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = _COMMENT.sub(lambda found: found[1] or "", data.decode("utf-8-sig", "replace"))
+        at = text.find("\ufffd")
+        if at < 0:
+            return text
+        line, column = _place(text, at)
+        raise SpecError(f"{name}:{line}:{column}: not UTF-8; save the file in that encoding") from None
+
+
+def _place(text: str, at: int) -> tuple[int, int]:
+    """Line and column, from 1, of an offset."""
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tuple[int, int, str]:
+    """Line, column and the user's words for protobuf's error.
+
+    Its texts are the same from protobuf 4 to 7; one that is not known here is passed on as it is.
+    """
+    line, column = error.GetLine() or 1, error.GetColumn() or 1
+    what = re.sub(r"^\d+:\d+ : (?='|[A-Z])", "", str(error))
+    source = text.split("\n")[line - 1 : line]
+    if source and what.startswith(f"'{source[0]}': "):
+        what = what[len(source[0]) + 4 :]
+    token = _TOKEN.match(source[0], column - 1) if source else None
+    came = f"got {token[0]}" if token else "the line or the file ends"
+
+    def found(pattern: str) -> re.Match[str] | None:
+        return re.match(pattern, what)
+
+    if field := found(r'Message type "([\w.]+)" has no field named "(.*)"'):
+        return line, column, _unknown_field(field[2], _message_type(root, field[1]), root)
+    if field := found(r'Message type "[\w.]+" should not have multiple "(\w+)" fields'):
+        return line, column, f"field {field[1]!r} is given a second time; it holds one value"
+    if enum := found(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$'):
+        return line, column, _unknown_value(enum[2], _enum_type(root, enum[1]))
+    if found(r'Expected "[}>]"'):
+        line, column = _unclosed(text) or (line, column)
+        return line, column, f"the {text.splitlines()[line - 1][column - 1]!r} here is not closed"
+    if found("Expected identifier"):
+        return (
+            line,
+            column,
+            f"a {token[0]} with nothing to close" if token and token[0] in "}>" else f"expected a field's name, {came}",
+        )
+    if found("Couldn't parse (float|double)|Invalid octal float"):
+        return line, column, f"expected a number, {came}"
+    if found("Couldn't parse integer"):
+        return line, column, f"expected a whole number, {came}"
+    if found("Expected string"):
+        return line, column, f"expected a text in quotes, {came}"
+    if found("String missing ending quote"):
+        return line, column, f"the quote is not closed: {came}"
+    if expected := found(r'Expected (".*")\.'):
+        return line, column, f"expected {expected[1].replace(chr(34), chr(39))}, {came}"
+    return line, column, what
+
+
+def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
+    what = f"unknown field {name!r} in {message.name}"
+    if message is not root and name in root.fields_by_name:
+        return f"{what}; is a '}}' missing before it?"
+    parts = [part for part, field in message.fields_by_name.items() if _has_field(field.message_type, name)]
+    others = {caffe_pb2.NetParameter.DESCRIPTOR: "net", caffe_pb2.SolverParameter.DESCRIPTOR: "solver"}
+    if message is root and root in others:
+        for other, noun in others.items():
+            if other is not root and name in other.fields_by_name:
+                return f"{what}; it is one of {other.name}: is this a {noun} file?"
+    if near := nearest(name, message.fields_by_name):
+        return what + near
+    return f"{what}; it belongs in {' or '.join(parts)}" if 0 < len(parts) <= 3 else what
+
+
+def _has_field(message: Descriptor | None, name: str) -> bool:
+    return message is not None and name in message.fields_by_name
+
+
+def _unknown_value(name: str, enum: EnumDescriptor) -> str:
+    known = [f"{value.name} ({value.number})" for value in enum.values]
+    hint = nearest(name, enum.values_by_name)
+    return f"unknown value {name!r} for {enum.name}" + (hint or f"; expected one of {', '.join(known)}")
+
+
+def _message_type(root: Descriptor, full_name: str) -> Descriptor:
+    return root.file.pool.FindMessageTypeByName(full_name)
+
+
+def _enum_type(root: Descriptor, full_name: str) -> EnumDescriptor:
+    return root.file.pool.FindEnumTypeByName(full_name)
+
+
+def _unclosed(text: str) -> tuple[int, int] | None:
+    """Where the last brace stands that is not closed."""
+    open_at: list[int] = []
+    for found in _BRACE.finditer(text):
+        if found[1] in ("{", "<"):
+            open_at.append(found.start())
+        elif found[1] and open_at:
+            open_at.pop()
+    return _place(text, open_at[-1]) if open_at else None
+
+
+# -- printing ------------------------------------------------------------------------------------------------------
+
+
+def _lines(message: Message, indent: str) -> Iterator[str]:
+    for field, value in message.ListFields():
+        one = isinstance(value, Message | str | bytes | int | float)
+        for item in [value] if one else value:
+            if isinstance(item, Message):
+                yield f"{indent}{field.name} {{"
+                yield from _lines(item, indent + "  ")
+                yield f"{indent}}}"
+            else:
+                yield f"{indent}{field.name}: {_scalar(field, item)}"
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _number(value, single=field.type == FieldDescriptor.TYPE_FLOAT)
+    if isinstance(value, str | bytes):
+        return f'"{text_encoding.CEscape(value, False)}"'
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        return known.name if known else str(value)
+    return str(value)
+
+
+def _number(value: float, single: bool) -> str:
+    """A float or double in the few digits that read back as the same; C++ tries 6 or 15, then takes 9 or 17."""
+    short = f"{value:.{6 if single else 15}g}"
+    back = struct.unpack("f", struct.pack("f", float(short)))[0] if single else float(short)
+    return short if back == value or value != value else f"{value:.{9 if single else 17}g}"
