@@ -158,9 +158,10 @@ class Net(nn.Module):
         self.to(device)
         for blob in self.parameters():
             if blob.dim() == 4:
-                blob.data = blob.data.contiguous(memory_format=torch.channels_last)
-        for layer in self.source_layers.values():
-            layer.device = torch.device(device)  # type: ignore[assignment]
+                blob.data = blob.data.to(memory_format=torch.channels_last)
+        for node in self.nodes:
+            if hasattr(node.layer, "device"):
+                node.layer.device = torch.device(device)  # type: ignore[assignment]
         return self
 
     def close(self) -> None:
@@ -184,8 +185,7 @@ class Net(nn.Module):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
         self.shapes += tops
         specs = layer_param.param
-        learned = (isinstance(b, nn.Parameter) and (i >= len(specs) or specs[i].lr_mult != 0) for i, b in enumerate(layer.blobs))
-        if any(learned):
+        if any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blob_names))):
             self._wiring.learns(node)
         report.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
         return node

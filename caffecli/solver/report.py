@@ -54,7 +54,7 @@ class Speed:
         lapse = time.perf_counter() - self._since
         rate = (iteration - self._iteration) / lapse if lapse > 0 else 0.0
         self.restart(iteration)
-        return f"Iteration {iteration} ({number(rate)} iter/s, {lapse:g}s/{self.display} iters), loss = {number(loss)}"
+        return f"Iteration {iteration} ({number(rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters), loss = {number(loss)}"
 
 
 class Bar:

@@ -47,9 +47,9 @@ def train(options: TrainOptions) -> bool:
         solver = Solver(param, device, options.solver, signals.requested)
         try:
             if options.snapshot is not None:
-                logs.info("caffe.cpp:239", f"Resuming from {options.snapshot}")
+                logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")
                 solver.restore(options.snapshot)
-            logs.info("caffe.cpp:244", "Starting Optimization")
+            logs.info("caffe.cpp:239", "Starting Optimization")
             finished = solver.solve()
         finally:
             solver.close()

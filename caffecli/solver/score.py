@@ -51,9 +51,9 @@ def test(options: TestOptions) -> dict[str, Tensor]:
         loss, means = _run(net, options.iterations)
     finally:
         net.close()
-    logs.info("caffe.cpp:310", f"Loss: {number(loss)}")
+    logs.info("caffe.cpp:309", f"Loss: {number(loss)}")
     for line in report.output_lines(report.flat(net, means)):
-        logs.info("caffe.cpp:322", line)
+        logs.info("caffe.cpp:321", line)
     return means
 
 

@@ -61,11 +61,12 @@ def paths(param: SolverParameter, iteration: int) -> tuple[Path, Path]:
 def write(param: SolverParameter, net: Net, state: SolverState, position: dict[str, Any]) -> tuple[Path, Path]:
     """Write a snapshot; returns the two paths. ``state.learned_net`` is filled in."""
     model, solver = paths(param, state.iter)
-    kind = "HDF5" if param.snapshot_format == SolverParameter.HDF5 else "binary proto"
-    logs.info("solver.cpp:464", f"Snapshotting to {kind} file {model}")
+    hdf5 = param.snapshot_format == SolverParameter.HDF5
+    kind = "HDF5" if hdf5 else "binary proto"
+    logs.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} file {model}")
     caffemodel.write(model, net.param, weights.export(net))
     state.learned_net = str(model)
-    logs.info("sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
+    logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
     with atomic.replacing(position_path(solver)) as file:
         file.write(json.dumps({"of": fingerprint(state), **position}).encode())
     solverstate.write(solver, state)

@@ -7,7 +7,7 @@ regularize, update; iteration + 1; snapshot if due.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,8 @@ class Solver:
         seed = self._seed()
         self.net = Net(nets.train_net(self.param), seed)
         self.net.place(self.device)
+        self._start_from(self.param.weights, self.net)
         self.test_nets = [self._test_net(i, source, net, seed) for i, (source, net) in enumerate(nets.test_nets(self.param))]
-        for files in self.param.weights:
-            self.copy_weights(files)
         self.rule = rules.create(self.param, self.net.params)
         self.losses = Losses(self.param.average_loss, self.device)
         self._debug = {net: debug.Debug(net) for net in (self.net, *self.test_nets)} if self.param.debug_info else {}
@@ -102,6 +101,9 @@ class Solver:
                 logs.info("solver.cpp:239", speed.line(self.iter, loss))
                 report.train_outputs(self.net, outputs)
             rate = learning_rate.learning_rate(param, self.iter)
+            if self.iter in param.stepvalue and param.lr_policy == "multistep":
+                stepped = learning_rate.current_step(param, self.iter)
+                logs.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {self.iter}, step = {stepped}")
             if display:
                 logs.info("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {logs.number(rate)}")
             if bar is not None:
@@ -235,7 +237,7 @@ class Solver:
         learned = snapshot.find_learned_net(path, state)
         position = snapshot.read_position(path, state)
         weights.copy(self.net, caffemodel.read(learned), str(learned))
-        logs.info("sgd_solver.cpp:325", "SGDSolver: restoring history")
+        logs.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for blob, array in zip(self.rule.history, state.history, strict=True):
             blob.copy_(torch.from_numpy(array.copy()).reshape(blob.shape))
         self.iter = state.iter
@@ -245,12 +247,11 @@ class Solver:
             snapshot.restore_positions([self.net, *self.test_nets], position["data"])
             self.losses.restore(position["losses"])
 
-    def copy_weights(self, files: str) -> None:
-        """Start from trained weights: one file, or several separated by commas, later ones over earlier."""
-        for name in (part.strip() for part in files.split(",")):
-            for net in (self.net, *self.test_nets):
-                logs.info("solver.cpp:72", f"Finetuning from {name}")
-                weights.copy(net, caffemodel.read(Path(name)), name)
+    def _start_from(self, weight_files: Iterable[str], net: Net) -> None:
+        """Load trained weights: each entry one file, or several separated by commas, later ones over earlier."""
+        for name in (part.strip() for entry in weight_files for part in entry.split(",")):
+            logs.info("solver.cpp:72", f"Finetuning from {name}")
+            weights.copy(net, caffemodel.read(Path(name)), name)
 
     def close(self) -> None:
         """End the data layers' threads."""
@@ -282,6 +283,7 @@ class Solver:
         net = Net(param, seed)
         net.place(self.device)
         weights.share(net, self.net)
+        self._start_from(self.param.weights, net)
         return net
 
     def _with_record(self, error: DataError, net: Net) -> DataError:

@@ -46,7 +46,7 @@ class _Timer:
 def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     """Time the net; logs Caffe's lines and returns milliseconds (forward, backward) by layer."""
     device = devices.choose(options.gpu, options.cpu)
-    devices.log_use(device, 338)
+    devices.log_use(device, 343)
     param = load.load_net(options.model)
     param.state.phase = options.phase  # type: ignore[assignment]
     param.state.level = options.level

@@ -1,0 +1,64 @@
+"""The policies against their formulas, and the settings they need."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from google.protobuf import text_format
+
+from caffecli.errors import SolverError
+from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.solver.learning_rate import check, current_step, learning_rate
+
+
+def solver(text: str) -> SolverParameter:
+    return text_format.Parse(text, SolverParameter())
+
+
+@pytest.mark.parametrize(
+    ("settings", "iteration", "rate"),
+    [
+        ('lr_policy: "fixed"', 1000, 0.5),
+        ('lr_policy: "step" gamma: 0.1 stepsize: 10', 9, 0.5),
+        ('lr_policy: "step" gamma: 0.1 stepsize: 10', 10, 0.05),
+        ('lr_policy: "step" gamma: 0.1 stepsize: 10', 25, 0.005),
+        ('lr_policy: "exp" gamma: 0.9', 3, 0.5 * 0.9**3),
+        ('lr_policy: "inv" gamma: 0.0001 power: 0.75', 5000, 0.5 * 1.5**-0.75),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 7', 2, 0.5),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 7', 3, 0.25),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 7', 100, 0.125),
+        ('lr_policy: "poly" power: 2 max_iter: 10', 5, 0.125),
+        ('lr_policy: "poly" power: 2 max_iter: 10', 10, 0.0),
+        ('lr_policy: "sigmoid" gamma: 0.5 stepsize: 4', 6, 0.5 / (1 + math.exp(-1.0))),
+        ('lr_policy: "sigmoid" gamma: 50 stepsize: 100', 0, 0.0),
+    ],
+)
+def test_rate(settings: str, iteration: int, rate: float) -> None:
+    param = solver("base_lr: 0.5 " + settings)
+    check(param)
+    assert learning_rate(param, iteration) == pytest.approx(rate, rel=1e-5, abs=1e-30)
+
+
+def test_steps() -> None:
+    assert current_step(solver('lr_policy: "multistep" stepvalue: 3 stepvalue: 7'), 7) == 2
+    assert current_step(solver('lr_policy: "step" stepsize: 5'), 14) == 2
+    assert current_step(solver('lr_policy: "inv"'), 14) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('base_lr: 1 lr_policy: "fixd"', "unknown policy 'fixd'; did you mean 'fixed'"),
+        ('base_lr: 1 lr_policy: "zzz"', "known policies: fixed, step"),
+        ("base_lr: 1", "unknown policy ''"),
+        ('lr_policy: "fixed"', "base_lr is not set"),
+        ('base_lr: 1 lr_policy: "step" gamma: 0.1', "'step' needs stepsize"),
+        ('base_lr: 1 lr_policy: "step" gamma: 0.1 stepsize: 0', "stepsize must be positive, got 0"),
+        ('base_lr: 1 lr_policy: "exp" gamma: -1', "gamma must not be negative"),
+        ('base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 2', "stepvalue must rise"),
+    ],
+)
+def test_wrong_settings(settings: str, words: str) -> None:
+    with pytest.raises(SolverError, match=words):
+        check(solver(settings))
