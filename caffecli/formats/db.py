@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats.atomic import new_folder
 
@@ -126,13 +127,17 @@ def open_reader(path: str | os.PathLike[str], backend: Backend | None = None) ->
             f"{str(path)!r} holds {_NAMES[found]} data, not {_NAMES[backend]}; "
             f"set --backend={found}, or backend: {found.upper()} in data_param"
         )
+    reader: Reader
     if found == "lmdb":
         from caffecli.formats.lmdb_db import LmdbReader
 
-        return LmdbReader(Path(path))
-    from caffecli.formats.leveldb_db import LevelDbReader
+        reader = LmdbReader(Path(path))
+    else:
+        from caffecli.formats.leveldb_db import LevelDbReader
 
-    return LevelDbReader(Path(path))
+        reader = LevelDbReader(Path(path))
+    _log_opened(found, path)
+    return reader
 
 
 @contextlib.contextmanager
@@ -149,11 +154,17 @@ def open_writer(path: str | os.PathLike[str], backend: Backend = "lmdb") -> Iter
         from caffecli.formats.leveldb_db import writing
 
     with new_folder(path) as folder, writing(Path(path), folder) as writer:
+        _log_opened(backend, path)
         yield writer
         writer.commit()
 
 
 _NAMES = {"lmdb": "LMDB", "leveldb": "LevelDB"}
+
+
+def _log_opened(backend: Backend, path: str | os.PathLike[str]) -> None:
+    source = "db_lmdb.cpp:35" if backend == "lmdb" else "db_leveldb.cpp:18"
+    logs.info(source, f"Opened {backend} {os.fspath(path)}")
 
 
 def _known(backend: str) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats.atomic import cannot_read
 from caffecli.formats.db import Reader, Record, Writer
@@ -51,7 +50,6 @@ class LevelDbReader(Reader):
             _check_logs(path)
             _link(path, self._folder)
             self._db = self._plyvel.DB(str(self._folder), create_if_missing=False, paranoid_checks=True)
-        logs.info("db_leveldb.cpp:18", f"Opened leveldb {path}")
 
     def __len__(self) -> int:
         if self._count is None:
@@ -143,7 +141,6 @@ def writing(path: Path, folder: Path) -> Iterator[LevelDbWriter]:
             max_open_files=100,
         )
     with contextlib.closing(db):
-        logs.info("db_leveldb.cpp:18", f"Opened leveldb {path}")
         yield LevelDbWriter(path, db)
 
 

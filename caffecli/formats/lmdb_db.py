@@ -14,7 +14,6 @@ from typing import Any
 
 import lmdb
 
-from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats.db import Reader, Record, Writer
 
@@ -37,7 +36,6 @@ class LmdbReader(Reader):
         except BaseException:
             self.close()
             raise
-        logs.info("db_lmdb.cpp:35", f"Opened lmdb {path}")
 
     def _acquire(self) -> tuple[tuple[int, ...], Any]:
         try:
@@ -128,7 +126,6 @@ def writing(path: Path, folder: Path) -> Iterator[LmdbWriter]:
     with _write_errors(path):
         env = lmdb.open(str(folder), map_size=2**26, mode=0o664, sync=False, metasync=False)
     with contextlib.closing(env):
-        logs.info("db_lmdb.cpp:35", f"Opened lmdb {path}")
         yield LmdbWriter(path, env)
         with _write_errors(path):
             env.sync(True)
