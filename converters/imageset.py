@@ -65,6 +65,8 @@ def convert_imageset(
         records = ordered_map(functools.partial(_read, options=options, before=before), entries)
         for index, (entry, record) in enumerate(zip(entries, records, strict=True)):
             progress.update()
+            if options.encoded and not options.encode_type and "." not in entry.name:
+                logs.warning(f"{_SOURCE}:117", f"Failed to guess the encoding of '{entry.name}'")
             if record is None:
                 logs.error("io.cpp:80", f"Could not open or find file {before}{entry.name}")
                 continue

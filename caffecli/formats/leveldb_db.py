@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import shutil
 import struct
 import tempfile
@@ -95,24 +96,28 @@ def _link(path: Path, folder: Path) -> None:
 def _check_logs(path: Path) -> None:
     """LevelDB silently drops the records of a log that is missing or cut short; here that is an error."""
     found = list(path.glob("*.log"))
-    if not found or not all(_is_whole(log.read_bytes()) for log in found):
+    if not found or not all(map(_is_whole, found)):
         raise FormatError(f"{str(path)!r}: the LevelDB's log is missing or cut short; copy or convert it again")
 
 
-def _is_whole(log: bytes) -> bool:
+def _is_whole(path: Path) -> bool:
     """Whether a log ends with the end of a record. It is made of blocks of 32 KB, which hold fragments: checksum (4 bytes),
     length (2), kind (whole 1, first 2, middle 3, last 4), content. Fewer than 7 bytes at a block's end are padding."""
+    size = path.stat().st_size
+    if not size:
+        return True
     at, kind = 0, 1
-    while at < len(log):
-        left = _BLOCK - at % _BLOCK
-        if left < 7:
-            at += left
-            continue
-        if at + 7 > len(log):
-            return False
-        length, kind = struct.unpack_from("<HB", log, at + 4)
-        at += 7 + length if kind else left  # kind 0 fills a block that was set aside
-    return at == len(log) and kind not in (2, 3)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as log:
+        while at < size:
+            left = _BLOCK - at % _BLOCK
+            if left < 7:
+                at += left
+                continue
+            if at + 7 > size:
+                return False
+            length, kind = struct.unpack_from("<HB", log, at + 4)
+            at = at + 7 + length if kind else min(at + left, size)  # kind 0 fills a block that was set aside
+    return at == size and kind not in (2, 3)
 
 
 class LevelDbWriter(Writer):

@@ -7,8 +7,13 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from caffecli import logs
+
+
+settings.register_profile("files", deadline=None, max_examples=30)  # each example syncs a file, on a disk that others use too
+settings.load_profile("files")
 
 
 class Log:

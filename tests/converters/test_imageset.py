@@ -160,9 +160,12 @@ def test_encoded_keeps_files_that_fit_and_encodes_others(pictures: Path, tmp_pat
     assert "I convert_imageset.cpp:92] encode_type specified, assuming encoded=true." in log.lines
 
 
-def test_encodings_that_cannot_be_are_named(pictures: Path, tmp_path: Path) -> None:
+def test_encodings_that_cannot_be_are_named(pictures: Path, tmp_path: Path, log: Any) -> None:
     with pytest.raises(DataError, match=r"'1.png' \(line 1\): cannot encode as 'abc'; give --encode_type png or jpg"):
         convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "db", Options(encode_type="abc"))
+    (tmp_path / "list").write_text("1.png 0\nnone 0\n")
+    convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "one", Options(encoded=True))
+    assert "W convert_imageset.cpp:117] Failed to guess the encoding of 'none'" in log.lines
     (pictures / "plain").write_bytes((pictures / "1.png").read_bytes())
     (tmp_path / "list").write_text("plain 0\n")
     with pytest.raises(DataError, match=r"'plain' \(line 1\) has no extension to tell its encoding; give --encode_type"):

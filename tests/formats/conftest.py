@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("files", deadline=None, max_examples=30)  # each example syncs a file, on a disk that others use too
+settings.load_profile("files")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
