@@ -85,7 +85,7 @@ def show(stream: TextIO | None = None) -> StderrHandler:
     """Send the log to stderr (or ``stream``) from now on; returns the handler, for ``hide``."""
     levels = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
     try:
-        lowest = levels[max(0, min(3, int(os.environ.get("GLOG_minloglevel", "0"))))]
+        lowest = levels[max(0, min(3, int(os.environ.get("GLOG_minloglevel", "0"))))]  # noqa: SIM112 - glog's own spelling
     except ValueError:
         lowest = logging.INFO
     _logger.setLevel(lowest)

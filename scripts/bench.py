@@ -1,8 +1,8 @@
 """Training speed beside a hand-written PyTorch loop of the same net: ``make bench``.
 
-Both sides run in one process, taking turns, so that a machine whose speed drifts slows both. The hand-written loop has all that one
-would do by hand: channels_last, torch.optim.SGD(fused=True), one batch that already lies in memory. Ours reads an LMDB of made-up
-pictures through the whole of ``caffecli train``: database, transformation, read-ahead, layers, Caffe's update rule.
+Both sides run in one process, taking turns, so that a machine whose speed drifts slows both. The hand-written loop has all that
+one would do by hand: channels_last, torch.optim.SGD(fused=True), one batch that already lies in memory. Ours reads an LMDB of
+made-up pictures through the whole of ``caffecli train``: database, transformation, read-ahead, layers, Caffe's update rule.
 
     python scripts/bench.py [--rounds 9] [--iterations 60] [--nets lenet,cifar10_quick] [--threads 0]
 """

@@ -14,7 +14,6 @@ from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 
-
 #: the top of a loss layer whose top the net does not name; no other layer can use it
 AUTOMATIC = "(automatic)"
 

@@ -17,10 +17,11 @@ from caffecli import layers as _all_layers  # noqa: F401  registers every layer 
 from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
+from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.net import params as net_params
 from caffecli.net import report
 from caffecli.net.graph import Node, Wiring, check_names, mark_backward
-from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
+from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 
@@ -37,8 +38,8 @@ class Result(NamedTuple):
 class Net(nn.Module):
     """The net that ``param`` defines, for the phase, level and stages in its ``state``.
 
-    Layers that the state leaves out are dropped and splits put in first. Shapes are found by running the layers on the meta device;
-    then the parameters get memory and their fillers' values. ``seed`` feeds the data layers.
+    Layers that the state leaves out are dropped and splits put in first. Shapes are found by running the layers on the meta
+    device; then the parameters get memory and their fillers' values. ``seed`` feeds the data layers.
 
     Raises SpecError and ShapeError, naming the layer.
     """
@@ -149,9 +150,9 @@ class Net(nn.Module):
         return self.shapes[self._wiring.current[blob]]
 
     @property
-    def source_layers(self) -> dict[str, Layer]:
+    def source_layers(self) -> dict[str, SourceLayer]:
         """The layers that read records, by name."""
-        return {n.name: n.layer for n in self.nodes if hasattr(n.layer, "source")}
+        return {n.name: n.layer for n in self.nodes if isinstance(n.layer, SourceLayer)}
 
     def place(self, device: torch.device | str) -> Net:
         """Move the net to ``device``, four-dimensional weights laid out channels-last, where convolutions run fastest."""
@@ -160,20 +161,20 @@ class Net(nn.Module):
             if blob.dim() == 4:
                 blob.data = blob.data.to(memory_format=torch.channels_last)
         for node in self.nodes:
-            if hasattr(node.layer, "device"):
-                node.layer.device = torch.device(device)  # type: ignore[assignment]
+            if isinstance(node.layer, SourceLayer | DummyData | Input):
+                node.layer.device = torch.device(device)
         return self
 
     def close(self) -> None:
         """Stop the data layers' background threads and close their databases."""
         for layer in self.source_layers.values():
-            layer.close()  # type: ignore[operator]
+            layer.close()
 
     # -- building --------------------------------------------------------------------------------------------------
 
-    def _append(self, layer_param) -> Node:  # type: ignore[no-untyped-def]
+    def _append(self, layer_param: LayerParameter) -> Node:
         layer = registry.create(layer_param, self.phase)
-        if hasattr(layer, "seed"):
+        if isinstance(layer, SourceLayer):
             layer.seed = self._seed
         report.creating(layer)
         node = self._wiring.connect(layer, layer_param)
@@ -191,10 +192,11 @@ class Net(nn.Module):
         return node
 
     def _check_memory(self) -> None:
-        for layer in self.layers.values():
-            for name, blob in zip(layer.blob_names, layer.blobs, strict=True):  # type: ignore[operator, arg-type]
+        for node in self.nodes:
+            for name, blob in zip(node.layer.blob_names, node.layer.blobs, strict=True):
                 if blob.numel() > 2**31 - 1:
-                    raise layer.shape_error(f"{name} of shape {tuple(blob.shape)} has {blob.numel():,} values, over 2^31 - 1")  # type: ignore[operator]
+                    text = f"{name} of shape {tuple(blob.shape)} has {blob.numel():,} values, over 2^31 - 1"
+                    raise node.layer.shape_error(text)
 
     def _materialize(self) -> None:
         for node in self.nodes:

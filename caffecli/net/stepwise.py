@@ -6,7 +6,7 @@ looks inside: ``time``, ``debug_info``, the Python interface, the tests against 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -71,15 +71,16 @@ class Stepwise:
         outputs, seeds = self._seeds(node, tops)
         down = [i for i, b in enumerate(bottoms) if b.requires_grad]
         learned = [p.tensor for p in self._learned.get(node.layer, ()) if p.tensor.requires_grad]
-        if outputs and (down or learned):
-            wanted = [bottoms[i] for i in down] + learned
+        wanted = [bottoms[i] for i in down] + learned
+        grads: Sequence[Tensor | None] = [None] * len(wanted)
+        if outputs and wanted:
             grads = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True)
-        else:
-            grads = (None,) * (len(down) + len(learned))
+        fresh: set[int] = set()
         for i, grad in zip(down, grads, strict=False):
-            slot = node.inputs[i]
-            grad = torch.zeros_like(bottoms[i]) if grad is None else grad
-            self.diff[slot] = grad if self.diff[slot] is None or i not in _repeated(node) else self.diff[slot] + grad
+            slot, grad = node.inputs[i], torch.zeros_like(bottoms[i]) if grad is None else grad
+            before = self.diff[slot]
+            self.diff[slot] = before + grad if before is not None and slot in fresh else grad
+            fresh.add(slot)
         for blob, grad in zip(learned, grads[len(down) :], strict=True):
             if grad is not None:
                 blob.grad = grad if blob.grad is None else blob.grad + grad
@@ -105,8 +106,3 @@ class Stepwise:
                 outputs.append(top)
                 seeds.append(seed)
         return outputs, seeds
-
-
-def _repeated(node: Node) -> set[int]:
-    """Bottoms that read a slot another bottom of the layer reads too: their diffs add up."""
-    return {i for i, slot in enumerate(node.inputs) if node.inputs.count(slot) > 1}

@@ -29,8 +29,8 @@ def to_numpy(blob: Tensor) -> np.ndarray:
 def copy(net: Net, weights: Weights, source: str) -> None:
     """Give each layer of ``net`` the blobs that ``weights`` has under its name; ``source`` names the file in messages.
 
-    Layers of the file that the net lacks are passed over, layers that the file lacks keep their fillers' values. Nothing is changed
-    unless all fits: a ShapeError lists every mismatch.
+    Layers of the file that the net lacks are passed over, layers that the file lacks keep their fillers' values. Nothing is
+    changed unless all fits: a ShapeError lists every mismatch.
     """
     pairs: list[tuple[Tensor, np.ndarray]] = []
     wrong: list[str] = []
@@ -53,7 +53,10 @@ def copy(net: Net, weights: Weights, source: str) -> None:
         raise ShapeError("; ".join(wrong) + "; rename the layer to train it afresh")
     if not pairs and weights and any(known[n].blobs for n in known):
         near = [n for name in weights for n in difflib.get_close_matches(name, known, 1)]
-        logs.warning("net.cpp:744", f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near[0]}" if near else ""))
+        logs.warning(
+            "net.cpp:744",
+            f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near[0]}" if near else ""),
+        )
     with torch.no_grad():
         for blob, array in pairs:
             blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))

@@ -40,7 +40,7 @@ def check(param: SolverParameter) -> None:
     if not param.HasField("base_lr"):
         raise SolverError("base_lr is not set; give the solver a learning rate")
     for name in _NEEDED.get(policy, ()):
-        if not param.HasField(name):  # type: ignore[arg-type]
+        if not param.HasField(name):
             raise SolverError(f"lr_policy {policy!r} needs {name}, which is not set")
     if policy in ("step", "sigmoid") and param.stepsize <= 0:
         raise SolverError(f"lr_policy {policy!r}: stepsize must be positive, got {param.stepsize}")

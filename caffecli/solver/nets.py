@@ -15,7 +15,7 @@ _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 def train_net(param: SolverParameter) -> NetParameter:
     """The net to train, its state set: solver defaults, then the net's own state, then ``train_state``."""
-    given = [name for name in _TRAIN_FIELDS if param.HasField(name)]  # type: ignore[arg-type]
+    given = [name for name in _TRAIN_FIELDS if param.HasField(name)]
     if len(given) != 1:
         what = f"{' and '.join(given)} are given" if given else "none is given"
         raise SolverError(f"the solver must name its train net by exactly one of {', '.join(_TRAIN_FIELDS)}; {what}")
@@ -31,14 +31,16 @@ def test_nets(param: SolverParameter) -> list[tuple[str, NetParameter]]:
     """The nets to test on and where each came from: ``test_net_param``, ``test_net``, then the generic net for what is left."""
     nets = [("test_net_param", _upgraded(net)) for net in param.test_net_param]
     nets += [(f"test_net file: {path}", load.load_net(Path(path))) for path in param.test_net]
-    generic = next((name for name in ("net_param", "net") if param.HasField(name)), None)  # type: ignore[arg-type]
+    generic = next((name for name in ("net_param", "net") if param.HasField(name)), None)
     wanted = len(param.test_iter)
     if wanted < len(nets) or (generic is None and wanted != len(nets)):
         raise SolverError(f"test_iter must be given once per test net: {len(nets)} test net(s), {wanted} test_iter")
     while generic is not None and len(nets) < wanted:
         nets.append((f"net file: {param.net}" if generic == "net" else generic, _net(param, generic)))
     if param.test_state and len(param.test_state) != len(nets):
-        raise SolverError(f"test_state must be given once per test net or not at all: {len(nets)} nets, {len(param.test_state)} states")
+        raise SolverError(
+            f"test_state must be given once per test net or not at all: {len(nets)} nets, {len(param.test_state)} states"
+        )
     if nets and param.test_interval <= 0:
         raise SolverError(f"test_interval must be positive when there are test nets, got {param.test_interval}")
     for count in param.test_iter:

@@ -54,7 +54,8 @@ class Speed:
         lapse = time.perf_counter() - self._since
         rate = (iteration - self._iteration) / lapse if lapse > 0 else 0.0
         self.restart(iteration)
-        return f"Iteration {iteration} ({number(rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters), loss = {number(loss)}"
+        speed = f"{number(rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters"
+        return f"Iteration {iteration} ({speed}), loss = {number(loss)}"
 
 
 class Bar:

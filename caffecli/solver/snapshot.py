@@ -1,7 +1,8 @@
 """Snapshots: a caffemodel and a solverstate, as Caffe writes them, and beside them what an exact resume needs.
 
-Three files a snapshot, each complete under its name or not there, in this order: ``P_iter_N.caffemodel``, ``P_iter_N.solverstate.json``
-(where the data and the random numbers stood; Caffe does without), ``P_iter_N.solverstate``. A solverstate that is there is whole.
+Three files a snapshot, each complete under its name or not there, in this order: ``P_iter_N.caffemodel``,
+``P_iter_N.solverstate.json`` (where the data and the random numbers stood; Caffe does without), ``P_iter_N.solverstate``. So a
+solverstate that is there can be resumed from.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from caffecli.proto.caffe_pb2 import SolverParameter
 
 
 def prefix(param: SolverParameter, solver_file: str | Path | None) -> str:
-    """``snapshot_prefix`` by Caffe's rules: absent, the solver file without its extension; a folder, the solver file's name in it."""
+    """``snapshot_prefix`` by Caffe's rules: absent: the solver file without its extension; a folder gets that file's name."""
     stem = Path(solver_file).with_suffix("") if solver_file else None
     given = param.snapshot_prefix
     if not given:
@@ -42,7 +43,9 @@ def check_writable(snapshot_prefix: str) -> None:
     """Raise SolverError when no snapshot could be written there; asked before training, not after."""
     folder = Path(snapshot_prefix).parent
     if not folder.is_dir():
-        raise SolverError(f"snapshot_prefix {snapshot_prefix!r}: the folder {str(folder)!r} does not exist; make it, or name another")
+        raise SolverError(
+            f"snapshot_prefix {snapshot_prefix!r}: the folder {str(folder)!r} does not exist; make it, or name another"
+        )
     try:
         handle, name = tempfile.mkstemp(prefix=".caffecli-", dir=folder)
     except OSError as error:
@@ -86,7 +89,9 @@ def read_position(state_path: Path, state: SolverState) -> dict[str, Any] | None
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise FormatError(f"{str(path)!r} is damaged ({error}); remove it to resume with the data from its first record") from error
+        raise FormatError(
+            f"{str(path)!r} is damaged ({error}); remove it to resume with the data from its first record"
+        ) from error
     if not isinstance(position, dict) or position.get("of") != fingerprint(state):
         logs.warning("sgd_solver.cpp:284", f"{path} belongs to another solverstate; the data start at their first record")
         return None
@@ -99,7 +104,9 @@ def find_learned_net(state_path: Path, state: SolverState) -> Path:
     for candidate in (said, state_path.parent / said.name):
         if candidate.is_file():
             return candidate
-    raise FormatError(f"{str(state_path)!r}: its weights {str(said)!r} are not there, nor {said.name!r} beside it; bring them back")
+    raise FormatError(
+        f"{str(state_path)!r}: its weights {str(said)!r} are not there, nor {said.name!r} beside it; bring them back"
+    )
 
 
 def fingerprint(state: SolverState) -> str:
@@ -131,7 +138,7 @@ def restore_random(states: dict[str, str], device: torch.device) -> None:
 
 def data_positions(nets: Sequence[Net]) -> list[dict[str, Any]]:
     """Where each net's data layers stand, after the batches they have served."""
-    return [{name: layer.state() for name, layer in net.source_layers.items()} for net in nets]  # type: ignore[operator]
+    return [{name: layer.state() for name, layer in net.source_layers.items()} for net in nets]
 
 
 def restore_positions(nets: Sequence[Net], positions: list[dict[str, Any]]) -> None:
@@ -139,4 +146,4 @@ def restore_positions(nets: Sequence[Net], positions: list[dict[str, Any]]) -> N
     for net, states in zip(nets, positions, strict=False):
         for name, layer in net.source_layers.items():
             if states.get(name) is not None:
-                layer.restore(states[name])  # type: ignore[operator]
+                layer.restore(states[name])

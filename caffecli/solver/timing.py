@@ -12,7 +12,7 @@ from caffecli import logs
 from caffecli.logs import number
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
-from caffecli.proto.caffe_pb2 import TRAIN
+from caffecli.proto.caffe_pb2 import TRAIN, Phase
 from caffecli.solver import devices
 from caffecli.spec import load
 
@@ -23,7 +23,7 @@ class TimeOptions:
 
     model: Path
     iterations: int = 50
-    phase: int = TRAIN
+    phase: Phase = TRAIN
     gpu: str | None = None
     cpu: bool = False
     level: int = 0
@@ -48,7 +48,7 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     device = devices.choose(options.gpu, options.cpu)
     devices.log_use(device, 343)
     param = load.load_net(options.model)
-    param.state.phase = options.phase  # type: ignore[assignment]
+    param.state.phase = options.phase
     param.state.level = options.level
     param.state.stage.extend(options.stages)
     net = Net(param)

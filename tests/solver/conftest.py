@@ -13,14 +13,17 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "solvers"
 NET = """
 name: "small"
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
-  transform_param {{ scale: 0.00390625 mirror: true crop_size: 24 }} data_param {{ source: "train_lmdb" batch_size: 16 backend: LMDB }} }}
+  transform_param {{ scale: 0.00390625 mirror: true crop_size: 24 }}
+  data_param {{ source: "train_lmdb" batch_size: 16 backend: LMDB }} }}
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TEST }}
-  transform_param {{ scale: 0.00390625 crop_size: 24 }} data_param {{ source: "test_lmdb" batch_size: 24 backend: LMDB }} }}
+  transform_param {{ scale: 0.00390625 crop_size: 24 }}
+  data_param {{ source: "test_lmdb" batch_size: 24 backend: LMDB }} }}
 layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1" param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
   convolution_param {{ num_output: 6 kernel_size: 5 stride: 2 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }}
 layer {{ name: "drop1" type: "Dropout" bottom: "conv1" top: "conv1" }}
-layer {{ name: "ip1" type: "InnerProduct" bottom: "conv1" top: "ip1" inner_product_param {{ num_output: {classes} weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "ip1" type: "InnerProduct" bottom: "conv1" top: "ip1"
+  inner_product_param {{ num_output: {classes} weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "accuracy" type: "Accuracy" bottom: "ip1" bottom: "label" top: "accuracy" include {{ phase: TEST }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip1" bottom: "label" top: "loss" }}
 """

@@ -63,7 +63,9 @@ def test_snapshot_after_train(run_folder: Path, edit: Edit, wrong: str) -> None:
     assert Path("s_iter_20.solverstate").exists() == ("true" in wrong)
 
 
-@pytest.mark.parametrize(("prefix", "file"), [("", "solver_iter_20.caffemodel"), ('snapshot_prefix: "out"', "out/solver_iter_20.caffemodel")])
+@pytest.mark.parametrize(
+    ("prefix", "file"), [("", "solver_iter_20.caffemodel"), ('snapshot_prefix: "out"', "out/solver_iter_20.caffemodel")]
+)
 def test_snapshot_prefix(run_folder: Path, edit: Edit, prefix: str, file: str) -> None:
     Path("out").mkdir()
     edit("solver.prototxt", 'snapshot_prefix: "s"', prefix)
@@ -160,18 +162,20 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit, heard: 
         ("solver.prototxt", 'net: "net.prototxt"', 'net: "nn.prototxt"', CaffeError, "nn.prototxt"),
         ("solver.prototxt", "test_interval: 10", "", SolverError, "test_interval must be positive"),
         ("solver.prototxt", "test_iter: 3", "test_iter: 0", SolverError, "test_iter must be positive, got 0"),
-        ("solver.prototxt", "test_iter: 3", 'test_iter: 3 test_net: "net.prototxt" test_net: "net.prototxt"', SolverError, "once per test net"),
+        ("solver.prototxt", "test_iter: 3", 2 * 'test_net: "net.prototxt"' + "test_iter: 3", SolverError, "once per test net"),
         ("solver.prototxt", "random_seed: 7", "iter_size: 0", SolverError, "iter_size must be at least 1, got 0"),
         ("solver.prototxt", "random_seed: 7", "average_loss: 0", SolverError, "average_loss must be at least 1, got 0"),
         ("solver.prototxt", "fixed", "fixd", SolverError, "did you mean 'fixed'"),
-        ("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU", SolverError, "there is none that PyTorch can use; run with --cpu"),
+        ("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU", SolverError, "none that PyTorch can use; run with --cpu"),
         ("net.prototxt", '"ReLU"', '"ReLUU"', SpecError, "layer 'relu1': unknown type 'ReLUU'; did you mean 'ReLU'"),
-        ("net.prototxt", 'bottom: "ip1" bottom: "label" top: "loss"', 'bottom: "ip2" bottom: "label" top: "loss"', SpecError, "'ip1'"),
+        ("net.prototxt", '"ip1" bottom: "label" top: "loss"', '"ip2" bottom: "label" top: "loss"', SpecError, "'ip1'"),
         ("net.prototxt", 'name: "drop1"', 'name: "relu1"', SpecError, "layer 'relu1' is defined twice"),
         ("net.prototxt", "kernel_size: 5", "kernel_size: 50", CaffeError, "layer 'conv1'"),
     ],
 )  # fmt: skip
-def test_wrong_input_before_training(run_folder: Path, edit: Edit, file: str, old: str, new: str, kind: type[CaffeError], words: str) -> None:
+def test_wrong_input_before_training(
+    run_folder: Path, edit: Edit, file: str, old: str, new: str, kind: type[CaffeError], words: str
+) -> None:
     if "GPU" in new and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     edit(file, old, new)

@@ -72,7 +72,11 @@ def test_same_seed_same_weights(run_folder: Path) -> None:
     [
         (lambda: Path("x.solverstate").write_bytes(Path("s_iter_10.caffemodel").read_bytes()), FormatError, "caffemodel"),
         (lambda: Path("x.solverstate").write_bytes(b""), FormatError, "empty"),
-        (lambda: Path("x.solverstate").write_bytes(Path("s_iter_10.solverstate").read_bytes()[:-40]), FormatError, "x.solverstate"),
+        (
+            lambda: Path("x.solverstate").write_bytes(Path("s_iter_10.solverstate").read_bytes()[:-40]),
+            FormatError,
+            "x.solverstate",
+        ),
         (lambda: None, SolverError, "no such file"),
     ],
     ids=["caffemodel", "empty", "truncated", "missing"],

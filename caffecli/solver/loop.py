@@ -1,0 +1,131 @@
+"""The training loop and the test loop.
+
+One iteration: test if due; zero the diffs; iter_size passes forward and backward; display; learning rate; clip, normalize,
+regularize, update; iteration + 1; snapshot if due.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from caffecli import logs
+from caffecli.errors import DataError
+from caffecli.net.net import Net, Result
+from caffecli.solver import learning_rate, report
+from caffecli.solver.signals import Action
+
+if TYPE_CHECKING:
+    from caffecli.solver.solver import Solver
+
+
+def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
+    """``count`` iterations, or fewer when a stop is asked for (then ``solver.stopped``)."""
+    param, speed = solver.param, report.Speed(solver.param.display, solver.iter)
+    end = solver.iter + count
+    while solver.iter < end:
+        if param.test_interval and solver.iter % param.test_interval == 0 and (solver.iter > 0 or param.test_initialization):
+            solver.test_all()
+            if solver.stopped:
+                break
+        display = bool(param.display) and solver.iter % param.display == 0
+        for learned in solver.net.params:
+            learned.tensor.grad = None
+        outputs = _accumulate(solver, debug=display and param.debug_info)
+        if display or solver.losses.due:
+            loss = solver.settled_loss()
+        if display:
+            logs.info("solver.cpp:239", speed.line(solver.iter, loss))
+            report.train_outputs(solver.net, outputs)
+        rate = _learning_rate(solver, display)
+        if bar is not None:
+            bar.note(loss=solver.losses.smoothed, lr=rate)
+        solver.rule.update(rate, report_clipping=display)
+        solver.iter += 1
+        if bar is not None:
+            bar.advance()
+        action = solver.requested()
+        if action is Action.SNAPSHOT or (param.snapshot and solver.iter % param.snapshot == 0):
+            solver.snapshot()
+        if action is Action.STOP:
+            solver.stopped = True
+            break
+
+
+def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
+    """iter_size passes forward and backward, their diffs added up; returns the last outputs."""
+    total = torch.zeros((), device=solver.device)
+    for _ in range(solver.param.iter_size):
+        if debug:
+            looker = solver.debug[solver.net]
+            loss, outputs = torch.tensor(looker.forward(), device=solver.device), looker.outputs()
+            looker.backward()
+        else:
+            loss, outputs = forward(solver.net)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    solver.losses.add(solver.iter, total / solver.param.iter_size)
+    return outputs
+
+
+def _learning_rate(solver: Solver, display: bool) -> float:
+    param = solver.param
+    rate = learning_rate.learning_rate(param, solver.iter)
+    if param.lr_policy == "multistep" and solver.iter in param.stepvalue:
+        step = learning_rate.current_step(param, solver.iter)
+        logs.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {solver.iter}, step = {step}")
+    if display:
+        logs.info("sgd_solver.cpp:112", f"Iteration {solver.iter}, lr = {logs.number(rate)}")
+    return rate
+
+
+@torch.no_grad()
+def test(solver: Solver, index: int) -> dict[str, Tensor]:
+    """Score a test net on its test_iter batches; logs and returns the mean of each output, nothing when stopped."""
+    logs.info("solver.cpp:347", f"Iteration {solver.iter}, Testing net (#{index})")
+    net, count = solver.test_nets[index], solver.param.test_iter[index]
+    sums: dict[str, Tensor] = {}
+    total = torch.zeros((), device=solver.device)
+    with report.Bar(count, unit="batch") as bar:
+        for _ in range(count):
+            while (action := solver.requested()) is not Action.NONE:
+                if action is Action.SNAPSHOT:
+                    solver.snapshot()
+                else:
+                    solver.stopped = True
+            if solver.stopped:
+                logs.info("solver.cpp:379", "Test interrupted.")
+                return {}
+            if looker := solver.debug.get(net):
+                loss, outputs = torch.tensor(looker.forward(), device=solver.device), looker.outputs()
+            else:
+                loss, outputs = forward(net)
+            total += loss
+            for name, value in outputs.items():
+                sums[name] = sums[name] + value if name in sums else value.detach().clone()
+            bar.advance()
+    if solver.param.test_compute_loss:
+        logs.info("solver.cpp:396", f"Test loss: {logs.number(float(total) / count)}")
+    means = {name: value / count for name, value in sums.items()}
+    report.test_outputs(net, means)
+    return means
+
+
+def forward(net: Net) -> Result:
+    """One pass; an error over one item of the batch is told with its record's key."""
+    try:
+        return net.run()
+    except DataError as error:
+        raise with_record(error, net) from error
+
+
+def with_record(error: DataError, net: Net) -> DataError:
+    """The error with the record's key, where a batch item is to blame."""
+    item = getattr(error, "item", None)
+    for name, layer in net.source_layers.items():
+        if item is not None and layer.batch is not None and item < len(layer.batch.keys):
+            return DataError(f"{error}; record {layer.batch.keys[item]!r} of layer {name!r}")
+    return error
