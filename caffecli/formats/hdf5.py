@@ -33,7 +33,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         with h5py.File(os.fspath(path), "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         text = str(error).replace("\n", " ")
         raise FormatError(f"cannot read HDF5 file {str(path)!r}: it is damaged or truncated ({text}); copy it again") from error
 

@@ -220,3 +220,18 @@ def test_more_than_two_gigabytes_want_hdf5(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"4.0 GB do not fit into a binary file .*snapshot_format: HDF5"):
         caffemodel.write(tmp_path / "w", net, {"ip": [huge]})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hdf5_of_other_content_is_named(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        file["data/ip/0"] = ["no", "numbers"]
+        file["iter"], file["current_step"], file["history"] = "q", 1, 3
+    for read in (caffemodel.read, solverstate.read):
+        with pytest.raises(FormatError, match=r"cannot read HDF5 file '.*/text.h5': it is damaged"):
+            read(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["label"] = [1.0]
+    with pytest.raises(FormatError, match=r"lacks the group 'data' and seems to be of other content \(label\)"):
+        caffemodel.read(tmp_path / "other.h5")
+    with pytest.raises(FormatError, match=r"lacks 'iter' and seems to be of other content \(label\)"):
+        solverstate.read(tmp_path / "other.h5")
