@@ -36,6 +36,11 @@ def set_solver(path: Path, **settings: object) -> None:
     path.write_text(text)
 
 
+def shrink_batches(path: Path) -> None:
+    """Give a net of the copy batches of four."""
+    path.write_text(re.sub(r"batch_size: \d+", "batch_size: 4", path.read_text()))
+
+
 def draw(folder: Path, names: list[str], size: tuple[int, int] = (32, 32)) -> None:
     """Pictures of noise under the given names."""
     rng = np.random.default_rng(len(names))
@@ -205,6 +210,7 @@ def test_create_imagenet_makes_databases_once(repository, script, tmp_path):
 def test_lenet_is_trained_and_resumed_from_its_newest_snapshot(mnist, repository, script):
     model = repository / "models/lenet"
     assert script("scripts/create_mnist.sh").returncode == 0
+    shrink_batches(model / "train_val.prototxt")
     set_solver(model / "solver.prototxt", max_iter=4, snapshot=2, test_iter=1, display=1)
     done = script("scripts/train_lenet.sh", "--cpu")
     assert done.returncode == 0, done.stderr
@@ -220,6 +226,7 @@ def test_lenet_is_trained_and_resumed_from_its_newest_snapshot(mnist, repository
 
 def test_cifar10_quick_goes_through_its_two_stages(cifar10, repository, script):
     model = repository / "models/cifar10_quick"
+    shrink_batches(model / "train_val.prototxt")
     set_solver(model / "solver.prototxt", max_iter=2, snapshot=2, test_iter=1, display=1)
     set_solver(model / "solver_lr1.prototxt", max_iter=3, snapshot=3, test_iter=1, display=1)
     path = repository / "scripts/train_quick.sh"
