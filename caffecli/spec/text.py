@@ -106,10 +106,8 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
     Its texts are the same from protobuf 4 to 7; one that is not known here is passed on as it is.
     """
     line, column = error.GetLine() or 1, error.GetColumn() or 1
-    what = re.sub(r"^\d+:\d+ : (?='|[A-Z])", "", str(error))
+    what = re.sub(r"^\d+:\d+ : ('.*': )?(?=[A-Z])", "", str(error), flags=re.DOTALL)
     source = text.split("\n")[line - 1 : line]
-    if source and what.startswith(f"'{source[0]}': "):
-        what = what[len(source[0]) + 4 :]
     token = _TOKEN.match(source[0], column - 1) if source else None
     came = f"got {token[0]}" if token else "the line or the file ends"
 
@@ -121,7 +119,10 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
     if field := found(r'Message type "[\w.]+" should not have multiple "(\w+)" fields'):
         return line, column, f"field {field[1]!r} is given a second time; it holds one value"
     if enum := found(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$'):
-        return line, column, _unknown_value(enum[2], _enum_type(root, enum[1]))
+        value = enum[2]
+        if token and token[0][0] in "\"'":
+            return line, column, f"expected {value} without the quotes"
+        return line, column, _unknown_value(value, _enum_type(root, enum[1]))
     if found(r'Expected "[}>]"'):
         line, column = _unclosed(text) or (line, column)
         return line, column, f"the {text.splitlines()[line - 1][column - 1]!r} here is not closed"
@@ -135,6 +136,8 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
         return line, column, f"expected a number, {came}"
     if found("Couldn't parse integer"):
         return line, column, f"expected a whole number, {came}"
+    if found("Value out of range"):
+        return line, column, f"{token[0] if token else 'the number'} is out of range for this field"
     if found("Expected string"):
         return line, column, f"expected a text in quotes, {came}"
     if found("String missing ending quote"):
