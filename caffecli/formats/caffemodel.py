@@ -38,8 +38,13 @@ def read(path: str | os.PathLike[str]) -> Weights:
 
     Raises FormatError for a file that is missing, damaged, or something else, and says what it seems to be.
     """
+    return read_with_net(path)[1]
+
+
+def read_with_net(path: str | os.PathLike[str]) -> tuple[NetParameter | None, Weights]:
+    """The net's definition, as old as it is and without blobs, and the weights. HDF5 files hold no definition."""
     if hdf5.starts_hdf5(read_bytes(path, 8)):
-        return _read_hdf5(path)
+        return None, _read_hdf5(path)
     data = read_bytes(path)
     if len(data) > blobs.MAX_MESSAGE:
         raise FormatError(
@@ -59,7 +64,7 @@ def read(path: str | os.PathLike[str]) -> Weights:
         layer.ClearField("blobs")  # gives the memory back early
         if arrays or layer.name not in weights:
             weights[layer.name] = arrays
-    return weights
+    return NetParameter.FromString(net.SerializeToString()), weights
 
 
 def read_net(path: str | os.PathLike[str]) -> NetParameter:

@@ -36,6 +36,8 @@ class Layer(nn.Module):
     top_count: ClassVar[tuple[int, int | None]] = (1, 1)
     #: a loss layer's first top has loss_weight 1 unless the net says otherwise
     is_loss: ClassVar[bool] = False
+    #: Caffe's layer of this type makes another one inside, which its log shows
+    makes_inner_layer: bool = False
     #: bottoms that never get a gradient (labels, say)
     no_gradient: ClassVar[tuple[int, ...]] = ()
 

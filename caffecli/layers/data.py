@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from caffecli import sources
+from caffecli import logs, sources
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.fillers import fill
 from caffecli.layers.registry import register
@@ -30,6 +30,8 @@ class SourceLayer(Layer):
 
     bottom_count = (0, 0)
     top_count = (1, 2)
+    #: the reference's line that tells the shape of a batch
+    size_line: ClassVar[str]
 
     def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
         super().__init__(param, phase)
@@ -39,10 +41,16 @@ class SourceLayer(Layer):
         self.source: Source | None = None
         self.batch: Batch | None = None
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def open(self) -> None:
+        """Open the source; ``setup`` does, where a net has not done so before (Caffe opens databases when it makes a layer)."""
         self.close()
         seed = secrets.randbits(63) if self.seed is None else self.seed
         self.source = sources.create(self.param, self.phase, seed, self.shard)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        if self.source is None:
+            self.open()
+        logs.info(self.size_line, "output data size: " + ",".join(map(str, self._opened().shapes[0])))
 
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         return [torch.Size(shape) for shape in self._opened().shapes]
@@ -86,6 +94,8 @@ class Data(SourceLayer):
     top may be left out. Source: ``data_layer.cpp``.
     """
 
+    size_line = "data_layer.cpp:45"
+
 
 @register("ImageData")
 class ImageData(SourceLayer):
@@ -94,6 +104,8 @@ class ImageData(SourceLayer):
     ``image_data_param`` { source, root_folder (""), batch_size (1), shuffle (false), rand_skip (0), new_height, new_width (0: as
     the file), is_color (true) }, and ``transform_param``. Source: ``image_data_layer.cpp``.
     """
+
+    size_line = "image_data_layer.cpp:90"
 
 
 @register("DummyData")

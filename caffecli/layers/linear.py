@@ -89,7 +89,7 @@ class Scale(Broadcast):
         span = self.span(bottoms, param.axis, param.num_axes)
         if len(bottoms) == 1:
             self.add_blob("scale", span, param.filler if param.HasField("filler") else FillerParameter(value=1))
-        self.bias_term = param.bias_term
+        self.bias_term = self.makes_inner_layer = param.bias_term
         if self.bias_term:
             self.add_blob("bias", span, param.bias_filler)
 

@@ -91,6 +91,7 @@ class SoftmaxWithLoss(Loss):
     """
 
     top_count = (1, 2)
+    makes_inner_layer = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)

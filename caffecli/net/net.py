@@ -17,7 +17,7 @@ from caffecli import layers as _all_layers  # noqa: F401  registers every layer 
 from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
-from caffecli.layers.data import DummyData, Input, SourceLayer
+from caffecli.layers.data import Data, DummyData, Input, SourceLayer
 from caffecli.net import params as net_params
 from caffecli.net import report
 from caffecli.net.graph import Node, Wiring, check_names, mark_backward
@@ -177,10 +177,15 @@ class Net(nn.Module):
         if isinstance(layer, SourceLayer):
             layer.seed = self._seed
         report.creating(layer)
+        if isinstance(layer, Data):
+            layer.open()
+        report.created(layer)
         node = self._wiring.connect(layer, layer_param)
         report.wiring(node)
         shapes: list[torch.Size] = [self.shapes[i] for i in node.inputs]
         layer.setup(shapes)  # type: ignore[arg-type]
+        if layer.makes_inner_layer:
+            report.creating(layer)
         tops = layer.infer(shapes)  # type: ignore[arg-type]
         if len(tops) != len(node.tops):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")

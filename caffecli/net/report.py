@@ -25,6 +25,9 @@ def parameters(param: NetParameter) -> None:
 
 def creating(layer: Layer) -> None:
     logs.info("layer_factory.hpp:77", f"Creating layer {layer.name}")
+
+
+def created(layer: Layer) -> None:
     logs.info("net.cpp:86", f"Creating Layer {layer.name}")
 
 

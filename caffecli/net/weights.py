@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.errors import ShapeError
+from caffecli.formats import caffemodel
+from caffecli.formats.caffemodel import is_absent
 from caffecli.net.net import Net
+from caffecli.spec.upgrade import upgrade_net
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
@@ -24,6 +28,14 @@ def export(net: Net) -> dict[str, list[np.ndarray]]:
 def to_numpy(blob: Tensor) -> np.ndarray:
     """A blob's values as a C-contiguous float32 array; shares memory where it can."""
     return np.ascontiguousarray(blob.detach().float().cpu().numpy())
+
+
+def load(net: Net, path: str | Path) -> None:
+    """Give ``net`` the weights in a caffemodel, binary or HDF5, of any age; see ``copy``."""
+    definition, weights = caffemodel.read_with_net(path)
+    if definition is not None:
+        upgrade_net(definition, str(path))  # for what it logs; weights go by layer name in all ages
+    copy(net, weights, str(path))
 
 
 def copy(net: Net, weights: Weights, source: str) -> None:
@@ -41,10 +53,13 @@ def copy(net: Net, weights: Weights, source: str) -> None:
             logs.info("net.cpp:744", f"Ignoring source layer {name}")
             continue
         blobs = known[name].blobs
-        if len(arrays) > len(blobs) or any((id(known[name]), i) in owned for i in range(len(arrays), len(blobs))):
+        there = {i for i, array in enumerate(arrays) if not is_absent(array)}
+        if len(arrays) > len(blobs) or any((id(known[name]), i) in owned for i in range(len(blobs)) if i not in there):
             wrong.append(f"layer {name!r}: expected {len(blobs)} blob(s), {source!r} has {len(arrays)}")
             continue
         for index, (blob, array) in enumerate(zip(blobs, arrays, strict=False)):
+            if index not in there:
+                continue
             if fits(tuple(blob.shape), array.shape):
                 pairs.append((blob, array))
             else:

@@ -59,9 +59,8 @@ def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
     total = torch.zeros((), device=solver.device)
     for _ in range(solver.param.iter_size):
         if debug:
-            looker = solver.debug[solver.net]
-            loss, outputs = torch.tensor(looker.forward(), device=solver.device), looker.outputs()
-            looker.backward()
+            loss, outputs = _debug_forward(solver, solver.net)
+            solver.debug[solver.net].backward()
         else:
             loss, outputs = forward(solver.net)
             if loss.requires_grad:
@@ -69,6 +68,19 @@ def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
         total += loss.detach()
     solver.losses.add(solver.iter, total / solver.param.iter_size)
     return outputs
+
+
+@torch.no_grad()
+def last_look(solver: Solver) -> None:
+    """One more forward pass after the last update, for the loss it ends with; with debug_info as in the last iteration."""
+    shown = (solver.iter - 1) % solver.param.display == 0
+    loss = _debug_forward(solver, solver.net) if shown and solver.debug else forward(solver.net)
+    solver.losses.add(solver.iter, loss.loss)
+
+
+def _debug_forward(solver: Solver, net: Net) -> Result:
+    looker = solver.debug[net]
+    return Result(torch.tensor(looker.forward(), device=solver.device), looker.outputs())
 
 
 def _learning_rate(solver: Solver, display: bool) -> float:
@@ -99,10 +111,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
             if solver.stopped:
                 logs.info("solver.cpp:379", "Test interrupted.")
                 return {}
-            if looker := solver.debug.get(net):
-                loss, outputs = torch.tensor(looker.forward(), device=solver.device), looker.outputs()
-            else:
-                loss, outputs = forward(net)
+            loss, outputs = _debug_forward(solver, net) if solver.debug else forward(net)
             total += loss
             for name, value in outputs.items():
                 sums[name] = sums[name] + value if name in sums else value.detach().clone()

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from caffecli import logs
-from caffecli.formats import caffemodel
 from caffecli.logs import number
 from caffecli.net import weights
 from caffecli.net.net import Net
@@ -45,7 +44,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     net = Net(param)
     net.place(device)
     for name in options.weights.split(","):
-        weights.copy(net, caffemodel.read(Path(name.strip())), name.strip())
+        weights.load(net, name.strip())
     logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
     try:
         loss, means = _run(net, options.iterations)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.errors import DataError, SolverError
-from caffecli.formats import caffemodel, solverstate
+from caffecli.formats import solverstate
 from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
@@ -72,8 +72,7 @@ class Solver:
             logs.info("solver.cpp:316", "Optimization stopped early.")
             return False
         if self.param.display and self.iter % self.param.display == 0:
-            with torch.no_grad():
-                self.losses.add(self.iter, loop.forward(self.net).loss)
+            loop.last_look(self)
             logs.info("solver.cpp:327", f"Iteration {self.iter}, loss = {logs.number(self.settled_loss())}")
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
@@ -137,7 +136,7 @@ class Solver:
         self._check_history(path, state)
         learned = snapshot.find_learned_net(path, state)
         position = snapshot.read_position(path, state)
-        weights.copy(self.net, caffemodel.read(learned), str(learned))
+        weights.load(self.net, learned)
         logs.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for blob, array in zip(self.rule.history, state.history, strict=True):
             blob.copy_(torch.from_numpy(array.copy()).reshape(blob.shape))
@@ -202,4 +201,4 @@ class Solver:
         """Load trained weights: each entry one file, or several separated by commas, later ones over earlier."""
         for name in (part.strip() for entry in weight_files for part in entry.split(",")):
             logs.info("solver.cpp:72", f"Finetuning from {name}")
-            weights.copy(net, caffemodel.read(Path(name)), name)
+            weights.load(net, name)

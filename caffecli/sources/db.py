@@ -43,7 +43,6 @@ class DbSource(RecordSource):
             raise
         if data.rand_skip:
             logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
-        logs.info("data_layer.cpp:45", "output data size: " + ",".join(map(str, self.shapes[0])))
 
     def _open(self, data: DataParameter) -> Reader:
         if not data.source:

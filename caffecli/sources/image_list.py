@@ -72,7 +72,6 @@ class ImageListSource(RecordSource):
         self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
         first = self._entry(0)
         self._start(self._transformer.shape(self._picture(first).shape, self._name(first)))
-        logs.info("image_data_layer.cpp:90", "output data size: " + ",".join(map(str, self.shapes[0])))
 
     def _read_list(self) -> list[Entry]:
         source = self._param.source

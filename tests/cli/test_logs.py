@@ -1,0 +1,86 @@
+"""train, test and time write the log that Caffe wrote, line for line but for times."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from caffecli.cli.main import load_command
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PREFIX = re.compile(r"^([IWEF])(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ (\S+)\] (.*)$")
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?|-?nan|inf")
+#: lines of the background thread, which come when they come, and of the queue between it and the loop
+UNTIMED = ("data_layer.cpp:73", "blocking_queue.cpp:49")
+#: what takes how long
+TIMES = re.compile(r"\(\S+ iter/s, \S+s/|(forward|backward): \S+ ms|(pass|Backward|Time|time): \S+ ms")
+
+
+def lines(log: str) -> list[tuple[str, str, str]]:
+    """(level, source, text) a line, without times."""
+    found = []
+    for line in log.splitlines():
+        match = PREFIX.match(line)
+        level, source, text = match.groups() if match else ("", "", line)
+        if source not in UNTIMED:
+            found.append((level, source, TIMES.sub(r"\1\2 T", text).rstrip()))
+    return found
+
+
+def same(ours: str, theirs: str) -> bool:
+    """Equal, numbers to three digits."""
+    if NUMBER.sub("#", ours) != NUMBER.sub("#", theirs):
+        return False
+    pairs = zip(NUMBER.findall(ours), NUMBER.findall(theirs), strict=True)
+    return all(float(a) == pytest.approx(float(b), rel=2e-3, abs=2e-5) for a, b in pairs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("train_lmdb", "test_lmdb", "sgd_inv", "sgd_batchnorm"):
+        shutil.copytree(GOLDEN / "solvers" / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path / "sgd_inv")
+    return tmp_path
+
+
+def run(command: str, *args: str) -> None:
+    load_command(command).main(list(args), standalone_mode=False)
+
+
+def check(name: str, heard: str) -> None:
+    ours, theirs = lines(heard), lines((GOLDEN / "logs" / name).read_text())
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        assert mine[:2] == other[:2], f"line {number}: {mine} for {other}"
+        assert same(mine[2], other[2]), f"line {number}: {mine} for {other}"
+    assert len(ours) == len(theirs)
+
+
+def test_resume(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run("train", "--solver=solver.prototxt", "--snapshot=t_iter_15.solverstate")
+    check("resume.log", capfd.readouterr().err)
+
+
+def test_debug_info(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder / "sgd_batchnorm")
+    solver = (GOLDEN / "logs" / "debug_info.log").read_text().split("parameters: \n")[1].split("train_state")[0]
+    Path("debug.prototxt").write_text(solver)
+    run("train", "-solver", "debug.prototxt", "-weights", "init.caffemodel")
+    check("debug_info.log", capfd.readouterr().err)
+
+
+def test_test(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run("test", "-model", "net.prototxt", "-weights", "t_iter_15.caffemodel", "-iterations", "3")
+    check("test.log", capfd.readouterr().err)
+
+
+def test_time(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run("time", "--model=net.prototxt", "--iterations=2")
+    ours = lines(capfd.readouterr().err)
+    theirs = lines((GOLDEN / "logs" / "time.log").read_text())
+    assert [o[:2] for o in ours] == [t[:2] for t in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        if not mine[2].startswith("Initial loss"):  # of random weights
+            assert same(mine[2], other[2])
