@@ -25,7 +25,7 @@ from converters import idx
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("demo")
-ITERATIONS = 600
+ITERATIONS = 400
 STOP_AT = 200
 HELD_OUT = 360
 NEEDED = 0.97
@@ -99,7 +99,7 @@ solver_mode: CPU
 def score(weights: Path) -> float:
     """The held-out accuracy that ``caffecli test`` reports."""
     command = caffecli("test", "--model", DEMO / "train_val.prototxt", "--weights", weights, "--iterations", str(HELD_OUT // 60))
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "GLOG_minloglevel": "0"})
     found = re.findall(r"\] accuracy = (\S+)", done.stderr)
     print("\n".join(done.stderr.splitlines()[-4:]))
     if done.returncode or not found:
