@@ -65,7 +65,7 @@ def test_tensors_that_are_kept_stay_as_they_were(reader: data.SourceLayer) -> No
     reader.seed = 1
     reader.setup([])
     kept = [reader()[0] for _ in range(20)]
-    reader.setup([])
+    reader.open()
     assert all(torch.equal(tensor, reader()[0]) for tensor in kept)
 
 

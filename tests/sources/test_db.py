@@ -65,7 +65,6 @@ def test_the_references_log_lines(make: Any, small_db: str, capsys: pytest.Captu
     lines = [line.split(" ", 3)[3] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "db_lmdb.cpp:35] Opened lmdb small_lmdb",
-        "data_layer.cpp:45] output data size: 7,3,8,9",
         "data_layer.cpp:73] Restarting data prefetching from start.",
     ]
 

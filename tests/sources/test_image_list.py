@@ -114,7 +114,6 @@ def test_the_references_log_lines(make: Any, picture_list: str, capsys: pytest.C
         "image_data_layer.cpp:53] Shuffling data",
         "image_data_layer.cpp:63] A total of 10 images.",
         "image_data_layer.cpp:70] Skipping first 0 data points.",
-        "image_data_layer.cpp:90] output data size: 4,3,8,9",
     ]
 
 
