@@ -1,0 +1,199 @@
+"""Nets: wiring, shapes, sharing, gradients, and what is wrong with a definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+from torch import nn
+
+from caffecli.errors import CaffeError, ShapeError, SpecError
+from caffecli.net import weights
+from caffecli.net.net import Net
+from caffecli.net.stepwise import Stepwise
+from caffecli.proto.caffe_pb2 import TEST, NetParameter
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 7 } } } '
+LABELS = 'layer { name: "in2" type: "Input" top: "t" input_param { shape { dim: 2 } } } '
+CONV = 'layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 %s } } '
+IP = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 5 %s } %s } '
+GAUSS = 'weight_filler { type: "gaussian" std: 0.3 }'
+
+
+def build(text: str, phase: int = TEST) -> Net:
+    param = text_format.Parse(text, NetParameter())
+    param.state.phase = phase  # type: ignore[assignment]
+    return Net(param)
+
+
+def test_blobs_shapes_and_outputs() -> None:
+    net = build(INPUT + CONV % GAUSS + 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }')
+    assert net.inputs == ["x"]
+    assert net.outputs == ["c"]
+    assert net.shape("c") == (2, 4, 6, 5)
+    assert [(p.owner.name, p.index, tuple(p.tensor.shape)) for p in net.params] == [("conv", 0, (4, 3, 3, 3)), ("conv", 1, (4,))]
+    x = torch.randn(2, 3, 8, 7)
+    conv = net.layer("conv")
+    expected = nn.functional.conv2d(x, *conv.blobs).relu()
+    torch.testing.assert_close(net({"x": x})["c"], expected)
+
+
+def test_net_is_a_torch_module() -> None:
+    net = build(INPUT + CONV % GAUSS)
+    assert set(net.state_dict()) == {"layers.conv.weight", "layers.conv.bias"}
+    other = build(INPUT + CONV % GAUSS)
+    other.load_state_dict(net.state_dict())
+    x = torch.randn(2, 3, 8, 7)
+    torch.testing.assert_close(net({"x": x})["c"], other({"x": x})["c"])
+    assert net.double()({"x": x.double()})["c"].dtype == torch.float64
+
+
+def test_other_batch_sizes_and_pictures_run_too() -> None:
+    net = build(INPUT + CONV % GAUSS)
+    assert net({"x": torch.randn(5, 3, 10, 12)})["c"].shape == (5, 4, 8, 10)
+
+
+def test_outputs_are_sorted_by_name() -> None:
+    names = ["zeta", "alpha", "mid"]
+    relus = "".join(f'layer {{ name: "{n}" type: "ReLU" bottom: "x" top: "{n}" }}' for n in names)
+    assert build(INPUT + relus).outputs == sorted(names)
+
+
+def test_stepwise_equals_the_whole_graph() -> None:
+    text = (
+        INPUT + LABELS + CONV % GAUSS + 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }'
+        'layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 2 stride: 2 } }'
+        'layer { name: "a" type: "InnerProduct" bottom: "p" top: "a" inner_product_param { num_output: 5 %s } }'
+        'layer { name: "b" type: "InnerProduct" bottom: "p" top: "b" inner_product_param { num_output: 5 %s } }'
+        'layer { name: "s" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }'
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "l" loss_weight: 0.3 }'
+        'layer { name: "m" type: "SoftmaxWithLoss" bottom: "a" bottom: "t" top: "m" }' % (GAUSS, GAUSS)
+    )  # fmt: skip
+    net = build(text)
+    inputs = {"x": torch.randn(2, 3, 8, 7), "t": torch.tensor([1.0, 4.0])}
+    result = net.run(inputs)
+    result.loss.backward()
+    whole = [p.tensor.grad.clone() for p in net.params]
+    for p in net.params:
+        p.tensor.grad = None
+    steps = Stepwise(net)
+    assert steps.forward(inputs) == pytest.approx(result.loss.item(), rel=1e-6)
+    steps.backward()
+    for param, expected in zip(net.params, whole, strict=True):
+        torch.testing.assert_close(param.tensor.grad, expected)
+
+
+SHARED = "".join(
+    f'layer {{ name: "{n}" type: "InnerProduct" bottom: "x" top: "{n}" param {{ name: "w" %s }} inner_product_param {{ num_output: 5 '
+    f'bias_term: false axis: {{axis}} {GAUSS} }} }}'.replace("{axis}", "1") for n in ("a", "b")
+)  # fmt: skip
+
+
+def test_shared_parameters_are_one_tensor_and_their_diffs_add_up() -> None:
+    net = build(INPUT + SHARED % ("", ""))
+    assert len(net.params) == 1
+    assert net.layer("a").blobs[0] is net.layer("b").blobs[0]
+    x = torch.randn(2, 3, 8, 7)
+    outputs = net({"x": x})
+    (outputs["a"].sum() + outputs["b"].sum()).backward()
+    torch.testing.assert_close(net.params[0].tensor.grad, 2 * x.reshape(2, -1).sum(0).expand(5, -1))
+
+
+def test_permissive_sharing_of_other_shapes() -> None:
+    text = INPUT + (
+        'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" } inner_product_param { num_output: 2 bias_term: false } }'
+        'layer { name: "f" type: "Reshape" bottom: "x" top: "f" reshape_param { shape { dim: -1 dim: 84 } } }'
+        'layer { name: "b" type: "InnerProduct" bottom: "f" top: "b" param { name: "w" share_mode: PERMISSIVE }'
+        "  inner_product_param { num_output: 4 bias_term: false } }"
+    )  # fmt: skip
+    net = build(text)
+    with torch.no_grad():
+        net.params[0].tensor.normal_()
+    assert net.layer("b").blobs[0].shape == (4, 84)
+    torch.testing.assert_close(net.layer("b").blobs[0].reshape(-1), net.layer("a").blobs[0].reshape(-1))
+    outputs = net({"x": torch.ones(2, 3, 8, 7)})
+    (outputs["a"].sum() + outputs["b"].sum()).backward()
+    torch.testing.assert_close(net.params[0].tensor.grad, torch.full((2, 168), 2.0 + 4.0))
+
+
+def test_propagate_down_and_lr_mult() -> None:
+    second = 'layer { name: "ip2" type: "InnerProduct" bottom: "y" top: "z" propagate_down: false inner_product_param { num_output: 2 %s } }'
+    net = build(INPUT + IP % (GAUSS, "param { lr_mult: 0 }") + second % GAUSS)
+    assert [p.tensor.requires_grad for p in net.params] == [False, True, True, True]
+    net({"x": torch.randn(2, 3, 8, 7)})["z"].sum().backward()
+    assert net.params[1].tensor.grad is None
+    assert net.params[2].tensor.grad is not None
+
+
+def test_force_backward_reaches_the_input() -> None:
+    x = torch.randn(2, 3, 8, 7)
+    net = build("force_backward: true " + INPUT + IP % (GAUSS, "param { lr_mult: 0 }"))
+    steps = Stepwise(net)
+    steps.forward({"x": x})
+    steps.backward({"y": torch.ones(2, 5)})
+    torch.testing.assert_close(steps.diff[steps.slot("x")], net.layer("ip").blobs[0].sum(0).reshape(1, 3, 8, 7).expand_as(x))
+
+
+def test_a_loss_without_a_top_counts() -> None:
+    net = build(INPUT + LABELS + IP % (GAUSS, "") + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" }')
+    result = net.run({"x": torch.randn(2, 3, 8, 7), "t": torch.zeros(2)})
+    assert float(result.loss.detach()) > 0
+    assert net.outputs == []
+
+
+def test_weights_by_layer_name() -> None:
+    net = build(INPUT + IP % ("", ""))
+    new = {"ip": [np.full((5, 168), 2, np.float32), np.arange(5, dtype=np.float32)], "gone": [np.zeros(3, np.float32)]}
+    weights.copy(net, new, "w.caffemodel")
+    assert (net.layer("ip").blobs[0] == 2).all()
+    np.testing.assert_array_equal(weights.export(net)["ip"][1], np.arange(5))
+
+
+def test_four_dimensional_weights_of_2013() -> None:
+    net = build(INPUT + IP % ("", ""))
+    old = {"ip": [np.ones((1, 1, 5, 168), np.float32), np.ones((1, 1, 1, 5), np.float32)]}
+    weights.copy(net, old, "old.caffemodel")
+    assert (net.layer("ip").blobs[0] == 1).all()
+
+
+def test_nothing_is_copied_unless_all_fits() -> None:
+    net = build(INPUT + CONV % "" + IP % ("", ""))
+    wrong = {"conv": [np.ones((4, 3, 3, 3), np.float32), np.ones(4, np.float32)], "ip": [np.ones((7, 168), np.float32)] * 2}
+    with pytest.raises(
+        ShapeError, match=r"layer 'ip', blob 0: expected \(5, 168\), 'w' has \(7, 168\).*blob 1.*rename the layer"
+    ):
+        weights.copy(net, wrong, "w")
+    assert not net.layer("conv").blobs[0].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ('layer { name: "r" type: "ReLU" bottom: "xx" top: "y" }', SpecError, "did you mean 'x'"),
+        ('layer { name: "r" type: "ReLU" bottom: "x" top: "y" } layer { name: "q" type: "ReLU" bottom: "x" top: "y" }', SpecError, "'y' is"),
+        ('layer { name: "r" type: "ReLU" bottom: "x" bottom: "x" top: "y" }', SpecError, "expected 1 bottom blob(s), got 2"),
+        ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError, "layer 'r': unknown type 'Relu'; did you mean 'ReLU'"),
+        ('layer { name: "in" type: "ReLU" bottom: "x" top: "y" }', SpecError, "layer 'in' is defined twice"),
+        (CONV % "group: 2", CaffeError, "layer 'conv'"),
+        (IP % ("", "param { } param { } param { }"), SpecError, "3 param settings for 2 blob(s)"),
+        (IP % ("", "propagate_down: true propagate_down: true"), SpecError, "propagate_down is given 2 times for 1 bottom(s)"),
+        (IP % ("", "loss_weight: 1 loss_weight: 2"), SpecError, "loss_weight is given 2 times for 1 top(s)"),
+        (SHARED % ("lr_mult: 1", "lr_mult: 2"), SpecError, "lr_mult 2 differs from 1; sharers must agree"),
+        (IP % ("axis: 9", ""), CaffeError, "layer 'ip'"),
+        (IP.replace("num_output: 5", "num_output: 2000000000") % ("", ""), ShapeError, "over 2^31 - 1"),
+    ],
+)  # fmt: skip
+def test_wrong_definitions(text: str, kind: type[CaffeError], words: str) -> None:
+    with pytest.raises(kind) as caught:
+        build(INPUT + text)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_do_not_fit() -> None:
+    net = build(INPUT + IP % ("", ""))
+    with pytest.raises(SpecError, match="no input blob 'z'; its inputs: x"):
+        net({"z": torch.zeros(1)})
+    with pytest.raises(ShapeError, match=r"layer 'ip' \(InnerProduct\) cannot run on x \(2, 3, 9, 9\)"):
+        net({"x": torch.zeros(2, 3, 9, 9)})
