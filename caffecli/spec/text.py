@@ -64,6 +64,8 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
         raise SpecError(f"{name}:{line}:{column}: {what}") from None
     except RecursionError:
         raise SpecError(f"{name}: messages are nested too deep") from None
+    if not message.IsInitialized():
+        raise SpecError(f"{name}: required field(s) are missing: {', '.join(message.FindInitializationErrors())}")
     return message
 
 
@@ -73,9 +75,11 @@ def format(message: Message) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest of the known names, or nothing."""
+    """``; did you mean 'x'?`` for the nearest of the known names, one that begins alike before others; or nothing."""
     folded = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
+    name = name.lower()
+    longer = [each for each in folded if len(name) > 2 and each.startswith(name)]
+    near = longer or difflib.get_close_matches(name, folded, 1, 0.6)
     return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
@@ -119,9 +123,9 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
     if field := found(r'Message type "[\w.]+" should not have multiple "(\w+)" fields'):
         return line, column, f"field {field[1]!r} is given a second time; it holds one value"
     if enum := found(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$'):
-        value = enum[2]
+        value = enum[2].strip("\"'")
         if token and token[0][0] in "\"'":
-            return line, column, f"expected {value} without the quotes"
+            return line, column, f"expected {value}, a name without quotes"
         return line, column, _unknown_value(value, _enum_type(root, enum[1]))
     if found(r'Expected "[}>]"'):
         line, column = _unclosed(text) or (line, column)

@@ -1,0 +1,45 @@
+"""The passes together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caffecli.errors import SpecError
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
+from caffecli.spec import load
+
+
+def test_load_net_reads_and_upgrades(golden: Path) -> None:
+    net = load.load_net(golden / "upgrade" / "v1_lenet.prototxt")
+    assert [layer.type for layer in net.layer][:3] == ["Data", "Convolution", "Pooling"]
+
+
+def test_load_solver_reads_and_upgrades_and_leaves_paths(golden: Path) -> None:
+    solver = load.load_solver(golden / "upgrade" / "solver_enum.prototxt")
+    assert solver == SolverParameter(base_lr=0.1, lr_policy="fixed", net="n.prototxt", type="AdaGrad")
+
+
+def test_prepare_net(tmp_path: Path) -> None:
+    path = tmp_path / "n.prototxt"
+    path.write_text(
+        "state { phase: TRAIN stage: 'old' } layer { name: 'd' top: 'x' } "
+        "layer { name: 'a' bottom: 'x' include { phase: TEST } } "
+        "layer { name: 'b' bottom: 'x' include { stage: 's' min_level: 2 } } "
+        "layer { name: 'c' bottom: 'x' include { stage: 'old' } }"
+    )
+    net = load.load_net(path)
+    test = load.prepare_net(net, TEST, 2, ("s",))
+    assert [layer.name for layer in test.layer] == ["d", "x_d_0_split", "a", "b"]
+    assert (test.state.phase, test.state.level, list(test.state.stage)) == (TEST, 2, ["s"])
+    assert [layer.name for layer in load.prepare_net(net, TRAIN).layer] == ["d"]
+    assert len(net.layer) == 4
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "n.prototxt"
+    path.write_text("layer { }\nlayers { }\n")
+    with pytest.raises(SpecError, match="both 'layer' and 'layers'") as error:
+        load.load_net(path)
+    assert str(error.value).startswith(f"{path}: ")
