@@ -48,6 +48,8 @@ class SourceLayer(Layer):
         self.source = sources.create(self.param, self.phase, seed, self.shard)
 
     def setup(self, bottoms: list[Shape]) -> None:
+        if self.param.transform_param.HasField("mean_file"):
+            logs.info("data_transformer.cpp:25", f"Loading mean file from: {self.param.transform_param.mean_file}")
         if self.source is None:
             self.open()
         logs.info(self.size_line, "output data size: " + ",".join(map(str, self._opened().shapes[0])))

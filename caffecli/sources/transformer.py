@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import mean as means
 from caffecli.proto.caffe_pb2 import TRAIN, TransformationParameter
@@ -52,7 +51,6 @@ class Transformer:
     def _read_mean(self, path: str) -> Floats:
         if len(self._values):
             raise SpecError(f"{self._where}: transform_param has both mean_file and mean_value; keep one")
-        logs.info("data_transformer.cpp:25", f"Loading mean file from: {path}")
         try:
             return np.ascontiguousarray(means.read(path), np.float32)
         except FormatError as error:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from google.protobuf import text_format
 
+from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
@@ -87,6 +88,27 @@ def test_without_a_seed_runs_differ(reader: data.SourceLayer) -> None:
         reader.setup([])
         runs.append(torch.cat([reader()[0] for _ in range(5)]))
     assert not torch.equal(*runs)
+
+
+def test_the_references_log_lines(golden: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(golden / "tools")
+    handler = logs.show()
+    for case in ("data_scale_meanfile_crop", "imagedata"):
+        made = registry.create(text_format.Parse(Path(f"data_layers/{case}.prototxt").read_text(), NetParameter()).layer[0], TEST)
+        assert isinstance(made, data.SourceLayer)
+        if case.startswith("data"):
+            made.open()  # as a net does
+        made.setup([])
+        made.close()
+    logs.hide(handler)
+    assert [line.split(" ", 3)[3] for line in capsys.readouterr().err.splitlines()] == [
+        "db_lmdb.cpp:35] Opened lmdb plain_lmdb",
+        "data_transformer.cpp:25] Loading mean file from: plain_mean.binaryproto",
+        "data_layer.cpp:45] output data size: 5,3,27,27",
+        "image_data_layer.cpp:38] Opening file list_same_size.txt",
+        "image_data_layer.cpp:63] A total of 6 images.",
+        "image_data_layer.cpp:90] output data size: 4,3,40,48",
+    ]
 
 
 def test_after_close_it_says_so(reader: data.SourceLayer) -> None:
