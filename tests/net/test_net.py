@@ -18,6 +18,7 @@ INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 
 LABELS = 'layer { name: "in2" type: "Input" top: "t" input_param { shape { dim: 2 } } } '
 CONV = 'layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 %s } } '
 IP = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 5 %s } %s } '
+RELU = 'layer { name: "%s" type: "ReLU" bottom: "x" top: "%s" } '
 GAUSS = 'weight_filler { type: "gaussian" std: 0.3 }'
 
 
@@ -64,11 +65,11 @@ def test_stepwise_equals_the_whole_graph() -> None:
     text = (
         INPUT + LABELS + CONV % GAUSS + 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }'
         'layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 2 stride: 2 } }'
-        'layer { name: "a" type: "InnerProduct" bottom: "p" top: "a" inner_product_param { num_output: 5 %s } }'
-        'layer { name: "b" type: "InnerProduct" bottom: "p" top: "b" inner_product_param { num_output: 5 %s } }'
+        f'layer {{ name: "a" type: "InnerProduct" bottom: "p" top: "a" inner_product_param {{ num_output: 5 {GAUSS} }} }}'
+        f'layer {{ name: "b" type: "InnerProduct" bottom: "p" top: "b" inner_product_param {{ num_output: 5 {GAUSS} }} }}'
         'layer { name: "s" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }'
         'layer { name: "l" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "l" loss_weight: 0.3 }'
-        'layer { name: "m" type: "SoftmaxWithLoss" bottom: "a" bottom: "t" top: "m" }' % (GAUSS, GAUSS)
+        'layer { name: "m" type: "SoftmaxWithLoss" bottom: "a" bottom: "t" top: "m" }'
     )  # fmt: skip
     net = build(text)
     inputs = {"x": torch.randn(2, 3, 8, 7), "t": torch.tensor([1.0, 4.0])}
@@ -85,9 +86,10 @@ def test_stepwise_equals_the_whole_graph() -> None:
 
 
 SHARED = "".join(
-    f'layer {{ name: "{n}" type: "InnerProduct" bottom: "x" top: "{n}" param {{ name: "w" %s }} inner_product_param {{ num_output: 5 '
-    f'bias_term: false axis: {{axis}} {GAUSS} }} }}'.replace("{axis}", "1") for n in ("a", "b")
-)  # fmt: skip
+    f'layer {{ name: "{n}" type: "InnerProduct" bottom: "x" top: "{n}" param {{ name: "w" %s }}'
+    f" inner_product_param {{ num_output: 5 bias_term: false {GAUSS} }} }}"
+    for n in ("a", "b")
+)
 
 
 def test_shared_parameters_are_one_tensor_and_their_diffs_add_up() -> None:
@@ -102,7 +104,8 @@ def test_shared_parameters_are_one_tensor_and_their_diffs_add_up() -> None:
 
 def test_permissive_sharing_of_other_shapes() -> None:
     text = INPUT + (
-        'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" } inner_product_param { num_output: 2 bias_term: false } }'
+        'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }'
+        "  inner_product_param { num_output: 2 bias_term: false } }"
         'layer { name: "f" type: "Reshape" bottom: "x" top: "f" reshape_param { shape { dim: -1 dim: 84 } } }'
         'layer { name: "b" type: "InnerProduct" bottom: "f" top: "b" param { name: "w" share_mode: PERMISSIVE }'
         "  inner_product_param { num_output: 4 bias_term: false } }"
@@ -118,7 +121,10 @@ def test_permissive_sharing_of_other_shapes() -> None:
 
 
 def test_propagate_down_and_lr_mult() -> None:
-    second = 'layer { name: "ip2" type: "InnerProduct" bottom: "y" top: "z" propagate_down: false inner_product_param { num_output: 2 %s } }'
+    second = (
+        'layer { name: "ip2" type: "InnerProduct" bottom: "y" top: "z" propagate_down: false'
+        "  inner_product_param { num_output: 2 %s } }"
+    )
     net = build(INPUT + IP % (GAUSS, "param { lr_mult: 0 }") + second % GAUSS)
     assert [p.tensor.requires_grad for p in net.params] == [False, True, True, True]
     net({"x": torch.randn(2, 3, 8, 7)})["z"].sum().backward()
@@ -171,7 +177,7 @@ def test_nothing_is_copied_unless_all_fits() -> None:
     ("text", "kind", "words"),
     [
         ('layer { name: "r" type: "ReLU" bottom: "xx" top: "y" }', SpecError, "did you mean 'x'"),
-        ('layer { name: "r" type: "ReLU" bottom: "x" top: "y" } layer { name: "q" type: "ReLU" bottom: "x" top: "y" }', SpecError, "'y' is"),
+        (RELU % ("r", "y") + RELU % ("q", "y"), SpecError, "layer 'q': top blob 'y' is already produced by another layer"),
         ('layer { name: "r" type: "ReLU" bottom: "x" bottom: "x" top: "y" }', SpecError, "expected 1 bottom blob(s), got 2"),
         ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError, "layer 'r': unknown type 'Relu'; did you mean 'ReLU'"),
         ('layer { name: "in" type: "ReLU" bottom: "x" top: "y" }', SpecError, "layer 'in' is defined twice"),
