@@ -179,7 +179,7 @@ def test_nothing_is_copied_unless_all_fits() -> None:
         ('layer { name: "r" type: "ReLU" bottom: "xx" top: "y" }', SpecError, "did you mean 'x'"),
         (RELU % ("r", "y") + RELU % ("q", "y"), SpecError, "layer 'q': top blob 'y' is already produced by another layer"),
         ('layer { name: "r" type: "ReLU" bottom: "x" bottom: "x" top: "y" }', SpecError, "expected 1 bottom blob(s), got 2"),
-        ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError, "layer 'r': unknown type 'Relu'; did you mean 'ReLU'"),
+        ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError, "unknown type 'Relu'; did you mean 'ReLU'"),
         ('layer { name: "in" type: "ReLU" bottom: "x" top: "y" }', SpecError, "layer 'in' is defined twice"),
         (CONV % "group: 2", CaffeError, "layer 'conv'"),
         (IP % ("", "param { } param { } param { }"), SpecError, "3 param settings for 2 blob(s)"),
