@@ -151,7 +151,7 @@ def _close_pipes() -> int:
         except BrokenPipeError:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return 141  # as a program that SIGPIPE ends
+    return 1  # as Click does
 
 
 def convert_imageset() -> NoReturn:

@@ -39,7 +39,7 @@ class CaffeCommand(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for param in self.params:
-            if isinstance(param, click.Option) and not param.required and param.default not in (None, "", False):
+            if isinstance(param, click.Option) and not param.required and not param.is_flag and param.default != "":
                 param.show_default = True
         self.params += _common_options()
 
