@@ -114,7 +114,7 @@ class DbSource(RecordSource):
         """Put a small raw picture beside the others of its batch; False when it is no such one, or of another shape."""
         shape = None if datum.encoded else (datum.channels, datum.height, datum.width)
         if index == 0:
-            self._small = shape if shape and math.prod(shape) < self.LARGE else None
+            self._small = shape if shape and min(shape) > 0 and math.prod(shape) < self.LARGE else None
             if self._small and self._pixels.shape[1:] != self._small:
                 self._pixels = np.empty((self._batch_size, *self._small), np.uint8)
         if shape is None or shape != self._small:

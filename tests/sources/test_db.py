@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from caffecli import logs, sources
 from caffecli.errors import DataError, FormatError, SpecError
+from caffecli.formats import datum
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, Datum
@@ -190,6 +192,18 @@ def test_the_number_of_threads_changes_nothing(make: Any, pictures: list[np.ndar
     assert all(equal(a, b) for other in batches[1:] for a, b in zip(batches[0], other, strict=True))
 
 
+def test_two_cores_decode_at_the_same_time(make: Any, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_writer("encoded") as db:
+        for i, picture in enumerate(pictures):
+            db.put(b"%08d" % i, make.encoded(picture, i))
+    source = DbSource(make.data("encoded", batch=2), TRAIN)
+    source._workers = Workers(2)
+    decode, both = datum.decode_image, threading.Barrier(2, timeout=10)
+    monkeypatch.setattr(datum, "decode_image", lambda *args: (both.wait(), decode(*args))[1])
+    np.testing.assert_array_equal(source.next().arrays[0], np.stack(pictures[:2]).astype(np.float32))
+    source.close()
+
+
 def test_encoded_raw_and_float_datums_may_be_mixed(make: Any, pictures: list[np.ndarray]) -> None:
     with open_writer("mixed") as db:
         db.put(b"0", from_array(pictures[0], 0).SerializeToString())
@@ -313,6 +327,15 @@ def test_a_datum_whose_data_do_not_fill_its_shape(make: Any, pictures: list[np.n
         db.put(b"1", Datum(channels=3, height=8, width=9, data=b"12").SerializeToString())
     text = failure(make.data("short", batch=2), DataError)
     assert text.startswith("layer 'data', 'short': record '1': expected 3 × 8 × 9 = 216 numbers, the datum holds 2")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_datum_without_a_picture(make: Any, pictures: list[np.ndarray], batch: int) -> None:
+    with open_writer("none") as db:
+        for i, picture in enumerate(pictures):
+            db.put(b"%08d" % i, Datum(label=1).SerializeToString() if i == 4 else from_array(picture, i).SerializeToString())
+    text = failure(make.data("none", batch), DataError, 5)
+    assert text.startswith("layer 'data', 'none': record '00000004': expected 0 × 0 × 0 = 0 numbers, the datum holds 0")
 
 
 def test_an_error_comes_again_at_the_same_record(make: Any, pictures: list[np.ndarray]) -> None:
