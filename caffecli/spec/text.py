@@ -29,6 +29,14 @@ _COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
 _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+#: what protobuf's errors begin with, and what was expected ("" to say it in protobuf's words)
+_EXPECTED = {
+    "Expected identifier": "a field's name",
+    "Couldn't parse (?:float|double)|Invalid octal float": "a number",
+    "Couldn't parse integer": "a whole number",
+    "Expected string": "a text in quotes",
+    r'Expected (".*")\.': "",
+}
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
 
 
@@ -105,65 +113,56 @@ def _place(text: str, at: int) -> tuple[int, int]:
 
 
 def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tuple[int, int, str]:
-    """Line, column and the user's words for protobuf's error.
-
-    Its texts are the same from protobuf 4 to 7; one that is not known here is passed on as it is.
-    """
+    """Line, column and the user's words for protobuf's error."""
     line, column = error.GetLine() or 1, error.GetColumn() or 1
     what = re.sub(r"^\d+:\d+ : ('.*': )?(?=[A-Z])", "", str(error), flags=re.DOTALL)
-    source = text.split("\n")[line - 1 : line]
-    token = _TOKEN.match(source[0], column - 1) if source else None
-    came = f"got {token[0]}" if token else "the line or the file ends"
+    if re.match(r'Expected "[}>]"', what) and (at := _unclosed(text)) is not None:
+        return *_place(text, at), f"the {text[at]!r} here is not closed"
+    found = _TOKEN.match(text.split("\n")[line - 1], column - 1)
+    return line, column, _reword(what, found[0] if found else "", root)
 
-    def found(pattern: str) -> re.Match[str] | None:
-        return re.match(pattern, what)
 
-    if field := found(r'Message type "([\w.]+)" has no field named "(.*)"'):
-        return line, column, _unknown_field(field[2], _message_type(root, field[1]), root)
-    if field := found(r'Message type "[\w.]+" should not have multiple "(\w+)" fields'):
-        return line, column, f"field {field[1]!r} is given a second time; it holds one value"
-    if enum := found(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$'):
-        value = enum[2].strip("\"'")
-        if token and token[0][0] in "\"'":
-            return line, column, f"expected {value}, a name without quotes"
-        return line, column, _unknown_value(value, _enum_type(root, enum[1]))
-    if found(r'Expected "[}>]"'):
-        line, column = _unclosed(text) or (line, column)
-        return line, column, f"the {text.splitlines()[line - 1][column - 1]!r} here is not closed"
-    if found("Expected identifier"):
+def _reword(what: str, token: str, root: Descriptor) -> str:
+    """The user's words for protobuf's, which came at this token.
+
+    Protobuf's are the same from version 4 to 7; any that are not known here are passed on as they are.
+    """
+    if found := re.match(r'Message type "([\w.]+)" has no field named "(.*)"', what):
+        return _unknown_field(found[2], root.file.pool.FindMessageTypeByName(found[1]), root)
+    if found := re.match(r'Message type "[\w.]+" should not have multiple "(\w+)" fields', what):
+        return f"field {found[1]!r} is given a second time; it holds one value"
+    if found := re.match(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$', what):
+        value = found[2].strip("\"'")
+        quoted = token.startswith(('"', "'"))
         return (
-            line,
-            column,
-            f"a {token[0]} with nothing to close" if token and token[0] in "}>" else f"expected a field's name, {came}",
+            f"expected {value}, a name without quotes"
+            if quoted
+            else _unknown_value(value, root.file.pool.FindEnumTypeByName(found[1]))
         )
-    if found("Couldn't parse (float|double)|Invalid octal float"):
-        return line, column, f"expected a number, {came}"
-    if found("Couldn't parse integer"):
-        return line, column, f"expected a whole number, {came}"
-    if found("Value out of range"):
-        return line, column, f"{token[0] if token else 'the number'} is out of range for this field"
-    if found("Expected string"):
-        return line, column, f"expected a text in quotes, {came}"
-    if found("String missing ending quote"):
-        return line, column, f"the quote is not closed: {came}"
-    if expected := found(r'Expected (".*")\.'):
-        return line, column, f"expected {expected[1].replace(chr(34), chr(39))}, {came}"
-    return line, column, what
+    if what.startswith("Value out of range"):
+        return f"{token} is out of range for this field"
+    if what.startswith("String missing ending quote"):
+        return f"the quote is not closed: {token}"
+    if what.startswith("Expected identifier") and token in ("}", ">"):
+        return f"a {token} with nothing to close"
+    for pattern, expected in _EXPECTED.items():
+        if found := re.match(pattern, what):
+            expected = expected or found[1].replace('"', "'")
+            return f"expected {expected}, " + (f"got {token}" if token else "but the line or the file ends")
+    return what
 
 
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
     if message is not root and name in root.fields_by_name:
         return f"{what}; is a '}}' missing before it?"
+    for other, noun in ((caffe_pb2.NetParameter.DESCRIPTOR, "net"), (caffe_pb2.SolverParameter.DESCRIPTOR, "solver")):
+        if message is root and name in other.fields_by_name:
+            return f"{what}; it is one of {other.name}: is this a {noun} file?"
     parts = [part for part, field in message.fields_by_name.items() if _has_field(field.message_type, name)]
-    others = {caffe_pb2.NetParameter.DESCRIPTOR: "net", caffe_pb2.SolverParameter.DESCRIPTOR: "solver"}
-    if message is root and root in others:
-        for other, noun in others.items():
-            if other is not root and name in other.fields_by_name:
-                return f"{what}; it is one of {other.name}: is this a {noun} file?"
-    if near := nearest(name, message.fields_by_name):
-        return what + near
-    return f"{what}; it belongs in {' or '.join(parts)}" if 0 < len(parts) <= 3 else what
+    if 0 < len(parts) <= 4:
+        return f"{what}; it belongs in {' or '.join(parts)}"
+    return what + nearest(name, message.fields_by_name)
 
 
 def _has_field(message: Descriptor | None, name: str) -> bool:
@@ -176,23 +175,15 @@ def _unknown_value(name: str, enum: EnumDescriptor) -> str:
     return f"unknown value {name!r} for {enum.name}" + (hint or f"; expected one of {', '.join(known)}")
 
 
-def _message_type(root: Descriptor, full_name: str) -> Descriptor:
-    return root.file.pool.FindMessageTypeByName(full_name)
-
-
-def _enum_type(root: Descriptor, full_name: str) -> EnumDescriptor:
-    return root.file.pool.FindEnumTypeByName(full_name)
-
-
-def _unclosed(text: str) -> tuple[int, int] | None:
+def _unclosed(text: str) -> int | None:
     """Where the last brace stands that is not closed."""
-    open_at: list[int] = []
+    opened: list[int] = []
     for found in _BRACE.finditer(text):
         if found[1] in ("{", "<"):
-            open_at.append(found.start())
-        elif found[1] and open_at:
-            open_at.pop()
-    return _place(text, open_at[-1]) if open_at else None
+            opened.append(found.start())
+        elif found[1] and opened:
+            opened.pop()
+    return opened[-1] if opened else None
 
 
 # -- printing ------------------------------------------------------------------------------------------------------
@@ -216,7 +207,8 @@ def _scalar(field: FieldDescriptor, value: Any) -> str:
     if isinstance(value, float):
         return _number(value, single=field.type == FieldDescriptor.TYPE_FLOAT)
     if isinstance(value, str | bytes):
-        return f'"{text_encoding.CEscape(value, False)}"'
+        data = value.encode() if isinstance(value, str) else value  # bytes: older protobufs escape a str by its code points
+        return f'"{text_encoding.CEscape(data, False)}"'
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else str(value)

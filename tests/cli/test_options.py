@@ -105,7 +105,7 @@ def test_arguments_stand_anywhere() -> None:
     ("args", "words"),
     [
         (["-sovler", "x"], "Did you mean"),
-        (["--sovler=x"], "No such option '--sovler'"),
+        (["--sovler=x"], "--sovler"),
         (["-solver"], "Option '--solver' requires an argument."),
         (["-solver", "-gray"], "Option '--solver' requires a value, but '-gray' follows it."),
         (["--gray=maybe"], "Error: Invalid value for '--gray': 'maybe' is neither true nor false."),
@@ -114,7 +114,7 @@ def test_arguments_stand_anywhere() -> None:
     ],
 )
 def test_wrong_use(args: list[str], words: str) -> None:
-    assert words.replace("'--", "--").replace("' ", " ") in refuses(*args).replace("'--", "--").replace("' ", " ")
+    assert words in refuses(*args)
 
 
 def test_defaults_stand_in_the_help() -> None:
