@@ -16,16 +16,9 @@ import click
 from caffecli import logs
 
 F = TypeVar("F", bound=Callable[..., Any])
-C = TypeVar("C", bound=Callable[..., Any] | click.Command)
 
 _FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)(=(?P<value>.*))?", re.DOTALL)
-_TRUTH = {"true": True, "t": True, "1": True, "yes": True, "y": True} | {
-    "false": False,
-    "f": False,
-    "0": False,
-    "no": False,
-    "n": False,
-}
+_TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 
 
 def caffe_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -64,20 +57,19 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
         arg = rest.pop(0)
         if arg == "--":
             return [*clicks, arg, *rest]
-        flag = _FLAG.fullmatch(arg)
-        if flag is None:
+        found = _FLAG.fullmatch(arg)
+        if found is None:
             clicks.append(arg)
             continue
-        name, value = flag["name"].replace("-", "_"), flag["value"]
-        param, on = named.get(name), True
-        if param is None and name.startswith("no") and (param := named.get(name[2:].removeprefix("_"))) is not None:
-            on = False
-            if not param.is_flag or value is not None:
-                param = None
-        if param is None:
+        name, value = found["name"].replace("-", "_"), found["value"]
+        param = named.get(name)
+        off = named.get(name.removeprefix("no").removeprefix("_")) if name.startswith("no") and value is None else None
+        if param is None and off is not None and off.is_flag:
+            _switch(clicks, off, False)
+        elif param is None:
             clicks.append(arg if arg.startswith("--") or len(name) == 1 else f"-{arg}")  # Click names and suggests it
         elif param.is_flag:
-            _switch(clicks, param, on if value is None else _truth(param, value, ctx))
+            _switch(clicks, param, value is None or _truth(param, value, ctx))
         elif value is not None:
             clicks.append(f"{_long(param)}={value}")
         elif rest:
@@ -103,9 +95,9 @@ def _value(param: click.Option, value: str, named: dict[str, click.Option], ctx:
 
 
 def _truth(param: click.Option, value: str, ctx: click.Context) -> bool:
-    if value.lower() not in _TRUTH:
+    if value.lower() not in _TRUE + _FALSE:
         raise click.BadParameter(f"{value!r} is neither true nor false.", ctx, param)
-    return _TRUTH[value.lower()]
+    return value.lower() in _TRUE
 
 
 def _long(param: click.Option) -> str:
