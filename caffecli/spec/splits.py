@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from caffecli.errors import SpecError
-from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, Phase
 from caffecli.spec.text import nearest
 
 Top = tuple[int, int]  # (index of the layer, index of its top)
@@ -67,7 +67,8 @@ def _unknown_bottom(net: NetParameter, i: int, blob: str, makers: dict[str, Top]
     later = [layer.name for layer in net.layer[i:] if blob in layer.top]
     if later:
         return f"{what}; layer {later[0]!r} makes it, and must come before"
-    return what + (nearest(blob, makers) or "; no layer makes it")
+    phase = f" in phase {Phase.Name(net.state.phase)}" if net.state.HasField("phase") else ""
+    return what + (nearest(blob, makers) or f"; no layer makes it{phase}")
 
 
 def _split_name(layer: str, blob: str, top: int) -> str:

@@ -88,6 +88,13 @@ def test_unknown_bottoms(layers: list[str], words: str) -> None:
     assert words in str(error.value)
 
 
+def test_a_bottom_that_another_phase_has() -> None:
+    made = text.parse("state { phase: TEST } layer { name: 'c' bottom: 'z' }", NetParameter())
+    with pytest.raises(SpecError) as error:
+        insert_splits(made)
+    assert str(error.value) == "layer 'c': unknown bottom blob 'z'; no layer makes it in phase TEST"
+
+
 @st.composite
 def nets(draw: st.DrawFn) -> NetParameter:
     made = NetParameter()
