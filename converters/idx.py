@@ -49,11 +49,12 @@ def read(path: str | os.PathLike[str], dims: int | None = None) -> NDArray[np.ui
         magic = int.from_bytes(data[:4], "big")
         raise FormatError(f"{str(file)!r}: expected {wanted}, its magic is {magic}; give the pictures first, then the labels")
     start = 4 + 4 * data[3]
-    shape = struct.unpack(f">{data[3]}I", data[4:start]) if len(data) >= start else ()
-    count = math.prod(shape)
-    if not shape or len(data) - start != count:
+    if len(data) < start:
+        raise FormatError(f"{str(file)!r}: the file ends within its header; it is truncated, download it again")
+    shape = struct.unpack(f">{data[3]}I", data[4:start])
+    if len(data) - start != math.prod(shape):
         raise FormatError(
-            f"{str(file)!r}: the header says {' × '.join(map(str, shape))} bytes, the file has {max(0, len(data) - start)}; "
+            f"{str(file)!r}: the header says {' × '.join(map(str, shape))} bytes, the file has {len(data) - start}; "
             "it is truncated or damaged, download it again"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

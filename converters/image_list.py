@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from caffecli.errors import DataError
 from caffecli.formats.atomic import read_bytes
+from caffecli.formats.foreign import describe
 
 
 class Entry(NamedTuple):
@@ -25,7 +26,10 @@ def read(path: str | os.PathLike[str]) -> list[Entry]:
 
     Raises FormatError when the file cannot be read, DataError for an empty list and for lines without a label.
     """
-    text = os.fsdecode(read_bytes(path))
+    data = read_bytes(path)
+    if b"\0" in data:
+        raise describe(path, data, "an image list")
+    text = os.fsdecode(data)
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

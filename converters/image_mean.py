@@ -31,7 +31,10 @@ def compute_image_mean(
     DataError, naming the key, for pictures that do not decode or whose size differs from the first one's.
     """
     with open_reader(db, backend) as reader:
-        total, count = _sum(reader)
+        try:
+            total, count = _sum(reader)
+        except DataError as error:
+            raise DataError(f"{str(db)!r}: {error}") from error
     average = total / np.float32(count)
     if out is not None:
         logs.info(f"{_SOURCE}:108", f"Write to {out}")
@@ -53,7 +56,7 @@ def _sum(reader: Reader) -> tuple[Array, int]:
     records = iter(reader)
     first = next(records, None)
     if first is None:
-        raise DataError(f"{str(reader.path)!r} has no records; convert pictures into it first")
+        raise DataError("there are no records; convert pictures into it first")
     encoded = datum.decode(first[1], first[0]).encoded
     if encoded:
         logs.info(f"{_SOURCE}:57", "Decoding Datum")
@@ -67,7 +70,7 @@ def _sum(reader: Reader) -> tuple[Array, int]:
             if total is None:
                 total = np.zeros(array.shape, np.float32)
             if array.size != total.size:
-                raise DataError(_differs(reader, key, array, total))
+                raise DataError(_differs(key, array, total))
             total += array.reshape(total.shape)
             count += 1
             progress.update()
@@ -83,10 +86,10 @@ def _picture(record: Record) -> tuple[bytes, NDArray[Any]]:
     return key, datum.to_array(datum.decode(value, key), key=key)
 
 
-def _differs(reader: Reader, key: bytes, array: NDArray[Any], total: Array) -> str:
+def _differs(key: bytes, array: NDArray[Any], total: Array) -> str:
     name = key.decode("utf-8", "replace")
     return (
-        f"{str(reader.path)!r}, record {name!r}: its picture is {_dims(array)}, the first one {_dims(total)}; "
+        f"record {name!r}: its picture is {_dims(array)}, the first one {_dims(total)}; "
         "convert with --resize_height and --resize_width to make all of one size"
     )
 

@@ -117,7 +117,13 @@ def _read(entry: Entry, options: Options, before: str) -> _Record | None:
     if image is None:
         return None
     if options.resize_height > 0 and options.resize_width > 0:
-        image = cv2.resize(image, (options.resize_width, options.resize_height))
+        try:
+            image = cv2.resize(image, (options.resize_width, options.resize_height))
+        except cv2.error as error:
+            size = f"{options.resize_height} × {options.resize_width}"
+            raise DataError(
+                f"{entry.name!r} (line {entry.line}): no memory for {size} pixels; lower --resize_height and --resize_width"
+            ) from error
     if options.encoded or options.encode_type:
         datum = Datum(data=_encoded(entry, options, image, data), label=entry.label, encoded=True)
     else:

@@ -42,6 +42,7 @@ class CaffeCommand(click.Command):
         return super().parse_args(ctx, _without_gflags(args, named, ctx))
 
     def invoke(self, ctx: click.Context) -> Any:
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # OpenCV's own words about a picture that we name in ours
         handler = logs.show()
         try:
             return super().invoke(ctx)

@@ -35,8 +35,9 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> FormatError:
     """The one-line error for a file that cannot be written, with what the user can do about it."""
     why = os.strerror(error.errno) if error.errno else str(error)
     remedy = _REMEDIES.get(error.errno or 0, "check the path")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        remedy = f"create the folder {str(Path(path).parent)!r} first"
+    folder = Path(path).parent
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
+        remedy = f"{str(folder)!r} is no folder, name another" if folder.exists() else f"create the folder {str(folder)!r} first"
     return FormatError(f"cannot write {str(path)!r}: {why}; {remedy}")
 
 

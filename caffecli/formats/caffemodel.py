@@ -121,7 +121,7 @@ def _layers(net: Any) -> Iterator[Any]:
 
 def _read_hdf5(path: str | os.PathLike[str]) -> Weights:
     with hdf5.reading(path) as file:
-        if "data" not in file:
+        if "data" not in file or hasattr(file["data"], "dtype"):
             what = (
                 "a solverstate; give it to --snapshot"
                 if "history" in file

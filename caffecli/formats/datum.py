@@ -37,8 +37,11 @@ def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") ->
     dims = (datum.channels, datum.height, datum.width)
     array: NDArray[Any]
     array = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
-    if array.size != math.prod(dims) or not array.size:
-        raise DataError(f"record {_text(key)}: expected {_product(dims)} numbers, the datum holds {array.size}")
+    if array.size != math.prod(dims) or min(dims) < 1:
+        raise DataError(
+            f"record {_text(key)}: expected {_product(dims)} numbers, the datum holds {array.size}; "
+            "the record is damaged or empty, convert the data again"
+        )
     return array.reshape(dims)
 
 
@@ -53,7 +56,8 @@ def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"")
         image = None
     if image is None:
         raise DataError(
-            f"record {_text(key)}: the encoded picture ({len(data)} bytes) does not decode; the file was damaged or empty"
+            f"record {_text(key)}: the encoded picture ({len(data)} bytes) does not decode; its file was damaged or empty: "
+            "replace it and convert the data again"
         )
     if image.dtype != np.uint8:
         raise DataError(f"record {_text(key)}: expected a picture of 8 bits a channel, it has {image.dtype}; convert it")

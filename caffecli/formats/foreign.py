@@ -8,6 +8,9 @@ from caffecli.errors import FormatError
 from caffecli.formats.blob import parse
 from caffecli.proto.caffe_pb2 import BlobProto, Datum, NetParameter, SolverState
 
+#: what training writes; its remedies do not help with other files
+TRAINED = ("a caffemodel", "a binary caffemodel, which holds the net's definition", "a solverstate")
+
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _MAGICS: tuple[tuple[bytes, str, str], ...] = (
@@ -26,6 +29,8 @@ _MAGICS: tuple[tuple[bytes, str, str], ...] = (
 def describe(path: str | os.PathLike[str], data: bytes, wanted: str) -> FormatError:
     """The error for ``path`` whose content ``data`` is not ``wanted`` ("a caffemodel"): what it seems to be, and the remedy."""
     seems, remedy = _guess(data)
+    if wanted not in TRAINED and not remedy.startswith(("copy", "download", "run", "unpack")):
+        remedy = f"give {wanted}"
     return FormatError(f"{str(path)!r} is not {wanted}: it {seems}; {remedy}")
 
 

@@ -54,12 +54,14 @@ class LmdbReader(Reader):
 
     def _check_length(self) -> None:
         """A file cut short would end the process with SIGBUS once a page beyond its end is touched."""
-        expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        self._expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         present = self._file.stat().st_size
-        if present < expected:
-            raise FormatError(
-                f"{str(self.path)!r}: the LMDB is cut short, data.mdb has {present} of at least {expected} bytes; copy it again"
-            )
+        if present < self._expected:
+            raise self._cut_short(present)
+
+    def _cut_short(self, present: int) -> FormatError:
+        what = f"data.mdb has {present} of at least {self._expected} bytes"
+        return FormatError(f"{str(self.path)!r}: the LMDB is cut short, {what}; copy it again")
 
     def __len__(self) -> int:
         return int(self._environment().stat()["entries"])
@@ -67,12 +69,12 @@ class LmdbReader(Reader):
     def items(self, start: int = 0) -> Iterator[Record]:
         env = self._environment()
         try:
-            transaction = env.begin()
+            transaction = env.begin(buffers=True)
             try:
                 cursor = transaction.cursor()
                 if start and next(itertools.islice(cursor.iternext(values=False), start, None), None) is None:
                     return
-                yield from cursor.iternext()
+                yield from self._copied(cursor)
             finally:
                 if self._env is not None:  # closing the environment has ended the transaction
                     transaction.abort()
@@ -80,6 +82,17 @@ class LmdbReader(Reader):
             if self._env is None:
                 raise FormatError(f"{str(self.path)!r} has been closed") from error
             raise self.damaged(str(error)) from error
+
+    def _copied(self, cursor: Any) -> Iterator[Record]:
+        """The records from the cursor on, as bytes; see ``_check_length`` for what is looked at before each."""
+        with self._file.open("rb") as file:
+            for key, value in cursor.iternext():
+                if len(value) > self._expected:
+                    raise self.damaged(f"a record of {len(value)} bytes")
+                yield bytes(key), bytes(value)
+                present = os.fstat(file.fileno()).st_size
+                if present < self._expected:
+                    raise self._cut_short(present)
 
     def _environment(self) -> Any:
         if self._env is None:

@@ -13,7 +13,7 @@ from caffecli.logs import number
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, report
+from caffecli.solver import devices, loop, report
 from caffecli.spec import load
 
 
@@ -42,11 +42,11 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     param.state.level = options.level
     param.state.stage.extend(options.stages)
     net = Net(param)
-    net.place(device)
-    for name in options.weights.split(","):
-        weights.load(net, name.strip())
-    logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
     try:
+        net.place(device)
+        for name in options.weights.split(","):
+            weights.load(net, name.strip())
+        logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
         loss, means = _run(net, options.iterations)
     finally:
         net.close()
@@ -61,7 +61,7 @@ def _run(net: Net, iterations: int) -> tuple[float, dict[str, Tensor]]:
     total = 0.0
     with report.Bar(iterations, unit="batch") as bar:
         for i in range(iterations):
-            loss, outputs = net.run()
+            loss, outputs = loop.forward(net)
             total += float(loss)
             for name, value, _ in report.flat(net, outputs):
                 logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")

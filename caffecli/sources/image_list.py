@@ -13,6 +13,7 @@ from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import datum as datums
 from caffecli.formats.atomic import read_bytes
+from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Floats, Pixels
 from caffecli.sources.records import RecordSource
@@ -31,7 +32,10 @@ def read_list(path: str | Path) -> list[Entry]:
 
     Raises FormatError for a file that cannot be read or names nothing, DataError for a line without a label.
     """
-    text = read_bytes(path).decode("utf-8", "surrogateescape")
+    data = read_bytes(path)
+    if b"\0" in data:
+        raise describe(path, data, "an image list")
+    text = data.decode("utf-8", "surrogateescape")
     entries = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

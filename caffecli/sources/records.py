@@ -55,7 +55,11 @@ class RecordSource(Source):
         self._position = state["record"] - state["record"] % self._ranks
 
     def next(self) -> Batch:
-        data, labels, keys = self._read()
+        try:
+            data, labels, keys = self._read()
+        except MemoryError as error:
+            size = " × ".join(map(str, (self._batch_size, *self._shape)))
+            raise DataError(f"{self.where}: out of memory for a batch of {size} numbers; lower batch_size") from error
         self._position += self._batch_size * self._ranks
         arrays = (data, np.array(labels, np.float32)) if self._labels else (data,)
         return Batch(arrays, keys, self.state)

@@ -67,7 +67,7 @@ def test_wrong_files_are_named(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="/cut': the header says 128 × 28 × 28 bytes, the file has 4984; it is truncated"):
         idx.convert_mnist_data(tmp_path / "cut", labels, out)
     (tmp_path / "head").write_bytes(images.read_bytes()[:10])
-    with pytest.raises(FormatError, match=r"/head': the header says .* it is truncated"):
+    with pytest.raises(FormatError, match="/head': the file ends within its header; it is truncated"):
         idx.convert_mnist_data(tmp_path / "head", labels, out)
     (tmp_path / "cut.gz").write_bytes(gzip.compress(images.read_bytes())[:-100])
     with pytest.raises(FormatError, match=r"cut.gz': the gzip file is damaged or truncated .*; download it again"):

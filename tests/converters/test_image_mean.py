@@ -65,7 +65,7 @@ def test_floats_and_large_counts(tmp_path: Path, log: Any) -> None:
 def test_other_sizes_are_named(tmp_path: Path) -> None:
     small, large = (datum.from_array(np.zeros((3, 2, width), np.uint8)) for width in (2, 5))
     with pytest.raises(
-        DataError, match=r"/db', record '00000001_x': its picture is 3 × 2 × 5 \(30 numbers\), the first one 3 × 2 × 2"
+        DataError, match=r"/db': record '00000001_x': its picture is 3 × 2 × 5 \(30 numbers\), the first one 3 × 2 × 2"
     ):
         compute_image_mean(write(tmp_path / "db", small, large), tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
@@ -83,7 +83,7 @@ def test_wrong_databases_are_named(golden: Path, tmp_path: Path) -> None:
         compute_image_mean(tmp_path / "none")
     with pytest.raises(FormatError, match="holds LMDB data, not LevelDB"):
         compute_image_mean(golden / "tools" / "plain_lmdb", backend="leveldb")
-    with pytest.raises(DataError, match="/empty' has no records"):
+    with pytest.raises(DataError, match="/empty': there are no records"):
         compute_image_mean(write(tmp_path / "empty"))
     with pytest.raises(DataError, match="record '0': the value is not a Datum"):
         with open_writer(tmp_path / "foreign") as writer:
