@@ -8,6 +8,7 @@ import itertools
 import operator
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,18 @@ class LmdbReader(Reader):
             raise self.damaged(str(error)) from error
 
     def _copied(self, cursor: Any) -> Iterator[Record]:
-        """The records from the cursor on, as bytes; see ``_check_length`` for what is looked at before each."""
+        """The records from the cursor on, as bytes. The file is looked at again after each pause: it may have been cut short."""
         with self._file.open("rb") as file:
+            looked = time.monotonic()
             for key, value in cursor.iternext():
                 if len(value) > self._expected:
                     raise self.damaged(f"a record of {len(value)} bytes")
                 yield bytes(key), bytes(value)
-                present = os.fstat(file.fileno()).st_size
-                if present < self._expected:
-                    raise self._cut_short(present)
+                if time.monotonic() - looked > 1e-3:  # not for each record: it costs more than the reading
+                    present = os.fstat(file.fileno()).st_size
+                    if present < self._expected:
+                        raise self._cut_short(present)
+                    looked = time.monotonic()
 
     def _environment(self) -> Any:
         if self._env is None:
