@@ -4,12 +4,15 @@ Both sides run in one process, taking turns, so that a machine whose speed drift
 one would do by hand: channels_last, torch.optim.SGD(fused=True), one batch that already lies in memory. Ours reads an LMDB of
 made-up pictures through the whole of ``caffecli train``: database, transformation, read-ahead, layers, Caffe's update rule.
 
-    python scripts/bench.py [--rounds 9] [--iterations 60] [--nets lenet,cifar10_quick] [--threads 0]
+    python scripts/bench.py [--rounds 9] [--iterations 60] [--nets lenet,cifar10_quick] [--threads 0] [--busy 0]
+
+``--busy N`` starts N programs that do nothing but use a core each, to see how training gets along with others.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -18,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli.cli.main does, before torch is imported
 
 import numpy as np
 import torch
@@ -120,7 +125,7 @@ def compare(name: str, database: Path, rounds: int, iterations: int, device: tor
 def memory(name: str, database: Path, device: torch.device) -> None:
     """Print the peak resident memory of a process that does nothing but train."""
     code = f"""
-import torch
+import torch  # noqa: E402
 from pathlib import Path
 from scripts.bench import solver_of
 solver = solver_of({name!r}, Path({str(database)!r}), torch.device({str(device)!r}))
@@ -139,16 +144,23 @@ def main() -> None:
     parser.add_argument("--nets", default="lenet,cifar10_quick")
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's own choice")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--busy", type=int, default=0, help="how many busy programs run beside")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for name in args.nets.split(","):
-            database = made_up_database(Path(folder), name)
-            memory(name, database, device)
-            compare(name, database, args.rounds, args.iterations, device)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in args.nets.split(","):
+                database = made_up_database(Path(folder), name)
+                memory(name, database, device)
+                compare(name, database, args.rounds, args.iterations, device)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":
