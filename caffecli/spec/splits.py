@@ -64,7 +64,7 @@ def _trace(net: NetParameter) -> tuple[dict[tuple[int, int], Top], Counter[Top],
 
 def _unknown_bottom(net: NetParameter, i: int, blob: str, makers: dict[str, Top]) -> str:
     what = f"layer {net.layer[i].name!r}: unknown bottom blob {blob!r}"
-    later = [layer.name for layer in net.layer[i:] if blob in layer.top]
+    later = [layer.name for layer in net.layer[i + 1 :] if blob in layer.top]
     if later:
         return f"{what}; layer {later[0]!r} makes it, and must come before"
     phase = f" in phase {Phase.Name(net.state.phase)}" if net.state.HasField("phase") else ""
