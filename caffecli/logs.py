@@ -9,6 +9,7 @@ of his own is set.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -24,6 +25,12 @@ _logger.propagate = False
 def info(source: str, text: str) -> None:
     """Log ``text`` as Caffe's ``source`` (``solver.cpp:239``) does at level I."""
     _logger.info(text, extra={"source": source})
+
+
+@functools.cache
+def info_once(source: str, text: str) -> None:
+    """``info``, the first time that it is said in this process."""
+    info(source, text)
 
 
 def warning(source: str, text: str) -> None:

@@ -94,11 +94,8 @@ class Wiring:
         return slot
 
 
-def mark_backward(nodes: Sequence[Node], force: bool) -> None:
-    """Settle which layers run backward: those that learn, or pass a gradient on, and stand under a loss.
-
-    ``force`` is the net's force_backward: every bottom that can have a gradient gets one.
-    """
+def mark_backward(nodes: Sequence[Node]) -> None:
+    """Settle which layers run backward: those that learn, or pass a gradient on, and stand under a loss."""
     under_loss: set[str] = set()
     stopped: set[str] = set()
     for node in reversed(nodes):
@@ -115,10 +112,13 @@ def mark_backward(nodes: Sequence[Node], force: bool) -> None:
                 node.down[i] = False
             if not node.down[i]:
                 stopped.add(bottom)
-    if force:
-        for node in nodes:
-            node.backward = True
-            node.down = [d or i not in node.layer.no_gradient for i, d in enumerate(node.down)]
+
+
+def force_backward(nodes: Sequence[Node]) -> None:
+    """The net's ``force_backward``: every layer runs backward, and every bottom that can have a gradient gets one."""
+    for node in nodes:
+        node.backward = True
+        node.down = [d or i not in node.layer.no_gradient for i, d in enumerate(node.down)]
 
 
 def check_names(param: NetParameter) -> None:

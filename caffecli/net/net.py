@@ -14,16 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
-from caffecli.errors import CaffeError, ShapeError, SpecError
+from caffecli.errors import SpecError
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
 from caffecli.layers.data import Data, DummyData, Input, SourceLayer
+from caffecli.layers.shape import listing
 from caffecli.net import params as net_params
 from caffecli.net import report
-from caffecli.net.graph import Node, Wiring, check_names, mark_backward
-from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter
+from caffecli.net.graph import Node, Wiring, check_names, force_backward, mark_backward
+from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
+
+#: a blob's values are counted in 32 bits, as in Caffe
+MAX_COUNT = 2**31 - 1
 
 Observer = Callable[[Node, tuple[Tensor, ...]], None]
 
@@ -47,8 +51,13 @@ class Net(nn.Module):
     def __init__(self, param: NetParameter, seed: int | None = None) -> None:
         super().__init__()
         filtered = filter_net(param, param.state)
+        if not filtered.layer:
+            raise SpecError(_no_layers(param))
         report.parameters(filtered)
         self.param = insert_splits(filtered)
+        known = {layer.name for layer in filtered.layer}
+        #: tops of the splits put in -> the blob that they are
+        self._split = {top: layer.bottom[0] for layer in self.param.layer if layer.name not in known for top in layer.top}
         check_names(self.param)
         self.name = param.name
         self.phase = self.param.state.phase
@@ -57,12 +66,16 @@ class Net(nn.Module):
         self.nodes: list[Node] = []
         self._wiring = Wiring()
         self._seed = seed
+        #: the learnable parameters, a shared one where its owner stands
+        self.params: list[net_params.Param] = []
         for layer_param in self.param.layer:
             self.nodes.append(self._append(layer_param))
-        mark_backward(self.nodes, self.param.force_backward)
+        mark_backward(self.nodes)
+        report.backward(self.nodes)
+        if self.param.force_backward:
+            force_backward(self.nodes)
         self.slot_names = self._wiring.slot_names
         self.layers = nn.ModuleDict({_module_name(n.name, i): n.layer for i, n in enumerate(self.nodes)})
-        self.params = net_params.collect([n.layer for n in self.nodes], self.param.force_backward)
         self._check_memory()
         self._materialize()
         self.inputs = [name for n in self.nodes if n.layer.type == "Input" for name in n.tops]
@@ -73,7 +86,7 @@ class Net(nn.Module):
         weights = dict(self._losses)
         self.output_weights = [weights.get(slot, 0.0) for slot in self._output_slots]
         self._release = _last_uses(self.nodes, keep={*self._output_slots, *weights})
-        report.finished(self.nodes, self.outputs)
+        report.finished(self.outputs)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +116,10 @@ class Net(nn.Module):
             if node.layer.type == "Input" and all(name in fed for name in node.tops):
                 tops: Tensor | tuple[Tensor, ...] = tuple(fed[name] for name in node.tops)
             else:
-                tops = node.layer()
+                try:
+                    tops = node.layer()
+                except RuntimeError as error:
+                    raise node.layer.shape_error(f"cannot make its tops: {_first_line(error)}") from error
                 if fed:
                     tops = tuple(fed.get(n, t) for n, t in zip(node.tops, _as_tuple(tops), strict=True))
             tops = _as_tuple(tops)
@@ -114,12 +130,9 @@ class Net(nn.Module):
             bottoms = tuple(b if d else b.detach() for b, d in zip(bottoms, node.layer.param.propagate_down, strict=True))
         try:
             tops = node.layer(*bottoms)
-        except CaffeError:
-            raise
         except RuntimeError as error:
-            shapes = ", ".join(f"{name} {tuple(b.shape)}" for name, b in zip(node.bottoms, bottoms, strict=True))
-            first = str(error).strip().splitlines()[0]
-            raise ShapeError(f"layer {node.name!r} ({node.layer.type}) cannot run on {shapes}: {first}") from error
+            shapes = listing(node.layer, [b.shape for b in bottoms])
+            raise node.layer.shape_error(f"cannot run on {shapes}: {_first_line(error)}") from error
         return _as_tuple(tops)
 
     def check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
@@ -174,6 +187,7 @@ class Net(nn.Module):
 
     def _append(self, layer_param: LayerParameter) -> Node:
         layer = registry.create(layer_param, self.phase)
+        layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
         if isinstance(layer, SourceLayer):
             layer.seed = self._seed
         report.creating(layer)
@@ -186,31 +200,57 @@ class Net(nn.Module):
         layer.setup(shapes)  # type: ignore[arg-type]
         if layer.makes_inner_layer:
             report.creating(layer)
-        tops = layer.infer(shapes)  # type: ignore[arg-type]
+        try:
+            tops = layer.infer(shapes)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise layer.shape_error(f"cannot run on {listing(layer, shapes)}: {_first_line(error)}") from error  # type: ignore[arg-type]
         if len(tops) != len(node.tops):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
+        for name, shape in zip(node.tops, tops, strict=True):
+            if math.prod(shape) > MAX_COUNT:
+                raise layer.shape_error(f"top {name!r} of shape {tuple(shape)} has {math.prod(shape):,} values, over 2^31 - 1")
         self.shapes += tops
         specs = layer_param.param
         if any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blob_names))):
             self._wiring.learns(node)
         report.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
+        net_params.add(self.params, layer, self.param.force_backward)
         return node
 
     def _check_memory(self) -> None:
         for node in self.nodes:
             for name, blob in zip(node.layer.blob_names, node.layer.blobs, strict=True):
-                if blob.numel() > 2**31 - 1:
+                if blob.numel() > MAX_COUNT:
                     text = f"{name} of shape {tuple(blob.shape)} has {blob.numel():,} values, over 2^31 - 1"
                     raise node.layer.shape_error(text)
 
     def _materialize(self) -> None:
         for node in self.nodes:
-            node.layer.materialize()
+            try:
+                node.layer.materialize()
+            except RuntimeError as error:
+                shapes = ", ".join(str(tuple(blob.shape)) for blob in node.layer.blobs)
+                raise node.layer.shape_error(f"cannot make blobs of shape {shapes}: {_first_line(error)}") from error
         net_params.tie(self.params)
 
 
 def _as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tops if isinstance(tops, tuple) else (tops,)
+
+
+def _first_line(error: RuntimeError) -> str:
+    """What torch says, in a line; of memory that is short, no more than that."""
+    first = str(error).strip().splitlines()[0]
+    if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in first or "allocate memory" in first:
+        return "out of memory; lower batch_size, or the size of the layer"
+    return first
+
+
+def _no_layers(param: NetParameter) -> str:
+    if not param.layer:
+        return f"net {param.name!r} has no layers"
+    state = f"phase {Phase.Name(param.state.phase)}, level {param.state.level}, stages {list(filter(None, param.state.stage))}"
+    return f"net {param.name!r}: no layer is left for {state}; check --level, --stage and the layers' include rules"
 
 
 def _module_name(layer: str, index: int) -> str:

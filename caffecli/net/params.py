@@ -40,35 +40,30 @@ class Param:
         return self.spec.name or str(self.index)
 
 
-def collect(layers: Sequence[Layer], force_backward: bool = False) -> list[Param]:
-    """The learnable parameters in Caffe's order (file order, then blob order); a shared one stands where its owner does.
+def add(params: list[Param], layer: Layer, force_backward: bool = False) -> None:
+    """Append a layer's learnable parameters in Caffe's order; one shared with an earlier layer joins its owner.
 
-    Sets ``requires_grad`` by lr_mult and ties sharers to their owner's tensor. Call after ``setup``, before ``materialize``.
+    Sets ``requires_grad`` by lr_mult. Call after ``setup``, before ``materialize``.
     """
-    params: list[Param] = []
-    named: dict[str, Param] = {}
-    for layer in layers:
-        if len(layer.param.param) > len(layer.blob_names):
-            raise layer.spec_error(f"{len(layer.param.param)} param settings for {len(layer.blob_names)} blob(s)")
-        for index, blob in enumerate(layer.blobs):
-            spec = ParamSpec()
-            if index < len(layer.param.param):
-                spec.CopyFrom(layer.param.param[index])
-            owner = named.get(spec.name) if spec.name else None
-            if owner is None:
-                learned = isinstance(blob, nn.Parameter)
-                param = Param(spec, spec.lr_mult if learned else 0.0, spec.decay_mult if learned else 0.0, [(layer, index)])
-                params.append(param)
-                if spec.name:
-                    named[spec.name] = param
-                blob.requires_grad_(learned and (param.lr_mult != 0 or force_backward))
-            else:
-                _share(owner, layer, index, spec)
-    return params
+    if len(layer.param.param) > len(layer.blob_names):
+        raise layer.spec_error(f"{len(layer.param.param)} param settings for {len(layer.blob_names)} blob(s)")
+    for index, blob in enumerate(layer.blobs):
+        spec = ParamSpec()
+        if index < len(layer.param.param):
+            spec.CopyFrom(layer.param.param[index])
+        param = next((p for p in params if spec.name and p.spec.name == spec.name), None)
+        if param is None:
+            learned = isinstance(blob, nn.Parameter)
+            param = Param(spec, spec.lr_mult if learned else 0.0, spec.decay_mult if learned else 0.0, [(layer, index)])
+            params.append(param)
+        else:
+            _share(param, layer, index, spec)
+        tensor = param.tensor
+        tensor.requires_grad_(isinstance(tensor, nn.Parameter) and (param.lr_mult != 0 or force_backward))
 
 
 def _share(owner: Param, layer: Layer, index: int, spec: ParamSpec) -> None:
-    logs.info("net.cpp:479", f"Sharing parameters '{spec.name}' owned by layer '{owner.owner.name}', param index {owner.index}")
+    logs.info("net.cpp:467", f"Sharing parameters '{spec.name}' owned by layer '{owner.owner.name}', param index {owner.index}")
     theirs, ours = owner.tensor, layer.blobs[index]
     where = f"layer {layer.name!r}, blob {index}: cannot share param {spec.name!r} of layer {owner.owner.name!r}"
     if spec.share_mode == ParamSpec.PERMISSIVE:
@@ -84,7 +79,6 @@ def _share(owner: Param, layer: Layer, index: int, spec: ParamSpec) -> None:
             raise SpecError(f"{where}: {what} {value:g} differs from {getattr(owner, what):g}; sharers must agree")
         setattr(owner, what, value)
         setattr(owner.spec, what, value)
-    theirs.requires_grad_(isinstance(theirs, nn.Parameter) and owner.lr_mult != 0)
     owner.places.append((layer, index))
 
 

@@ -51,12 +51,15 @@ def set_up(node: Node, tops: Sequence[Sequence[int]], memory: int) -> None:
     logs.info("net.cpp:139", f"Memory required for data: {memory}")
 
 
-def finished(nodes: Sequence[Node], outputs: Sequence[str]) -> None:
+def backward(nodes: Sequence[Node]) -> None:
     for node in reversed(nodes):
         if node.backward:
             logs.info("net.cpp:200", f"{node.name} needs backward computation.")
         else:
             logs.info("net.cpp:202", f"{node.name} does not need backward computation.")
+
+
+def finished(outputs: Sequence[str]) -> None:
     for name in outputs:
         logs.info("net.cpp:244", f"This network produces output {name}")
     logs.info("net.cpp:257", "Network initialization done.")

@@ -8,21 +8,53 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caffecli import logs
 from caffecli.errors import ShapeError
 from caffecli.formats import caffemodel
 from caffecli.formats.caffemodel import is_absent
+from caffecli.layers.base import Layer
 from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import NetParameter, ParamSpec
 from caffecli.spec.upgrade import upgrade_net
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
 
-def export(net: Net) -> dict[str, list[np.ndarray]]:
-    """Every layer's blobs as NumPy arrays in Caffe's shapes and memory order, by layer name."""
-    return {node.name: [to_numpy(blob) for blob in node.layer.blobs] for node in net.nodes}
+def export(net: Net, shared: bool = True) -> dict[str, list[np.ndarray]]:
+    """Every layer's blobs as NumPy arrays in Caffe's shapes and memory order, by layer name.
+
+    Without ``shared``, a blob that belongs to an earlier layer is absent, as Caffe's HDF5 files have it.
+    """
+    owned = _owned(net)
+    return {
+        node.name: [
+            to_numpy(blob) if shared or (node.layer, i) in owned else caffemodel.ABSENT for i, blob in enumerate(node.layer.blobs)
+        ]
+        for node in net.nodes
+    }
+
+
+def definition(net: Net) -> NetParameter:
+    """What a caffemodel says of a net: its name and layers, with what Caffe settles while it builds them.
+
+    That is: each layer's phase, a loss's weight of 1, and lr_mult 0 for blobs that are not learned.
+    """
+    param = NetParameter(name=net.name, layer=net.param.layer)
+    for layer, node in zip(param.layer, net.nodes, strict=True):
+        if not layer.HasField("phase"):
+            layer.phase = net.phase
+        if node.layer.is_loss and not layer.loss_weight:
+            layer.loss_weight.append(1)
+        unlearned = sum(not isinstance(blob, nn.Parameter) for blob in node.layer.blobs)
+        layer.param.extend(ParamSpec(lr_mult=0) for _ in range(unlearned - len(layer.param)))
+    return param
+
+
+def _owned(net: Net) -> set[tuple[Layer, int]]:
+    """The blobs, by layer and index, that no earlier layer shares with theirs."""
+    return {param.places[0] for param in net.params}
 
 
 def to_numpy(blob: Tensor) -> np.ndarray:
@@ -33,7 +65,9 @@ def to_numpy(blob: Tensor) -> np.ndarray:
 def load(net: Net, path: str | Path) -> None:
     """Give ``net`` the weights in a caffemodel, binary or HDF5, of any age; see ``copy``."""
     definition, weights = caffemodel.read_with_net(path)
-    if definition is not None:
+    if definition is None:
+        logs.info_once("hdf5.cpp:33", "Datatype class: H5T_FLOAT")
+    else:
         upgrade_net(definition, str(path))  # for what it logs; weights go by layer name in all ages
     copy(net, weights, str(path))
 
@@ -47,14 +81,14 @@ def copy(net: Net, weights: Weights, source: str) -> None:
     pairs: list[tuple[Tensor, np.ndarray]] = []
     wrong: list[str] = []
     known = {node.name: node.layer for node in net.nodes}
-    owned = {(id(layer), index) for param in net.params for layer, index in param.places[:1]}
+    owned = _owned(net)
     for name, arrays in weights.items():
         if name not in known:
             logs.info("net.cpp:744", f"Ignoring source layer {name}")
             continue
         blobs = known[name].blobs
         there = {i for i, array in enumerate(arrays) if not is_absent(array)}
-        if len(arrays) > len(blobs) or any((id(known[name]), i) in owned for i in range(len(blobs)) if i not in there):
+        if len(arrays) > len(blobs) or any((known[name], i) in owned for i in range(len(blobs)) if i not in there):
             wrong.append(f"layer {name!r}: expected {len(blobs)} blob(s), {source!r} has {len(arrays)}")
             continue
         for index, (blob, array) in enumerate(zip(blobs, arrays, strict=False)):
@@ -101,6 +135,7 @@ def share(net: Net, trained: Net) -> None:
             wrong.append(f"layer {node.name!r}: the test net has blobs {shapes[0]}, the train net {shapes[1]}")
             continue
         for name, blob in zip(node.layer.blob_names, theirs, strict=True):
-            setattr(node.layer, name, blob)
+            if not isinstance(getattr(type(node.layer), name, None), property):  # those of another shape follow their owner
+                setattr(node.layer, name, blob)
     if wrong:
         raise ShapeError("; ".join(wrong) + "; give layers that differ different names")

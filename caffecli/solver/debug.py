@@ -52,7 +52,7 @@ class Debug:
                 if down:
                     logs.info("net.cpp:621", f"{where}, bottom blob {bottom} diff: {number(mean_abs(self.steps.diff[slot]))}")
             for i, blob in enumerate(node.layer.blobs):
-                if i >= len(node.layer.param.param) or node.layer.param.param[i].lr_mult != 0:
+                if self.net.param.force_backward or i >= len(node.layer.param.param) or node.layer.param.param[i].lr_mult != 0:
                     logs.info("net.cpp:632", f"{where}, param blob {i} diff: {number(mean_abs(blob.grad))}")
         self._totals()
 

@@ -5,7 +5,7 @@ fixed      base_lr
 step       base_lr * gamma ^ floor(iter / stepsize)
 exp        base_lr * gamma ^ iter
 inv        base_lr * (1 + gamma * iter) ^ -power
-multistep  base_lr * gamma ^ (number of stepvalues <= iter)
+multistep  base_lr * gamma ^ (number of steps so far: one at each stepvalue, at most one an iteration)
 poly       base_lr * (1 - iter / max_iter) ^ power
 sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
 =========  ==============================================================
@@ -55,7 +55,12 @@ def current_step(param: SolverParameter, iteration: int) -> int:
     if param.lr_policy == "step":
         return iteration // param.stepsize
     if param.lr_policy == "multistep":
-        return sum(iteration >= value for value in param.stepvalue)
+        step = last = -1
+        for step, value in enumerate(param.stepvalue):
+            last = max(value, last + 1)
+            if iteration < last:
+                return step
+        return step + 1
     return 0
 
 

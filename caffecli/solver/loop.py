@@ -86,8 +86,8 @@ def _debug_forward(solver: Solver, net: Net) -> Result:
 def _learning_rate(solver: Solver, display: bool) -> float:
     param = solver.param
     rate = learning_rate.learning_rate(param, solver.iter)
-    if param.lr_policy == "multistep" and solver.iter in param.stepvalue:
-        step = learning_rate.current_step(param, solver.iter)
+    step = learning_rate.current_step(param, solver.iter)
+    if param.lr_policy == "multistep" and step > learning_rate.current_step(param, solver.iter - 1):
         logs.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {solver.iter}, step = {step}")
     if display:
         logs.info("sgd_solver.cpp:112", f"Iteration {solver.iter}, lr = {logs.number(rate)}")
@@ -117,7 +117,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
                 sums[name] = sums[name] + value if name in sums else value.detach().clone()
             bar.advance()
     if solver.param.test_compute_loss:
-        logs.info("solver.cpp:396", f"Test loss: {logs.number(float(total) / count)}")
+        logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
     means = {name: value / count for name, value in sums.items()}
     report.test_outputs(net, means)
     return means

@@ -19,11 +19,13 @@ def train_net(param: SolverParameter) -> NetParameter:
     if len(given) != 1:
         what = f"{' and '.join(given)} are given" if given else "none is given"
         raise SolverError(f"the solver must name its train net by exactly one of {', '.join(_TRAIN_FIELDS)}; {what}")
-    source = {
-        "net": f"from net file: {param.net}",
-        "train_net": f"from train_net file: {param.train_net}",
-    }.get(given[0], f"specified in {given[0]}.")
-    logs.info("solver.cpp:102", f"Creating training net {source}")
+    line, source = {
+        "train_net_param": (88, "specified in train_net_param."),
+        "train_net": (92, f"from train_net file: {param.train_net}"),
+        "net_param": (97, "specified in net_param."),
+        "net": (102, f"from net file: {param.net}"),
+    }[given[0]]
+    logs.info(f"solver.cpp:{line}", f"Creating training net {source}")
     return _with_state(_net(param, given[0]), TRAIN, param.train_state)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import devices
+from caffecli.solver import devices, snapshot
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
@@ -32,6 +32,7 @@ class TrainOptions:
 def train(options: TrainOptions) -> bool:
     """Run the training; returns whether it came to its end (False: stopped early)."""
     param = load.load_solver(options.solver)
+    param.snapshot_prefix = snapshot.prefix(param, options.solver)
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stages)
     device = devices.choose(*_gpu(options, param))
@@ -44,7 +45,7 @@ def train(options: TrainOptions) -> bool:
         del param.weights[:]
         param.weights.append(options.weights)
     with Signals(options.sigint_effect, options.sighup_effect) as signals:
-        solver = Solver(param, device, options.solver, signals.requested)
+        solver = Solver(param, device, signals.requested)
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")

@@ -8,6 +8,7 @@ solverstate that is there can be resumed from.
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import tempfile
@@ -28,28 +29,33 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
 
 
-def prefix(param: SolverParameter, solver_file: str | Path | None) -> str:
+def prefix(param: SolverParameter, solver_file: str | Path) -> str:
     """``snapshot_prefix`` by Caffe's rules: absent: the solver file without its extension; a folder gets that file's name."""
-    stem = Path(solver_file).with_suffix("") if solver_file else None
+    stem = Path(solver_file).with_suffix("")
     given = param.snapshot_prefix
     if not given:
-        return str(stem) if stem else "solver"
-    if stem is not None and Path(given).is_dir():
-        return str(Path(given) / stem.name)
+        made = str(stem)
+        logs.info("upgrade_proto.cpp:1108", f"snapshot_prefix was not specified and is set to {made}")
+        return made
+    if Path(given).is_dir():
+        made = str(Path(given) / stem.name)
+        logs.info("upgrade_proto.cpp:1113", f"snapshot_prefix was a directory and is replaced to {made}")
+        return made
     return given
 
 
 def check_writable(snapshot_prefix: str) -> None:
     """Raise SolverError when no snapshot could be written there; asked before training, not after."""
     folder = Path(snapshot_prefix).parent
-    if not folder.is_dir():
-        raise SolverError(
-            f"snapshot_prefix {snapshot_prefix!r}: the folder {str(folder)!r} does not exist; make it, or name another"
-        )
+    where = f"snapshot_prefix {snapshot_prefix!r}"
     try:
-        handle, name = tempfile.mkstemp(prefix=".caffecli-", dir=folder)
+        if not folder.is_dir():
+            what = "is a file; name a folder" if folder.exists() else "does not exist; make it, or name another"
+            raise SolverError(f"{where}: the folder {str(folder)!r} {what}")
+        handle, name = tempfile.mkstemp(prefix=f".{Path(snapshot_prefix).name}_iter_1000000.solverstate.json", dir=folder)
     except OSError as error:
-        raise SolverError(f"snapshot_prefix {snapshot_prefix!r}: cannot write in {str(folder)!r}: {error.strerror}") from error
+        remedy = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "check its permissions, or name another folder"
+        raise SolverError(f"{where}: cannot write in {str(folder)!r}: {error.strerror}; {remedy}") from error
     os.close(handle)
     Path(name).unlink()
 
@@ -67,7 +73,7 @@ def write(param: SolverParameter, net: Net, state: SolverState, position: dict[s
     hdf5 = param.snapshot_format == SolverParameter.HDF5
     kind = "HDF5" if hdf5 else "binary proto"
     logs.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} file {model}")
-    caffemodel.write(model, net.param, weights.export(net))
+    caffemodel.write(model, weights.definition(net), weights.export(net, shared=not hdf5))
     state.learned_net = str(model)
     logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
     with atomic.replacing(position_path(solver)) as file:

@@ -25,22 +25,20 @@ from caffecli.solver.signals import Action
 class Solver:
     """Trains the net of ``param`` on ``device``.
 
-    ``solver_file`` settles the snapshot prefix where the definition leaves it open. ``requested`` is asked after each iteration
-    and each test batch what the user wants (``signals.Signals.requested``). Raises SpecError, ShapeError, SolverError before
-    anything runs when the definition cannot work.
+    ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
+    Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
     def __init__(
         self,
         param: SolverParameter,
         device: torch.device | str = "cpu",
-        solver_file: str | Path | None = None,
         requested: Callable[[], Action] = lambda: Action.NONE,
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
         self.param = SolverParameter()
         self.param.CopyFrom(param)
-        self.param.snapshot_prefix = snapshot.prefix(param, solver_file)
+        self.param.snapshot_prefix = param.snapshot_prefix or "solver"
         self.device = torch.device(device)
         self.requested = requested
         self.iter = 0
@@ -49,6 +47,7 @@ class Solver:
         self._check()
         self._seed = self._sow()
         self.net = self._net(nets.train_net(self.param))
+        self._warn_of_idleness()
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
         self.rule = rules.create(self.param, self.net.params)
         self.losses = Losses(self.param.average_loss, self.device)
@@ -137,7 +136,8 @@ class Solver:
         learned = snapshot.find_learned_net(path, state)
         position = snapshot.read_position(path, state)
         weights.load(self.net, learned)
-        logs.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
+        if path.suffix != ".h5":
+            logs.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for blob, array in zip(self.rule.history, state.history, strict=True):
             blob.copy_(torch.from_numpy(array.copy()).reshape(blob.shape))
         self.iter = state.iter
@@ -154,9 +154,12 @@ class Solver:
                 f"{str(path)!r} has {len(state.history)} history blobs, the {self.param.type} solver of this net keeps "
                 f"{len(kept)}; resume with the net and solver type it was made by"
             )
+        wrong: list[str] = []
         for i, (blob, array) in enumerate(zip(kept, state.history, strict=True)):
             if not weights.fits(tuple(blob.shape), array.shape):
-                raise SolverError(f"{str(path)!r}, history blob {i}: expected {tuple(blob.shape)}, it has {array.shape}")
+                wrong.append(f"history blob {i}: expected {tuple(blob.shape)}, it has {array.shape}")
+        if wrong:
+            raise SolverError(f"{str(path)!r}, {'; '.join(wrong)}; resume with the net it was made by")
 
     def close(self) -> None:
         """End the data layers' threads."""
@@ -176,6 +179,13 @@ class Solver:
                 raise SolverError(f"{name} must be a finite number, got {getattr(param, name)}")
         if param.snapshot or param.snapshot_after_train:
             snapshot.check_writable(param.snapshot_prefix)
+
+    def _warn_of_idleness(self) -> None:
+        """The reference trains a net that learns nothing without a word."""
+        if not any(any(node.loss_weights) for node in self.net.nodes):
+            logs.warning("solver.cpp:102", f"net {self.net.name!r} has no loss: nothing is learned; add a loss layer")
+        elif not any(param.lr_mult for param in self.net.params):
+            logs.warning("solver.cpp:102", f"net {self.net.name!r} has no parameter of lr_mult > 0: nothing is learned")
 
     def _sow(self) -> int:
         """Seed torch's generator by random_seed, or by chance; returns the seed, for the data layers."""

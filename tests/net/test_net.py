@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
-from caffecli.proto.caffe_pb2 import TEST, NetParameter
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 7 } } } '
 LABELS = 'layer { name: "in2" type: "Input" top: "t" input_param { shape { dim: 2 } } } '
@@ -118,6 +120,50 @@ def test_permissive_sharing_of_other_shapes() -> None:
     outputs = net({"x": torch.ones(2, 3, 8, 7)})
     (outputs["a"].sum() + outputs["b"].sum()).backward()
     torch.testing.assert_close(net.params[0].tensor.grad, torch.full((2, 168), 2.0 + 4.0))
+
+
+def test_permissive_sharing_between_train_and_test_net() -> None:
+    text = INPUT + (
+        'layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }'
+        "  inner_product_param { num_output: 5 bias_term: false } }"
+        'layer { name: "b" type: "Convolution" bottom: "x" top: "b" param { name: "w" share_mode: PERMISSIVE }'
+        "  convolution_param { num_output: 5 kernel_h: 8 kernel_w: 7 bias_term: false } }"
+    )  # fmt: skip
+    trained, tested = build(text, TRAIN), build(text)
+    weights.share(tested, trained)
+    with torch.no_grad():
+        trained.params[0].tensor.fill_(0.5)
+    assert tested({"x": torch.ones(2, 3, 8, 7)})["b"].sum().item() == 2 * 5 * 168 * 0.5
+
+
+def test_definition_holds_what_building_settles() -> None:
+    text = INPUT + LABELS + 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "x" param { lr_mult: 0 decay_mult: 2 } } '
+    text += IP % ("", "") + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" } '
+    param = weights.definition(build('force_backward: true name: "n" ' + text))
+    assert (param.name, param.HasField("state"), param.force_backward) == ("n", False, False)
+    assert {layer.phase for layer in param.layer} == {TEST}
+    assert [(spec.lr_mult, spec.decay_mult) for spec in param.layer[2].param] == [(0, 2), (0, 1), (0, 1)]
+    assert [list(layer.loss_weight) for layer in param.layer] == [[], [], [], [], [1.0]]
+
+
+def test_export_without_what_is_shared() -> None:
+    net = build(INPUT + SHARED % ("", ""))
+    assert [blob.size for blobs in weights.export(net).values() for blob in blobs] == [840, 840]
+    assert [blob.size for blobs in weights.export(net, shared=False).values() for blob in blobs] == [840, 0]
+
+
+def test_log_names_sharers_where_they_are_built_and_needs_before_forcing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "caffecli")
+    logger = logging.getLogger("caffecli")
+    logger.addHandler(caplog.handler)
+    try:
+        build("force_backward: true " + INPUT + RELU % ("r", "r") + SHARED.replace('bottom: "x"', 'bottom: "r"') % ("", ""))
+    finally:
+        logger.removeHandler(caplog.handler)
+    said = [record.getMessage() for record in caplog.records]
+    sharing = said.index("Sharing parameters 'w' owned by layer 'a', param index 0")
+    assert said[sharing - 1].startswith("Memory required") and said[sharing - 2].startswith("Top shape")
+    assert "r does not need backward computation." in said
 
 
 def test_propagate_down_and_lr_mult() -> None:

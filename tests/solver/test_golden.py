@@ -63,7 +63,7 @@ def train(folder: Path, resume: bool) -> str:
         if not resume:
             del param.weights[:]
             param.weights.append("init.caffemodel")
-        solver = Solver(param, "cpu", "solver.prototxt")
+        solver = Solver(param, "cpu")
         if resume:
             solver.restore(next(iter(sorted(folder.glob("t_iter_15.solverstate*")))))
         solver.solve()

@@ -28,6 +28,9 @@ def solver(text: str) -> SolverParameter:
         ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 7', 2, 0.5),
         ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 7', 3, 0.25),
         ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 7', 100, 0.125),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 3', 3, 0.25),  # one step an iteration
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 3', 4, 0.125),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 0', 0, 0.25),
         ('lr_policy: "poly" power: 2 max_iter: 10', 5, 0.125),
         ('lr_policy: "poly" power: 2 max_iter: 10', 10, 0.0),
         ('lr_policy: "sigmoid" gamma: 0.5 stepsize: 4', 6, 0.5 / (1 + math.exp(-1.0))),

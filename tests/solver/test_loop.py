@@ -66,11 +66,14 @@ def test_snapshot_after_train(run_folder: Path, edit: Edit, wrong: str) -> None:
 @pytest.mark.parametrize(
     ("prefix", "file"), [("", "solver_iter_20.caffemodel"), ('snapshot_prefix: "out"', "out/solver_iter_20.caffemodel")]
 )
-def test_snapshot_prefix(run_folder: Path, edit: Edit, prefix: str, file: str) -> None:
+def test_snapshot_prefix(run_folder: Path, edit: Edit, heard: io.StringIO, prefix: str, file: str) -> None:
     Path("out").mkdir()
     edit("solver.prototxt", 'snapshot_prefix: "s"', prefix)
     train(OPTIONS)
     assert Path(file).is_file()
+    stem, why = file.removesuffix("_iter_20.caffemodel"), "a directory and is replaced" if prefix else "not specified and is set"
+    assert f"snapshot_prefix was {why} to {stem}" in heard.getvalue().splitlines()[0]
+    assert f'\nsnapshot_prefix: "{stem}"\n' in heard.getvalue()
 
 
 def test_test_interval_and_initialization(run_folder: Path, edit: Edit, heard: io.StringIO) -> None:
@@ -140,7 +143,7 @@ def test_label_past_the_classes_names_the_record(run_folder: Path) -> None:
 
 def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit, heard: io.StringIO) -> None:
     def final() -> list[torch.Tensor]:
-        solver = Solver(load.load_solver(Path("solver.prototxt")), "cpu", "solver.prototxt")
+        solver = Solver(load.load_solver(Path("solver.prototxt")), "cpu")
         solver.solve()
         solver.close()
         return [p.tensor.detach().clone() for p in solver.net.params]

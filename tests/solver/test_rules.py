@@ -19,7 +19,8 @@ def setting(solver: str, specs: str = "") -> tuple[rules.Rule, torch.Tensor, tor
     text = f'name: "ip" type: "InnerProduct" inner_product_param {{ num_output: 2 }} {specs}'
     layer = InnerProduct(text_format.Parse(text, LayerParameter()))
     layer.setup([(5, 3)])
-    found = params.collect([layer])
+    found: list[params.Param] = []
+    params.add(found, layer)
     layer.materialize()
     weight, bias = layer.blobs
     with torch.no_grad():
