@@ -149,7 +149,9 @@ def _words(error: Exception) -> str:
         names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         return ": ".join([*names, error.strerror])
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, ValueError) and text == "embedded null byte":
+        return "a path holds a zero byte; take it out"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return f"out of memory; use a smaller batch_size ({text})" if text else "out of memory; use a smaller batch_size"
     return f"internal: {type(error).__name__}: {text}; run again with --debug for the traceback"
 

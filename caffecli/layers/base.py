@@ -46,6 +46,8 @@ class Layer(nn.Module):
         self.param = param
         self.phase = phase
         self.train(phase == TRAIN)
+        #: what errors call the bottoms: a net sets the names that its definition has, without splits
+        self.bottom_names = list(param.bottom)
         self.blob_names: list[str] = []
         self.fillers: list[FillerParameter | None] = []
 

@@ -53,7 +53,7 @@ def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) 
     index = int(torch.nonzero(bad)[0])
     value = float(labels.flatten()[index])
     item = index * labels.shape[0] // labels.numel() if labels.dim() else 0
-    scores = repr(layer.param.bottom[0]) if layer.param.bottom else "the scores"
+    scores = repr(layer.bottom_names[0]) if layer.bottom_names else "the scores"
     remedy = "mend the data"
     if math.isnan(value):
         what = "is not a number"

@@ -15,7 +15,7 @@ from caffecli.proto.caffe_pb2 import EltwiseParameter
 
 def listing(layer: Layer, bottoms: list[Shape]) -> str:
     """The bottoms of a layer with their shapes, for error texts: ``'a' (2, 3), 'b' (2, 4)``."""
-    names = list(layer.param.bottom)
+    names = list(layer.bottom_names)
     names += [f"bottom[{i}]" for i in range(len(names), len(bottoms))]
     return ", ".join(f"{name!r} {tuple(shape)}" for name, shape in zip(names, bottoms, strict=False))
 

@@ -247,5 +247,5 @@ def test_inputs_that_do_not_fit() -> None:
     net = build(INPUT + IP % ("", ""))
     with pytest.raises(SpecError, match="no input blob 'z'; its inputs: x"):
         net({"z": torch.zeros(1)})
-    with pytest.raises(ShapeError, match=r"layer 'ip' \(InnerProduct\) cannot run on x \(2, 3, 9, 9\)"):
+    with pytest.raises(ShapeError, match=r"layer 'ip' \(InnerProduct\): cannot run on 'x' \(2, 3, 9, 9\)"):
         net({"x": torch.zeros(2, 3, 9, 9)})
