@@ -126,7 +126,7 @@ class Net(nn.Module):
             if self.param.force_backward and torch.is_grad_enabled():
                 tops = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tops)
             return tops
-        if node.layer.param.propagate_down:
+        if node.layer.param.propagate_down and not self.param.force_backward:
             bottoms = tuple(b if d else b.detach() for b, d in zip(bottoms, node.layer.param.propagate_down, strict=True))
         try:
             tops = node.layer(*bottoms)

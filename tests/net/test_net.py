@@ -187,6 +187,14 @@ def test_force_backward_reaches_the_input() -> None:
     torch.testing.assert_close(steps.diff[steps.slot("x")], net.layer("ip").blobs[0].sum(0).reshape(1, 3, 8, 7).expand_as(x))
 
 
+def test_force_backward_outweighs_propagate_down() -> None:
+    second = 'layer { name: "p" type: "Power" bottom: "y" top: "z" propagate_down: false loss_weight: 1 } '
+    net = build("force_backward: true " + INPUT + IP % (GAUSS, "") + second)
+    x = torch.randn(2, 3, 8, 7, requires_grad=True)
+    net.run({"x": x}).loss.backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+
+
 def test_a_loss_without_a_top_counts() -> None:
     net = build(INPUT + LABELS + IP % (GAUSS, "") + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" }')
     result = net.run({"x": torch.randn(2, 3, 8, 7), "t": torch.zeros(2)})
