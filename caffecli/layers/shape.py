@@ -93,7 +93,7 @@ class _View(Layer):
     """A layer whose top is its bottom in another shape."""
 
     def setup(self, bottoms: list[Shape]) -> None:
-        _refuse_in_place(self)
+        refuse_in_place(self)
         self.planned = torch.Size(bottoms[0]), self.top_shape(bottoms[0])
 
     def top_shape(self, bottom: Shape) -> list[int]:
@@ -184,7 +184,7 @@ class Split(Layer):
     top_count = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        _refuse_in_place(self)
+        refuse_in_place(self)
         self.copies = len(self.param.top)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -202,7 +202,7 @@ class Silence(Layer):
         return ()
 
 
-def _refuse_in_place(layer: Layer) -> None:
+def refuse_in_place(layer: Layer) -> None:
     shared = set(layer.param.bottom) & set(layer.param.top)
     if shared:
         raise layer.spec_error(f"cannot work in place on {min(shared)!r}; give the top another name")
