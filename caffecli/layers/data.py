@@ -131,7 +131,9 @@ class DummyData(Layer):
         tops = len(self.param.top)
         fillers = list(param.data_filler) or [FillerParameter(type="constant")]
         self._fillers = self._one_each("data_filler", fillers, tops)
-        self._shapes = self._legacy_shapes(tops) if _legacy(self.param) else _dims(self._one_each("shape", param.shape, tops))
+        self._shapes = (
+            self._legacy_shapes(tops) if _legacy(self.param) else _dims(self, self._one_each("shape", param.shape, tops))
+        )
         self._kept.clear()
         for shape, filler in zip(self._shapes, self._fillers, strict=True):
             fill(torch.empty(shape, device="meta"), filler, self.name)  # for the errors alone
@@ -191,7 +193,7 @@ class Input(Layer):
                 f"expected input_param to give a shape for all tops, or one for each of the {tops}, got {len(shapes)}; "
                 "write input_param { shape { dim: 1 dim: 3 dim: 227 dim: 227 } }"
             )
-        self._shapes = _dims(shapes * tops if len(shapes) == 1 else shapes)
+        self._shapes = _dims(self, shapes * tops if len(shapes) == 1 else shapes)
 
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         return self._shapes
@@ -201,7 +203,10 @@ class Input(Layer):
         return tops[0] if len(tops) == 1 else tops
 
 
-def _dims(shapes: Sequence[BlobShape]) -> list[torch.Size]:
+def _dims(layer: Layer, shapes: Sequence[BlobShape]) -> list[torch.Size]:
+    for shape in shapes:
+        if any(dim < 0 for dim in shape.dim):
+            raise layer.spec_error(f"expected dims of at least 0, got {list(shape.dim)}")
     return [torch.Size(shape.dim) for shape in shapes]
 
 
