@@ -82,13 +82,17 @@ def made_up_database(folder: Path, name: str, records: int = 2000) -> Path:
     return path
 
 
-def solver_of(name: str, database: Path, device: torch.device) -> Solver:
-    """The solver of ``models/NAME``, on the made-up database, without tests and snapshots."""
+def solver_of(name: str, database: Path | None, device: torch.device) -> Solver:
+    """The solver of ``models/NAME`` on the made-up database, or on constants without one; no tests, no snapshots."""
     param = SolverParameter()
     param.CopyFrom(load.load_solver(ROOT / "models" / name / "solver.prototxt"))
     net = load.load_net(ROOT / param.net)
     for layer in net.layer:
-        if layer.type == "Data":
+        if layer.type == "Data" and database is None:
+            layer.type = "DummyData"
+            layer.dummy_data_param.shape.add(dim=SHAPES[name])
+            layer.dummy_data_param.shape.add(dim=SHAPES[name][:1])
+        elif layer.type == "Data":
             layer.data_param.source = str(database)
             layer.transform_param.ClearField("mean_file")
     param.ClearField("net")
@@ -101,8 +105,8 @@ def solver_of(name: str, database: Path, device: torch.device) -> Solver:
 
 
 def compare(name: str, database: Path, rounds: int, iterations: int, device: torch.device) -> None:
-    """Print iterations a second of both, and their ratio, round by round."""
-    ours, theirs = solver_of(name, database, device), hand_loop(name, device)
+    """Print iterations a second of both, their ratio, and what ours loses to reading data (against constants from memory)."""
+    ours, still, theirs = solver_of(name, database, device), solver_of(name, None, device), hand_loop(name, device)
 
     def clock(run: Callable[[int], None]) -> float:
         start = time.perf_counter()
@@ -111,15 +115,16 @@ def compare(name: str, database: Path, rounds: int, iterations: int, device: tor
             torch.cuda.synchronize(device)
         return iterations / (time.perf_counter() - start)
 
-    clock(ours.step), clock(theirs)
-    pairs = [(clock(ours.step), clock(theirs)) for _ in range(rounds)]
+    runs = (ours.step, theirs, still.step)
+    for run in runs:
+        clock(run)
+    rates = [[clock(run) for run in runs] for _ in range(rounds)]
     ours.close()
-    ratio = statistics.median(a / b for a, b in pairs)
-    mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-    print(
-        f"{name:15} caffecli {mine:8.1f} it/s   by hand {other:8.1f} it/s   ratio {ratio:.3f} (median of {rounds} rounds)",
-        flush=True,
-    )
+    ratio = statistics.median(a / b for a, b, _ in rates)
+    data = 100 * statistics.median(1 - a / c for a, _, c in rates)
+    mine, other, _ = (statistics.median(side) for side in zip(*rates, strict=True))
+    speeds = f"caffecli {mine:.1f} it/s, by hand {other:.1f} it/s, ratio {ratio:.3f}"
+    print(f"{name:15} {speeds}; reading data takes {data:.1f} % (medians of {rounds} rounds)", flush=True)
 
 
 def memory(name: str, database: Path, device: torch.device) -> None:
