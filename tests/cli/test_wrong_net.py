@@ -172,7 +172,7 @@ def test_a_loss_that_turns_nan(edit: Edit, command: Callable[..., tuple[int, str
     assert code == 1
     line = error.splitlines()[-1]
     assert line.startswith("Error: iteration 1: the loss is inf; ")
-    assert "first bad blob: layer 'loss', top blob 'loss'; the last snapshot is s_iter_1.solverstate; lower base_lr" in line
+    assert "first bad blob: layer 'ip1', top blob 'ip1'; the last snapshot is s_iter_1.solverstate; lower base_lr" in line
     assert {path.name for path in folder.glob("s_iter_*")} == {
         "s_iter_1.caffemodel",
         "s_iter_1.solverstate",
