@@ -1,4 +1,4 @@
-"""Convolution, over any number of spatial axes, and the settings it shares with its kin."""
+"""Convolution and Deconvolution, over any number of spatial axes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ConvolutionParameter
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_DECONV: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def spatial_setting(
@@ -82,11 +83,9 @@ class BaseConvolution(Layer):
         self.num_output = param.num_output
         channels = shape[self.channel_axis]
         self._check_channels(channels)
+        self.extent = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
         if any(size < 1 for size in self.top_sizes()):
-            raise self.shape_error(
-                f"kernel of {self._extent()} does not fit the bottom's {list(self.sizes)} with pad {self.pad}; "
-                "use a smaller kernel or more pad"
-            )
+            raise self.shape_error(self.misfit())
         self.add_blob("weight", (*self.weight_channels(channels), *self.kernel), param.weight_filler)
         if param.bias_term:
             self.add_blob("bias", (self.num_output,), param.bias_filler)
@@ -104,16 +103,16 @@ class BaseConvolution(Layer):
             if count % self.group:
                 raise self.spec_error(f"group {self.group} must divide {what} ({count})")
 
-    def _extent(self) -> list[int]:
-        """The kernel's reach per spatial axis, dilation counted."""
-        return [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
-
     def weight_channels(self, channels: int) -> tuple[int, int]:
         """The first two dimensions of the weights for a bottom of ``channels``."""
         raise NotImplementedError
 
     def top_sizes(self) -> list[int]:
         """The tops' spatial sizes."""
+        raise NotImplementedError
+
+    def misfit(self) -> str:
+        """The error text where a top would have no values."""
         raise NotImplementedError
 
     def apply_weights(self, x: Tensor) -> Tensor:
@@ -146,12 +145,41 @@ class Convolution(BaseConvolution):
         return self.num_output, channels // self.group
 
     def top_sizes(self) -> list[int]:
-        settings = zip(self.sizes, self.pad, self._extent(), self.stride, strict=True)
+        settings = zip(self.sizes, self.pad, self.extent, self.stride, strict=True)
         return [(size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in settings]
+
+    def misfit(self) -> str:
+        what = f"kernel of {self.extent} does not fit the bottom's {list(self.sizes)} with pad {self.pad}"
+        return f"{what}; use a smaller kernel or more pad"
 
     def apply_weights(self, x: Tensor) -> Tensor:
         conv = _CONV.get(self.spatial, _conv_nd)
         return conv(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
+
+
+@register("Deconvolution")
+class Deconvolution(BaseConvolution):
+    """y[o, stride * i - pad + dilation * k] = bias[o] + the sum over all c, i and k that meet there of weight[c, o, k] * x[c, i].
+
+    The transpose of Convolution. Blobs: weight (channels, num_output / group, kernel...) and bias (num_output). A spatial axis of
+    size n becomes stride * (n - 1) + dilation * (kernel - 1) + 1 - 2 * pad. With group: channels, a bilinear filler and
+    lr_mult: 0 it enlarges pictures. Source: ``deconv_layer.cpp``.
+    """
+
+    def weight_channels(self, channels: int) -> tuple[int, int]:
+        return channels, self.num_output // self.group
+
+    def top_sizes(self) -> list[int]:
+        settings = zip(self.sizes, self.pad, self.extent, self.stride, strict=True)
+        return [stride * (size - 1) + extent - 2 * pad for size, pad, extent, stride in settings]
+
+    def misfit(self) -> str:
+        what = f"pad {self.pad} leaves nothing of the top: it would be {self.top_sizes()} for a bottom of {list(self.sizes)}"
+        return f"{what}; use less pad"
+
+    def apply_weights(self, x: Tensor) -> Tensor:
+        deconv = _DECONV.get(self.spatial, _deconv_nd)
+        return deconv(x, self.weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)
 
 
 def _conv_nd(
@@ -178,3 +206,32 @@ def _conv_nd(
     if total is None:
         raise ValueError("a kernel without rows")
     return total.reshape(-1, size, *total.shape[1:]).transpose(1, 2)
+
+
+def _deconv_nd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], pad: list[int], more: int, group: int, dilation: list[int]
+) -> Tensor:
+    """Deconvolution over no spatial axis or over more than three, with the arguments of torch's own (``more`` has no effect).
+
+    Over n axes each of the first axis' kernel rows adds a deconvolution over the other n - 1.
+    """
+    axes = len(stride)
+    if not axes:
+        return F.conv_transpose1d(x[..., None], weight[..., None], bias, groups=group)[..., 0]
+    if axes <= 3:
+        return _DECONV[axes](x, weight, bias, stride, pad, 0, group, dilation)
+    items, _, size, *_ = x.shape
+    rows = weight.shape[2]
+    slices = x.transpose(1, 2).flatten(0, 1)
+    total: Tensor | None = None
+    for row in range(rows):
+        y = _deconv_nd(slices, weight[:, :, row], None, stride[1:], pad[1:], 0, group, dilation[1:])
+        y = y.reshape(items, size, *y.shape[1:]).transpose(1, 2)
+        if total is None:
+            total = y.new_zeros((*y.shape[:2], stride[0] * (size - 1) + dilation[0] * (rows - 1) + 1, *y.shape[3:]))
+        start = row * dilation[0]
+        total[:, :, start : start + stride[0] * (size - 1) + 1 : stride[0]] += y
+    if total is None:
+        raise ValueError("a kernel without rows")
+    total = total.narrow(2, pad[0], total.shape[2] - 2 * pad[0])
+    return total if bias is None else total + bias.reshape(-1, *[1] * axes)

@@ -1,4 +1,4 @@
-"""Convolution over any number of axes."""
+"""Convolution and Deconvolution over any number of axes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from caffecli.errors import CaffeError, ShapeError, SpecError
 from tests.layers.contract import build, check, distinct, run_golden
 
 GOLDENS = ["conv", "conv_1x1", "conv_3d", "conv_dilation", "conv_group", "conv_multi_bottom", "conv_pad_stride"]
+GOLDENS += ["deconv", "deconv_group"]
 
 
 @pytest.mark.parametrize("case", GOLDENS)
@@ -172,3 +173,94 @@ def test_bottoms_and_tops_must_pair_and_match() -> None:
         build(f'type: "Convolution" {settings}', (2, 3, 4, 5), (2, 3, 4, 5))
     with pytest.raises(ShapeError, match=r"expected bottoms of one shape, got \(2, 3, 4, 5\) and \(2, 3, 4, 6\)"):
         build(f'type: "Convolution" top: "a" top: "b" {settings}', (2, 3, 4, 5), (2, 3, 4, 6))
+
+
+# -- Deconvolution -------------------------------------------------------------------------------------------------
+
+
+def deconvolve(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: list[int], pad: list[int], dilation: list[int], group: int = 1
+) -> np.ndarray:
+    """The formula, a kernel place at a time; x is (N, C, spatial...)."""
+    kernel = weight.shape[2:]
+    axes = list(zip(x.shape[2:], kernel, stride, dilation, strict=True))
+    y = np.zeros((len(x), weight.shape[1] * group, *(s * (n - 1) + d * (k - 1) + 1 for n, k, s, d in axes)))
+    outs, ins = weight.shape[1], x.shape[1] // group
+    for place in itertools.product(*map(range, kernel)):
+        cut = tuple(slice(p * d, p * d + (n - 1) * s + 1, s) for p, (n, _, s, d) in zip(place, axes, strict=True))
+        for g in range(group):
+            w = weight[(slice(g * ins, (g + 1) * ins), slice(None), *place)]
+            part = x[:, g * ins : (g + 1) * ins]
+            y[(slice(None), slice(g * outs, (g + 1) * outs), *cut)] += np.einsum("nc...,co->no...", part, w)
+    y = y[(slice(None), slice(None), *(slice(p, n - p) for p, n in zip(pad, y.shape[2:], strict=True)))]
+    return y + bias.reshape(-1, *[1] * len(kernel))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_deconvolution_formula(case: str) -> None:
+    settings, shape, stride, pad, *rest = CASES[case]
+    settings = settings.replace("pad_h: 2 pad_w: 1", "pad_h: 1 pad_w: 1")
+    pad = [1, 1] if pad == [2, 1] else pad
+    layer = check(
+        f'type: "Deconvolution" convolution_param {{ {settings} }}', shape,
+        oracle=lambda x, w, b: deconvolve(x, w.reshape(w.shape[:2] + w.shape[2:] * bool(stride)), b, stride, pad, *rest),
+        gradient=bool(np.prod(shape) < 400),
+    )  # fmt: skip
+    outputs, group = layer.blobs[1].shape[0], rest[-1]
+    assert layer.blobs[0].shape[:2] == (shape[1], outputs // group)
+
+
+def test_deconvolution_is_the_transpose_of_convolution() -> None:
+    settings = "kernel_size: 3 stride: 2 pad: 1 dilation: 2 bias_term: false group: 2"
+    down = build(f'type: "Convolution" convolution_param {{ num_output: 6 {settings} }}', (2, 4, 9, 11))
+    up = build(f'type: "Deconvolution" convolution_param {{ num_output: 4 {settings} }}', (2, 6, 3, 4))
+    weight = torch.from_numpy(distinct(6, 2, 3, 3))
+    for layer in (down, up):
+        with torch.no_grad():
+            layer.blobs[0].copy_(weight)
+    x = torch.from_numpy(distinct(2, 4, 9, 11)).requires_grad_()
+    y = down(x)
+    assert y.shape == (2, 6, 4, 5)
+    seed = torch.from_numpy(distinct(*y.shape, seed=1))
+    y.backward(seed)
+    torch.testing.assert_close(up(seed), x.grad)
+
+
+def test_a_bilinear_deconvolution_enlarges() -> None:
+    layer = build(
+        'type: "Deconvolution" convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false '
+        'weight_filler { type: "bilinear" } }',
+        (1, 3, 4, 5),
+    )
+    ramp = torch.arange(5.0).expand(1, 3, 4, 5)
+    y = layer(ramp)
+    assert y.shape == (1, 3, 8, 10)
+    torch.testing.assert_close(y[..., 1:-1, 1:-1], (torch.arange(1, 9) / 2 - 0.25).expand(1, 3, 6, 8))
+
+
+def test_deconvolution_without_bias_and_with_several_bottoms() -> None:
+    text = 'type: "Deconvolution" top: "a" top: "b" convolution_param { num_output: 2 kernel_size: 2 bias_term: false axis: -3 }'
+    check(
+        text, (2, 3, 4, 5), (2, 3, 4, 5),
+        oracle=lambda a, b, w: tuple(deconvolve(x, w, np.zeros(2), [1, 1], [0, 0], [1, 1]) for x in (a, b)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("kernel_size: 2", "num_output is missing"),
+        ("num_output: 3", "kernel_size is missing"),
+        ("num_output: 4 kernel_size: 2 group: 2", "group 2 must divide the bottom's channels (7)"),
+        ("num_output: 4 kernel_size: 2 group: 7", "group 7 must divide num_output (4)"),
+        (
+            "num_output: 4 kernel_size: 2 pad: 2",
+            "pad [2, 2] leaves nothing of the top: it would be [0, 1] for a bottom of [3, 4]; use less pad",
+        ),
+    ],
+)
+def test_deconvolution_refusals(settings: str, words: str) -> None:
+    with pytest.raises(CaffeError) as caught:
+        build(f'type: "Deconvolution" convolution_param {{ {settings} }}', (2, 7, 3, 4))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("layer 'l' (Deconvolution): ") and "\n" not in str(caught.value)
