@@ -13,9 +13,10 @@ from caffecli.cli.options import caffe_command, device_options, net_state_option
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
 @click.option("--iterations", type=click.IntRange(1), default=50, help="How many passes to time.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", help="The phase to build the net for.")
+@click.option("--weights", default="", help="Read and not used, as in Caffe: times are those of random weights.")
 @device_options
 @net_state_options
-def time(model: Path, iterations: int, phase: str, gpu: str | None, cpu: bool, level: int, stage: str) -> None:
+def time(model: Path, iterations: int, phase: str, weights: str, gpu: str | None, cpu: bool, level: int, stage: str) -> None:
     """Measure how long each layer takes, forward and backward."""
     from caffecli.proto import caffe_pb2
     from caffecli.solver import timing

@@ -69,13 +69,13 @@ def load(net: Net, path: str | Path) -> None:
         logs.info_once("hdf5.cpp:33", "Datatype class: H5T_FLOAT")
     else:
         upgrade_net(definition, str(path))  # for what it logs; weights go by layer name in all ages
-    copy(net, weights, str(path))
+    copy(net, weights, str(path), "net.cpp:801" if definition is None else "net.cpp:746")
 
 
-def copy(net: Net, weights: Weights, source: str) -> None:
+def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> None:
     """Give each layer of ``net`` the blobs that ``weights`` has under its name; ``source`` names the file in messages.
 
-    Layers of the file that the net lacks are passed over, layers that the file lacks keep their fillers' values. Nothing is
+    ``line`` is Caffe's that logs the layers passed over. Layers of the file that the net lacks are passed over, layers that the file lacks keep their fillers' values. Nothing is
     changed unless all fits: a ShapeError lists every mismatch.
     """
     pairs: list[tuple[Tensor, np.ndarray]] = []
@@ -84,7 +84,7 @@ def copy(net: Net, weights: Weights, source: str) -> None:
     owned = _owned(net)
     for name, arrays in weights.items():
         if name not in known:
-            logs.info("net.cpp:744", f"Ignoring source layer {name}")
+            logs.info(line, f"Ignoring source layer {name}")
             continue
         blobs = known[name].blobs
         there = {i for i, array in enumerate(arrays) if not is_absent(array)}
@@ -103,7 +103,7 @@ def copy(net: Net, weights: Weights, source: str) -> None:
     if not pairs and weights and any(known[n].blobs for n in known):
         near = [n for name in weights for n in difflib.get_close_matches(name, known, 1)]
         logs.warning(
-            "net.cpp:744",
+            line,
             f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near[0]}" if near else ""),
         )
     with torch.no_grad():

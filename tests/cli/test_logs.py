@@ -77,7 +77,7 @@ def test_test(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_time(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run("time", "--model=net.prototxt", "--iterations=2")
+    run("time", "--model=net.prototxt", "--iterations=2", "--weights=none")
     ours = lines(capfd.readouterr().err)
     theirs = lines((GOLDEN / "logs" / "time.log").read_text())
     assert [o[:2] for o in ours] == [t[:2] for t in theirs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from google.protobuf import text_format
 from torch import nn
 
 from caffecli.errors import CaffeError, ShapeError, SpecError
+from caffecli.formats import caffemodel
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
@@ -208,6 +210,19 @@ def test_weights_by_layer_name() -> None:
     weights.copy(net, new, "w.caffemodel")
     assert (net.layer("ip").blobs[0] == 2).all()
     np.testing.assert_array_equal(weights.export(net)["ip"][1], np.arange(5))
+
+
+@pytest.mark.parametrize(("name", "line"), [("w.caffemodel", "net.cpp:746"), ("w.caffemodel.h5", "net.cpp:801")])
+def test_layers_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: str) -> None:
+    trained = build(INPUT + IP % ("", "") + CONV % "")
+    caffemodel.write(tmp_path / name, weights.definition(trained), weights.export(trained))
+    logging.getLogger("caffecli").addHandler(caplog.handler)
+    try:
+        weights.load(build(INPUT + IP % ("", "")), tmp_path / name)
+    finally:
+        logging.getLogger("caffecli").removeHandler(caplog.handler)
+    said = {record.getMessage(): vars(record)["source"] for record in caplog.records}
+    assert said["Ignoring source layer conv"] == line
 
 
 def test_four_dimensional_weights_of_2013() -> None:
