@@ -75,8 +75,8 @@ def load(net: Net, path: str | Path) -> None:
 def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> None:
     """Give each layer of ``net`` the blobs that ``weights`` has under its name; ``source`` names the file in messages.
 
-    ``line`` is Caffe's that logs the layers passed over. Layers of the file that the net lacks are passed over, layers that the file lacks keep their fillers' values. Nothing is
-    changed unless all fits: a ShapeError lists every mismatch.
+    Layers of the file that the net lacks are passed over, with a log line as of Caffe's ``line``; layers that the file lacks
+    keep their fillers' values. Nothing is changed unless all fits: a ShapeError lists every mismatch.
     """
     pairs: list[tuple[Tensor, np.ndarray]] = []
     wrong: list[str] = []

@@ -214,6 +214,7 @@ def test_weights_by_layer_name() -> None:
 
 @pytest.mark.parametrize(("name", "line"), [("w.caffemodel", "net.cpp:746"), ("w.caffemodel.h5", "net.cpp:801")])
 def test_layers_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, line: str) -> None:
+    caplog.set_level("INFO", "caffecli")
     trained = build(INPUT + IP % ("", "") + CONV % "")
     caffemodel.write(tmp_path / name, weights.definition(trained), weights.export(trained))
     logging.getLogger("caffecli").addHandler(caplog.handler)
