@@ -1,4 +1,4 @@
-"""Layers without bottoms, which bring data into a net: Data, ImageData, DummyData, Input."""
+"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, DummyData, Input."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class SourceLayer(Layer):
     """
 
     bottom_count = (0, 0)
-    top_count = (1, 2)
-    #: the reference's line that tells the shape of a batch
-    size_line: ClassVar[str]
+    top_count: ClassVar[tuple[int, int | None]] = (1, 2)
+    #: the reference's line that tells the shape of a batch; "": it does not
+    size_line: ClassVar[str] = ""
 
     def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
         super().__init__(param, phase)
@@ -52,7 +52,8 @@ class SourceLayer(Layer):
             logs.info("data_transformer.cpp:25", f"Loading mean file from: {self.param.transform_param.mean_file}")
         if self.source is None:
             self.open()
-        logs.info(self.size_line, "output data size: " + ",".join(map(str, self._opened().shapes[0])))
+        if self.size_line:
+            logs.info(self.size_line, "output data size: " + ",".join(map(str, self._opened().shapes[0])))
 
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         return [torch.Size(shape) for shape in self._opened().shapes]
@@ -108,6 +109,17 @@ class ImageData(SourceLayer):
     """
 
     size_line = "image_data_layer.cpp:90"
+
+
+@register("HDF5Data")
+class HDF5Data(SourceLayer):
+    """tops: each the dataset of its name in HDF5 files, (batch_size, ...): its first axis is the record's.
+
+    ``hdf5_data_param`` { source: a text file that names the HDF5 files, batch_size, shuffle (false): the files, and the rows
+    within each, anew in each epoch }. Source: ``hdf5_data_layer.cpp``.
+    """
+
+    top_count = (1, None)
 
 
 @register("DummyData")

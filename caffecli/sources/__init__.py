@@ -9,13 +9,15 @@ from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Batch, Source
 from caffecli.sources.db import DbSource
+from caffecli.sources.hdf5 import Hdf5Source
 from caffecli.sources.image_list import ImageListSource
 from caffecli.sources.prefetch import Prefetch
 
-__all__ = ["Batch", "DbSource", "ImageListSource", "Prefetch", "Source", "create"]
+__all__ = ["Batch", "DbSource", "Hdf5Source", "ImageListSource", "Prefetch", "Source", "create"]
 
 _SOURCES: dict[str, Callable[[LayerParameter, int, int, tuple[int, int]], Source]] = {
     "Data": DbSource,
+    "HDF5Data": Hdf5Source,
     "ImageData": ImageListSource,
 }
 

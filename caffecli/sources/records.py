@@ -1,4 +1,4 @@
-"""What databases and image lists have in common: records in an order, each one picture with a label."""
+"""What sources of numbered records have in common; and those of them whose records are one picture with a label."""
 
 from __future__ import annotations
 
@@ -16,26 +16,62 @@ from caffecli.sources.transformer import Transformer
 Load = Callable[[int], Pixels]
 
 
-class RecordSource(Source):
-    """Batches of ``batch_size`` transformed pictures and, where the layer has a second top, their labels.
+class NumberedSource(Source):
+    """Batches of ``batch_size`` records out of an endless row, of which each is a function of the seed and its number.
 
     ``shard`` (rank, count) shares the records out among several readers: record i goes to rank i mod count.
     """
 
-    def __init__(
-        self, param: LayerParameter, phase: int, batch_size: int, rand_skip: int, seed: int, shard: tuple[int, int]
-    ) -> None:
+    #: the shape of a record in the first top
+    _shape: Shape
+
+    def __init__(self, param: LayerParameter, batch_size: int, seed: int, shard: tuple[int, int]) -> None:
         self.where = f"layer {param.name!r}"
         if batch_size < 1:
             raise SpecError(f"{self.where}: expected batch_size of at least 1, got {batch_size}")
         self._batch_size = batch_size
+        self._draws = Draws(seed)
+        self._rank, self._ranks = shard
+        self._position = 0  # records read by all ranks together
+
+    @property
+    def state(self) -> State:
+        return {"seed": self._draws.seed, "record": self._position}
+
+    def restore(self, state: State) -> None:
+        self._draws = Draws(state["seed"])
+        self._position = state["record"] - state["record"] % self._ranks
+
+    def next(self) -> Batch:
+        try:
+            arrays, keys = self._batch()
+        except MemoryError as error:
+            size = " × ".join(map(str, (self._batch_size, *self._shape)))
+            raise DataError(f"{self.where}: out of memory for a batch of {size} numbers; lower batch_size") from error
+        self._position += self._batch_size * self._ranks
+        return Batch(arrays, keys, self.state)
+
+    @abstractmethod
+    def _batch(self) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
+        """The arrays and keys of the batch at ``_position``."""
+
+    def _numbers(self) -> Numbers:
+        """Three random numbers for each record of the batch."""
+        numbers = self._draws.transforms(self._position, self._batch_size * self._ranks)
+        return numbers[self._rank :: self._ranks]
+
+
+class RecordSource(NumberedSource):
+    """Batches of transformed pictures and, where the layer has a second top, their labels."""
+
+    def __init__(
+        self, param: LayerParameter, phase: int, batch_size: int, rand_skip: int, seed: int, shard: tuple[int, int]
+    ) -> None:
+        super().__init__(param, batch_size, seed, shard)
         self._labels = len(param.top) > 1
         self._transformer = Transformer(param.transform_param, phase, param.name)
         self._rand_skip = rand_skip
-        self._draws = Draws(seed)
         self._skip = self._draws.skip(rand_skip)
-        self._rank, self._ranks = shard
-        self._position = 0  # records read by all ranks together
         self._buffers = Buffers()
         self._workers = Workers()
 
@@ -45,24 +81,13 @@ class RecordSource(Source):
         data = (self._batch_size, *shape)
         self.shapes = (data, (self._batch_size,)) if self._labels else (data,)
 
-    @property
-    def state(self) -> State:
-        return {"seed": self._draws.seed, "record": self._position}
-
     def restore(self, state: State) -> None:
-        self._draws = Draws(state["seed"])
+        super().restore(state)
         self._skip = self._draws.skip(self._rand_skip)
-        self._position = state["record"] - state["record"] % self._ranks
 
-    def next(self) -> Batch:
-        try:
-            data, labels, keys = self._read()
-        except MemoryError as error:
-            size = " × ".join(map(str, (self._batch_size, *self._shape)))
-            raise DataError(f"{self.where}: out of memory for a batch of {size} numbers; lower batch_size") from error
-        self._position += self._batch_size * self._ranks
-        arrays = (data, np.array(labels, np.float32)) if self._labels else (data,)
-        return Batch(arrays, keys, self.state)
+    def _batch(self) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
+        data, labels, keys = self._read()
+        return (data, np.array(labels, np.float32)) if self._labels else (data,), keys
 
     def close(self) -> None:
         self._workers.close()
@@ -72,11 +97,7 @@ class RecordSource(Source):
         """The transformed pictures, labels and keys of the batch at ``_position``."""
 
     def _numbers(self) -> Numbers:
-        """Three random numbers for each record of the batch; zeros where nothing is random."""
-        if not self._transformer.random:
-            return _zeros(self._batch_size)
-        numbers = self._draws.transforms(self._position, self._batch_size * self._ranks)
-        return numbers[self._rank :: self._ranks]
+        return super()._numbers() if self._transformer.random else _zeros(self._batch_size)
 
     def _fill(self, load: Load, name: Callable[[int], str]) -> Floats:
         """Load and transform each record of the batch, several at a time. ``name`` names a record in errors.

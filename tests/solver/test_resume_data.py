@@ -1,0 +1,52 @@
+"""N + N iterations equal 2N, bit for bit, over the data of layers that shuffle or sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from caffecli.formats import caffemodel
+from caffecli.solver.run import TrainOptions, train
+
+SOLVER = """
+net: "net.prototxt" base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" max_iter: 20 snapshot: 10 snapshot_prefix: "s"
+solver_mode: CPU random_seed: 7
+"""
+
+LEARN = """
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def weights() -> list[np.ndarray]:
+    return [blob for blobs in caffemodel.read(Path("s_iter_20.caffemodel")).values() for blob in blobs]
+
+
+def check(layer: str) -> None:
+    Path("net.prototxt").write_text(layer + LEARN)
+    Path("solver.prototxt").write_text(SOLVER)
+    assert train(TrainOptions(Path("solver.prototxt")))
+    whole = weights()
+    Path("s_iter_20.caffemodel").unlink()
+    assert train(TrainOptions(Path("solver.prototxt"), snapshot=Path("s_iter_10.solverstate")))
+    assert whole
+    assert all(np.array_equal(a, b) for a, b in zip(weights(), whole, strict=True))
+
+
+def test_shuffled_hdf5_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(2)
+    for name, rows in {"a.h5": 9, "b.h5": 4, "c.h5": 14}.items():
+        with h5py.File(name, "w") as file:
+            file["data"] = rng.normal(size=(rows, 2, 3))
+            file["label"] = rng.integers(0, 3, rows)
+    Path("files.txt").write_text("a.h5\nb.h5\nc.h5\n")
+    check(
+        'layer { name: "data" type: "HDF5Data" top: "data" top: "label" '
+        'hdf5_data_param { source: "files.txt" batch_size: 4 shuffle: true } }'
+    )
