@@ -1,4 +1,4 @@
-"""Layers that map each value by itself: ReLU, Sigmoid, TanH, Power, Dropout.
+"""Layers that map each value by itself: ReLU and its kin, Sigmoid, TanH, powers, exponentials and logarithms, Clip, Dropout.
 
 One bottom and one top of the same shape, any number of axes. ``engine`` chose between Caffe's own kernels and cuDNN's; both
 computed the same, so it is read and has no effect.
@@ -6,12 +6,16 @@ computed the same, so it is read and has no effect.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
+from caffecli.layers.shape import refuse_in_place
+from caffecli.proto.caffe_pb2 import ExpParameter, FillerParameter, LogParameter
 
 
 @register("ReLU")
@@ -28,6 +32,60 @@ class ReLU(Layer):
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 
+@register("PReLU")
+class PReLU(Layer):
+    """y = x where x > 0, else slope[c] * x, with a slope for each channel c (axis 1); at 0 the gradient is the slope.
+
+    ``prelu_param``: filler (constant 0.25), channel_shared (false): one slope for all. Blob: slope, (channels) or a single value.
+    Raises ShapeError for a bottom of fewer than 2 axes. Source: He, Zhang, Ren and Sun, ICCV 2015; ``prelu_layer.cpp``.
+    """
+
+    slope: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        shape, param = tuple(bottoms[0]), self.param.prelu_param
+        if len(shape) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes, the second the channels, got {shape}")
+        filler = param.filler if param.HasField("filler") else FillerParameter(value=0.25)
+        self.add_blob("slope", () if param.channel_shared else (shape[1],), filler)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.prelu(x, self.slope)
+
+
+@register("ELU")
+class ELU(Layer):
+    """y = x where x > 0, else alpha * (exp(x) - 1), alpha 1 by default; at 0 the gradient is alpha.
+
+    Source: Clevert, Unterthiner and Hochreiter, ICLR 2016; ``elu_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        self.alpha = self.param.elu_param.alpha
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.elu(x, self.alpha)
+
+
+@register("BNLL")
+class BNLL(Layer):
+    """y = log(1 + exp(x)), the binomial normal log likelihood. Source: ``bnll_layer.cpp``."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.softplus(x, threshold=50)  # beyond which y is x
+
+
+@register("Swish")
+class Swish(Layer):
+    """y = x / (1 + exp(-beta * x)), beta 1 by default. Source: Ramachandran, Zoph and Le, 2017; ``swish_layer.cpp``."""
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        self.beta = self.param.swish_param.beta
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.silu(x) if self.beta == 1 else x * torch.sigmoid(x * self.beta)
+
+
 @register("Sigmoid")
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)). Source: ``sigmoid_layer.cpp``."""
@@ -42,6 +100,50 @@ class TanH(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.tanh(x)
+
+
+@register("AbsVal")
+class AbsVal(Layer):
+    """y = |x|; at 0 the gradient is 0. Not in place. Source: ``absval_layer.cpp``."""
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        refuse_in_place(self)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.abs()
+
+
+@register("Clip")
+class Clip(Layer):
+    """y = min(max(x, least), most), by ``clip_param``'s min and max, both required; at both the gradient is 1.
+
+    Raises SpecError where one is missing or min is above max. Source: ``clip_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.clip_param
+        missing = [name for name in ("min", "max") if not param.HasField(name)]
+        if missing:
+            raise self.spec_error(f"{' and '.join(missing)} missing; expected clip_param {{ min: ... max: ... }}")
+        self.least, self.most = param.min, param.max
+        if not self.least <= self.most:
+            raise self.spec_error(f"expected min <= max, got min: {self.least:g} and max: {self.most:g}")
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.clamp(self.least, self.most)
+
+
+@register("Threshold")
+class Threshold(Layer):
+    """y = 1 where x > threshold (0 by default), else 0; no gradient. Source: ``threshold_layer.cpp``."""
+
+    no_gradient = (0,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        self.threshold = self.param.threshold_param.threshold
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return (x > self.threshold).to(x.dtype)
 
 
 @register("Power")
@@ -70,6 +172,57 @@ class Power(Layer):
         if self.shift != 0:
             x = x + self.shift
         return x if self.power == 1 else x.pow(self.power)
+
+
+def _log_base(layer: Layer, param: ExpParameter | LogParameter) -> float:
+    """The logarithm of ``base``, of which -1, the default, means e. Raises SpecError for a base that has none."""
+    base = param.base
+    if base == -1:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise layer.spec_error(f"expected a base above 0, or -1 for e, got {base:g}")
+    return math.log(base)
+
+
+@register("Exp")
+class Exp(Layer):
+    """y = base ^ (shift + scale * x); by default e ^ x (base -1, which means e, scale 1, shift 0).
+
+    Raises SpecError for a base of 0 or less. Source: ``exp_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.exp_param
+        log_base = _log_base(self, param)
+        self.inner = log_base * param.scale
+        self.outer = math.exp(log_base * param.shift) if log_base * param.shift < 700 else math.inf
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        y = torch.exp(x if self.inner == 1 else x * self.inner)
+        return y if self.outer == 1 else y * self.outer
+
+
+@register("Log")
+class Log(Layer):
+    """y = log(shift + scale * x) to the ``base``; by default the natural one of x (base -1, which means e, scale 1, shift 0).
+
+    Raises SpecError for a base of 1, or of 0 or less. Source: ``log_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.log_param
+        log_base = _log_base(self, param)
+        if log_base == 0:
+            raise self.spec_error("expected a base other than 1, to which no number has a logarithm")
+        self.outer, self.scale, self.shift = 1 / log_base, param.scale, param.shift
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if self.scale != 1:
+            x = x * self.scale
+        if self.shift != 0:
+            x = x + self.shift
+        y = torch.log(x)
+        return y if self.outer == 1 else y * self.outer
 
 
 @register("Dropout")
