@@ -45,6 +45,21 @@ def out_of_range(labels: Tensor, classes: int, ignore: int | None) -> Tensor:
     return bad if ignore is None else bad & (labels != ignore)
 
 
+def classes_of(layer: Layer, labels: Tensor, classes: int, ignore: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """The labels as a vector of int64, safe to index by: those to be ignored became class 0.
+
+    Raises LabelError for one that is not a class. On an accelerator, which must not be waited for, it becomes class 0 too, and
+    the second value is a mask of such labels; None elsewhere.
+    """
+    target = to_classes(labels).flatten()
+    if labels.device.type == "cpu":
+        error = label_error(layer, labels, classes, ignore)
+        if error is not None:
+            raise error
+        return (target if ignore is None else target.masked_fill(target == ignore, 0)), None
+    return target.masked_fill(out_of_range(target, classes, None), 0), out_of_range(target, classes, ignore)
+
+
 def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) -> LabelError | None:
     """The error for the first of ``labels`` that names no class; None where all do. Reads values, so for the CPU only."""
     bad = out_of_range(to_classes(labels), classes, ignore).flatten()

@@ -59,12 +59,12 @@ class Loss(Layer):
         return default
 
 
-def _total(losses: Tensor, by: int | Tensor) -> Tensor:
+def total(losses: Tensor, by: int | Tensor) -> Tensor:
     """The sum of ``losses`` divided by ``by``; as a mean, which is one step less each way, where it is one."""
     return losses.mean() if isinstance(by, int) and by == losses.numel() else losses.sum() / by
 
 
-def _normalizer(mode: int, items: int, count: int, kept: Tensor | None) -> int | Tensor:
+def normalizer(mode: int, items: int, count: int, kept: Tensor | None) -> int | Tensor:
     """What a loss over ``count`` predictions of ``items`` items is divided by, at least 1; ``kept`` masks those not ignored."""
     if mode == LossParameter.VALID and kept is not None:
         return kept.sum().clamp(min=1)
@@ -73,7 +73,7 @@ def _normalizer(mode: int, items: int, count: int, kept: Tensor | None) -> int |
     return max(1, items if mode == LossParameter.BATCH_SIZE else count)
 
 
-def _full(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
     """``x`` in float32 where it is shorter than that."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -101,7 +101,7 @@ class SoftmaxWithLoss(Loss):
         self.with_prob = len(self.param.top) > 1
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        axis, x = self.softmax_axis, _full(x)
+        axis, x = self.softmax_axis, full(x)
         outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
         shape = (outer,) if inner == 1 else (outer, inner)
         target = to_classes(labels).reshape(shape)
@@ -109,7 +109,7 @@ class SoftmaxWithLoss(Loss):
         nll = self._nll(scores, target, labels)
         nll.detach().clamp_(max=_WORST)  # caps the value and leaves the gradient, which does not depend on it
         kept = None if self.ignore_label is None else target != self.ignore_label
-        loss = _total(nll, _normalizer(self.mode, outer, outer * inner, kept))
+        loss = total(nll, normalizer(self.mode, outer, outer * inner, kept))
         return (loss, torch.softmax(x, axis)) if self.with_prob else loss
 
     def _nll(self, x: Tensor, target: Tensor, labels: Tensor) -> Tensor:
@@ -142,14 +142,14 @@ class SigmoidCrossEntropyLoss(Loss):
         self.mode = self.normalization(LossParameter.BATCH_SIZE)
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
-        x = _full(x)
+        x = full(x)
         targets = targets.detach().to(x.dtype).reshape(x.shape)
         loss = F.binary_cross_entropy_with_logits(x, targets, reduction="none")
         kept = None
         if self.ignore_label is not None:
             kept = targets.trunc() != self.ignore_label
             loss = loss * kept
-        return _total(loss, _normalizer(self.mode, x.shape[0], x.numel(), kept))
+        return total(loss, normalizer(self.mode, x.shape[0], x.numel(), kept))
 
 
 @register("EuclideanLoss")
@@ -167,5 +167,5 @@ class EuclideanLoss(Loss):
             raise self.shape_error(f"expected bottoms with as many values, got {listing(self, bottoms)}")
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
-        a = _full(a)
+        a = full(a)
         return F.mse_loss(a, b.to(a.dtype).reshape(a.shape), reduction="sum") / (2 * a.shape[0])
