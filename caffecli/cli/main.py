@@ -103,6 +103,7 @@ def main(prog_name: str | None = None) -> NoReturn:
 def run(command: click.Command, prog_name: str | None = None) -> NoReturn:
     """Run a command with the arguments of this process, and exit."""
     debug = "--debug" in sys.argv or "-debug" in sys.argv
+    _open_streams()
     _share_the_cores()
     try:
         code = command.main(prog_name=prog_name, standalone_mode=False)
@@ -122,6 +123,13 @@ def _share_the_cores() -> None:
     """
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def _open_streams() -> None:
+    """Give closed standard streams the null device: a file opened under their number would get what is said on them."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - open to the end
 
 
 def _report(error: Exception) -> int:
@@ -149,6 +157,8 @@ def _words(error: Exception) -> str:
         names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         return ": ".join([*names, error.strerror])
     text = " ".join(str(error).split())
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!a} cannot be spelled in this locale; set LC_ALL=C.UTF-8"
     if isinstance(error, ValueError) and text == "embedded null byte":
         return "a path holds a zero byte; take it out"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:

@@ -146,6 +146,12 @@ def test_command_first(args: list[str], first: list[str]) -> None:
         (SpecError("layer 'a': no"), 1, "Error: layer 'a': no\n"),
         (OSError(28, "No space left on device", "/x/y"), 1, "Error: '/x/y': No space left on device\n"),
         (OSError(28, "No space left on device"), 1, "Error: No space left on device\n"),
+        (
+            UnicodeEncodeError("ascii", "p\xf6", 1, 2, "no"),
+            1,
+            "Error: 'p\\xf6' cannot be spelled in this locale; set LC_ALL=C.UTF-8\n",
+        ),
+        (ValueError("embedded null byte"), 1, "Error: a path holds a zero byte; take it out\n"),
         (MemoryError(), 1, "Error: out of memory; use a smaller batch_size\n"),
         (
             KeyError("a\nb"),
@@ -190,6 +196,13 @@ def test_a_reader_that_goes_away_is_no_error(write: str) -> None:
     os.close(writer)
     assert process.returncode == 1
     assert getattr(process, other) == b""
+
+
+def test_closed_streams() -> None:
+    code = "import click, sys; from caffecli.cli import main\n"
+    code += "main.run(click.Command('c', callback=lambda: [print('x', file=f) for f in (sys.stdout, sys.stderr)]))"
+    shell = [f'exec {sys.executable} -c "$0" <&- >&- 2>&-', code]
+    assert subprocess.run(["sh", "-c", *shell], cwd=ROOT, check=False).returncode == 0
 
 
 def test_interrupt() -> None:
