@@ -1,20 +1,23 @@
-"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, DummyData, Input."""
+"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, MemoryData, DummyData, Input."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli import logs, sources
+from caffecli.formats.datum import from_image, to_array
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.fillers import fill
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import TRAIN, BlobShape, FillerParameter, LayerParameter
-from caffecli.sources import Batch, Source
+from caffecli.proto.caffe_pb2 import TRAIN, BlobShape, Datum, FillerParameter, LayerParameter
+from caffecli.sources import Batch, MemorySource, Source
 from caffecli.sources.base import Floats, State
 
 T = TypeVar("T")
@@ -120,6 +123,43 @@ class HDF5Data(SourceLayer):
     """
 
     top_count = (1, None)
+
+
+@register("MemoryData")
+class MemoryData(SourceLayer):
+    """tops: records that a program hands over, (batch_size, channels, height, width), and labels (batch_size, 1, 1, 1).
+
+    ``memory_data_param`` { batch_size, channels, height, width }. Give ``set_input_arrays`` data, or ``add_datum_vector`` and
+    ``add_mat_vector`` pictures, before the first pass; they are served again and again. Until then, as in Caffe, the labels'
+    shape is (batch_size,). A count of records that is no multiple of batch_size, or other shapes, raise DataError.
+    Source: ``memory_data_layer.cpp``.
+    """
+
+    top_count = (2, 2)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        data, labels = super().forward(*bottoms)
+        return data, labels.reshape(-1, 1, 1, 1)
+
+    def set_input_arrays(self, data: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Serve ``data`` (count, channels, height, width) as it is, and ``labels`` (count,) or (count, 1, 1, 1)."""
+        self._memory().set_arrays(data, labels)
+
+    def add_datum_vector(self, datums: Sequence[Datum]) -> None:
+        """Serve datums, transformed by ``transform_param``, once those added before have all been served."""
+        memory = self._memory()
+        pictures = [to_array(datum, memory.color, str(i)) for i, datum in enumerate(datums)]
+        memory.add_pictures(pictures, [datum.label for datum in datums])
+
+    def add_mat_vector(self, pictures: Sequence[NDArray[np.uint8]], labels: Sequence[int]) -> None:
+        """Serve OpenCV's (height, width, channels) or (height, width) pictures, as ``add_datum_vector`` does datums."""
+        self._memory().add_pictures([from_image(picture) for picture in pictures], labels)
+
+    def _memory(self) -> MemorySource:
+        source = self._opened()
+        if not isinstance(source, MemorySource):
+            raise TypeError(f"layer {self.name!r} reads from {type(source).__name__}")
+        return source
 
 
 @register("DummyData")

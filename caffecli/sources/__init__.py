@@ -11,14 +11,16 @@ from caffecli.sources.base import Batch, Source
 from caffecli.sources.db import DbSource
 from caffecli.sources.hdf5 import Hdf5Source
 from caffecli.sources.image_list import ImageListSource
+from caffecli.sources.memory import MemorySource
 from caffecli.sources.prefetch import Prefetch
 
-__all__ = ["Batch", "DbSource", "Hdf5Source", "ImageListSource", "Prefetch", "Source", "create"]
+__all__ = ["Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Prefetch", "Source", "create"]
 
 _SOURCES: dict[str, Callable[[LayerParameter, int, int, tuple[int, int]], Source]] = {
     "Data": DbSource,
     "HDF5Data": Hdf5Source,
     "ImageData": ImageListSource,
+    "MemoryData": MemorySource,
 }
 
 
@@ -33,5 +35,5 @@ def create(param: LayerParameter, phase: int, seed: int, shard: tuple[int, int] 
     if param.type not in _SOURCES:
         raise SpecError(f"layer {param.name!r}: type {param.type!r} reads no records; those that do: {', '.join(_SOURCES)}")
     source = _SOURCES[param.type](param, phase, seed ^ zlib.crc32(param.name.encode()), shard)
-    depth = param.data_param.prefetch
+    depth = 0 if isinstance(source, MemorySource) else param.data_param.prefetch  # what is yet to be given cannot be read
     return Prefetch(source, depth) if depth else source
