@@ -1,12 +1,15 @@
-"""Linear layers: InnerProduct, and the products and sums with a blob stretched over others, Scale and Bias."""
+"""Linear layers: InnerProduct, Embed, the products and sums with a blob stretched over others, Scale and Bias; and Parameter."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
+from caffecli.layers.select import row_error, to_rows
 from caffecli.proto.caffe_pb2 import FillerParameter
 
 
@@ -115,3 +118,63 @@ class Bias(Broadcast):
 
     def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:  # type: ignore[override]
         return x + self.stretch(self.bias if second is None else second)
+
+
+@register("Embed")
+class Embed(Layer):
+    """y = weight[x] + bias: for each index its row of a table; gradients of an index that comes more than once add up.
+
+    ``embed_param``: num_output; input_dim, the rows; bias_term (true); weight_filler, bias_filler. Blobs: weight (input_dim,
+    num_output) and bias (num_output). Bottom: whole numbers from 0 to input_dim - 1, without gradient; top: the bottom's axes,
+    then num_output. Raises DataError for an index out of range; on an accelerator, which must not be waited for, its top is NaN.
+    Source: ``embed_layer.cpp``.
+    """
+
+    no_gradient = (0,)
+    weight: Tensor
+    bias: Tensor | None
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.embed_param
+        for name in ("num_output", "input_dim"):
+            if getattr(param, name) < 1:
+                raise self.spec_error(f"{name} is missing; expected at least 1")
+        self.add_blob("weight", (param.input_dim, param.num_output), param.weight_filler)
+        if param.bias_term:
+            self.add_blob("bias", (param.num_output,), param.bias_filler)
+        else:
+            self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        rows = self.weight.shape[0]
+        index, bad = to_rows(x, rows)
+        try:
+            y = F.embedding(index, self.weight)
+        except (IndexError, RuntimeError) as error:
+            raise row_error(self, x, rows, "input_dim allows") or error from None
+        if bad is not None:
+            y = y.masked_fill(bad[..., None], math.nan)
+        return y if self.bias is None else y + self.bias
+
+
+@register("Parameter")
+class Parameter(Layer):
+    """y = a blob of the layer, learned like any other; no bottom. Blob and top have ``parameter_param``'s shape; it begins at 0.
+
+    Raises SpecError for a shape that is missing or has a dimension under 0. Source: ``parameter_layer.hpp``.
+    """
+
+    bottom_count = (0, 0)
+    value: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.parameter_param
+        if not param.HasField("shape"):
+            raise self.spec_error("shape is missing; expected parameter_param { shape { dim: ... } }")
+        shape = tuple(param.shape.dim)
+        if any(dim < 0 for dim in shape):
+            raise self.spec_error(f"expected dimensions of 0 or more, got shape {shape}")
+        self.add_blob("value", shape)
+
+    def forward(self) -> Tensor:  # type: ignore[override]
+        return self.value.view_as(self.value)

@@ -1,4 +1,4 @@
-"""InnerProduct, Scale, Bias."""
+"""InnerProduct, Scale, Bias, Embed, Parameter."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 
-from caffecli.errors import CaffeError, ShapeError
-from tests.layers.contract import SHAPE, build, check, run_golden
+from caffecli.errors import CaffeError, DataError, ShapeError
+from caffecli.layers import registry
+from caffecli.net.net import Net
+from caffecli.net.stepwise import Stepwise
+from caffecli.proto.caffe_pb2 import NetParameter
+from tests.layers.contract import SHAPE, build, check, distinct, layer_param, run_golden
 
-GOLDENS = ["ip", "ip_nobias", "ip_transpose", "scale", "scale_bias", "scale_two_bottoms", "bias", "inplace_scale"]
+GOLDENS = ["ip", "ip_nobias", "ip_transpose", "scale", "scale_bias", "scale_two_bottoms", "bias", "inplace_scale", "embed"]
 
 
 @pytest.mark.parametrize("case", GOLDENS)
@@ -119,3 +124,95 @@ def test_scale_and_bias_refuse(kind: str, settings: str, second: tuple[int, ...]
         build(f'type: "{kind}" {kind.lower()}_param {{ {settings} }}', SHAPE, *([second] if second else []))
     assert words in str(caught.value) and str(caught.value).startswith(f"layer 'l' ({kind}): ")
     assert isinstance(caught.value, ShapeError) == (second is not None)
+
+
+# -- Embed and Parameter -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (2, 3, 1, 4), ()])
+def test_embed(shape: tuple[int, ...], bias: bool) -> None:
+    text = f'type: "Embed" embed_param {{ num_output: 4 input_dim: 7 bias_term: {str(bias).lower()} }}'
+    x = np.random.default_rng(0).integers(0, 7, shape).astype(np.float32)
+
+    def oracle(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> np.ndarray:
+        return weight[x.astype(int)] + sum(bias)
+
+    layer = check(text, shape, inputs=[np.asarray(x)], oracle=oracle, gradient=[])
+    assert [blob.shape for blob in layer.blobs] == [(7, 4), (4,)][: 1 + bias]
+
+
+def test_embed_adds_up_the_gradients_of_an_index() -> None:
+    layer = build(
+        'type: "Embed" embed_param { num_output: 2 input_dim: 4 weight_filler { value: 3 } bias_filler { value: 1 } }', (5,)
+    )
+    y = layer(torch.tensor([1.0, 3, 1, 1, 3.7]))
+    assert y.unique().tolist() == [4]
+    y.sum().backward()
+    weight, bias = layer.blobs
+    assert weight.grad is not None and weight.grad.tolist() == [[0, 0], [3, 3], [0, 0], [2, 2]]
+    assert bias.grad is not None and bias.grad.tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("index", [7, -1, float("nan"), 1e30])
+def test_embed_names_an_index_out_of_range(index: float) -> None:
+    layer = build('type: "Embed" embed_param { num_output: 2 input_dim: 7 }', (3, 2))
+    with pytest.raises(DataError, match=r"layer 'l': index \S+ of item 1 of 'x' is out of range; input_dim allows 0 to 6"):
+        layer(torch.tensor([[0, 1], [2, index], [9, 9]]))
+
+
+@pytest.mark.parametrize(("settings", "missing"), [("input_dim: 3", "num_output"), ("num_output: 3", "input_dim")])
+def test_embed_needs_its_sizes(settings: str, missing: str) -> None:
+    with pytest.raises(CaffeError, match=rf"layer 'l' \(Embed\): {missing} is missing; expected at least 1"):
+        build(f'type: "Embed" embed_param {{ {settings} }}', (3,))
+
+
+PARAMETER = """
+    layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 2 dim: 3 } } param { lr_mult: 2 } }
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "l" type: "EuclideanLoss" bottom: "w" bottom: "x" top: "loss" }
+"""
+
+
+def test_parameter_learns() -> None:
+    net = Net(text_format.Parse(PARAMETER, NetParameter()))
+    (blob,) = net.layer("w").blobs
+    assert blob.shape == (2, 3) and not blob.any() and [param.lr_mult for param in net.params] == [2]
+    x = torch.from_numpy(distinct(2, 3))
+    whole = net.run({"x": x})
+    whole.loss.backward()
+    assert blob.grad is not None
+    torch.testing.assert_close(blob.grad, -x / 2)
+    blob.grad = None
+    steps = Stepwise(net)
+    steps.forward({"x": x})
+    steps.backward()
+    torch.testing.assert_close(blob.grad, -x / 2)
+
+
+@pytest.mark.parametrize("dims", [(), (5,), (2, 1, 3, 2, 4)])
+def test_parameter_has_its_shape(dims: tuple[int, ...]) -> None:
+    text = " ".join(f"dim: {dim}" for dim in dims)
+    layer = registry.create(layer_param(f'type: "Parameter" parameter_param {{ shape {{ {text} }} }}'))
+    layer.setup([])
+    assert layer.infer([]) == [dims]
+    layer.materialize()
+    assert torch.equal(layer(), torch.zeros(dims))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("", r"shape is missing; expected parameter_param \{ shape"),
+        ("shape { dim: 2 dim: -1 }", r"expected .* got shape \(2, -1\)"),
+    ],
+)
+def test_parameter_refuses(settings: str, words: str) -> None:
+    with pytest.raises(CaffeError, match=rf"layer 'w' \(Parameter\): {words}"):
+        Net(
+            text_format.Parse(
+                f'layer {{ name: "w" type: "Parameter" top: "w" parameter_param {{ {settings} }} }}', NetParameter()
+            )
+        )
+    with pytest.raises(CaffeError, match=r"expected 0 bottom blob\(s\), got 1"):
+        build('type: "Parameter" parameter_param { shape { } }', (2,))

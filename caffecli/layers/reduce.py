@@ -1,0 +1,88 @@
+"""Layers that make one value, or a few, of many: ArgMax, Reduction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.registry import register
+from caffecli.proto.caffe_pb2 import ReductionParameter
+
+
+@register("ArgMax")
+class ArgMax(Layer):
+    """The places, counted from 0, of the ``top_k`` (1) largest values, largest first; of equals, the later place comes first.
+
+    With ``axis`` they are taken along it: bottom (..., n, ...), top (..., top_k, ...), the values themselves with
+    ``out_max_val``. Without, all values of an item are one row: bottom (N, ...), top (N, 1, top_k, 1, ...) with as many axes as
+    the bottom and at least 3, or (N, 2, top_k, 1, ...) with ``out_max_val``: the places, then the values. No gradient.
+    Raises SpecError where top_k is 0 or past the values, or the axis out of range. Source: ``argmax_layer.cpp``.
+    """
+
+    no_gradient = (0,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param, shape = self.param.argmax_param, tuple(bottoms[0])
+        if not shape:
+            raise self.shape_error("expected a bottom of at least one axis, got a single value")
+        self.by_axis = param.HasField("axis")
+        self.along = self.axis(param.axis, len(shape)) if self.by_axis else 1
+        self.values, self.top_k = param.out_max_val, param.top_k
+        count = shape[self.along] if self.by_axis else torch.Size(shape[1:]).numel()
+        if not 1 <= self.top_k <= count:
+            where = f"axis {self.along}" if self.by_axis else "each item"
+            raise self.spec_error(f"expected top_k from 1 to {count}, the values along {where} of {shape}, got {self.top_k}")
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        x = x.detach()
+        if x.dtype in (torch.float16, torch.bfloat16):  # which could not count the places
+            x = x.float()
+        if self.by_axis:
+            value, place = _largest(x, self.along, self.top_k)
+            return value if self.values else place.to(x.dtype)
+        value, place = _largest(x.reshape(x.shape[0], -1), 1, self.top_k)
+        place = place.to(x.dtype)
+        top = torch.stack((place, value), 1) if self.values else place[:, None]
+        return top.reshape(*top.shape, *(1,) * (x.dim() - 3))
+
+
+def _largest(x: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest values along an axis and their places, of equals the later first."""
+    last = x.shape[axis] - 1
+    if count == 1:
+        value, place = x.flip(axis).max(axis, keepdim=True)
+        return value, last - place
+    if x.dtype != torch.float32:
+        value, place = x.flip(axis).sort(dim=axis, descending=True, stable=True)
+        return value.narrow(axis, 0, count), last - place.narrow(axis, 0, count)
+    # torch.topk leaves the order of equals open; whole numbers that rise with the value, then with the place, have none.
+    bits = (x + 0.0).view(torch.int32)  # the sum makes -0 a 0
+    bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
+    places = torch.arange(last + 1, device=x.device).view(-1, *(1,) * (x.dim() - axis - 1))
+    keys = bits.long().mul_(2**32).add_(places)
+    place = keys.topk(count, axis)[0].bitwise_and_(2**32 - 1)
+    return x.gather(axis, place), place
+
+
+@register("Reduction")
+class Reduction(Layer):
+    """y = coeff * f(x) over all axes from ``axis`` (0) on: SUM x (the default), MEAN x, ASUM |x| or SUMSQ x^2; coeff is 1.
+
+    Bottom (d0, d1, ...), top the axes before ``axis``: by default a single value. At 0 the gradient of ASUM is 0.
+    Raises SpecError where the axis is out of range. Source: ``reduction_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param, dims = self.param.reduction_param, len(bottoms[0])
+        self.axes = tuple(range(self.axis(param.axis, dims), dims))
+        self.operation, self.coeff = param.operation, param.coeff
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if self.operation == ReductionParameter.MEAN:
+            y = x.mean(self.axes)
+        elif self.operation == ReductionParameter.ASUM:
+            y = torch.linalg.vector_norm(x, 1, self.axes)
+        else:
+            y = (x.square() if self.operation == ReductionParameter.SUMSQ else x).sum(self.axes)
+        return y if self.coeff == 1 else y * self.coeff
