@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from caffecli.errors import FormatError
-from caffecli.proto import caffe_pb2
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import BlobProto, BlobShape
 
 Array = NDArray[np.float32]
@@ -27,14 +27,17 @@ M = TypeVar("M", bound=Message)
 MAX_MESSAGE = 2**31 - 1
 
 _NUMBERS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
+#: by NVIDIA's ``raw_data_type``
+_RAW = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 
 def _twin_pool() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto()
-    caffe_pb2.DESCRIPTOR.CopyToProto(file)
-    (blob,) = (message for message in file.message_type if message.name == "BlobProto")
-    for field in blob.field:
-        if field.name in _NUMBERS:
+    file.CopyFrom(forks.wide_file())
+    fields = {message.name: message.field for message in file.message_type}
+    for field in (*fields["BlobProto"], *fields["LayerParameter"]):
+        if field.name in _NUMBERS or field.name in forks.TAKEN:
+            field.ClearField("type_name")
             field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
             field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
             field.ClearField("options")
@@ -73,9 +76,13 @@ def twin_to_array(blob: Any) -> Array:
     """``to_array`` for a twin message."""
     dims = shape(blob)
     count = math.prod(dims)
-    field = "double_data" if blob.double_data else "data"
+    field = "double_data" if blob.double_data else "raw_data" if blob.raw_data else "data"
     raw: bytes = getattr(blob, field)
-    dtype = np.dtype(_NUMBERS[field])
+    dtype = np.dtype(_RAW[blob.raw_data_type] if field == "raw_data" else _NUMBERS[field])
+    if field == "raw_data" and len(raw) != count * dtype.itemsize:
+        raise FormatError(
+            f"a blob of shape {dims} holds {len(raw)} bytes of raw_data instead of {count * dtype.itemsize}; the file is damaged"
+        )
     if len(raw) != count * dtype.itemsize:
         numbers = _unpacked(blob, field)
         if len(numbers) != count:

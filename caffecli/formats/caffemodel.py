@@ -19,6 +19,7 @@ from caffecli.formats import hdf5
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.foreign import describe
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import NetParameter
 
 #: blobs by layer name, layers in the file's order. HDF5 files of Caffe leave out a blob that is shared with an earlier layer:
@@ -64,7 +65,7 @@ def read_with_net(path: str | os.PathLike[str]) -> tuple[NetParameter | None, We
         layer.ClearField("blobs")  # gives the memory back early
         if arrays or layer.name not in weights:
             weights[layer.name] = arrays
-    return NetParameter.FromString(net.SerializeToString()), weights
+    return _plain(net), weights
 
 
 def read_net(path: str | os.PathLike[str]) -> NetParameter:
@@ -75,7 +76,7 @@ def read_net(path: str | os.PathLike[str]) -> NetParameter:
         raise describe(path, data, "a binary caffemodel, which holds the net's definition")
     for layer in _layers(net):
         layer.ClearField("blobs")
-    return NetParameter.FromString(net.SerializeToString())
+    return _plain(net)
 
 
 def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, diffs: Weights | None = None) -> None:
@@ -110,6 +111,13 @@ def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, dif
 
 
 _NetTwin = blobs.twin("NetParameter")
+
+
+def _plain(net: Any) -> NetParameter:
+    """A twin without blobs as a plain message."""
+    for layer in net.layer:
+        forks.move_taken(layer)
+    return NetParameter.FromString(net.SerializeToString())
 
 
 def _layers(net: Any) -> Iterator[Any]:

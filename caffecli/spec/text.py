@@ -19,7 +19,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import Message
 
 from caffecli.errors import SpecError
-from caffecli.proto import caffe_pb2
+from caffecli.proto import caffe_pb2, forks
 
 M = TypeVar("M", bound=Message)
 
@@ -65,13 +65,17 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
     """Fill ``message`` from a text, and return it. ``name`` stands for the file in errors. Raises SpecError."""
     # C++ reads `- 1` as -1, Python does not; columns stay
     text = _LONE_MINUS.sub(lambda found: found[1] or found[2] + "-", text)
+    wide = forks.widen(message, text)
+    parsed = message if wide is None else wide
     try:
-        text_format.Parse(text, message)
+        text_format.Parse(text, parsed)
     except text_format.ParseError as error:
-        line, column, what = _explain(error, text, message.DESCRIPTOR)
+        line, column, what = _explain(error, text, parsed.DESCRIPTOR)
         raise SpecError(f"{name}:{line}:{column}: {what}") from None
     except RecursionError:
         raise SpecError(f"{name}: messages are nested too deep") from None
+    if wide is not None:
+        message.MergeFromString(wide.SerializePartialToString())
     if not message.IsInitialized():
         raise SpecError(f"{name}: required field(s) are missing: {', '.join(message.FindInitializationErrors())}")
     return message
@@ -79,7 +83,7 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
 
 def format(message: Message) -> str:
     """The message as text, a field to a line."""
-    return "".join(f"{line}\n" for line in _lines(message, ""))
+    return "".join(f"{line}\n" for line in _lines(forks.named(message), ""))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -154,6 +158,8 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
 
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
+    if fork := forks.owner(message.name, name):
+        return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
     if message is not root and name in root.fields_by_name:
         return f"{what}; is a '}}' missing before it?"
     for other, noun in ((caffe_pb2.NetParameter.DESCRIPTOR, "net"), (caffe_pb2.SolverParameter.DESCRIPTOR, "solver")):
