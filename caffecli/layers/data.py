@@ -1,4 +1,4 @@
-"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, MemoryData, DummyData, Input."""
+"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, MemoryData, WindowData, DummyData, Input."""
 
 from __future__ import annotations
 
@@ -160,6 +160,21 @@ class MemoryData(SourceLayer):
         if not isinstance(source, MemorySource):
             raise TypeError(f"layer {self.name!r} reads from {type(source).__name__}")
         return source
+
+
+@register("WindowData")
+class WindowData(SourceLayer):
+    """tops: windows of pictures (batch_size, 3, crop_size, crop_size), those beside objects first; their classes (batch_size,).
+
+    ``window_data_param`` { source: a window file, root_folder (""), batch_size, fg_threshold (0.5): least overlap of a window on
+    an object; bg_threshold (0.5): below it a window is beside, class 0; fg_fraction (0.25): part of a batch on objects;
+    context_pad (0): pixels of the crop that show the surroundings; crop_mode ("warp"), or "square": as wide as high before it is
+    resized; scale (1), cache_images (false) }, and ``transform_param`` { crop_size, mirror, mean_file or mean_value }.
+    Source: ``window_data_layer.cpp``.
+    """
+
+    top_count = (2, 2)
+    size_line = "window_data_layer.cpp:180"
 
 
 @register("DummyData")

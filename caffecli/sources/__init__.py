@@ -13,14 +13,16 @@ from caffecli.sources.hdf5 import Hdf5Source
 from caffecli.sources.image_list import ImageListSource
 from caffecli.sources.memory import MemorySource
 from caffecli.sources.prefetch import Prefetch
+from caffecli.sources.window import WindowSource
 
-__all__ = ["Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Prefetch", "Source", "create"]
+__all__ = ["Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Prefetch", "Source", "WindowSource", "create"]
 
 _SOURCES: dict[str, Callable[[LayerParameter, int, int, tuple[int, int]], Source]] = {
     "Data": DbSource,
     "HDF5Data": Hdf5Source,
     "ImageData": ImageListSource,
     "MemoryData": MemorySource,
+    "WindowData": WindowSource,
 }
 
 

@@ -41,12 +41,17 @@ class Transformer:
             raise SpecError(f"{self._where}: transform_param has both force_color and force_gray; keep one")
         #: for encoded datums: decode to colour (True), to gray (False), or as the file is (None)
         self.color = True if param.force_color else False if param.force_gray else None
-        self._mean_file = param.mean_file if param.HasField("mean_file") else None
+        self.mean_file = param.mean_file if param.HasField("mean_file") else None
         self._values = np.array(param.mean_value, np.float32).reshape(-1, 1, 1)
         self._image: Floats | None = None
-        if self._mean_file is not None:
-            self._image = self._read_mean(self._mean_file)
+        if self.mean_file is not None:
+            self._image = self._read_mean(self.mean_file)
         self._checked: Shape | None = None
+
+    @property
+    def mean(self) -> Floats | None:
+        """What is subtracted: the image of ``mean_file``, or the values of ``mean_value`` as (count, 1, 1); None without."""
+        return self._image if self._image is not None else self._values if self._values.size else None
 
     def _read_mean(self, path: str) -> Floats:
         if len(self._values):
@@ -81,7 +86,7 @@ class Transformer:
             )
         if self._image is not None and self._image.shape != picture:
             raise DataError(
-                f"{self._where}: mean_file {self._mean_file!r} is {_times(self._image.shape)}, {name} is {_times(picture)}; "
+                f"{self._where}: mean_file {self.mean_file!r} is {_times(self._image.shape)}, {name} is {_times(picture)}; "
                 "compute the mean of this data with compute_image_mean"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -49,4 +50,18 @@ def test_shuffled_hdf5_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     check(
         'layer { name: "data" type: "HDF5Data" top: "data" top: "label" '
         'hdf5_data_param { source: "files.txt" batch_size: 4 shuffle: true } }'
+    )
+
+
+def test_sampled_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(2)
+    text = ""
+    for i in range(3):
+        cv2.imwrite(f"p{i}.png", rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+        text += f"# {i}\np{i}.png\n3\n20\n30\n4\n1 1 0 0 9 9\n2 0.8 5 2 19 12\n1 0.2 3 3 20 18\n2 0 9 0 29 19\n"
+    Path("windows.txt").write_text(text)
+    check(
+        'layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 6 mirror: true } '
+        'window_data_param { source: "windows.txt" batch_size: 4 context_pad: 1 scale: 0.01 } }'
     )

@@ -71,4 +71,7 @@ def test_draws_are_those_of_the_records_wherever_reading_starts() -> None:
 def test_a_type_that_reads_no_records() -> None:
     with pytest.raises(SpecError) as raised:
         sources.create(LayerParameter(name="p", type="Pooling"), TRAIN, 0)
-    assert str(raised.value) == "layer 'p': type 'Pooling' reads no records; those that do: Data, HDF5Data, ImageData, MemoryData"
+    assert (
+        str(raised.value)
+        == "layer 'p': type 'Pooling' reads no records; those that do: Data, HDF5Data, ImageData, MemoryData, WindowData"
+    )
