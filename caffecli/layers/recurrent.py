@@ -1,0 +1,255 @@
+"""Layers over time: LSTM and RNN, with sequences that go on from batch to batch.
+
+Time is the first axis and the streams, independent of each other, are the second. ``cont`` (T, N) says where a stream's sequence
+goes on (1) and where a new one begins (0): it scales the state before each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffecli import logs
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.loss import full
+from caffecli.layers.lstm_unit import lstm_unit
+from caffecli.layers.registry import register
+from caffecli.layers.sequences import Sequences, longest
+from caffecli.layers.shape import listing
+
+States = tuple[Tensor, ...]
+
+
+class Recurrent(Layer):
+    """What LSTM and RNN share: bottoms and tops, the state that is carried on, and the way through time.
+
+    Bottoms: x (T, N, …); cont (T, N); where wanted a static input (N, …), the same at each step; with ``expose_hidden`` the
+    first state. Tops: y (T, N, num_output); with ``expose_hidden`` the last state. A state is one blob (1, N, num_output) for an
+    RNN, h, and two for an LSTM, h and c. Without ``expose_hidden`` each batch goes on from the last state of the one before,
+    the first from zeros; no file keeps it. No gradient goes through states from batch to batch, nor through exposed ones.
+
+    ``recurrent_param``: num_output; weight_filler, bias_filler; expose_hidden (false). ``debug_info`` has no effect.
+    Where cont is 0 or 1 torch's own kernels run, over all sequences at once, unless a loop over time is faster.
+    """
+
+    bottom_count = (2, None)
+    top_count = (1, None)
+    no_gradient = (1,)
+    #: the states' names, and how many rows of weights an output has
+    states: ClassVar[tuple[str, ...]]
+    rows: ClassVar[int]
+    #: the names of the blobs for x, their bias, those for the static input and those for h
+    names: ClassVar[tuple[str, str, str, str]]
+
+    def check_counts(self, bottoms: int, tops: int) -> None:
+        more = len(self.states) if self.param.recurrent_param.expose_hidden else 0
+        if bottoms - more not in (2, 3) or tops != 1 + more:
+            first = "".join(f", {name}_0" for name in self.states[:more])
+            last = "".join(f", {name}_T" for name in self.states[:more])
+            raise self.spec_error(
+                f"expected {2 + more} bottoms (x, cont{first}), or {3 + more} with a static input after cont, and "
+                f"{1 + more} top(s) (y{last}), got {bottoms} bottom(s) and {tops} top(s)"
+            )
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.recurrent_param
+        x, cont, *others = bottoms
+        if param.num_output < 1:
+            raise self.spec_error("num_output is missing; expected at least 1")
+        if len(x) < 3:
+            raise self.shape_error(f"expected a first bottom of (time, streams, values), got {listing(self, bottoms)}")
+        if tuple(cont) != tuple(x[:2]):
+            raise self.shape_error(f"expected a second bottom of {tuple(x[:2])} (time, streams), got {listing(self, bottoms)}")
+        self.num_output, self.exposed = param.num_output, param.expose_hidden
+        self.static = len(others) > (len(self.states) if self.exposed else 0)
+        state = (1, x[1], self.num_output)
+        if self.static and (len(others[0]) < 2 or others[0][0] != x[1]):
+            raise self.shape_error(f"expected a static input of ({x[1]}, values) as third bottom, got {listing(self, bottoms)}")
+        if any(tuple(shape) != state for shape in others[self.static :]):
+            raise self.shape_error(f"expected exposed states of {state}, got {listing(self, bottoms)}")
+        time = f"assuming input batch contains {x[0]} timesteps of {x[1]} independent streams."
+        logs.info("recurrent_layer.cpp:19", f"Initializing recurrent layer: {time}")
+        rows = self.rows * self.num_output
+        self.add_blob(self.names[0], (rows, math.prod(x[2:])), param.weight_filler)
+        self.add_blob(self.names[1], (rows,), param.bias_filler)
+        if self.static:
+            self.add_blob(self.names[2], (rows, math.prod(others[0][1:])), param.weight_filler)
+        self.add_blob(self.names[3], (rows, self.num_output), param.weight_filler)
+        for name in self.states:
+            self.register_buffer(name, torch.zeros(state[1:]), persistent=False)
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        state = torch.Size((1, bottoms[0][1], self.num_output))
+        return [torch.Size((*bottoms[0][:2], self.num_output))] + [state] * (len(self.states) if self.exposed else 0)
+
+    def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+        x = full(x)
+        x, cont = x.flatten(2), cont.detach().to(x.dtype)
+        before = tuple(state.detach()[0].to(x.dtype) for state in others[self.static :]) if self.exposed else self._carried(x)
+        h, after = self._over_time(x, cont, others[0] if self.static else None, before)
+        y = self.output(h)
+        if self.exposed:
+            return y, *(state.detach()[None] for state in after)
+        for name, state in zip(self.states, after, strict=True):
+            getattr(self, name).copy_(state.detach())
+        return y
+
+    def _carried(self, x: Tensor) -> States:
+        """The states that the last batch left; zeros after a batch of another number of streams."""
+        for name in self.states:
+            if len(getattr(self, name)) != x.shape[1]:
+                setattr(self, name, x.new_zeros(x.shape[1], self.num_output))
+        return tuple(getattr(self, name).to(x, copy=True) for name in self.states)
+
+    def _weights(self) -> list[Tensor]:
+        """The blobs for x, their bias, those for the static input (none where there is none) and those for h."""
+        wx, bias, *static, wh = self.blobs[: 3 + self.static]
+        return [wx, bias, static[0] if static else wx[:, :0], wh]
+
+    def _over_time(self, x: Tensor, cont: Tensor, static: Tensor | None, states: States) -> tuple[Tensor, States]:
+        """h of all steps (T, N, num_output), and the last states."""
+        at = cont.cpu()  # the one wait for the device in a forward
+        kernel = self._kernel_serves(at, x.device, static is not None)
+        if kernel is None:
+            return self._step_by_step(x, cont, static, states)
+        states = tuple(state * cont[0][:, None] for state in states)
+        x, weights = self._kernel_weights(x, static)
+        if kernel == "whole":
+            return self.kernel(x, None, states, weights)
+        sequences = Sequences(at, x.device)
+        h, after = self.kernel(sequences.pack(x), sequences.sizes, tuple(map(sequences.first_states, states)), weights)
+        return sequences.unpack(h), tuple(map(sequences.last_states, after))
+
+    def _kernel_serves(self, cont: Tensor, device: torch.device, static: bool) -> Literal["whole", "packed"] | None:
+        """Whether a kernel is right for this ``cont``, and not slower than the loop, as it can be on a CPU.
+
+        There packed sequences pay where they are short, and what a static input costs a kernel pays for an LSTM alone.
+        """
+        if not bool(((cont == 0) | (cont == 1)).all()):
+            return None
+        cpu = device.type == "cpu"
+        if bool((cont[1:] == 1).all()):
+            return None if cpu and static and self.rows == 1 else "whole"
+        return None if cpu and (static or 2 * longest(cont) > len(cont)) else "packed"
+
+    def _kernel_weights(self, x: Tensor, static: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """x and the weights for torch's kernels, which know no static input: what it adds becomes more values of x.
+
+        These are its own values, or, where that is less work, a 1 at the stream's number, whose weights are what it adds.
+        """
+        wx, bias, ws, wh = self._weights()
+        if static is not None:
+            values = full(static).flatten(1)
+            streams = x.shape[1]
+            if values.shape[1] > streams:
+                values, ws = torch.eye(streams, dtype=x.dtype, device=x.device), F.linear(ws, values)
+            x = torch.cat([x, values.expand(len(x), *values.shape)], 2)
+            wx = torch.cat([wx, ws], 1)
+        weights = [self.to_kernel(blob) for blob in (wx, wh, bias, torch.zeros_like(bias))]
+        return x, weights if x.is_cpu else _in_one_piece(weights)
+
+    def _step_by_step(self, x: Tensor, cont: Tensor, static: Tensor | None, states: States) -> tuple[Tensor, States]:
+        wx, bias, ws, wh = self._weights()
+        inputs = F.linear(x, wx, bias)
+        if static is not None:
+            inputs = inputs + F.linear(full(static).flatten(1), ws)
+        hs = []
+        for input, go_on in zip(inputs.unbind(), cont[..., None].unbind(), strict=True):
+            h, *cells = states
+            states = self.step(torch.addmm(input, h * go_on, wh.t()), tuple(cells), go_on)
+            hs.append(states[0])
+        return torch.stack(hs), states
+
+    # -- to be written by each -------------------------------------------------------------------------------------
+
+    def kernel(self, x: Tensor, sizes: Tensor | None, states: States, weights: list[Tensor]) -> tuple[Tensor, States]:
+        """torch's kernel over x (T, N, values), or over packed sequences of which ``sizes`` are at each step."""
+        raise NotImplementedError
+
+    def to_kernel(self, blob: Tensor) -> Tensor:
+        """A blob's rows in the kernel's order."""
+        return blob
+
+    def step(self, sums: Tensor, cells: States, go_on: Tensor) -> States:
+        """The states after one step, of the weighted sums."""
+        raise NotImplementedError
+
+    def output(self, h: Tensor) -> Tensor:
+        """y of h."""
+        return h
+
+
+def _in_one_piece(weights: list[Tensor]) -> list[Tensor]:
+    """The weights one after another in memory, as cuDNN wants them."""
+    parts = torch.cat([weight.flatten() for weight in weights]).split_with_sizes([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+
+
+def _run(
+    kernel: Callable[..., tuple[Tensor, ...]], x: Tensor, sizes: Tensor | None, hx: Any, weights: list[Tensor]
+) -> tuple[Tensor, ...]:
+    """One layer of a torch kernel, with biases, one direction, over a tensor or packed data."""
+    settings = (True, 1, 0.0, torch.is_grad_enabled(), False)
+    return kernel(x, hx, weights, *settings, False) if sizes is None else kernel(x, sizes, hx, weights, *settings)
+
+
+@register("RNN")
+class RNN(Recurrent):
+    """h_t = tanh(W_hh cont_t h_(t-1) + W_xh x_t + W_xh_static s + b_h), y_t = tanh(W_ho h_t + b_o).
+
+    Blobs: W_xh (num_output, values of x), b_h, W_xh_static (num_output, values of s) where there is a static input,
+    W_hh (num_output, num_output), W_ho (num_output, num_output), b_o. Source: ``rnn_layer.cpp``.
+    """
+
+    states = ("h",)
+    rows = 1
+    names = ("W_xh", "b_h", "W_xh_static", "W_hh")
+    W_ho: Tensor
+    b_o: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        param = self.param.recurrent_param
+        self.add_blob("W_ho", (self.num_output, self.num_output), param.weight_filler)
+        self.add_blob("b_o", (self.num_output,), param.bias_filler)
+
+    def kernel(self, x: Tensor, sizes: Tensor | None, states: States, weights: list[Tensor]) -> tuple[Tensor, States]:
+        y, h = _run(torch.rnn_tanh, x, sizes, states[0][None], weights)
+        return y, (h[0],)
+
+    def step(self, sums: Tensor, cells: States, go_on: Tensor) -> States:
+        return (torch.tanh(sums),)
+
+    def output(self, h: Tensor) -> Tensor:
+        return torch.tanh(F.linear(h, self.W_ho, self.b_o))
+
+
+@register("LSTM")
+class LSTM(Recurrent):
+    """(i, f, o, g) = W_hc cont_t h_(t-1) + W_xc x_t + W_xc_static s + b_c; c_t and h_t = y_t as in LSTMUnit.
+
+    Blobs: W_xc (4 num_output, values of x), b_c, W_xc_static (4 num_output, values of s) where there is a static input,
+    W_hc (4 num_output, num_output); the rows of i, f, o and g follow each other.
+    Source: Hochreiter and Schmidhuber, Neural Computation 1997; ``lstm_layer.cpp``.
+    """
+
+    states = ("h", "c")
+    rows = 4
+    names = ("W_xc", "b_c", "W_xc_static", "W_hc")
+
+    def kernel(self, x: Tensor, sizes: Tensor | None, states: States, weights: list[Tensor]) -> tuple[Tensor, States]:
+        y, h, c = _run(torch.lstm, x, sizes, [state[None] for state in states], weights)
+        return y, (h[0], c[0])
+
+    def to_kernel(self, blob: Tensor) -> Tensor:
+        i, f, o, g = blob.chunk(4)
+        return torch.cat([i, f, g, o])
+
+    def step(self, sums: Tensor, cells: States, go_on: Tensor) -> States:
+        c, h = lstm_unit(cells[0], sums, go_on)
+        return h, c
