@@ -28,8 +28,9 @@ check: $(INSTALLED) ## formatting, lint, types
 bench: $(INSTALLED) ## speed, beside a hand-written PyTorch loop of the same nets
 	@$(BIN)/python scripts/bench.py
 
-docs: $(INSTALLED) ## what the documentation says, tried out
-	@$(BIN)/python -m pytest tests/test_docs.py
+docs: $(INSTALLED) ## docs/layers.md made anew; what the documentation says, tried out
+	@$(BIN)/python -m scripts.layer_catalogue
+	@$(BIN)/python -m pytest tests/test_docs.py tests/test_layer_catalogue.py
 
 clean: ## remove what was made here but for .venv, databases and snapshots
 	rm -rf demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
