@@ -1,4 +1,4 @@
-"""Layers that normalise: LRN over a neighbourhood, BatchNorm over a batch."""
+"""Layers that normalise: LRN over a neighbourhood, BatchNorm over a batch, MVN over a picture or a channel of it."""
 
 from __future__ import annotations
 
@@ -142,3 +142,60 @@ class BatchNorm(Layer):
             self.variance.mul_(self.fraction).add_(variance)
             self.factor.mul_(self.fraction).add_(1)
         return y
+
+
+@register("MVN")
+class MVN(Layer):
+    """y = (x - mean) / (deviation + eps), for each channel of each item by itself; deviation^2 is the mean of (x - mean)^2.
+
+    ``mvn_param``: normalize_variance (true), without which y = x - mean; across_channels (false): all channels of an item
+    together; eps (1e-9). The gradient, as the reference's, takes deviation + eps for the deviation throughout.
+    Bottom of up to 4 axes, top (num, channels, height, width), sizes that the bottom lacks being 1.
+    Raises ShapeError for a bottom of more axes. Source: ``mvn_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param, shape = self.param.mvn_param, tuple(bottoms[0])
+        if len(shape) > 4:
+            raise self.shape_error(f"expected a bottom of up to 4 axes (num, channels, height, width), got {shape}")
+        self.across, self.by_variance, self.eps = param.across_channels, param.normalize_variance, param.eps
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        if x.dim() < 4:
+            x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
+        if not self.by_variance:
+            return x - x.mean((1, 2, 3) if self.across else (2, 3), keepdim=True)
+        return _Standardise.apply(x, 1 if self.across else x.shape[1], self.eps)  # type: ignore[no-untyped-call]
+
+
+class _Standardise(torch.autograd.Function):
+    """y = (x - mean) / (deviation + eps) over each of ``groups`` groups of channels, by torch's kernels for GroupNorm.
+
+    Those divide by sqrt(deviation^2 + e): e is next to nothing here, and eps comes in afterwards. Their backward, told that y has
+    mean 0 and deviation 1, gives the bracket of the reference's dx = (g - mean(g) - y mean(g y)) / (deviation + eps).
+    Where eps is lost in every deviation, and no mean drowns its own, both are torch's as they are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: int, eps: float) -> Tensor:
+        n, c, h, w = x.shape
+        x = x.contiguous()
+        y, mean, inverse = torch.native_group_norm(x, None, None, n, c, h * w, groups, torch.finfo(torch.float32).tiny)
+        share = 1 / (1 + eps * inverse)
+        ctx.plain = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        ctx.plain = ctx.plain and bool(((share == 1) & (mean.abs() * inverse < 1000)).all())
+        if ctx.plain:
+            ctx.save_for_backward(x, mean, inverse)
+            return y
+        y.mul_(share.view(n, groups, 1, 1))
+        ctx.save_for_backward(y, torch.zeros_like(mean), torch.ones_like(mean), (inverse * share).view(n, groups, 1, 1))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, mean, inverse, *scale = ctx.saved_tensors
+        n, c, h, w = values.shape
+        backward = torch.ops.aten.native_group_norm_backward
+        dx = backward(grad.contiguous(), values, mean, inverse, None, n, c, h * w, mean.shape[1], [True, False, False])[0]
+        return (dx.mul_(scale[0]) if scale else dx), None, None

@@ -1,4 +1,4 @@
-"""Pooling: the largest, the mean, or a drawn value of each window."""
+"""Pooling: the largest, the mean, or a drawn value of each window; SPP, the same over a pyramid of grids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import PoolingParameter
+from caffecli.proto.caffe_pb2 import PoolingParameter, SPPParameter
 
 Pair = tuple[int, int]
 
@@ -123,6 +123,56 @@ class Pooling(Layer):
         if self.pool == PoolingParameter.AVE:
             return _average(x, windows)
         return _stochastic(x, windows, self.training)
+
+
+@register("SPP")
+class SPP(Layer):
+    """Pooling on grids of 1, 2 by 2, 4 by 4, ... windows, each flattened and all joined: as many values for pictures of any size.
+
+    ``spp_param``: pyramid_height p, how many grids; pool MAX (the default), AVE or STOCHASTIC, as for Pooling. ``engine``: no
+    effect. On a grid of b by b, windows of ceil(n / b) lie side by side; what they cover beyond the n values is padded, half of
+    it (rounded up) before. Bottom (N, C, H, W); top (N, C * (4^p - 1) / 3), or (N, C, 1, 1) where p is 1.
+
+    STOCHASTIC draws in TRAIN only; in the reference it draws in TEST, too. Raises SpecError where pyramid_height is missing, or
+    so large that the bottom is too small for the last grid; STOCHASTIC also needs a bottom that each grid divides.
+    Source: He, Zhang, Ren and Sun, ECCV 2014; ``spp_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param, shape = self.param.spp_param, tuple(bottoms[0])
+        if len(shape) != 4 or min(shape[2:]) < 1:
+            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width) that is not empty, got {shape}")
+        if param.pyramid_height < 1:
+            raise self.spec_error("pyramid_height is missing; expected at least 1")
+        self.height, self.pool = param.pyramid_height, param.pool
+        self.image = shape[2], shape[3]
+        self.grids = self._grids(self.image)
+
+    def _grids(self, image: Pair) -> list[Windows]:
+        """The windows of each level on such an image."""
+        grids = []
+        for level in range(self.height):
+            bins = 2**level
+            kernel = -(-image[0] // bins), -(-image[1] // bins)
+            pad = (kernel[0] * bins - image[0] + 1) // 2, (kernel[1] * bins - image[1] + 1) // 2
+            if any(p >= k for p, k in zip(pad, kernel, strict=True)):
+                what = f"a bottom of {list(image)} is too small for a grid of {bins} by {bins}"
+                raise self.spec_error(f"{what}; expected a pyramid_height of at most {level}, got {self.height}")
+            if any(pad) and self.pool == SPPParameter.STOCHASTIC:
+                what = f"a grid of {bins} by {bins} does not divide a bottom of {list(image)}"
+                raise self.spec_error(f"{what}, and padding is for MAX and AVE pooling only")
+            grids.append(Windows(kernel, kernel, pad, True))
+        return grids
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        image = x.shape[2], x.shape[3]
+        tops = [self._level(x, grid) for grid in (self.grids if image == self.image else self._grids(image))]
+        return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)
+
+    def _level(self, x: Tensor, grid: Windows) -> Tensor:
+        if self.pool == SPPParameter.MAX:
+            return _max(x, grid)
+        return _average(x, grid) if self.pool == SPPParameter.AVE else _stochastic(x, grid, self.training)
 
 
 def _fit(x: Tensor, windows: Windows, value: float) -> tuple[Tensor, Pair]:

@@ -53,10 +53,14 @@ def _largest(x: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
     if count == 1:
         value, place = x.flip(axis).max(axis, keepdim=True)
         return value, last - place
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        value, place = x.topk(min(count, last) + 1, axis)  # one more than asked for, to see that no equals compete for a place
+        if not bool((value.narrow(axis, 1, value.shape[axis] - 1) == value.narrow(axis, 0, value.shape[axis] - 1)).any()):
+            return value.narrow(axis, 0, count), place.narrow(axis, 0, count)
     if x.dtype != torch.float32:
         value, place = x.flip(axis).sort(dim=axis, descending=True, stable=True)
         return value.narrow(axis, 0, count), last - place.narrow(axis, 0, count)
-    # torch.topk leaves the order of equals open; whole numbers that rise with the value, then with the place, have none.
+    # torch.topk leaves the order of equals open. Whole numbers that rise with the value, then with the place, have no equals.
     bits = (x + 0.0).view(torch.int32)  # the sum makes -0 a 0
     bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
     places = torch.arange(last + 1, device=x.device).view(-1, *(1,) * (x.dim() - axis - 1))
@@ -82,7 +86,7 @@ class Reduction(Layer):
         if self.operation == ReductionParameter.MEAN:
             y = x.mean(self.axes)
         elif self.operation == ReductionParameter.ASUM:
-            y = torch.linalg.vector_norm(x, 1, self.axes)
+            y = x.abs().sum(self.axes)
         else:
             y = (x.square() if self.operation == ReductionParameter.SUMSQ else x).sum(self.axes)
         return y if self.coeff == 1 else y * self.coeff
