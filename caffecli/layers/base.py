@@ -101,6 +101,9 @@ class Layer(nn.Module):
             tops = self(*(torch.empty(tuple(shape), device="meta") for shape in bottoms))
         return [top.shape for top in (tops if isinstance(tops, tuple) else (tops,))]
 
+    def close(self) -> None:
+        """Give back what the layer holds beside its blobs: threads, open files. Most hold nothing."""
+
     def check_counts(self, bottoms: int, tops: int) -> None:
         """Raise SpecError when the layer cannot take that many bottoms or tops."""
         for what, count, (least, most) in (("bottom", bottoms, self.bottom_count), ("top", tops, self.top_count)):

@@ -179,9 +179,9 @@ class Net(nn.Module):
         return self
 
     def close(self) -> None:
-        """Stop the data layers' background threads and close their databases."""
-        for layer in self.source_layers.values():
-            layer.close()
+        """Let the layers give back what they hold: threads that read ahead, databases, files they write."""
+        for node in self.nodes:
+            node.layer.close()
 
     # -- building --------------------------------------------------------------------------------------------------
 
