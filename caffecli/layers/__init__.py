@@ -2,6 +2,7 @@
 
 from caffecli.layers import (
     activation,
+    contrib,
     conv,
     data,
     hdf5_output,
@@ -26,6 +27,7 @@ from caffecli.layers.registry import create, types
 __all__ = [
     "Layer",
     "activation",
+    "contrib",
     "conv",
     "create",
     "data",

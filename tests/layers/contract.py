@@ -13,6 +13,7 @@ from torch import Tensor
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
+from caffecli.spec import text as spec_text
 
 Arrays = tuple[np.ndarray, ...]
 Oracle = Callable[..., "np.ndarray | Arrays"]
@@ -21,7 +22,7 @@ SHAPE = (2, 7, 3, 4)  # all different, so that axes mixed up show
 
 def layer_param(text: str) -> LayerParameter:
     """A LayerParameter of prototxt text; one bottom, one top and a name are put in where the text has none."""
-    param = text_format.Parse(text, LayerParameter())
+    param = spec_text.parse(text, LayerParameter())
     param.name = param.name or "l"
     if not param.bottom:
         param.bottom.append("x")

@@ -1,0 +1,5 @@
+"""Layers of Caffe's forks, those that people bring most. Settings have the fork's own names and numbers: ``proto.forks``."""
+
+from caffecli.layers.contrib import channels, detection, priors, regions, resize
+
+__all__ = ["channels", "detection", "priors", "regions", "resize"]

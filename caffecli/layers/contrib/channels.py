@@ -1,0 +1,136 @@
+"""Layers of forks that work on channels: Permute, ShuffleChannel, Axpy, ReLU6, Normalize, L2Normalization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.registry import register
+from caffecli.layers.shape import listing
+from caffecli.proto import forks
+from caffecli.proto.caffe_pb2 import FillerParameter
+
+
+@register("Permute")
+class Permute(Layer):
+    """y = x with its axes in another order: axis i of the top is axis ``order[i]`` of the bottom.
+
+    ``permute_param { order }``: axes that it leaves out follow in their own order. One bottom, one top.
+    Raises SpecError where an axis does not exist or is given twice. Source: SSD, ``permute_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        dims = len(bottoms[0])
+        order = list(forks.named(self.param).permute_param.order)
+        for axis in order:
+            if axis >= dims:
+                raise self.spec_error(f"order {axis} is out of range for a blob of {dims} dimensions")
+            if order.count(axis) > 1:
+                raise self.spec_error(f"expected each axis once in order, got {order}")
+        self.order = order + [axis for axis in range(dims) if axis not in order]
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.permute(self.order)
+
+
+@register("ShuffleChannel")
+class ShuffleChannel(Layer):
+    """y[:, j g + i] = x[:, i C / g + j]: the channels of g groups taken in turn, one of each group after another.
+
+    ``shuffle_channel_param { group }``: g (1), a divisor of the C channels. Bottom and top: (N, C, ...).
+    Source: Zhang, Zhou, Lin and Sun, CVPR 2018 (ShuffleNet); farmingyard/ShuffleNet.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        self.group = forks.named(self.param).shuffle_channel_param.group
+        if len(bottoms[0]) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
+        if self.group < 1 or bottoms[0][1] % self.group:
+            raise self.spec_error(f"expected a group that divides the {bottoms[0][1]} channels, got {self.group}")
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.reshape(x.shape[0], self.group, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+
+@register("Axpy")
+class Axpy(Layer):
+    """y = a x + b, with one a for each channel of an item.
+
+    Bottoms: a (N, C, 1, 1) or (N, C), x (N, C, H, W), b as x. Raises ShapeError where they do not agree.
+    Source: Hu, Shen and Sun, CVPR 2018 (Squeeze-and-Excitation); hszhao/SENet, ``axpy_layer.cpp``.
+    """
+
+    bottom_count = (3, 3)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        scale, x, b = (tuple(shape) for shape in bottoms)
+        if len(x) < 2 or x != b or scale[:2] != x[:2] or any(dim != 1 for dim in scale[2:]):
+            raise self.shape_error(
+                f"expected (num, channels, 1, 1), then two of one shape (num, channels, ...), got {listing(self, bottoms)}"
+            )
+        self.ones = (1,) * (len(x) - 2)
+
+    def forward(self, a: Tensor, x: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.addcmul(b, a.reshape(*x.shape[:2], *self.ones), x)
+
+
+@register("ReLU6")
+class ReLU6(Layer):
+    """y = min(max(x, 0), 6) + slope min(x, 0). One bottom and one top of the same shape.
+
+    ``relu_param { negative_slope }``: slope (0). Source: Krizhevsky, 2010; the ReLU6 layer of MobileNet's ports.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        self.slope = self.param.relu_param.negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        y = F.relu6(x)
+        return y + self.slope * x.clamp(max=0) if self.slope else y
+
+
+@register("Normalize")
+class Normalize(Layer):
+    """y = s x / sqrt(eps + sum x^2): each item, or each place of it, has length 1, times a learned scale.
+
+    ``norm_param``: across_spatial (true): the sum is over the whole item, else over the channels of each place;
+    channel_shared (true): one s for all, blob shape (), else one for each channel, (C,); scale_filler (constant 1);
+    eps (1e-10). Bottom and top: (N, C, ...).
+    Source: Liu, Rabinovich and Berg, 2015 (ParseNet); SSD, ``normalize_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        shape = tuple(bottoms[0])
+        if len(shape) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {shape}")
+        param = forks.named(self.param).norm_param
+        self.eps = param.eps
+        self.axes = tuple(range(1, len(shape))) if param.across_spatial else (1,)
+        self.per_channel = (1, -1, *(1,) * (len(shape) - 2))
+        filler = FillerParameter(type="constant", value=1)
+        if param.HasField("scale_filler"):
+            filler = FillerParameter.FromString(param.scale_filler.SerializeToString())
+        self.add_blob("scale", () if param.channel_shared else (shape[1],), filler)
+
+    scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        length = x.square().sum(self.axes, keepdim=True).add(self.eps)
+        return x * length.rsqrt() * (self.scale.reshape(self.per_channel) if self.scale.dim() else self.scale)
+
+
+@register("L2Normalization")
+class L2Normalization(Layer):
+    """y = x / sqrt(sum x^2), the sum over an item; an item of zeros stays one. No settings, no blobs.
+
+    Bottom and top: (N, ...). Source: Gao, Beijbom, Zhang and Darrell, CVPR 2016 (compact bilinear pooling), their Caffe.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        if not bottoms[0]:
+            raise self.shape_error("expected a bottom of at least 1 axis (num, ...), got ()")
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.normalize(x.flatten(1), dim=1).reshape(x.shape) if x.dim() > 1 else x.sign()

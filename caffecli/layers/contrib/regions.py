@@ -1,0 +1,129 @@
+"""Layers of Fast and Faster R-CNN: ROIPooling, SmoothL1Loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.loss import Loss, full
+from caffecli.layers.registry import register
+from caffecli.layers.shape import listing
+from caffecli.proto import forks
+
+
+@register("ROIPooling")
+class ROIPooling(Layer):
+    """The largest value in each part of a region, which is cut into pooled_h by pooled_w parts.
+
+    Bottoms: features (N, C, H, W), regions (R, 5): index of the image, x1, y1, x2, y2 in pixels of the input, both ends in it.
+    Top: (R, C, pooled_h, pooled_w). Part i of a region of h rows has the rows from floor(i h / pooled_h) up to, without,
+    ceil((i + 1) h / pooled_h); parts that lie outside of the features are 0. The gradient goes to the first of the largest.
+
+    ``roi_pooling_param``: pooled_h, pooled_w; spatial_scale (1): features per pixel; its product with a coordinate is rounded,
+    halves away from zero. A region has a row and a column at least. Raises ShapeError where a region names no image of the batch.
+    Source: Girshick, ICCV 2015 (Fast R-CNN); rbgirshick/caffe-fast-rcnn, ``roi_pooling_layer.cpp``.
+    """
+
+    bottom_count = (2, 2)
+    no_gradient = (1,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        features, regions = (tuple(shape) for shape in bottoms)
+        if len(features) != 4 or regions[1:2] != (5,) or any(dim != 1 for dim in regions[2:]):
+            raise self.shape_error(
+                f"expected features (num, channels, height, width) and regions (count, 5), got {listing(self, bottoms)}"
+            )
+        param = forks.named(self.param).roi_pooling_param
+        self.pooled, self.scale = (param.pooled_h, param.pooled_w), param.spatial_scale
+        if min(self.pooled) < 1:
+            raise self.spec_error(f"expected pooled_h and pooled_w of at least 1, got {list(self.pooled)}")
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:  # type: ignore[override]
+        shape = (regions.shape[0], x.shape[1], *self.pooled)
+        if x.is_meta or not shape[0]:
+            return x.new_zeros(shape)
+        regions = regions.detach().reshape(-1, 5).float()
+        images = regions[:, 0].tolist()
+        if min(images) < 0 or max(images) >= x.shape[0]:
+            wrong = next(i for i, image in enumerate(images) if not 0 <= image < x.shape[0])
+            raise self.shape_error(f"region {wrong} is of image {images[wrong]:g}, the batch has images 0 to {x.shape[0] - 1}")
+        corners = _round(regions[:, 1:] * self.scale)
+        columns = _parts(corners[:, 0], corners[:, 2], self.pooled[1], x.shape[3])
+        rows = _parts(corners[:, 1], corners[:, 3], self.pooled[0], x.shape[2])
+        planes = x.detach().flatten(2)
+        parts = zip(images, zip(*rows, strict=True), zip(*columns, strict=True), strict=True)
+        places = torch.stack([_largest(planes[int(image)], row, column, x.shape[3]) for image, row, column in parts])
+        # a part's place among all values, rather than a copy of the features for each region
+        first = regions[:, :1].long() * x.shape[1] + torch.arange(x.shape[1], device=x.device)
+        values = x.reshape(-1)[first[:, :, None] * planes.shape[2] + places.clamp(min=0)]
+        return values.masked_fill(places < 0, 0).reshape(shape)
+
+
+def _round(values: Tensor) -> Tensor:
+    """The nearest whole number, halves away from zero."""
+    return (values.abs() + 0.5).floor() * values.sign()
+
+
+def _parts(first: Tensor, last: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+    """Where each of the ``count`` parts from ``first`` to ``last`` begins and ends, (R, count), within an axis of ``size``."""
+    length = (last - first + 1).clamp(min=1) / count
+    i = torch.arange(count, device=first.device)
+    begin = (i * length[:, None]).floor() + first[:, None]
+    end = ((i + 1) * length[:, None]).ceil() + first[:, None]
+    return begin.clamp(0, size).long(), end.clamp(0, size).long()
+
+
+def _largest(planes: Tensor, row: tuple[Tensor, ...], column: tuple[Tensor, ...], width: int) -> Tensor:
+    """Where in its plane the largest value of each part is, (C, parts), -1 for parts without values.
+
+    ``planes``: (C, H W); ``row`` and ``column``: where the parts begin and end.
+    """
+    rows, in_rows = _range(*row)
+    columns, in_columns = _range(*column)
+    index = (rows[:, None, :, None] * width + columns[None, :, None, :]).flatten(2).flatten(0, 1)
+    inside = (in_rows[:, None, :, None] & in_columns[None, :, None, :]).flatten(2).flatten(0, 1)
+    if not index.shape[1]:
+        return index.new_full((planes.shape[0], index.shape[0]), -1)
+    index = index.masked_fill(~inside, 0)
+    best = planes[:, index].masked_fill(~inside, -torch.inf).argmax(-1)  # the first of equals
+    places = index.expand(planes.shape[0], -1, -1).gather(2, best[:, :, None])[:, :, 0]
+    return torch.where(inside.any(1), places, -1)
+
+
+def _range(begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """The whole numbers of each part, (parts, longest), and which of them are in it."""
+    length = max(0, int((end - begin).max()))
+    numbers = begin[:, None] + torch.arange(length, device=begin.device)
+    return numbers, numbers < end[:, None]
+
+
+@register("SmoothL1Loss")
+class SmoothL1Loss(Loss):
+    """loss = sum out f(in (a - b)) / N, f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
+
+    Bottoms: a, b, and, where given, the weights ``in`` and ``out``, all with as many values in each of N items; a and b get a
+    gradient. ``smooth_l1_loss_param``: sigma (1), above 0. Raises ShapeError where the counts differ.
+    Source: Girshick, ICCV 2015, equation 3; rbgirshick/caffe-fast-rcnn, ``smooth_L1_loss_layer.cu``.
+    """
+
+    bottom_count = (2, 4)
+    no_gradient = (2, 3)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        if len({(shape[0], torch.Size(shape).numel()) for shape in bottoms if shape}) > 1 or not all(bottoms):
+            raise self.shape_error(f"expected bottoms with as many values, got {listing(self, bottoms)}")
+        sigma = forks.named(self.param).smooth_l1_loss_param.sigma
+        if sigma <= 0:
+            raise self.spec_error(f"expected a sigma above 0, got {sigma:g}")
+        self.turn = 1 / sigma**2
+
+    def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
+        difference = full(a) - full(b).reshape(a.shape)
+        inside, outside = [*(full(weight.detach()).reshape(a.shape) for weight in weights), None, None][:2]
+        if inside is not None:
+            difference = difference * inside
+        loss = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=self.turn)
+        return (loss if outside is None else loss * outside).sum() / a.shape[0]

@@ -1,0 +1,212 @@
+"""PriorBox and DetectionOutput against NumPy written box by box, and their error texts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from caffecli.errors import CaffeError
+from caffecli.proto.caffe_pb2 import TEST
+from tests.layers.contract import build, check
+
+FEATURES, IMAGE = (2, 3, 4, 5), (2, 3, 32, 60)
+
+
+def prior_boxes(sizes: list[tuple[float, float]], step: tuple[float, float], image=(32, 60), offset=0.5) -> np.ndarray:
+    boxes = []
+    for row in range(4):
+        for column in range(5):
+            x, y = (column + offset) * step[1], (row + offset) * step[0]
+            for wide, high in sizes:
+                boxes += [
+                    (x - wide / 2) / image[1],
+                    (y - high / 2) / image[0],
+                    (x + wide / 2) / image[1],
+                    (y + high / 2) / image[0],
+                ]
+    return np.array(boxes)
+
+
+ROOT = math.sqrt(2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "others"),
+    [
+        ("min_size: 10", [(10, 10)], {}),
+        ("min_size: 10.9 max_size: 40.5", [(10, 10), (20, 20)], {}),
+        (
+            "min_size: 10 max_size: 40 aspect_ratio: 2 aspect_ratio: 1 aspect_ratio: 2",
+            [(10, 10), (20, 20), (10 * ROOT, 10 / ROOT), (10 / ROOT, 10 * ROOT)],
+            {},
+        ),
+        ("min_size: 4 min_size: 8 aspect_ratio: 4 flip: false", [(4, 4), (8, 2), (8, 8), (16, 4)], {}),
+        ("min_size: 10 img_size: 64", [(10, 10)], {"image": (64, 64), "step": (16, 12.8)}),
+        (
+            "min_size: 10 img_h: 40 img_w: 80 step: 6 offset: 0.25",
+            [(10, 10)],
+            {"image": (40, 80), "step": (6, 6), "offset": 0.25},
+        ),
+        ("min_size: 10 step_h: 5 step_w: 7", [(10, 10)], {"step": (5, 7)}),
+    ],
+)
+@pytest.mark.parametrize("clip", ["true", "false"])
+@pytest.mark.parametrize("variance", [[], [0.25], [0.1, 0.1, 0.2, 0.2]])
+def test_prior_box(settings, sizes, others, clip, variance):
+    boxes = prior_boxes(sizes, **{"step": (8, 12), **others})
+    if clip == "true":
+        boxes = boxes.clip(0, 1)
+    variances = np.tile(np.resize(variance or [0.1], 4), boxes.size // 4)
+    settings += f" clip: {clip}" + "".join(f" variance: {each}" for each in variance)
+    text = f'type: "PriorBox" prior_box_param {{ {settings} }}'
+    check(text, FEATURES, IMAGE, oracle=lambda *_: np.stack([boxes, variances])[None], gradient=False)
+
+
+def decode(prior, variance, change, code):
+    change = variance * change
+    wide, high = prior[2] - prior[0], prior[3] - prior[1]
+    if code == "CORNER":
+        return prior + change
+    if code == "CORNER_SIZE":
+        return prior + change * np.array([wide, high, wide, high])
+    x, y = (prior[0] + prior[2]) / 2 + change[0] * wide, (prior[1] + prior[3]) / 2 + change[1] * high
+    wide, high = wide * math.exp(change[2]), high * math.exp(change[3])
+    return np.array([x - wide / 2, y - high / 2, x + wide / 2, y + high / 2])
+
+
+def overlap(a, b):
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if wide <= 0 or high <= 0:
+        return 0
+    area = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return wide * high / (sum(area) - wide * high)
+
+
+def detections(loc, conf, priors, classes, *, code, shared, background, threshold, nms, eta, top_k, keep_top_k, encoded):
+    prior, variance = priors.reshape(2, -1, 4)
+    variance = np.ones_like(variance) if encoded else variance
+    out = []
+    for image in range(len(loc)):
+        rows = []
+        for label in range(classes):
+            if label == background:
+                continue
+            change = loc[image].reshape(len(prior), -1, 4)[:, 0 if shared else label]
+            score = conf[image].reshape(len(prior), classes)[:, label]
+            boxes = [decode(*each, code) for each in zip(prior, variance, change, strict=True)]
+            order = sorted((i for i in range(len(prior)) if score[i] > threshold), key=lambda i: -score[i])
+            kept: list[int] = []
+            limit = nms
+            for i in order[: top_k if top_k > -1 else None]:
+                if all(overlap(boxes[i], boxes[j]) <= limit for j in kept):
+                    kept.append(i)
+                    if eta < 1 and limit > 0.5:
+                        limit *= eta
+            rows += [[image, label, score[i], *boxes[i]] for i in kept]
+        if -1 < keep_top_k < len(rows):
+            rows = sorted(sorted(rows, key=lambda row: -row[2])[:keep_top_k], key=lambda row: (row[1], -row[2]))
+        out += rows
+    return np.array(out or [[image, *[-1] * 6] for image in range(len(loc))])[None, None]
+
+
+PLAIN = {
+    "code": "CENTER_SIZE",
+    "shared": True,
+    "background": 0,
+    "threshold": 0.1,
+    "nms": 0.45,
+    "eta": 1.0,
+    "top_k": -1,
+    "keep_top_k": -1,
+    "encoded": False,
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"code": "CORNER"},
+        {"code": "CORNER_SIZE"},
+        {"shared": False},
+        {"shared": False, "background": 2, "code": "CORNER"},
+        {"background": -1},
+        {"threshold": 0.6},
+        {"threshold": 2},
+        {"nms": 0.0},
+        {"nms": 0.9, "eta": 0.8},
+        {"top_k": 5},
+        {"keep_top_k": 7},
+        {"keep_top_k": 0},
+        {"top_k": 9, "keep_top_k": 11, "encoded": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_detection_output(changed, seed):
+    options = {**PLAIN, **changed}
+    random, count, classes = np.random.default_rng(seed), 30, 3
+    corner, size = random.uniform(0, 0.6, (count, 2)), random.uniform(0.1, 0.4, (count, 2))
+    boxes = np.concatenate([corner, corner + size], 1).ravel()
+    priors = np.stack([boxes, np.tile([0.1, 0.1, 0.2, 0.2], count)])[None].astype(np.float32)
+    loc = random.normal(0, 0.5, (2, count * 4 * (1 if options["shared"] else classes))).astype(np.float32)
+    conf = random.permutation(np.linspace(0, 1, 2 * count * classes)).reshape(2, -1).astype(np.float32)
+    text = f"""type: "DetectionOutput" detection_output_param {{ num_classes: {classes} code_type: {options["code"]}
+        share_location: {str(options["shared"]).lower()} background_label_id: {options["background"]}
+        nms_param {{ nms_threshold: {options["nms"]} eta: {options["eta"]} top_k: {options["top_k"]} }}
+        keep_top_k: {options["keep_top_k"]} confidence_threshold: {options["threshold"]}
+        variance_encoded_in_target: {str(options["encoded"]).lower()} }}"""
+    arrays = [loc, conf, priors]
+    expected = detections(*(array.astype(np.float64) for array in arrays), classes, **options)
+    layer = build(text, *(array.shape for array in arrays), phase=TEST)
+    got = layer(*map(torch.from_numpy, arrays))
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_number_of_boxes_is_not_known_before():
+    layer = build('type: "DetectionOutput" detection_output_param { num_classes: 3 }', (2, 20), (2, 15), (1, 2, 20))
+    assert layer.infer([(2, 20), (2, 15), (1, 2, 20)]) == [(1, 1, 1, 7)]
+
+
+PRIORS = 'type: "PriorBox" prior_box_param { '
+OUT = 'type: "DetectionOutput" detection_output_param { '
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "said"),
+    [
+        (PRIORS + "}", [FEATURES, IMAGE], "layer 'l' (PriorBox): expected one min_size or more, above 0, got []"),
+        (
+            PRIORS + "min_size: 3 min_size: 4 max_size: 5 }",
+            [FEATURES, IMAGE],
+            "a larger max_size for each min_size [3, 4], got [5]",
+        ),
+        (PRIORS + "min_size: 3 max_size: 3 }", [FEATURES, IMAGE], "a larger max_size for each min_size [3], got [3]"),
+        (
+            PRIORS + "min_size: 3 variance: 1 variance: 2 }",
+            [FEATURES, IMAGE],
+            "expected one or four variance, above 0, got [1, 2]",
+        ),
+        (PRIORS + "min_size: 3 aspect_ratio: 0 }", [FEATURES, IMAGE], "expected each aspect_ratio above 0, got 0"),
+        (
+            PRIORS + "min_size: 3 img_size: 4 img_h: 4 img_w: 4 }",
+            [FEATURES, IMAGE],
+            "expected img_size, or img_h and img_w, above 0",
+        ),
+        (PRIORS + "min_size: 3 step_h: 4 }", [FEATURES, IMAGE], "expected step, or step_h and step_w, above 0"),
+        (PRIORS + "min_size: 3 }", [FEATURES, (2, 3)], "(num, channels, height, width), got 'x1' (2, 3)"),
+        (OUT + "}", [(2, 20), (2, 15), (1, 2, 20)], "layer 'l' (DetectionOutput): expected num_classes"),
+        (OUT + "num_classes: 3 }", [(2, 20), (2, 14), (1, 2, 20)], "got 'x' (2, 20), 'x1' (2, 14), 'x2' (1, 2, 20)"),
+        (OUT + "num_classes: 3 share_location: false }", [(2, 20), (2, 15), (1, 2, 20)], "locations (num, priors * 12)"),
+        (OUT + "num_classes: 3 nms_param { eta: 0 } }", [(2, 20), (2, 15), (1, 2, 20)], "eta above 0, up to 1, got 0.3 and 0"),
+    ],
+)
+def test_errors(text, shapes, said):
+    with pytest.raises(CaffeError) as error:
+        build(text, *shapes)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

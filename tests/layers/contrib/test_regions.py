@@ -1,0 +1,112 @@
+"""ROIPooling and SmoothL1Loss against NumPy, and their error texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from caffecli.errors import CaffeError
+from tests.layers.contract import build, check, distinct
+
+SHAPE = (2, 3, 9, 7)
+
+
+def away(value: np.float32) -> int:
+    return int(np.sign(value) * np.floor(np.abs(value) + np.float32(0.5)))
+
+
+def roi_pool(x: np.ndarray, regions: np.ndarray, pooled: tuple[int, int], scale: float) -> np.ndarray:
+    top = np.zeros((len(regions), x.shape[1], *pooled))
+    for r, (image, *corners) in enumerate(regions.reshape(-1, 5).astype(np.float32)):
+        x1, y1, x2, y2 = (away(corner * np.float32(scale)) for corner in corners)
+        size = [np.float32(max(y2 - y1 + 1, 1)) / np.float32(pooled[0]), np.float32(max(x2 - x1 + 1, 1)) / np.float32(pooled[1])]
+        for i, j in np.ndindex(pooled):
+            ends = []
+            for k, step, start, length in ((i, size[0], y1, x.shape[2]), (j, size[1], x1, x.shape[3])):
+                begin, end = int(np.floor(np.float32(k) * step)) + start, int(np.ceil(np.float32(k + 1) * step)) + start
+                ends += [min(max(begin, 0), length), min(max(end, 0), length)]
+            part = x[int(image), :, ends[0] : ends[1], ends[2] : ends[3]]
+            if part.size:
+                top[r, :, i, j] = part.max((1, 2))
+    return top
+
+
+def random_regions(seed: int, count: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    regions = np.empty((count, 5), np.float32)
+    regions[:, 0] = random.integers(0, SHAPE[0], count)
+    regions[:, 1:] = random.uniform(-20, 150, (count, 4))  # also turned round, and outside
+    regions[::3, 1:] = np.sort(regions[::3, 1:].reshape(-1, 2, 2), 1).reshape(-1, 4)
+    regions[1::5, 1:] = np.round(regions[1::5, 1:] / 8) * 8  # halves, to be rounded away from zero
+    return regions
+
+
+@pytest.mark.parametrize("pooled", [(1, 1), (2, 3), (6, 5), (12, 8)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_roi_pooling(pooled, seed):
+    text = f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {pooled[0]} pooled_w: {pooled[1]} spatial_scale: 0.0625 }}'
+    inputs = [distinct(*SHAPE), random_regions(seed, 17)]
+    oracle = lambda x, regions: roi_pool(x, regions, pooled, 0.0625)  # noqa: E731
+    check(text, SHAPE, (17, 5), inputs=inputs, gradient=[0], oracle=oracle)
+    check(text, SHAPE, (17, 5, 1, 1), inputs=[inputs[0], inputs[1][:, :, None, None]], gradient=False, oracle=oracle)
+
+
+def test_roi_pooling_sends_the_gradient_to_the_first_of_equals():
+    x = torch.ones(1, 1, 4, 4, requires_grad=True)
+    layer = build('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }', (1, 1, 4, 4), (1, 5))
+    layer(x, torch.tensor([[0.0, 0, 0, 3, 3]])).sum().backward()
+    assert x.grad is not None
+    assert x.grad.nonzero()[:, 2:].tolist() == [[0, 0], [0, 2], [2, 0], [2, 2]]
+
+
+def test_roi_pooling_without_regions():
+    layer = build('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 }', SHAPE, (0, 5))
+    assert layer(torch.ones(SHAPE), torch.empty(0, 5)).shape == (0, 3, 2, 3)
+
+
+def smooth(d: np.ndarray, sigma: float) -> np.ndarray:
+    return np.where(np.abs(d) < 1 / sigma**2, (sigma * d) ** 2 / 2, np.abs(d) - 0.5 / sigma**2)
+
+
+@pytest.mark.parametrize("sigma", [1, 3, 0.5])
+@pytest.mark.parametrize("bottoms", [2, 3, 4])
+def test_smooth_l1_loss(sigma, bottoms):
+    def oracle(a, b, inside=1.0, outside=1.0):
+        return (outside * smooth(inside * (a - b), sigma)).sum() / 2
+
+    text = f'type: "SmoothL1Loss" smooth_l1_loss_param {{ sigma: {sigma} }}'
+    check(text, *[(2, 5, 3, 4)] * bottoms, oracle=oracle, gradient=[0, 1])
+
+
+def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
+    layer = build('type: "SmoothL1Loss"', (3, 4), (3, 4, 1, 1))
+    assert layer.is_loss
+    assert layer(torch.full((3, 4), 2.0), torch.zeros(3, 4, 1, 1)) == 1.5 * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "said"),
+    [
+        (
+            'type: "ROIPooling"',
+            [SHAPE, (4, 5)],
+            "layer 'l' (ROIPooling): expected pooled_h and pooled_w of at least 1, got [0, 0]",
+        ),
+        ('type: "ROIPooling"', [SHAPE, (4, 4)], "and regions (count, 5), got 'x' (2, 3, 9, 7), 'x1' (4, 4)"),
+        ('type: "ROIPooling"', [SHAPE], "expected 2 bottom blob(s), got 1"),
+        ('type: "SmoothL1Loss"', [(2, 3), (2, 4)], "expected bottoms with as many values, got 'x' (2, 3), 'x1' (2, 4)"),
+        ('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 0 }', [(2, 3), (2, 3)], "expected a sigma above 0, got 0"),
+    ],
+)
+def test_errors(text, shapes, said):
+    with pytest.raises(CaffeError) as error:
+        build(text, *shapes)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_region_of_no_image_is_refused():
+    layer = build('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }', SHAPE, (2, 5))
+    with pytest.raises(CaffeError, match="region 1 is of image 2, the batch has images 0 to 1"):
+        layer(torch.ones(SHAPE), torch.tensor([[0.0, 0, 0, 3, 3], [2, 0, 0, 3, 3]]))
