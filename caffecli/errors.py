@@ -8,6 +8,7 @@
       FormatError         a file that is missing, damaged, foreign, or cannot be written
       DataError           a record, label or picture that cannot be used
       SolverError         a training run that cannot start or go on
+      PythonLayerError    a user's own Python layer that failed; ``__cause__`` is its error, whose traceback is shown
 
 A text says where, what was expected, what came, and the remedy, on one line.
 """
@@ -35,3 +36,7 @@ class DataError(CaffeError):
 
 class SolverError(CaffeError):
     """A training run that cannot start or go on."""
+
+
+class PythonLayerError(CaffeError):
+    """A user's own Python layer that failed. ``__cause__`` is what it raised, with its traceback."""

@@ -1,7 +1,8 @@
 """``caffecli`` and Caffe's own tool names: which commands there are, and how an error ends a program.
 
 Exit codes: 0 done; 1 failed, with one line ``Error: ...`` on stderr; 2 wrong use; 130 interrupted. ``--debug`` adds the
-traceback. Help comes from the table below, so that it needs neither PyTorch nor the commands.
+traceback; that of a user's own Python layer is always shown. Help comes from the table below, so that it needs neither PyTorch
+nor the commands.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NoReturn
 import click
 
 from caffecli import __version__
-from caffecli.errors import CaffeError
+from caffecli.errors import CaffeError, PythonLayerError
 
 #: name -> (module:attribute, short help)
 COMMANDS = {
@@ -143,6 +144,8 @@ def _report(error: Exception) -> int:
         if isinstance(error, click.ClickException):
             error.show()
             return error.exit_code
+        if isinstance(error, PythonLayerError) and error.__cause__ is not None:
+            click.echo("".join(traceback.format_exception(error.__cause__)), err=True, nl=False)
         click.echo(f"Error: {_words(error)}", err=True)
         return 1
     except BrokenPipeError:
