@@ -214,3 +214,13 @@ def test_batch_reindex_names_an_index_out_of_range(index: float) -> None:
 def test_batch_reindex_refuses_indices_of_more_axes() -> None:
     with pytest.raises(CaffeError, match=r"layer 'l' \(BatchReindex\): expected bottoms \(N, ...\) and \(M\), the indices"):
         build('type: "BatchReindex"', (3, 2), (4, 1))
+
+
+def test_where_torch_does_not_check_an_index_out_of_range_gives_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caffecli.layers.select.torch_checks", lambda _: False)
+    x = torch.arange(6.0).reshape(3, 2).requires_grad_()
+    y = build('type: "BatchReindex"', (3, 2), (4,))(x, torch.tensor([2.0, -1, 3, 0]))
+    assert y[[0, 3]].tolist() == [[4, 5], [0, 1]] and y[1:3].isnan().all()
+    embed = build('type: "Embed" embed_param { num_output: 2 input_dim: 3 }', (2, 2))
+    y = embed(torch.tensor([[0.0, 3], [float("nan"), 2]]))
+    assert y.isnan()[..., 0].tolist() == [[False, True], [True, False]]
