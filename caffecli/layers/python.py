@@ -191,7 +191,7 @@ class Python(Layer):
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise self._user_error("import", error) from error
-            places = ", ".join(path for path in sys.path if path and not path.endswith(".zip"))
+            places = ", ".join(path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix, "__")))
             raise self.spec_error(f"no module {module!r} in {places}; set PYTHONPATH to the folder it is in") from None
         except Exception as error:
             raise self._user_error("import", error) from error
