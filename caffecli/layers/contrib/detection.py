@@ -69,9 +69,10 @@ class DetectionOutput(Layer):
             return locations.new_empty(1, 1, 1, 7)  # how many there will be is not known
         num = locations.shape[0]
         given = [bottom.detach().float().cpu().numpy() for bottom in (locations, confidences, priors)]
-        boxes = self._decode(given[0].reshape(num, -1, self.boxes_per_prior, 4), given[2].reshape(2, -1, 1, 4))
         scores = given[1].reshape(num, -1, self.classes)
-        rows = [row for image in range(num) for row in self._found(image, boxes[image], scores[image])]
+        with np.errstate(over="ignore", invalid="ignore"):  # an untrained net's boxes can be of any size
+            boxes = self._decode(given[0].reshape(num, -1, self.boxes_per_prior, 4), given[2].reshape(2, -1, 1, 4))
+            rows = [row for image in range(num) for row in self._found(image, boxes[image], scores[image])]
         if not rows:
             rows = [np.array([[image, -1, -1, -1, -1, -1, -1]], np.float32) for image in range(num)]
         return torch.from_numpy(np.concatenate(rows)).to(locations)[None, None]
@@ -115,7 +116,7 @@ class DetectionOutput(Layer):
         worst, limit = np.zeros(len(order)), self.overlap  # worst: a box's largest overlap with one that was kept
         kept = []
         for i in range(len(order)):
-            if worst[i] > limit:
+            if not worst[i] <= limit:  # above it, or not a number
                 continue
             kept.append(i)
             worst[i + 1 :] = np.maximum(worst[i + 1 :], overlaps(boxes[i], boxes[i + 1 :]))

@@ -167,6 +167,16 @@ def test_detection_output(changed, seed):
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_boxes_beyond_all_bounds_pass():
+    layer = build(
+        'type: "DetectionOutput" detection_output_param { num_classes: 2 code_type: CENTER_SIZE }', (1, 8), (1, 4), (1, 2, 8)
+    )
+    loc = torch.full((1, 8), 1e4)
+    priors = torch.tensor([[[0.1, 0.1, 0.3, 0.4] * 2, [1.0] * 8]])
+    out = layer(loc, torch.tensor([[0.5, 0.5, 0.4, 0.6]]), priors)
+    assert out[0, 0, :, 2].tolist() == pytest.approx([0.6])
+
+
 def test_the_number_of_boxes_is_not_known_before():
     layer = build('type: "DetectionOutput" detection_output_param { num_classes: 3 }', (2, 20), (2, 15), (1, 2, 20))
     assert layer.infer([(2, 20), (2, 15), (1, 2, 20)]) == [(1, 1, 1, 7)]
