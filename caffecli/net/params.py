@@ -54,7 +54,7 @@ def add(params: list[Param], layer: Layer, force_backward: bool = False) -> None
         param = next((p for p in params if spec.name and p.spec.name == spec.name), None)
         if param is None:
             learned = isinstance(blob, nn.Parameter)
-            param = Param(spec, spec.lr_mult if learned else 0.0, spec.decay_mult if learned else 0.0, [(layer, index)])
+            param = Param(spec, spec.lr_mult if learned else 0.0, spec.decay_mult, [(layer, index)])
             params.append(param)
         else:
             _share(param, layer, index, spec)

@@ -42,7 +42,7 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
         rate = _learning_rate(solver, display)
         if bar is not None:
             bar.note(loss=solver.losses.smoothed, lr=rate)
-        solver.rule.update(rate, report_clipping=display)
+        solver.rule.update(rate, solver.iter, report_clipping=display)
         solver.iter += 1
         if bar is not None:
             bar.advance()

@@ -23,27 +23,32 @@ from caffecli.proto.caffe_pb2 import SolverParameter
 
 
 class Rule(ABC):
-    """Base of the update rules over the learnable parameters of a net."""
+    """Base of the update rules over the learnable parameters of a net.
+
+    ``history`` holds ``slots`` tensors a parameter: those of the first slot for all parameters, then those of the second.
+    """
+
+    slots = 1
+    #: whether the history of a frozen parameter (lr_mult 0) changes too, by its weight decay
+    remembers_frozen = True
 
     def __init__(self, param: SolverParameter, params: Sequence[Param]) -> None:
         if param.regularization_type not in ("L1", "L2"):
             raise SolverError(f"regularization_type: expected 'L1' or 'L2', got {param.regularization_type!r}")
         self.param = param
         self.params = list(params)
-        self.history = [torch.zeros_like(p.tensor, requires_grad=False) for p in self.params]
-        groups: dict[tuple[float, float], list[int]] = defaultdict(list)
-        for i, p in enumerate(self.params):
-            if p.tensor.requires_grad:
-                groups[p.lr_mult, p.decay_mult].append(i)
-        self._groups = dict(groups)
+        self.history = [torch.zeros_like(p.tensor, requires_grad=False) for _ in range(self.slots) for p in self.params]
+        self._groups: dict[tuple[float, float], list[int]] | None = None
 
     @abstractmethod
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[Tensor], rate: float) -> None:
-        """Change ``weights`` (and ``history``) by ``grads``; may overwrite ``grads``. ``rate`` has lr_mult in it."""
+    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+        """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite. ``rate`` has lr_mult in it."""
 
     @torch.no_grad()
-    def update(self, rate: float, report_clipping: bool = True) -> None:
-        """One update of all parameters from their ``.grad`` at learning rate ``rate``."""
+    def update(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
+        """One update of all parameters from their ``.grad`` at learning rate ``rate``; ``iteration`` counts from 0."""
+        if self._groups is None:
+            self._groups = self._grouped()
         for indices in self._groups.values():
             for i in indices:
                 tensor = self.params[i].tensor
@@ -59,13 +64,25 @@ class Rule(ABC):
             if decay:
                 added = weights if self.param.regularization_type == "L2" else [w.sign() for w in weights]
                 torch._foreach_add_(grads, added, alpha=decay)
-            self.step(weights, grads, [self.history[i] for i in indices], rate * lr_mult)
+            history = [[self.history[slot * len(self.params) + i] for i in indices] for slot in range(self.slots)]
+            self.step(weights, grads, history, rate * lr_mult, iteration)
+
+    def _grouped(self) -> dict[tuple[float, float], list[int]]:
+        """The parameters to update by (lr_mult, decay_mult): all but the frozen ones to which nothing can happen."""
+        groups: dict[tuple[float, float], list[int]] = defaultdict(list)
+        for i, p in enumerate(self.params):
+            past = any(bool(self.history[slot * len(self.params) + i].any()) for slot in range(self.slots))
+            decays = self.remembers_frozen and self.param.weight_decay * p.decay_mult != 0
+            if p.tensor.requires_grad or past or decays:
+                groups[p.lr_mult, p.decay_mult].append(i)
+        return dict(groups)
 
     def _clip(self, report: bool) -> None:
         limit = self.param.clip_gradients
         if limit < 0:
             return
-        grads: list[Tensor] = [self.params[i].tensor.grad for g in self._groups.values() for i in g]  # type: ignore[misc]
+        groups = self._groups or {}
+        grads: list[Tensor] = [self.params[i].tensor.grad for g in groups.values() for i in g]  # type: ignore[misc]
         if not grads:
             return
         norm = torch.stack(torch._foreach_norm(grads)).norm()
@@ -86,16 +103,124 @@ class SGD(Rule):
     """V = momentum * V + rate * g;  W = W - V.
 
     The rate stands inside the momentum sum, so a lower rate works at once on new gradients alone (torch.optim.SGD multiplies the
-    sum instead). History: one V a parameter.
+    sum instead). History: V.
     """
 
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[Tensor], rate: float) -> None:
-        torch._foreach_mul_(history, self.param.momentum)
-        torch._foreach_add_(history, grads, alpha=rate)
-        torch._foreach_sub_(weights, history)
+    remembers_frozen = False
+
+    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+        (sums,) = history
+        torch._foreach_mul_(sums, self.param.momentum)
+        torch._foreach_add_(sums, grads, alpha=rate)
+        torch._foreach_sub_(weights, sums)
 
 
-RULES: dict[str, type[Rule]] = {"SGD": SGD}
+class Nesterov(Rule):
+    """V' = momentum * V + rate * g;  W = W - ((1 + momentum) * V' - momentum * V). History: V.
+
+    Source: Nesterov 1983, as in Sutskever et al., ICML 2013.
+    """
+
+    remembers_frozen = False
+
+    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+        (sums,) = history
+        momentum = self.param.momentum
+        torch._foreach_add_(weights, sums, alpha=momentum)
+        torch._foreach_mul_(sums, momentum)
+        torch._foreach_add_(sums, grads, alpha=rate)
+        torch._foreach_add_(weights, sums, alpha=-(1 + momentum))
+
+
+class AdaGrad(Rule):
+    """H = H + g^2;  W = W - rate * g / (sqrt(H) + delta). Takes no momentum. History: H.
+
+    Source: Duchi et al., JMLR 2011.
+    """
+
+    def __init__(self, param: SolverParameter, params: Sequence[Param]) -> None:
+        super().__init__(param, params)
+        if param.momentum:
+            raise SolverError(f"momentum: the {param.type} solver takes none, got {param.momentum:g}; set momentum: 0")
+
+    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+        (squares,) = history
+        self.remember(squares, grads)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, self.param.delta)
+        torch._foreach_addcdiv_(weights, grads, roots, value=-rate)
+
+    def remember(self, squares: list[Tensor], grads: list[Tensor]) -> None:
+        """Take the gradients into H."""
+        torch._foreach_addcmul_(squares, grads, grads)
+
+
+class RMSProp(AdaGrad):
+    """H = rms_decay * H + (1 - rms_decay) * g^2;  W = W - rate * g / (sqrt(H) + delta). Takes no momentum. History: H.
+
+    Source: Tieleman and Hinton, lecture 6.5, 2012.
+    """
+
+    def __init__(self, param: SolverParameter, params: Sequence[Param]) -> None:
+        super().__init__(param, params)
+        if not 0 <= param.rms_decay < 1:
+            raise SolverError(f"rms_decay: expected at least 0 and below 1, got {param.rms_decay:g}")
+
+    def remember(self, squares: list[Tensor], grads: list[Tensor]) -> None:
+        torch._foreach_mul_(squares, self.param.rms_decay)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - self.param.rms_decay)
+
+
+class AdaDelta(Rule):
+    """H = m * H + (1 - m) * g^2;  u = g * sqrt((U + delta) / (H + delta));  U = m * U + (1 - m) * u^2;  W = W - rate * u.
+
+    m is ``momentum``. History: H of all parameters, then U of all. Source: Zeiler 2012.
+    """
+
+    slots = 2
+
+    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+        squares, updates = history
+        momentum, delta = self.param.momentum, self.param.delta
+        torch._foreach_mul_(squares, momentum)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - momentum)
+        ratio = torch._foreach_add(updates, delta)
+        torch._foreach_div_(ratio, torch._foreach_add(squares, delta))
+        torch._foreach_sqrt_(ratio)
+        torch._foreach_mul_(grads, ratio)
+        torch._foreach_mul_(updates, momentum)
+        torch._foreach_addcmul_(updates, grads, grads, value=1 - momentum)
+        torch._foreach_add_(weights, grads, alpha=-rate)
+
+
+class Adam(Rule):
+    """M = b1 * M + (1 - b1) * g;  V = b2 * V + (1 - b2) * g^2;  W = W - rate * c * M / (sqrt(V) + delta).
+
+    b1 is ``momentum``, b2 ``momentum2``; c = sqrt(1 - b2^t) / (1 - b1^t) with t counted from 1. The delta stands outside the
+    correction, as in the paper's shorter form. History: M of all parameters, then V of all. Source: Kingma and Ba, ICLR 2015.
+    """
+
+    slots = 2
+
+    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+        means, squares = history
+        first, second, t = self.param.momentum, self.param.momentum2, iteration + 1
+        torch._foreach_lerp_(means, grads, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - second)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, self.param.delta)
+        torch._foreach_addcdiv_(weights, means, roots, value=-rate * (1 - second**t) ** 0.5 / (1 - first**t))
+
+
+RULES: dict[str, type[Rule]] = {
+    "SGD": SGD,
+    "Nesterov": Nesterov,
+    "AdaGrad": AdaGrad,
+    "RMSProp": RMSProp,
+    "AdaDelta": AdaDelta,
+    "Adam": Adam,
+}
 
 
 def create(param: SolverParameter, params: Sequence[Param]) -> Rule:
