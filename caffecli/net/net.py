@@ -7,7 +7,8 @@ Training and scoring run the whole graph at once under autograd (``forward``). W
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from caffecli.errors import SpecError
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
 from caffecli.layers.data import Data, DummyData, Input, SourceLayer
+from caffecli.layers.python import Python
 from caffecli.layers.shape import listing
 from caffecli.net import params as net_params
 from caffecli.net import report
@@ -43,12 +45,13 @@ class Net(nn.Module):
     """The net that ``param`` defines, for the phase, level and stages in its ``state``.
 
     Layers that the state leaves out are dropped and splits put in first. Shapes are found by running the layers on the meta
-    device; then the parameters get memory and their fillers' values. ``seed`` feeds the data layers.
+    device; then the parameters get memory and their fillers' values. ``seed`` feeds the data layers. Python layers
+    look for their modules in ``folders`` too.
 
     Raises SpecError and ShapeError, naming the layer.
     """
 
-    def __init__(self, param: NetParameter, seed: int | None = None) -> None:
+    def __init__(self, param: NetParameter, seed: int | None = None, folders: Sequence[Path] = ()) -> None:
         super().__init__()
         filtered = filter_net(param, param.state)
         if not filtered.layer:
@@ -66,6 +69,7 @@ class Net(nn.Module):
         self.nodes: list[Node] = []
         self._wiring = Wiring()
         self._seed = seed
+        self._folders = tuple(folders)
         #: the learnable parameters, a shared one where its owner stands
         self.params: list[net_params.Param] = []
         for layer_param in self.param.layer:
@@ -190,6 +194,8 @@ class Net(nn.Module):
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
         if isinstance(layer, SourceLayer):
             layer.seed = self._seed
+        elif isinstance(layer, Python):
+            layer.folders = self._folders
         report.creating(layer)
         if isinstance(layer, Data):
             layer.open()

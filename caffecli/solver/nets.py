@@ -52,6 +52,12 @@ def test_nets(param: SolverParameter) -> list[tuple[str, NetParameter]]:
     return [(source, _with_state(net, TEST, state)) for (source, net), state in zip(nets, states, strict=True)]
 
 
+def folders(param: SolverParameter) -> tuple[Path, ...]:
+    """Where the net files lie, for the modules of Python layers beside them."""
+    files = [param.net, param.train_net, *param.test_net]
+    return tuple(dict.fromkeys(Path(name).parent for name in files if name))
+
+
 def _net(param: SolverParameter, field: str) -> NetParameter:
     value = getattr(param, field)
     return load.load_net(Path(value)) if isinstance(value, str) else _upgraded(value)

@@ -41,7 +41,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     param.state.phase = TEST
     param.state.level = options.level
     param.state.stage.extend(options.stages)
-    net = Net(param)
+    net = Net(param, folders=(options.model.parent,))
     try:
         net.place(device)
         for name in options.weights.split(","):

@@ -46,6 +46,7 @@ class Solver:
         self.last_snapshot: Path | None = None
         self._check()
         self._seed = self._sow()
+        self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
         self._warn_of_idleness()
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
@@ -195,14 +196,14 @@ class Solver:
         return torch.seed() % 2**63
 
     def _net(self, param: NetParameter) -> Net:
-        net = Net(param, self._seed).place(self.device)
+        net = Net(param, self._seed, self._folders).place(self.device)
         self._start_from(self.param.weights, net)
         return net
 
     def _test_net(self, index: int, named: tuple[str, NetParameter]) -> Net:
         source, param = named
         logs.info("solver.cpp:190", f"Creating test net (#{index}) specified by {source}")
-        net = Net(param, self._seed).place(self.device)
+        net = Net(param, self._seed, self._folders).place(self.device)
         weights.share(net, self.net)
         self._start_from(self.param.weights, net)
         return net

@@ -51,7 +51,7 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     param.state.phase = options.phase
     param.state.level = options.level
     param.state.stage.extend(options.stages)
-    net = Net(param)
+    net = Net(param, folders=(options.model.parent,))
     net.place(device)
     steps = Stepwise(net)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,21 @@ def test_inputs_that_do_not_fit() -> None:
         net({"z": torch.zeros(1)})
     with pytest.raises(ShapeError, match=r"layer 'ip' \(InnerProduct\): cannot run on 'x' \(2, 3, 9, 9\)"):
         net({"x": torch.zeros(2, 3, 9, 9)})
+
+
+def test_a_python_layer_beside_its_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_the_net.py").write_text(
+        "from caffecli.layers.python import PythonLayerBase\n"
+        "class Double(PythonLayerBase):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].shape)\n"
+        "    def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data\n"
+        "    def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    layer = 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "beside_the_net" layer: "Double" } }'
+    param = text_format.Parse(INPUT + layer, NetParameter())
+    with pytest.raises(CaffeError, match="beside_the_net"):
+        Net(param)
+    x = torch.randn(2, 3, 8, 7)
+    torch.testing.assert_close(Net(param, folders=[tmp_path])({"x": x})["y"], 2 * x)
