@@ -94,18 +94,6 @@ def test_the_table_of_commands_is_complete():
     assert {name.split()[0] for _, _, name in rows} == set(re.findall(r"^(\w+) =", table, re.MULTILINE)) - {"caffecli"}
 
 
-def test_the_list_of_layers_is_complete():
-    from caffecli import layers as _  # noqa: F401
-    from caffecli.layers import registry
-
-    said = set()
-    for heading in ("Data", "Layers"):
-        paragraph = re.search(rf"^- \*\*{heading}\*\*: (.*?)(?=^- )", README, re.MULTILINE | re.DOTALL)
-        assert paragraph is not None
-        said |= set(re.findall(r"\b[A-Z]\w+\b", paragraph[1]))
-    assert said == set(registry.types())
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_are_named_exist(page):
     text = (ROOT / page).read_text()

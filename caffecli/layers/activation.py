@@ -88,7 +88,7 @@ class Swish(Layer):
 
 @register("Sigmoid")
 class Sigmoid(Layer):
-    """y = 1 / (1 + exp(-x)). Source: ``sigmoid_layer.cpp``."""
+    """y = 1 / (1 + exp(-x)), between 0 and 1; the top has the bottom's shape. Source: ``sigmoid_layer.cpp``."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.sigmoid(x)
@@ -96,7 +96,7 @@ class Sigmoid(Layer):
 
 @register("TanH")
 class TanH(Layer):
-    """y = tanh(x). Source: ``tanh_layer.cpp``."""
+    """y = tanh(x), between -1 and 1; the top has the bottom's shape. Source: ``tanh_layer.cpp``."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.tanh(x)

@@ -1,0 +1,124 @@
+"""Writes docs/layers.md, the catalogue of all layer types: ``make docs``.
+
+Everything in it comes from where it is true: types from the registry, equations from the docstrings, settings and defaults from
+caffe.proto, examples from docs/layer_examples.prototxt, which a test builds and runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from caffecli.layers import registry
+from caffecli.layers.base import Layer
+from caffecli.proto import forks
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+from caffecli.spec import text
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "layers.md"
+EXAMPLES = ROOT / "docs" / "layer_examples.prototxt"
+
+#: what a layer of Caffe, or of a fork, can be told
+FIELDS: list[FieldDescriptor] = list(forks.named(LayerParameter()).DESCRIPTOR.fields)
+
+HEAD = """# Layers
+
+Every layer type that `caffecli` knows, made by `make docs` from the code, so that it says what the code does. Sizes read
+(N, C, H, W): items, channels, height, width. A setting's default stands where caffe.proto has one; `repeated` ones may be given
+several times. Each example is a layer of [layer_examples.prototxt](layer_examples.prototxt), which the tests build and run.
+"""
+
+
+def catalogue() -> str:
+    """The whole page."""
+    families: dict[str, list[type[Layer]]] = {}
+    for name in registry.types():
+        cls = registry.layer_class(name)
+        families.setdefault(cls.__module__, []).append(cls)
+    shown = examples()
+    parts = [HEAD]
+    for module in sorted(families):
+        doc = inspect.getdoc(inspect.getmodule(families[module][0])) or ""
+        parts.append(f"## {_title(module)}\n\n{_markdown(doc.splitlines()[0])}\n")
+        parts += [_section(cls, shown.get(cls.type, "")) for cls in families[module]]
+    return "\n".join(parts)
+
+
+def examples() -> dict[str, str]:
+    """The text of the example of each type."""
+    net = text.read(EXAMPLES, NetParameter)
+    return {layer.type: text.format(NetParameter(layer=[layer])).rstrip() for layer in net.layer}
+
+
+def settings(cls: type[Layer]) -> list[str]:
+    """The LayerParameter fields (``pooling_param``) that a layer's code reads."""
+    sources = "".join(inspect.getsource(base) for base in cls.__mro__ if issubclass(base, Layer) and base is not Layer)
+    known = {field.name for field in FIELDS}
+    return [name for name in dict.fromkeys(re.findall(r"\b(\w+_param)\b", sources)) if name in known]
+
+
+def _section(cls: type[Layer], example: str) -> str:
+    lines = [f"### {cls.type}\n", _markdown(inspect.getdoc(cls) or ""), ""]
+    lines.append(f"Bottoms: {_count(cls.bottom_count)}. Tops: {_count(cls.top_count)}.\n")
+    for name in settings(cls):
+        (message,) = (field.message_type for field in FIELDS if field.name == name)
+        lines += [f"| `{name}` | type | default |", "|---|---|---|", *_rows(message.fields), ""]
+    if example:
+        lines += ["```prototxt", example, "```", ""]
+    return "\n".join(lines)
+
+
+def _rows(fields: list[FieldDescriptor]) -> Iterator[str]:
+    for field in fields:
+        kind = _type_name(field)
+        repeated = field.label == FieldDescriptor.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated
+        default = ""
+        if not repeated and field.message_type is None and field.has_default_value:
+            default = field.enum_type.values_by_number[field.default_value].name if field.enum_type else _value(field)
+        yield f"| `{field.name}` | {'repeated ' if repeated else ''}{kind} | {default} |"
+
+
+def _type_name(field: FieldDescriptor) -> str:
+    if field.message_type is not None:
+        return field.message_type.name
+    if field.enum_type is not None:
+        return " or ".join(value.name for value in field.enum_type.values)
+    kinds = {FieldDescriptor.CPPTYPE_BOOL: "bool", FieldDescriptor.CPPTYPE_STRING: "string"}
+    numbers = {FieldDescriptor.CPPTYPE_FLOAT: "float", FieldDescriptor.CPPTYPE_DOUBLE: "float"}
+    return kinds.get(field.cpp_type) or numbers.get(field.cpp_type, "integer")
+
+
+def _value(field: FieldDescriptor) -> str:
+    value = field.default_value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else f"`{value}`" if isinstance(value, str) else str(value)
+
+
+def _count(limits: tuple[int, int | None]) -> str:
+    least, most = limits
+    return str(least) if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+
+
+def _title(module: str) -> str:
+    title = module.rpartition(".")[2].replace("_", " ").capitalize()
+    return f"From the forks: {title.lower()}" if ".contrib." in module else title
+
+
+def _markdown(doc: str) -> str:
+    """A docstring as Markdown: code in single backticks, asterisks as they stand."""
+    return re.sub(r"(`[^`]*`)|\*", lambda m: m[1] or r"\*", doc.replace("``", "`"))
+
+
+def main() -> None:
+    PAGE.write_text(catalogue(), encoding="utf-8")
+    print(f"Wrote {PAGE.relative_to(ROOT)}: {len(registry.types())} layer types")
+
+
+if __name__ == "__main__":
+    main()
