@@ -52,12 +52,12 @@ class ROIPooling(Layer):
         corners = _round(regions[:, 1:] * self.scale)
         columns = _parts(corners[:, 0], corners[:, 2], self.pooled[1], x.shape[3])
         rows = _parts(corners[:, 1], corners[:, 3], self.pooled[0], x.shape[2])
-        planes = x.detach().flatten(2)
-        parts = zip(images, zip(*rows, strict=True), zip(*columns, strict=True), strict=True)
-        places = torch.stack([_largest(planes[int(image)], row, column, x.shape[3]) for image, row, column in parts])
+        planes = x.detach()
+        parts = zip(images, rows, columns, strict=True)
+        places = torch.stack([_largest(planes[int(image)], row, column) for image, row, column in parts])
         # a part's place among all values, rather than a copy of the features for each region
         first = regions[:, :1].long() * x.shape[1] + torch.arange(x.shape[1], device=x.device)
-        values = x.reshape(-1)[first[:, :, None] * planes.shape[2] + places.clamp(min=0)]
+        values = x.reshape(-1)[first[:, :, None] * planes[0, 0].numel() + places.clamp(min=0)]
         return values.masked_fill(places < 0, 0).reshape(shape)
 
 
@@ -66,37 +66,35 @@ def _round(values: Tensor) -> Tensor:
     return (values.abs() + 0.5).floor() * values.sign()
 
 
-def _parts(first: Tensor, last: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Where each of the ``count`` parts from ``first`` to ``last`` begins and ends, (R, count), within an axis of ``size``."""
+def _parts(first: Tensor, last: Tensor, count: int, size: int) -> list[list[list[int]]]:
+    """Where each of the ``count`` parts from ``first`` to ``last`` begins and ends, (R, count, 2), within an axis of ``size``."""
     length = (last - first + 1).clamp(min=1) / count
     i = torch.arange(count, device=first.device)
     begin = (i * length[:, None]).floor() + first[:, None]
     end = ((i + 1) * length[:, None]).ceil() + first[:, None]
-    return begin.clamp(0, size).long(), end.clamp(0, size).long()
+    parts: list[list[list[int]]] = torch.stack([begin, end], -1).clamp(0, size).long().tolist()
+    return parts
 
 
-def _largest(planes: Tensor, row: tuple[Tensor, ...], column: tuple[Tensor, ...], width: int) -> Tensor:
-    """Where in its plane the largest value of each part is, (C, parts), -1 for parts without values.
+def _largest(planes: Tensor, rows: list[list[int]], columns: list[list[int]]) -> Tensor:
+    """Where in its plane the largest value of each part is, (C, parts), -1 for parts without values. ``planes``: (C, H, W).
 
-    ``planes``: (C, H W); ``row`` and ``column``: where the parts begin and end.
+    First along each row, then down the columns: of equals that finds the first.
     """
-    rows, in_rows = _range(*row)
-    columns, in_columns = _range(*column)
-    index = (rows[:, None, :, None] * width + columns[None, :, None, :]).flatten(2).flatten(0, 1)
-    inside = (in_rows[:, None, :, None] & in_columns[None, :, None, :]).flatten(2).flatten(0, 1)
-    if not index.shape[1]:
-        return index.new_full((planes.shape[0], index.shape[0]), -1)
-    index = index.masked_fill(~inside, 0)
-    best = planes[:, index].masked_fill(~inside, -torch.inf).argmax(-1)  # the first of equals
-    places = index.expand(planes.shape[0], -1, -1).gather(2, best[:, :, None])[:, :, 0]
-    return torch.where(inside.any(1), places, -1)
-
-
-def _range(begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The whole numbers of each part, (parts, longest), and which of them are in it."""
-    length = max(0, int((end - begin).max()))
-    numbers = begin[:, None] + torch.arange(length, device=begin.device)
-    return numbers, numbers < end[:, None]
+    channels, _, width = planes.shape
+    places = torch.full((channels, len(rows), len(columns)), -1, device=planes.device)
+    filled = [j for j, (left, right) in enumerate(columns) if left < right]
+    top, bottom = min(row[0] for row in rows), max(row[1] for row in rows)
+    if top >= bottom or not filled:
+        return places.flatten(1)
+    along = [planes[:, top:bottom, slice(*columns[j])].max(2) for j in filled]
+    best = torch.stack([values for values, _ in along], 2)
+    at = torch.stack([index + columns[j][0] for j, (_, index) in zip(filled, along, strict=True)], 2)
+    for i, (begin, end) in enumerate(rows):
+        if begin < end:
+            row = best[:, begin - top : end - top].max(1, keepdim=True)[1] + begin
+            places[:, i, filled] = (row * width + at.gather(1, row - top))[:, 0]
+    return places.flatten(1)
 
 
 @register("SmoothL1Loss")
