@@ -27,6 +27,7 @@ COMMANDS = {
     "test": ("caffecli.cli.test:test", "Score a trained net."),
     "time": ("caffecli.cli.time:time", "Measure how long each layer takes."),
     "device_query": ("caffecli.cli.device_query:device_query", "Show the CUDA devices."),
+    "extract_features": ("caffecli.cli.extract_features:extract_features", "Write blobs of a trained net, record by record."),
     "convert_imageset": ("caffecli.cli.convert_imageset:convert_imageset", "Put pictures into a database."),
     "compute_image_mean": ("caffecli.cli.compute_image_mean:compute_image_mean", "Compute the mean picture of a database."),
     "convert_mnist_data": ("caffecli.cli.convert_mnist_data:convert_mnist_data", "Put MNIST into a database."),
@@ -178,6 +179,11 @@ def _close_pipes() -> int:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return 1  # as Click does
+
+
+def extract_features() -> NoReturn:
+    """The program ``extract_features``."""
+    run(load_command("extract_features"))
 
 
 def convert_imageset() -> NoReturn:

@@ -1,0 +1,63 @@
+"""``caffecli extract_features``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from caffecli.cli.options import caffe_command
+
+if TYPE_CHECKING:
+    from caffecli.solver.features import Format
+
+FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
+
+
+@caffe_command("extract_features")
+@click.option("--all", "each", is_flag=True, help="Take each record of the source once, in place of NUM_BATCHES.")
+@click.argument("weights")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("blobs", metavar="BLOB[,BLOB...]")
+@click.argument("outputs", metavar="OUT[,OUT...]")
+@click.argument("rest", nargs=-1, metavar="NUM_BATCHES DB_TYPE [CPU|GPU] [DEVICE_ID]")
+@click.pass_context
+def extract_features(
+    ctx: click.Context, each: bool, weights: str, model: Path, blobs: str, outputs: str, rest: tuple[str, ...]
+) -> None:
+    """Write blobs of a trained net, record by record.
+
+    DB_TYPE is lmdb or leveldb, whose records are datums of floats under the keys 0000000000, 0000000001, ...; or hdf5 or npy,
+    which keep the records' own keys too: in the dataset "key", and in OUT.keys.npy beside OUT.npy.
+    """
+    names, files = tuple(blobs.split(",")), tuple(outputs.split(","))
+    if len(names) != len(files):
+        raise click.UsageError(f"{len(names)} blobs ({blobs}) and {len(files)} outputs ({outputs}); give one for each.", ctx)
+    if "" in names + files or len(set(files)) < len(files):
+        raise click.UsageError(f"each name of {blobs} and {outputs} must say something, and no output come twice.", ctx)
+    batches, kind, gpu = _settings(list(rest), each, ctx)
+    from caffecli.solver import features
+
+    features.extract(features.FeatureOptions(weights, model, names, files, batches, kind, gpu))
+
+
+def _settings(rest: list[str], each: bool, ctx: click.Context) -> tuple[int | None, Format, str | None]:
+    """NUM_BATCHES (none with --all), DB_TYPE, and the GPU, None for the CPU."""
+    batches = None
+    if not each:
+        text = rest.pop(0) if rest else ""
+        if not text.isascii() or not text.isdigit() or int(text) < 1:
+            raise click.UsageError(f"NUM_BATCHES {text!r} is no number of batches of at least 1; or say --all.", ctx)
+        batches = int(text)
+    kind = rest.pop(0) if rest else ""
+    if kind not in FORMATS:
+        hint = " --all takes the place of NUM_BATCHES." if each and kind.isdigit() else ""
+        raise click.UsageError(f"DB_TYPE {kind!r} is none of {', '.join(FORMATS)}.{hint}", ctx)
+    mode = rest.pop(0) if rest else "CPU"
+    if mode not in ("CPU", "GPU"):
+        raise click.UsageError(f"{mode!r} is neither CPU nor GPU.", ctx)
+    device = rest.pop(0).removeprefix("DEVICE_ID=") if rest else "0"
+    if rest or not device.isascii() or not device.isdigit():
+        raise click.UsageError(f"expected the number of a GPU last, got {' '.join([device, *rest])!r}.", ctx)
+    return batches, cast("Format", kind), device if mode == "GPU" else None

@@ -1,0 +1,297 @@
+"""``caffecli extract_features``: blobs of a trained net, record by record, into databases, HDF5 or npy files."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffecli import logs
+from caffecli.errors import DataError, FormatError, ShapeError, SpecError
+from caffecli.formats import datum, db, hdf5
+from caffecli.formats.atomic import replacing
+from caffecli.formats.blob import Array
+from caffecli.formats.hdf5_rows import RowWriter
+from caffecli.layers.data import SourceLayer
+from caffecli.net import weights
+from caffecli.net.graph import AUTOMATIC
+from caffecli.net.net import Net, Result
+from caffecli.proto.caffe_pb2 import TEST
+from caffecli.solver import devices, loop, report
+from caffecli.sources.image_list import read_list
+from caffecli.spec import load
+
+Format = Literal["lmdb", "leveldb", "hdf5", "npy"]
+
+#: takes the rows of a batch, and the key of each
+Add = Callable[[Array, Sequence[str]], None]
+
+_SOURCE = "extract_features.cpp"
+#: the dataset of an HDF5 file that holds the records' keys
+KEYS = "key"
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What to extract. ``outputs`` has a database or file for each of ``blobs``; ``weights`` are files separated by commas.
+
+    ``batches`` is how many batches to run; None takes each record of the net's source exactly once.
+    """
+
+    weights: str
+    model: Path
+    blobs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batches: int | None
+    format: Format
+    gpu: str | None = None
+
+
+@dataclass
+class _Feature:
+    """A blob, where it goes, and how many rows have gone there."""
+
+    blob: str
+    slot: int
+    output: str
+    add: Add = field(init=False)
+    count: int = 0
+
+    def take(self, rows: Array, keys: Sequence[str]) -> None:
+        if len(keys) != len(rows):  # of records that have no keys, or a blob with rows of its own
+            keys = [f"{self.count + i:010d}" for i in range(len(rows))]
+        self.add(rows, keys)
+        before, self.count = self.count, self.count + len(rows)
+        for thousands in range(before // 1000 + 1, self.count // 1000 + 1):
+            self._say(165, thousands * 1000)
+
+    def finish(self) -> None:
+        self._say(176, self.count)
+
+    def _say(self, line: int, count: int) -> None:
+        logs.error(f"{_SOURCE}:{line}", f"Extracted features of {count} query images for feature blob {self.blob}")
+
+
+@torch.no_grad()
+def extract(options: FeatureOptions) -> None:
+    """Run the net and write the blobs; logs Caffe's lines.
+
+    A row of a blob becomes a datum of floats, its key the number of the row (``%010d``), as Caffe has it; or a row of an array
+    beside the record's own key: dataset ``key`` of the HDF5 file, ``NAME.keys.npy`` beside ``NAME.npy``.
+
+    Raises FormatError for an output that exists, SpecError for a blob that the net has not, ShapeError for one that does not fit.
+    """
+    device = devices.choose(options.gpu, options.gpu is None)
+    if device.type == "cuda":
+        logs.error(f"{_SOURCE}:52", "Using GPU")
+        logs.error(f"{_SOURCE}:58", f"Using Device_id={device.index}")
+    else:
+        logs.error(f"{_SOURCE}:62", "Using CPU")
+    for output in options.outputs:
+        for path in (output, keys_path(output)) if options.format == "npy" else (output,):
+            refuse_existing(path)
+    param = load.load_net(options.model)
+    param.state.phase = TEST
+    param.state.level = 0
+    net = Net(param, folders=(options.model.parent,))
+    try:
+        net.place(device)
+        for name in options.weights.split(","):
+            weights.load(net, name.strip())
+        features = [_Feature(b, find_blob(net, b), out) for b, out in zip(options.blobs, options.outputs, strict=True)]
+        records = record_count(net) if options.batches is None else None
+        _run(net, features, options, records)
+    finally:
+        net.close()
+    logs.error(f"{_SOURCE}:181", "Successfully extracted the features!")
+
+
+def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
+    layers = list(net.source_layers.values())
+    size = layers[0].infer([])[0][0] if layers else 0
+    batches = options.batches if records is None else math.ceil(records / size)
+    with ExitStack() as outputs:
+        for feature in features:
+            logs.info(f"{_SOURCE}:125", f"Opening dataset {feature.output}")
+            shape = tuple(net.shape(feature.blob)) or (1,)
+            if records is not None and shape[0] != size:
+                raise ShapeError(
+                    f"blob {feature.blob!r} of shape {tuple(net.shape(feature.blob))} has no row for each of the {size} records "
+                    "of a batch; leave --all, or take another blob"
+                )
+            rows = records if records is not None else (batches or 0) * shape[0]
+            feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
+        logs.error(f"{_SOURCE}:133", "Extracting Features")
+        with report.Bar(batches or 0, unit="batch") as bar:
+            for i in range(batches or 0):
+                _, blobs = look(net, [feature.slot for feature in features])
+                keys = layers[0].batch.keys if layers and layers[0].batch else ()
+                stop = None if records is None else min(size, records - i * size)
+                for feature, blob in zip(features, blobs, strict=True):
+                    array = blob.detach().float().cpu().numpy()
+                    feature.take((array if array.ndim else array[None])[:stop], keys[:stop])
+                bar.advance()
+        for feature in features:
+            feature.finish()
+
+
+def look(net: Net, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
+    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch is told with its record's key."""
+    seen: dict[int, Tensor] = {}
+
+    def observe(node: Any, tops: tuple[Tensor, ...]) -> None:
+        seen.update({slot: top for slot, top in zip(node.outputs, tops, strict=True) if slot in slots})
+
+    try:
+        result = net.run(observe=observe if slots else None)
+    except DataError as error:
+        raise loop.with_record(error, net) from error
+    return result, [seen[slot] for slot in slots]
+
+
+def find_blob(net: Net, name: str) -> int:
+    """The slot of the blob as the last layer to fill it leaves it. Raises SpecError, naming the nearest one there is."""
+    slots = {known: slot for slot, known in enumerate(net.slot_names) if known != AUTOMATIC}
+    if name not in slots:
+        near = difflib.get_close_matches(name, slots, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"its blobs: {', '.join(slots)}"
+        raise SpecError(f"net {net.name!r} has no blob {name!r}; {hint}")
+    return slots[name]
+
+
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """Raise FormatError when something lies at ``path``."""
+    if os.path.lexists(path):
+        raise FormatError(f"{os.fspath(path)!r} exists; remove it or choose another name")
+
+
+def keys_path(path: str) -> str:
+    """The file of the records' keys beside an npy file: ``a.keys.npy`` for ``a.npy``."""
+    return f"{path.removesuffix('.npy')}.keys.npy"
+
+
+# -- how many records there are ----------------------------------------------------------------------------------------
+
+
+def record_count(net: Net) -> int:
+    """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
+    counts = {name: _records(layer) for name, layer in net.source_layers.items()}
+    if not counts:
+        raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+        raise SpecError(
+            f"--all expects one count of records for all layers that read them, got {listed}; give a number of batches"
+        )
+    return next(iter(counts.values()))
+
+
+def _records(layer: SourceLayer) -> int:
+    param, kind = layer.param, layer.type
+    if kind not in ("Data", "ImageData", "HDF5Data"):
+        raise layer.spec_error(f"{kind} has no last record; give a number of batches in place of --all")
+    if (param.data_param if kind == "Data" else param.image_data_param).rand_skip:
+        raise layer.spec_error("rand_skip leaves records out, --all wants each of them; take rand_skip out")
+    if kind == "Data":
+        with db.open_reader(param.data_param.source) as reader:
+            return len(reader)
+    if kind == "ImageData":
+        return len(read_list(param.image_data_param.source))
+    count = 0
+    for file in Path(param.hdf5_data_param.source).read_text("utf-8", "surrogateescape").split():
+        with hdf5.reading(file) as opened:
+            count += len(opened[param.top[0]])
+    return count
+
+
+# -- where the rows go -------------------------------------------------------------------------------------------------
+
+
+def _open(feature: _Feature, kind: Format, shape: tuple[int, ...]) -> AbstractContextManager[Add]:
+    """A new output for rows that make an array of ``shape``; complete under its name when the block ends without an error."""
+    if kind == "hdf5":
+        return _HDF5(feature)
+    if kind == "npy":
+        return _npy(feature, shape)
+    if len(shape) > 4:
+        raise ShapeError(
+            f"blob {feature.blob!r} has {len(shape)} axes, {shape}; a datum holds channels, height and width: write hdf5 or npy"
+        )
+    return _database(feature, kind)
+
+
+@contextlib.contextmanager
+def _database(feature: _Feature, backend: db.Backend) -> Iterator[Add]:
+    with db.open_writer(feature.output, backend) as writer:
+
+        def add(rows: Array, keys: Sequence[str]) -> None:
+            datums = rows.reshape(*rows.shape, *[1] * (4 - rows.ndim))
+            for i, row in enumerate(datums, feature.count):
+                writer.put(b"%010d" % i, datum.from_array(row).SerializeToString())
+
+        yield add
+
+
+@contextlib.contextmanager
+def _npy(feature: _Feature, shape: tuple[int, ...]) -> Iterator[Add]:
+    every: list[str] = []
+    with replacing(keys_path(feature.output)) as beside, replacing(feature.output) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+        def add(rows: Array, keys: Sequence[str]) -> None:
+            if rows.shape[1:] != shape[1:] or len(every) + len(rows) > shape[0]:
+                raise _unlike(feature, shape[1:], rows.shape[1:])
+            file.write(np.ascontiguousarray(rows, "<f4").data)
+            every.extend(keys)
+
+        yield add
+        if len(every) != shape[0]:
+            raise _unlike(feature, shape, (len(every), *shape[1:]))
+        np.save(beside, np.array(every))
+
+
+class _HDF5(RowWriter):
+    """Dataset ``blob`` of the rows, dataset ``key`` of the records' keys; nothing is left when the block ends with an error."""
+
+    def __init__(self, feature: _Feature) -> None:
+        if feature.blob == KEYS:
+            raise SpecError(f"blob {KEYS!r} has the name of the dataset of the records' keys; write npy")
+        super().__init__(feature.output)
+        self._feature = feature
+        self._keys: list[str] = []
+
+    def __enter__(self) -> Add:
+        return self._add
+
+    def _add(self, rows: Array, keys: Sequence[str]) -> None:
+        self.append({self._feature.blob: rows})
+        self._keys.extend(keys)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import h5py
+
+        if self.closed:
+            return
+        if error is None:
+            self._file.create_dataset(KEYS, data=self._keys, dtype=h5py.string_dtype())
+            self.close()
+        else:
+            self._file.close()
+            self._end(FormatError("not all rows came"))
+
+
+def _unlike(feature: _Feature, expected: tuple[int, ...], came: tuple[int, ...]) -> ShapeError:
+    return ShapeError(
+        f"blob {feature.blob!r} changes its shape: expected {expected}, got {came}; an npy file has rows of one shape: write lmdb"
+    )
