@@ -58,10 +58,22 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
         logs.info("caffe.cpp:351", "Performing Forward")
         logs.info("caffe.cpp:356", f"Initial loss: {number(steps.forward())}")
         logs.info("caffe.cpp:357", "Performing Backward")
-        steps.backward()
+        for index in reversed(range(len(net.nodes))):
+            _prepare_backward(steps, index)
+            steps.backward_layer(index)
         return _measure(net, steps, options.iterations, device)
     finally:
         net.close()
+
+
+def _prepare_backward(steps: Stepwise, index: int) -> None:
+    """As Caffe's ``time`` does, run every layer's backward pass, be it under a loss or not: a deploy net's too."""
+    node = steps.net.nodes[index]
+    node.backward = True
+    for slot in node.outputs:
+        top = steps.data[slot]
+        if steps.diff[slot] is None and top is not None:
+            steps.diff[slot] = torch.zeros_like(top)
 
 
 def _measure(net: Net, steps: Stepwise, iterations: int, device: torch.device) -> dict[str, tuple[float, float]]:
@@ -81,6 +93,7 @@ def _measure(net: Net, steps: Stepwise, iterations: int, device: torch.device) -
             param.tensor.grad = None
         steps.diff = [None] * len(steps.diff)
         for index in reversed(range(len(net.nodes))):
+            _prepare_backward(steps, index)
             timer = _Timer(device)
             steps.backward_layer(index)
             backward[index] += timer.ms()

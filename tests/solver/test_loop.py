@@ -187,3 +187,14 @@ def test_wrong_input_before_training(
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(run_folder.glob("s_iter*"))
+
+
+def test_time_runs_the_backward_pass_of_a_deploy_net_too(tmp_path: Path) -> None:
+    from caffecli.solver.timing import TimeOptions, time
+
+    (tmp_path / "deploy.prototxt").write_text(
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 32 dim: 16 dim: 40 dim: 40 } } }'
+        'layer { name: "conv" type: "Convolution" bottom: "x" top: "y" convolution_param { num_output: 32 kernel_size: 5 } }'
+    )
+    forward, backward = time(TimeOptions(tmp_path / "deploy.prototxt", 2))["conv"]
+    assert backward > forward / 10
