@@ -9,12 +9,20 @@ from caffecli.errors import SolverError
 
 
 def choose(gpu: str | None, cpu: bool, wanted_by: str = "") -> torch.device:
-    """The device for ``--gpu`` (an id, or ``all``) and ``--cpu``; without ``gpu``, the CPU.
+    """The one device that ``choose_all`` finds; raises SolverError where it finds several."""
+    found = choose_all(gpu, cpu, wanted_by)
+    if len(found) > 1:
+        raise SolverError(f"--gpu {gpu} means {len(found)} GPUs; this command runs on one: name it, as in --gpu {found[0].index}")
+    return found[0]
+
+
+def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.device]:
+    """The devices for ``--gpu`` (ids, or ``all``) and ``--cpu``; without ``gpu``, the CPU.
 
     ``wanted_by`` says who asked for the GPU when no flag did (``solver_mode: GPU``). Raises SolverError when it is not there.
     """
     if cpu or not gpu:
-        return torch.device("cpu")
+        return [torch.device("cpu")]
     asked = wanted_by or f"--gpu {gpu}"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
@@ -23,9 +31,20 @@ def choose(gpu: str | None, cpu: bool, wanted_by: str = "") -> torch.device:
     for index in ids:
         if not 0 <= index < count:
             raise SolverError(f"{asked}: there is no GPU {index}; there are {count}, counted from 0; or run with --cpu")
-    if len(ids) > 1:
-        raise SolverError(f"{asked} means {len(ids)} GPUs; this version trains on one: name it, as in --gpu {ids[0]}")
-    return torch.device("cuda", ids[0])
+    if len(set(ids)) < len(ids):
+        raise SolverError(f"{asked} names a GPU twice; name each once")
+    return [torch.device("cuda", index) for index in ids]
+
+
+def of_rank(found: list[torch.device], rank: int) -> torch.device:
+    """The device of a machine's process ``rank`` under torchrun: of several, its own; of one GPU that is meant, the rank's."""
+    if found[0].type == "cpu":
+        return found[0]
+    if len(found) == 1 and rank:
+        found = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    if rank >= len(found):
+        raise SolverError(f"process {rank} of this machine has no GPU: there are {len(found)}; lower --nproc-per-node, or --cpu")
+    return found[rank]
 
 
 def _ids(text: str) -> list[int]:
@@ -35,12 +54,13 @@ def _ids(text: str) -> list[int]:
         raise SolverError(f"--gpu {text}: expected 'all' or device numbers such as 0 or 0,1") from None
 
 
-def log_train(device: torch.device) -> None:
-    """What Caffe's train says of the device."""
-    if device.type == "cpu":
+def log_train(devices: list[torch.device]) -> None:
+    """What Caffe's train says of the devices."""
+    if devices[0].type == "cpu":
         logs.info("caffe.cpp:197", "Use CPU.")
-    else:
-        logs.info("caffe.cpp:204", f"Using GPUs {device.index}")
+        return
+    logs.info("caffe.cpp:204", f"Using GPUs {', '.join(str(device.index) for device in devices)}")
+    for device in devices:
         logs.info("caffe.cpp:209", f"GPU {device.index}: {torch.cuda.get_device_name(device)}")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.net.net import Net, Result
-from caffecli.solver import learning_rate, report
+from caffecli.solver import learning_rate, report, snapshot
 from caffecli.solver.signals import Action
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
             loss = solver.settled_loss()
         if display:
             logs.info("solver.cpp:239", speed.line(solver.iter, loss))
-            report.train_outputs(solver.net, outputs)
+            report.train_outputs(solver.net, _mean_outputs(solver, outputs))
         rate = _learning_rate(solver, display)
         if bar is not None:
             bar.note(loss=solver.losses.smoothed, lr=rate)
@@ -66,8 +66,30 @@ def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-    solver.losses.add(solver.iter, total / solver.param.iter_size)
+    total /= solver.param.iter_size
+    if solver.world.size > 1:
+        _average(solver, total)
+    solver.losses.add(solver.iter, total)
     return outputs
+
+
+def _average(solver: Solver, loss: Tensor) -> None:
+    """Mean diffs, and loss, over all ranks."""
+    learned = [p.tensor for p in solver.net.params if p.tensor.requires_grad]
+    for tensor in learned:
+        if tensor.grad is None:
+            tensor.grad = torch.zeros_like(tensor)
+    solver.world.average([*(tensor.grad for tensor in learned), loss])  # type: ignore[list-item]
+
+
+def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The losses as means over all ranks; other outputs as this one has them."""
+    if solver.world.size == 1:
+        return outputs
+    weights = dict(zip(solver.net.outputs, solver.net.output_weights, strict=True))
+    losses = {name: value.detach().clone() for name, value in outputs.items() if weights[name]}
+    solver.world.average([*losses.values(), torch.zeros((), device=solver.device)])
+    return outputs | losses
 
 
 @torch.no_grad()
@@ -75,7 +97,9 @@ def last_look(solver: Solver) -> None:
     """One more forward pass after the last update, for the loss it ends with; with debug_info as in the last iteration."""
     shown = (solver.iter - 1) % solver.param.display == 0
     loss = _debug_forward(solver, solver.net) if shown and solver.debug else forward(solver.net)
-    solver.losses.add(solver.iter, loss.loss)
+    mean = loss.loss.clone()
+    solver.world.average([mean])
+    solver.losses.add(solver.iter, mean)
 
 
 def _debug_forward(solver: Solver, net: Net) -> Result:
@@ -96,13 +120,21 @@ def _learning_rate(solver: Solver, display: bool) -> float:
 
 @torch.no_grad()
 def test(solver: Solver, index: int) -> dict[str, Tensor]:
-    """Score a test net on its test_iter batches; logs and returns the mean of each output, nothing when stopped."""
+    """Score a test net on its test_iter batches; logs and returns the mean of each output, nothing when stopped.
+
+    Several ranks share the batches out, each a stretch of them, and all get the mean over all.
+    """
     logs.info("solver.cpp:347", f"Iteration {solver.iter}, Testing net (#{index})")
     net, count = solver.test_nets[index], solver.param.test_iter[index]
     sums: dict[str, Tensor] = {}
     total = torch.zeros((), device=solver.device)
-    with report.Bar(count, unit="batch") as bar:
-        for _ in range(count):
+    world = solver.world
+    first, end = world.portion(count)
+    world.share(blob for blob in snapshot.blobs(solver.net) if not blob.requires_grad)
+    snapshot.skip(net, first)
+    turns = -(-count // world.size)
+    with report.Bar(turns, unit="batch", shown=world.rank == 0) as bar:
+        for turn in range(turns):
             while (action := solver.requested()) is not Action.NONE:
                 if action is Action.SNAPSHOT:
                     solver.snapshot()
@@ -111,16 +143,29 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
             if solver.stopped:
                 logs.info("solver.cpp:379", "Test interrupted.")
                 return {}
+            if turn >= end - first:
+                continue
             loss, outputs = _debug_forward(solver, net) if solver.debug else forward(net)
             total += loss
             for name, value in outputs.items():
                 sums[name] = sums[name] + value if name in sums else value.detach().clone()
             bar.advance()
+    if world.size > 1:
+        snapshot.skip(net, count - end)
+        total, sums = _added_up(solver, total, sums)
     if solver.param.test_compute_loss:
         logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
     means = {name: value / count for name, value in sums.items()}
     report.test_outputs(net, means)
     return means
+
+
+def _added_up(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and outputs of a test, summed over the ranks, of which some may have had no batch."""
+    parts = solver.world.gather((total.cpu(), {name: value.cpu() for name, value in sums.items()}))
+    full = [outputs for _, outputs in parts if outputs]
+    summed = {name: sum((outputs[name] for outputs in full[1:]), full[0][name]).to(solver.device) for name in full[0]}
+    return sum((part for part, _ in parts), torch.zeros(())), summed
 
 
 def forward(net: Net) -> Result:

@@ -59,11 +59,11 @@ class Speed:
 
 
 class Bar:
-    """A tqdm bar on stderr when that is a terminal; nothing otherwise."""
+    """A tqdm bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``."""
 
-    def __init__(self, total: int, start: int = 0, unit: str = "it") -> None:
+    def __init__(self, total: int, start: int = 0, unit: str = "it", shown: bool = True) -> None:
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, mininterval=0.2, leave=False)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import devices, snapshot
+from caffecli.solver import devices, parallel, snapshot
+from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
@@ -30,13 +33,27 @@ class TrainOptions:
 
 
 def train(options: TrainOptions) -> bool:
-    """Run the training; returns whether it came to its end (False: stopped early)."""
+    """Run the training, on several GPUs by a process each; returns whether it came to its end (False: stopped early).
+
+    A process that ``torchrun`` has started is one of those that it has started.
+    """
+    rank = parallel.given_rank()
     param = load.load_solver(options.solver)
+    found = devices.choose_all(*_gpu(options, param))
+    if rank is not None:
+        return parallel.join(work, devices.of_rank(found, rank), (options, param))
+    if len(found) > 1:
+        return parallel.launch(work, found, (options, param))
+    return work(World(), found, (options, param))
+
+
+def work(world: World, found: list[torch.device], job: tuple[TrainOptions, SolverParameter]) -> bool:
+    """The training of one process, on the first of the devices ``found``."""
+    options, param = job
     param.snapshot_prefix = snapshot.prefix(param, options.solver)
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stages)
-    device = devices.choose(*_gpu(options, param))
-    devices.log_train(device)
+    devices.log_train(found)
     if options.snapshot is not None:
         if not options.snapshot.is_file():
             raise SolverError(f"--snapshot {options.snapshot}: no such file; give a .solverstate that a run has written")
@@ -45,7 +62,7 @@ def train(options: TrainOptions) -> bool:
         del param.weights[:]
         param.weights.append(options.weights)
     with Signals(options.sigint_effect, options.sighup_effect) as signals:
-        solver = Solver(param, device, signals.requested)
+        solver = Solver(param, found[0], world.agreed(signals.requested), world)
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")

@@ -142,6 +142,18 @@ def restore_random(states: dict[str, str], device: torch.device) -> None:
         torch.cuda.set_rng_state(tensor(states["cuda"]), device)
 
 
+def blobs(net: Net) -> list[torch.Tensor]:
+    """All that a net keeps: learned, frozen, counted."""
+    return [*net.parameters(), *net.buffers()]
+
+
+def skip(net: Net, batches: int) -> None:
+    """Leave out the next batches of the data layers."""
+    for layer in net.source_layers.values() if batches else ():
+        state, shapes = layer.state(), layer.infer([])
+        layer.restore({**state, "record": state["record"] + batches * shapes[0][0]})
+
+
 def data_positions(nets: Sequence[Net]) -> list[dict[str, Any]]:
     """Where each net's data layers stand, after the batches they have served."""
     return [{name: layer.state() for name, layer in net.source_layers.items()} for net in nets]

@@ -19,11 +19,12 @@ from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.solver import learning_rate, loop, nets, report, rules, snapshot
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.losses import Losses
+from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action
 
 
 class Solver:
-    """Trains the net of ``param`` on ``device``.
+    """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
@@ -34,6 +35,7 @@ class Solver:
         param: SolverParameter,
         device: torch.device | str = "cpu",
         requested: Callable[[], Action] = lambda: Action.NONE,
+        world: World | None = None,
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
         self.param = SolverParameter()
@@ -41,6 +43,7 @@ class Solver:
         self.param.snapshot_prefix = param.snapshot_prefix or "solver"
         self.device = torch.device(device)
         self.requested = requested
+        self.world = world or World()
         self.iter = 0
         self.stopped = False
         self.last_snapshot: Path | None = None
@@ -48,10 +51,12 @@ class Solver:
         self._seed = self._sow()
         self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
+        self._take_share_of_records()
         self._warn_of_idleness()
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
         self.rule = rules.create(self.param, self.net.params)
         self.losses = Losses(self.param.average_loss, self.device)
+        self._follow_rank_0()
         #: with debug_info, what runs each net layer by layer
         self.debug = {net: Debug(net) for net in (self.net, *self.test_nets)} if self.param.debug_info else {}
         logs.info("solver.cpp:57", "Solver scaffolding done.")
@@ -63,7 +68,7 @@ class Solver:
         logs.info("solver.cpp:289", f"Solving {self.net.name}")
         logs.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
         self.stopped = False
-        with report.Bar(self.param.max_iter, self.iter) as bar:
+        with report.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:
             loop.train(self, self.param.max_iter - self.iter, bar)
         due = self.param.snapshot and self.iter % self.param.snapshot == 0
         if self.param.snapshot_after_train and not due:
@@ -99,6 +104,8 @@ class Solver:
             blob = first_bad_blob(self.net, self._last_batch())
         except DataError as error:
             raise loop.with_record(error, self.net) from error
+        found = self.world.gather(blob)
+        blob = next((one for one in found if one.startswith("layer")), blob)
         kept = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
         raise SolverError(
             f"iteration {iteration}: the loss is {value:g}; first bad blob: {blob}{kept}; lower base_lr, or set clip_gradients"
@@ -116,18 +123,21 @@ class Solver:
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[Path, Path]:
-        """Write weights, position and solver state; returns the caffemodel's and the solverstate's path."""
+        """Write weights, position and solver state; returns the caffemodel's and the solverstate's path. Rank 0 writes."""
         self.settled_loss()
+        ranks = self.world.gather(snapshot.random_state(self.device))
+        self.last_snapshot = snapshot.paths(self.param, self.iter)[1]
+        if self.world.rank:
+            return snapshot.paths(self.param, self.iter)
         history = [weights.to_numpy(blob) for blob in self.rule.history]
         state = SolverState(self.iter, learning_rate.current_step(self.param, max(0, self.iter - 1)), "", history)
         position = {
-            "random": snapshot.random_state(self.device),
+            "random": ranks[0],
+            "ranks": ranks[1:],
             "data": snapshot.data_positions([self.net, *self.test_nets]),
             "losses": self.losses.state(),
         }
-        model, solver = snapshot.write(self.param, self.net, state, position)
-        self.last_snapshot = solver
-        return model, solver
+        return snapshot.write(self.param, self.net, state, position)
 
     def restore(self, path: str | Path) -> None:
         """Go on from a solverstate: iteration, history, weights; and, where we wrote it, data positions and random numbers."""
@@ -143,8 +153,11 @@ class Solver:
             blob.copy_(torch.from_numpy(array.copy()).reshape(blob.shape))
         self.iter = state.iter
         self.last_snapshot = path
+        self._follow_rank_0()
         if position is not None:
-            snapshot.restore_random(position["random"], self.device)
+            randoms = [position["random"], *position.get("ranks", [])]
+            if self.world.rank < len(randoms):
+                snapshot.restore_random(randoms[self.world.rank], self.device)
             snapshot.restore_positions([self.net, *self.test_nets], position["data"])
             self.losses.restore(position["losses"])
 
@@ -178,7 +191,7 @@ class Solver:
         for name in ("base_lr", "momentum", "weight_decay", "clip_gradients"):
             if not math.isfinite(getattr(param, name)):
                 raise SolverError(f"{name} must be a finite number, got {getattr(param, name)}")
-        if param.snapshot or param.snapshot_after_train:
+        if (param.snapshot or param.snapshot_after_train) and self.world.rank == 0:
             snapshot.check_writable(param.snapshot_prefix)
 
     def _warn_of_idleness(self) -> None:
@@ -189,11 +202,26 @@ class Solver:
             logs.warning("solver.cpp:102", f"net {self.net.name!r} has no parameter of lr_mult > 0: nothing is learned")
 
     def _sow(self) -> int:
-        """Seed torch's generator by random_seed, or by chance; returns the seed, for the data layers."""
+        """Seed torch's generator by random_seed, or by chance; returns the seed, for the data layers: one for all ranks."""
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
             return self.param.random_seed
-        return torch.seed() % 2**63
+        return self.world.gather(torch.seed() % 2**63)[0]
+
+    def _take_share_of_records(self) -> None:
+        """Where several ranks train, read only the records of this one; tests read stretches of their batches instead."""
+        if self.world.size > 1:
+            for layer in self.net.source_layers.values():
+                layer.shard = (self.world.rank, self.world.size)
+                layer.open()
+
+    def _follow_rank_0(self) -> None:
+        """Take its weights, buffers and history, and random numbers unlike those of the other ranks."""
+        for net in (self.net, *self.test_nets):
+            self.world.share(snapshot.blobs(net))
+        self.world.share(self.rule.history)
+        if self.world.rank:
+            torch.manual_seed((self._seed + 1_000_003 * self.iter + self.world.rank) % 2**63)
 
     def _net(self, param: NetParameter) -> Net:
         net = Net(param, self._seed, self._folders).place(self.device)
