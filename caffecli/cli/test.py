@@ -13,10 +13,35 @@ from caffecli.cli.options import caffe_command, device_options, net_state_option
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
 @click.option("--weights", required=True, help="The trained weights; several files separated by ','.")
 @click.option("--iterations", type=click.IntRange(1), default=50, help="How many batches to run.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="Write the best classes of each record to this CSV file.")
+@click.option("--confusion", type=click.Path(path_type=Path), help="Write which classes are taken for which to this CSV file.")
+@click.option("--top", type=click.IntRange(1), default=5, help="How many classes --predictions tells.")
+@click.option("--blob", help="The blob that scores the classes; by default the one that Accuracy, the loss or Softmax reads.")
 @device_options
 @net_state_options
-def test(model: Path, weights: str, iterations: int, gpu: str | None, cpu: bool, level: int, stage: str) -> None:
-    """Score a trained net: the mean of its outputs over some batches."""
+def test(
+    model: Path,
+    weights: str,
+    iterations: int,
+    predictions: Path | None,
+    confusion: Path | None,
+    top: int,
+    blob: str | None,
+    gpu: str | None,
+    cpu: bool,
+    level: int,
+    stage: str,
+) -> None:
+    """Score a trained net: the mean of its outputs over some batches.
+
+    The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each true
+    class with a column for each predicted one; the log then tells the accuracy of each class.
+    """
+    if blob is not None and not (predictions or confusion):
+        raise click.UsageError("--blob is for --predictions and --confusion; give one of them.")
+    if predictions is not None and predictions == confusion:
+        raise click.UsageError(f"--predictions and --confusion both name {str(confusion)!r}; give each its own file.")
     from caffecli.solver import score
 
-    score.test(score.TestOptions(model, weights, iterations, gpu, cpu, level, tuple(stage.split(","))))
+    stages = tuple(stage.split(","))
+    score.test(score.TestOptions(model, weights, iterations, gpu, cpu, level, stages, predictions, confusion, blob, top))

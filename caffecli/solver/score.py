@@ -1,4 +1,4 @@
-"""``caffecli test``: the mean of a trained net's outputs over some batches."""
+"""``caffecli test``: the mean of a trained net's outputs over some batches, and what it says of each record."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from caffecli.logs import number
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, loop, report
+from caffecli.solver import devices, features, predictions, report
 from caffecli.spec import load
 
 
 @dataclass(frozen=True)
 class TestOptions:
-    """What ``caffecli test`` can be told. ``weights``: files separated by commas."""
+    """What ``caffecli test`` can be told. ``weights``: files separated by commas.
+
+    ``predictions`` and ``confusion`` are CSV files to write; ``blob`` and ``top`` are theirs: see ``predictions.recording``.
+    """
 
     __test__ = False  # not a test class, whatever pytest thinks
 
@@ -30,11 +33,18 @@ class TestOptions:
     cpu: bool = False
     level: int = 0
     stages: tuple[str, ...] = ("",)
+    predictions: Path | None = None
+    confusion: Path | None = None
+    blob: str | None = None
+    top: int = 5
 
 
 @torch.no_grad()
 def test(options: TestOptions) -> dict[str, Tensor]:
     """Score the net; logs Caffe's lines and returns the mean of each output blob."""
+    for path in (options.predictions, options.confusion):
+        if path is not None:
+            features.refuse_existing(path)
     device = devices.choose(options.gpu, options.cpu)
     devices.log_use(device, 275)
     param = load.load_net(options.model)
@@ -46,8 +56,9 @@ def test(options: TestOptions) -> dict[str, Tensor]:
         net.place(device)
         for name in options.weights.split(","):
             weights.load(net, name.strip())
-        logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
-        loss, means = _run(net, options.iterations)
+        with predictions.recording(net, options.predictions, options.confusion, options.blob, options.top) as recorder:
+            logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
+            loss, means = _run(net, options.iterations, recorder)
     finally:
         net.close()
     logs.info("caffe.cpp:309", f"Loss: {number(loss)}")
@@ -56,12 +67,13 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     return means
 
 
-def _run(net: Net, iterations: int) -> tuple[float, dict[str, Tensor]]:
+def _run(net: Net, iterations: int, recorder: predictions.Recorder) -> tuple[float, dict[str, Tensor]]:
     sums: dict[str, Tensor] = {}
     total = 0.0
     with report.Bar(iterations, unit="batch") as bar:
         for i in range(iterations):
-            loss, outputs = loop.forward(net)
+            (loss, outputs), blobs = features.look(net, recorder.slots)
+            recorder.take(blobs)
             total += float(loss)
             for name, value, _ in report.flat(net, outputs):
                 logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
