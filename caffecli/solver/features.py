@@ -119,7 +119,7 @@ def extract(options: FeatureOptions) -> None:
 
 def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
     layers = list(net.source_layers.values())
-    size = layers[0].infer([])[0][0] if layers else 0
+    size = _batch_size(layers[0]) if layers else 0
     batches = options.batches if records is None else math.ceil(records / size)
     with ExitStack() as outputs:
         for feature in features:
@@ -186,15 +186,19 @@ def keys_path(path: str) -> str:
 
 def record_count(net: Net) -> int:
     """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
-    counts = {name: _records(layer) for name, layer in net.source_layers.items()}
+    counts = {name: (_records(layer), _batch_size(layer)) for name, layer in net.source_layers.items()}
     if not counts:
         raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+        listed = ", ".join(f"{name!r} {count} by {size}" for name, (count, size) in counts.items())
         raise SpecError(
-            f"--all expects one count of records for all layers that read them, got {listed}; give a number of batches"
+            f"--all expects one count of records, and of those a batch, for all layers, got {listed}; give a number of batches"
         )
-    return next(iter(counts.values()))
+    return next(iter(counts.values()))[0]
+
+
+def _batch_size(layer: SourceLayer) -> int:
+    return layer.infer([])[0][0]
 
 
 def _records(layer: SourceLayer) -> int:

@@ -1,4 +1,4 @@
-"""train, test and time write the log that Caffe wrote, line for line but for times."""
+"""train, test, time and extract_features write the log that Caffe wrote, line for line but for times."""
 
 from __future__ import annotations
 
@@ -74,6 +74,23 @@ def test_debug_info(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
 def test_test(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run("test", "-model", "net.prototxt", "-weights", "t_iter_15.caffemodel", "-iterations", "3")
     check("test.log", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("log", "args"),
+    [
+        ("lmdb", "conv,ip features_conv_lmdb,features_ip_lmdb 3 lmdb"),
+        ("CPU", "ip features_ip_leveldb 3 leveldb CPU"),
+    ],
+)
+def test_extract_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], log: str, args: str
+) -> None:
+    tools = GOLDEN / "tools"
+    shutil.copytree(tools / "resized_lmdb", tmp_path / "resized_lmdb")
+    monkeypatch.chdir(tmp_path)
+    run("extract_features", str(tools / "feat.caffemodel"), str(tools / "feat.prototxt"), *args.split())
+    check(f"../tools/{log}.extract_features.log", capfd.readouterr().err)
 
 
 def test_time(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
