@@ -37,8 +37,7 @@ Format = Literal["lmdb", "leveldb", "hdf5", "npy"]
 #: takes the rows of a batch, and the key of each
 Add = Callable[[Array, Sequence[str]], None]
 
-_SOURCE = "extract_features.cpp"
-#: the dataset of an HDF5 file that holds the records' keys
+_SOURCE = "extract_features.cpp"  #: the dataset of an HDF5 file that holds the records' keys
 KEYS = "key"
 
 
@@ -119,8 +118,8 @@ def extract(options: FeatureOptions) -> None:
 
 def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
     layers = list(net.source_layers.values())
-    size = _batch_size(layers[0]) if layers else 0
-    batches = options.batches if records is None else math.ceil(records / size)
+    size = layers[0].infer([])[0][0] if layers else 0
+    batches = (options.batches or 0) if records is None else math.ceil(records / size)
     with ExitStack() as outputs:
         for feature in features:
             logs.info(f"{_SOURCE}:125", f"Opening dataset {feature.output}")
@@ -130,11 +129,11 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
                     f"blob {feature.blob!r} of shape {tuple(net.shape(feature.blob))} has no row for each of the {size} records "
                     "of a batch; leave --all, or take another blob"
                 )
-            rows = records if records is not None else (batches or 0) * shape[0]
+            rows = records if records is not None else batches * shape[0]
             feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
         logs.error(f"{_SOURCE}:133", "Extracting Features")
-        with report.Bar(batches or 0, unit="batch") as bar:
-            for i in range(batches or 0):
+        with report.Bar(batches, unit="batch") as bar:
+            for i in range(batches):
                 _, blobs = look(net, [feature.slot for feature in features])
                 keys = layers[0].batch.keys if layers and layers[0].batch else ()
                 stop = None if records is None else min(size, records - i * size)
@@ -186,7 +185,7 @@ def keys_path(path: str) -> str:
 
 def record_count(net: Net) -> int:
     """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
-    counts = {name: (_records(layer), _batch_size(layer)) for name, layer in net.source_layers.items()}
+    counts = {name: (_records(layer), layer.infer([])[0][0]) for name, layer in net.source_layers.items()}
     if not counts:
         raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
     if len(set(counts.values())) > 1:
@@ -195,10 +194,6 @@ def record_count(net: Net) -> int:
             f"--all expects one count of records, and of those a batch, for all layers, got {listed}; give a number of batches"
         )
     return next(iter(counts.values()))[0]
-
-
-def _batch_size(layer: SourceLayer) -> int:
-    return layer.infer([])[0][0]
 
 
 def _records(layer: SourceLayer) -> int:
