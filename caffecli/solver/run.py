@@ -11,6 +11,7 @@ from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import devices, parallel, snapshot
+from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
@@ -43,7 +44,7 @@ def train(options: TrainOptions) -> bool:
     if rank is not None:
         return parallel.join(work, devices.of_rank(found, rank), (options, param))
     if len(found) > 1:
-        return parallel.launch(work, found, (options, param))
+        return launch(work, found, (options, param))
     return work(World(), found, (options, param))
 
 

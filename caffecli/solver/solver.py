@@ -51,9 +51,10 @@ class Solver:
         self._seed = self._sow()
         self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
-        self._take_share_of_records()
         self._warn_of_idleness()
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
+        if self.world.size > 1:
+            self._share_records()
         self.rule = rules.create(self.param, self.net.params)
         self.losses = Losses(self.param.average_loss, self.device)
         self._follow_rank_0()
@@ -126,9 +127,9 @@ class Solver:
         """Write weights, position and solver state; returns the caffemodel's and the solverstate's path. Rank 0 writes."""
         self.settled_loss()
         ranks = self.world.gather(snapshot.random_state(self.device))
-        self.last_snapshot = snapshot.paths(self.param, self.iter)[1]
         if self.world.rank:
-            return snapshot.paths(self.param, self.iter)
+            model, self.last_snapshot = snapshot.paths(self.param, self.iter)
+            return model, self.last_snapshot
         history = [weights.to_numpy(blob) for blob in self.rule.history]
         state = SolverState(self.iter, learning_rate.current_step(self.param, max(0, self.iter - 1)), "", history)
         position = {
@@ -137,7 +138,8 @@ class Solver:
             "data": snapshot.data_positions([self.net, *self.test_nets]),
             "losses": self.losses.state(),
         }
-        return snapshot.write(self.param, self.net, state, position)
+        model, self.last_snapshot = snapshot.write(self.param, self.net, state, position)
+        return model, self.last_snapshot
 
     def restore(self, path: str | Path) -> None:
         """Go on from a solverstate: iteration, history, weights; and, where we wrote it, data positions and random numbers."""
@@ -208,12 +210,14 @@ class Solver:
             return self.param.random_seed
         return self.world.gather(torch.seed() % 2**63)[0]
 
-    def _take_share_of_records(self) -> None:
-        """Where several ranks train, read only the records of this one; tests read stretches of their batches instead."""
-        if self.world.size > 1:
-            for layer in self.net.source_layers.values():
-                layer.shard = (self.world.rank, self.world.size)
-                layer.open()
+    def _share_records(self) -> None:
+        """Let this rank train on its records only; tests read stretches of their batches instead."""
+        for layer in self.net.source_layers.values():
+            layer.shard = (self.world.rank, self.world.size)
+            layer.open()
+        for node in (node for net in (self.net, *self.test_nets) for node in net.nodes):
+            if node.layer.type == "HDF5Output":
+                raise node.layer.spec_error("writes one file, for one process: take it out, or train on one device")
 
     def _follow_rank_0(self) -> None:
         """Take its weights, buffers and history, and random numbers unlike those of the other ranks."""

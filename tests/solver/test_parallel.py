@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,9 @@ import torch
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.formats import caffemodel
-from caffecli.solver import devices, parallel, run
+from caffecli.proto.caffe_pb2 import Datum
+from caffecli.solver import devices, run
+from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.spec import load
 
@@ -39,7 +42,7 @@ def no_dropout(run_folder: Path, edit: Edit) -> Path:
 def train_on(count: int, options: run.TrainOptions | None = None) -> bool:
     """Train on ``count`` processes, as ``--gpu 0,1,...`` does."""
     options = options or run.TrainOptions(Path("solver.prototxt"))
-    return parallel.launch(run.work, [CPU] * count, (options, load.load_solver(options.solver)))
+    return launch(run.work, [CPU] * count, (options, load.load_solver(options.solver)))
 
 
 def weights(path: str) -> list[np.ndarray]:
@@ -137,8 +140,62 @@ def test_a_signal_reaches_all(run_folder: Path, edit: Edit) -> None:
     assert train_on(2) is False
     thread.join()
     last = max(int(p.stem.split("_")[-1]) for p in Path().glob("s_iter_*.solverstate"))
-    assert last % 10 or last >= 10
     assert weights(f"s_iter_{last}.caffemodel")
+
+
+def test_ctrl_c_before_the_processes_run(run_folder: Path) -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        train_on(2)
+    timer.join()
+    assert not multiprocessing.active_children()
+
+
+def test_a_damaged_record_ends_all(run_folder: Path) -> None:
+    with lmdb.open("train_lmdb") as environment, environment.begin(write=True) as records:
+        key = [key for key, _ in records.cursor()][31]
+        records.put(key, Datum(channels=1, height=28, width=28, data=b"xx").SerializeToString())
+    with pytest.raises(SolverError, match=r"^rank 1: layer 'data', 'train_lmdb': record '00000031': expected 1 × 28 × 28"):
+        train_on(2)
+
+
+def test_output_files_are_refused(run_folder: Path, edit: Edit) -> None:
+    output = """layer { name: "out" type: "HDF5Output" bottom: "ip1" bottom: "label" include { phase: TEST }
+      hdf5_output_param { file_name: "o.h5" } }
+    """
+    edit("net.prototxt", 'layer { name: "accuracy"', output + 'layer { name: "accuracy"')
+    with pytest.raises(
+        SolverError, match=r"^rank [01]: layer 'out' \(HDF5Output\): writes one file, for one process: take it out"
+    ):
+        train_on(2)
+
+
+def test_statistics_of_rank_0_serve_all(run_folder: Path, edit: Edit, capfd: pytest.CaptureFixture[str]) -> None:
+    norm = 'layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" }\nlayer { name: "relu1"'
+    edit("net.prototxt", 'layer { name: "relu1"', norm)
+    edit("solver.prototxt", "display: 5", "display: 3")  # or a last look at a batch of training would change them
+    handler = logs.show()
+    try:
+        assert train_on(2)
+        trained = capfd.readouterr().err
+        assert run.train(run.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))  # only scores
+        resumed = capfd.readouterr().err
+    finally:
+        logs.hide(handler)
+    scores = [re.findall(r"Test net output #\d: .* = ([-+.e\d]+)", log)[-2:] for log in (trained, resumed)]
+    np.testing.assert_allclose([float(v) for v in scores[0]], [float(v) for v in scores[1]], rtol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices")
+def test_two_gpus_equal_one_with_twice_the_batch(no_dropout: Path, edit: Edit) -> None:
+    edit("net.prototxt", "batch_size: 16", "batch_size: 8")
+    assert run.train(run.TrainOptions(Path("solver.prototxt"), gpu="0,1"))
+    two = weights("s_iter_20.caffemodel")
+    edit("net.prototxt", "batch_size: 8", "batch_size: 16")
+    assert run.train(run.TrainOptions(Path("solver.prototxt"), gpu="0"))
+    for ours, theirs in zip(two, weights("s_iter_20.caffemodel"), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_an_error_names_its_rank(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +212,9 @@ def test_an_error_names_its_rank(run_folder: Path, monkeypatch: pytest.MonkeyPat
     import failing  # type: ignore[import-not-found]
 
     with pytest.raises(SolverError, match=r"^rank 1: it is broken$"):
-        parallel.launch(failing.target, [CPU, CPU], SolverError)
+        launch(failing.target, [CPU, CPU], SolverError)
     with pytest.raises(SolverError, match=r"^rank 1: KeyError: 'it is broken'$"):
-        parallel.launch(failing.target, [CPU, CPU], KeyError)
+        launch(failing.target, [CPU, CPU], KeyError)
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "caffecli", "train"]
