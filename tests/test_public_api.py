@@ -1,0 +1,66 @@
+"""The names that users' programs rely on. A change here is a change for them: say so in CHANGELOG.md under Compatibility."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+
+from caffecli import errors
+from caffecli.cli.main import COMMANDS
+from caffecli.net.net import Net
+from caffecli.net.stepwise import Stepwise
+from caffecli.solver.run import TrainOptions
+from caffecli.solver.score import TestOptions
+from caffecli.solver.solver import Solver
+from caffecli.solver.timing import TimeOptions
+
+
+def public(cls: type) -> set[str]:
+    return {name for name in vars(cls) if not name.startswith("_")}
+
+
+def test_commands() -> None:
+    assert set(COMMANDS) == {
+        "train", "test", "time", "device_query", "extract_features", "convert_imageset", "compute_image_mean",
+        "convert_mnist_data", "convert_cifar_data", "upgrade_net_proto_text", "upgrade_net_proto_binary",
+        "upgrade_solver_proto_text",
+    }  # fmt: skip
+
+
+def test_errors() -> None:
+    tree = {name: cls.__base__.__name__ for name, cls in inspect.getmembers(errors, inspect.isclass)}
+    assert tree == {
+        "CaffeError": "Exception",
+        "DataError": "CaffeError",
+        "FormatError": "CaffeError",
+        "PythonLayerError": "CaffeError",
+        "ShapeError": "CaffeError",
+        "SolverError": "CaffeError",
+        "SpecError": "CaffeError",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cls", "names"),
+    [
+        (Net, {"forward", "run", "layer", "shape", "place", "close", "source_layers"}),
+        (Stepwise, {"forward", "backward", "forward_layer", "backward_layer", "slot", "first_slot"}),
+        (Solver, {"solve", "step", "test_all", "snapshot", "restore", "close"}),
+    ],
+)
+def test_methods(cls: type, names: set[str]) -> None:
+    assert names <= public(cls)
+
+
+@pytest.mark.parametrize(
+    ("cls", "first"),
+    [
+        (TrainOptions, ["solver", "snapshot", "weights", "gpu", "cpu"]),
+        (TestOptions, ["model", "weights"]),
+        (TimeOptions, ["model"]),
+    ],
+)
+def test_options(cls: type, first: list[str]) -> None:
+    assert [field.name for field in dataclasses.fields(cls)][: len(first)] == first
