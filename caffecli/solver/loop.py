@@ -31,8 +31,7 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
             if solver.stopped:
                 break
         display = bool(param.display) and solver.iter % param.display == 0
-        for learned in solver.net.params:
-            learned.tensor.grad = None
+        solver.rule.clear_diffs()
         outputs = _accumulate(solver, debug=display and param.debug_info)
         if display or solver.losses.due:
             loss = solver.settled_loss()

@@ -37,12 +37,18 @@ class Rule(ABC):
             raise SolverError(f"regularization_type: expected 'L1' or 'L2', got {param.regularization_type!r}")
         self.param = param
         self.params = list(params)
-        self.history = [torch.zeros_like(p.tensor, requires_grad=False) for _ in range(self.slots) for p in self.params]
+        self.blobs = [p.tensor for p in self.params]
+        self.history = [torch.zeros_like(blob, requires_grad=False) for _ in range(self.slots) for blob in self.blobs]
         self._groups: dict[tuple[float, float], list[int]] | None = None
 
     @abstractmethod
     def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
         """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite. ``rate`` has lr_mult in it."""
+
+    def clear_diffs(self) -> None:
+        """Forget the gradients of the last iteration."""
+        for blob in self.blobs:
+            blob.grad = None
 
     @torch.no_grad()
     def update(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
@@ -51,12 +57,11 @@ class Rule(ABC):
             self._groups = self._grouped()
         for indices in self._groups.values():
             for i in indices:
-                tensor = self.params[i].tensor
-                if tensor.grad is None:
-                    tensor.grad = torch.zeros_like(tensor)
+                if self.blobs[i].grad is None:
+                    self.blobs[i].grad = torch.zeros_like(self.blobs[i])
         self._clip(report_clipping)
         for (lr_mult, decay_mult), indices in self._groups.items():
-            weights = [self.params[i].tensor for i in indices]
+            weights = [self.blobs[i] for i in indices]
             grads: list[Tensor] = [w.grad for w in weights]  # type: ignore[misc]
             if self.param.iter_size > 1:
                 torch._foreach_mul_(grads, 1.0 / self.param.iter_size)
@@ -82,7 +87,7 @@ class Rule(ABC):
         if limit < 0:
             return
         groups = self._groups or {}
-        grads: list[Tensor] = [self.params[i].tensor.grad for g in groups.values() for i in g]  # type: ignore[misc]
+        grads: list[Tensor] = [self.blobs[i].grad for g in groups.values() for i in g]  # type: ignore[misc]
         if not grads:
             return
         norm = torch.stack(torch._foreach_norm(grads)).norm()
