@@ -136,6 +136,9 @@ def device_options(command: F) -> F:
     return gpu_option(click.option("--cpu", is_flag=True, help="Use the CPU, whatever the solver says.")(command))
 
 
+amp_option = click.option("--amp", is_flag=True, help="Multiply matrices in bfloat16; weights, updates and losses stay float32.")
+
+
 def net_state_options(command: F) -> F:
     """``--level`` (int) and ``--stage`` (str), which the include and exclude rules of a net look at."""
     level = click.option("--level", type=int, default=0, help="The level of the net.", show_default=True)

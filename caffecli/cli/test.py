@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffecli.cli.options import caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
 
 
 @caffe_command("test")
@@ -17,6 +17,7 @@ from caffecli.cli.options import caffe_command, device_options, net_state_option
 @click.option("--confusion", type=click.Path(path_type=Path), help="Write which classes are taken for which to this CSV file.")
 @click.option("--top", type=click.IntRange(1), default=5, help="How many classes --predictions tells.")
 @click.option("--blob", help="The blob that scores the classes; by default the one that Accuracy, the loss or Softmax reads.")
+@amp_option
 @device_options
 @net_state_options
 def test(
@@ -27,6 +28,7 @@ def test(
     confusion: Path | None,
     top: int,
     blob: str | None,
+    amp: bool,
     gpu: str | None,
     cpu: bool,
     level: int,
@@ -44,4 +46,4 @@ def test(
     from caffecli.solver import score
 
     stages = tuple(stage.split(","))
-    score.test(score.TestOptions(model, weights, iterations, gpu, cpu, level, stages, predictions, confusion, blob, top))
+    score.test(score.TestOptions(model, weights, iterations, gpu, cpu, level, stages, predictions, confusion, blob, top, amp))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffecli.cli.options import caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
 
 _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 
@@ -17,6 +17,7 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @click.option("--weights", default="", help="Trained weights to start from; several files separated by ','. Not with --snapshot.")
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
+@amp_option
 @device_options
 @net_state_options
 def train(
@@ -25,6 +26,7 @@ def train(
     weights: str,
     sigint_effect: str,
     sighup_effect: str,
+    amp: bool,
     gpu: str | None,
     cpu: bool,
     level: int,
@@ -37,4 +39,4 @@ def train(
     from caffecli.solver.signals import Action
 
     effects = {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
-    run.train(run.TrainOptions(solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), **effects))
+    run.train(run.TrainOptions(solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), **effects, amp=amp))

@@ -10,7 +10,7 @@ import torch
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import devices, parallel, snapshot
+from caffecli.solver import devices, mixed, parallel, snapshot
 from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
@@ -20,7 +20,10 @@ from caffecli.spec import load
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What ``caffecli train`` can be told. ``weights``: files separated by commas; ``snapshot``: a solverstate."""
+    """What ``caffecli train`` can be told. ``weights``: files separated by commas; ``snapshot``: a solverstate.
+
+    ``amp``: products of matrices in bfloat16.
+    """
 
     solver: Path
     snapshot: Path | None = None
@@ -31,6 +34,7 @@ class TrainOptions:
     stages: tuple[str, ...] = ("",)
     sigint_effect: Action = Action.STOP
     sighup_effect: Action = Action.SNAPSHOT
+    amp: bool = False
 
 
 def train(options: TrainOptions) -> bool:
@@ -55,6 +59,8 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stages)
     devices.log_train(found)
+    if options.amp:
+        mixed.check(found[0])
     if options.snapshot is not None:
         if not options.snapshot.is_file():
             raise SolverError(f"--snapshot {options.snapshot}: no such file; give a .solverstate that a run has written")
@@ -63,7 +69,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
         del param.weights[:]
         param.weights.append(options.weights)
     with Signals(options.sigint_effect, options.sighup_effect) as signals:
-        solver = Solver(param, found[0], world.agreed(signals.requested), world)
+        solver = Solver(param, found[0], world.agreed(signals.requested), world, amp=options.amp)
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")

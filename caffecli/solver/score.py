@@ -13,7 +13,7 @@ from caffecli.logs import number
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, features, predictions, report
+from caffecli.solver import devices, features, mixed, predictions, report
 from caffecli.spec import load
 
 
@@ -37,6 +37,7 @@ class TestOptions:
     confusion: Path | None = None
     blob: str | None = None
     top: int = 5
+    amp: bool = False
 
 
 @torch.no_grad()
@@ -54,6 +55,9 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     net = Net(param, folders=(options.model.parent,))
     try:
         net.place(device)
+        if options.amp:
+            mixed.check(device)
+            mixed.mix(net)
         for name in options.weights.split(","):
             weights.load(net, name.strip())
         with predictions.recording(net, options.predictions, options.confusion, options.blob, options.top) as recorder:

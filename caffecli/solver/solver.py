@@ -16,7 +16,7 @@ from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver import learning_rate, loop, nets, report, rules, snapshot
+from caffecli.solver import learning_rate, loop, mixed, nets, report, rules, snapshot
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.losses import Losses
 from caffecli.solver.parallel import World
@@ -27,6 +27,7 @@ class Solver:
     """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
+    ``amp``: mixed precision (``caffecli.solver.mixed``).
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -36,6 +37,8 @@ class Solver:
         device: torch.device | str = "cpu",
         requested: Callable[[], Action] = lambda: Action.NONE,
         world: World | None = None,
+        *,
+        amp: bool = False,
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
         self.param = SolverParameter()
@@ -44,6 +47,7 @@ class Solver:
         self.device = torch.device(device)
         self.requested = requested
         self.world = world or World()
+        self._amp = amp
         self.iter = 0
         self.stopped = False
         self.last_snapshot: Path | None = None
@@ -228,16 +232,22 @@ class Solver:
             torch.manual_seed((self._seed + 1_000_003 * self.iter + self.world.rank) % 2**63)
 
     def _net(self, param: NetParameter) -> Net:
-        net = Net(param, self._seed, self._folders).place(self.device)
+        net = self._made(param)
         self._start_from(self.param.weights, net)
         return net
 
     def _test_net(self, index: int, named: tuple[str, NetParameter]) -> Net:
         source, param = named
         logs.info("solver.cpp:190", f"Creating test net (#{index}) specified by {source}")
-        net = Net(param, self._seed, self._folders).place(self.device)
+        net = self._made(param)
         weights.share(net, self.net)
         self._start_from(self.param.weights, net)
+        return net
+
+    def _made(self, param: NetParameter) -> Net:
+        net = Net(param, self._seed, self._folders).place(self.device)
+        if self._amp:
+            mixed.mix(net)
         return net
 
     def _start_from(self, weight_files: Iterable[str], net: Net) -> None:

@@ -13,7 +13,7 @@ from caffecli.logs import number
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
 from caffecli.proto.caffe_pb2 import TRAIN, Phase
-from caffecli.solver import devices
+from caffecli.solver import devices, mixed
 from caffecli.spec import load
 
 
@@ -28,6 +28,7 @@ class TimeOptions:
     cpu: bool = False
     level: int = 0
     stages: tuple[str, ...] = ("",)
+    amp: bool = False
 
 
 class _Timer:
@@ -53,6 +54,9 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     param.state.stage.extend(options.stages)
     net = Net(param, folders=(options.model.parent,))
     net.place(device)
+    if options.amp:
+        mixed.check(device)
+        mixed.mix(net)
     steps = Stepwise(net)
     try:
         logs.info("caffe.cpp:351", "Performing Forward")
