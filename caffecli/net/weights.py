@@ -36,6 +36,15 @@ def export(net: Net, shared: bool = True) -> dict[str, list[np.ndarray]]:
     }
 
 
+def export_diffs(net: Net, diffs: Sequence[Tensor]) -> dict[str, list[np.ndarray]]:
+    """The diffs of ``net.params`` as ``export`` gives the weights, blobs that are shared with each of their layers."""
+    of = {place: diff for param, diff in zip(net.params, diffs, strict=True) for place in param.places}
+    return {
+        node.name: [to_numpy(of[node.layer, i]).reshape(tuple(blob.shape)) for i, blob in enumerate(node.layer.blobs)]
+        for node in net.nodes
+    }
+
+
 def definition(net: Net) -> NetParameter:
     """What a caffemodel says of a net: its name and layers, with what Caffe settles while it builds them.
 

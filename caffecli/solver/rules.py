@@ -40,10 +40,19 @@ class Rule(ABC):
         self.blobs = [p.tensor for p in self.params]
         self.history = [torch.zeros_like(blob, requires_grad=False) for _ in range(self.slots) for blob in self.blobs]
         self._groups: dict[tuple[float, float], list[int]] | None = None
+        #: with ``snapshot_diff`` alone: what the last update has added to each parameter
+        self._changes = [torch.zeros_like(blob, requires_grad=False) for blob in self.blobs] if param.snapshot_diff else []
 
     @abstractmethod
     def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
-        """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite. ``rate`` has lr_mult in it."""
+        """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite. ``rate`` has lr_mult in it.
+
+        What is added to the weights depends on the other arguments alone.
+        """
+
+    def diffs(self) -> list[Tensor]:
+        """What the last update has subtracted from each parameter, zeros before the first: Caffe's diffs at a snapshot."""
+        return [0 - change for change in self._changes]
 
     def clear_diffs(self) -> None:
         """Forget the gradients of the last iteration."""
@@ -70,7 +79,12 @@ class Rule(ABC):
                 added = weights if self.param.regularization_type == "L2" else [w.sign() for w in weights]
                 torch._foreach_add_(grads, added, alpha=decay)
             history = [[self.history[slot * len(self.params) + i] for i in indices] for slot in range(self.slots)]
-            self.step(weights, grads, history, rate * lr_mult, iteration)
+            changes = [self._changes[i] for i in indices] if self._changes else []
+            if changes:
+                torch._foreach_zero_(changes)
+            self.step(changes or weights, grads, history, rate * lr_mult, iteration)
+            if changes:
+                torch._foreach_add_(weights, changes)
 
     def _grouped(self) -> dict[tuple[float, float], list[int]]:
         """The parameters to update by (lr_mult, decay_mult): all but the frozen ones to which nothing can happen."""

@@ -67,13 +67,19 @@ def paths(param: SolverParameter, iteration: int) -> tuple[Path, Path]:
     return Path(f"{stem}.caffemodel{tail}"), Path(f"{stem}.solverstate{tail}")
 
 
-def write(param: SolverParameter, net: Net, state: SolverState, position: dict[str, Any]) -> tuple[Path, Path]:
-    """Write a snapshot; returns the two paths. ``state.learned_net`` is filled in."""
+def write(
+    param: SolverParameter, net: Net, state: SolverState, position: dict[str, Any], diffs: Sequence[torch.Tensor] = ()
+) -> tuple[Path, Path]:
+    """Write a snapshot; returns the two paths. ``state.learned_net`` is filled in.
+
+    ``diffs``: those of ``net.params``, for ``snapshot_diff``.
+    """
     model, solver = paths(param, state.iter)
     hdf5 = param.snapshot_format == SolverParameter.HDF5
     kind = "HDF5" if hdf5 else "binary proto"
     logs.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} file {model}")
-    caffemodel.write(model, weights.definition(net), weights.export(net, shared=not hdf5))
+    kept = weights.export_diffs(net, diffs) if param.snapshot_diff else None
+    caffemodel.write(model, weights.definition(net), weights.export(net, shared=not hdf5), kept)
     state.learned_net = str(model)
     logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
     with atomic.replacing(position_path(solver)) as file:
