@@ -15,6 +15,7 @@ from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.net.net import Net, Result
 from caffecli.solver import learning_rate, report, snapshot
+from caffecli.solver.callbacks import plain
 from caffecli.solver.signals import Action
 
 if TYPE_CHECKING:
@@ -37,8 +38,13 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
             loss = solver.settled_loss()
         if display:
             logs.info("solver.cpp:239", speed.line(solver.iter, loss))
-            report.train_outputs(solver.net, _mean_outputs(solver, outputs))
+            outputs = _mean_outputs(solver, outputs)
+            report.train_outputs(solver.net, outputs)
         rate = _learning_rate(solver, display)
+        if display and solver.callbacks:
+            figures, shown = {"loss": loss, "lr": rate, "iter/s": speed.rate}, plain(outputs)
+            for callback in solver.callbacks:
+                callback.displayed(solver, figures, shown)
         if bar is not None:
             bar.note(loss=solver.losses.smoothed, lr=rate)
         solver.rule.update(rate, solver.iter, report_clipping=display)
@@ -156,6 +162,10 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
         logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
     means = {name: value / count for name, value in sums.items()}
     report.test_outputs(net, means)
+    if solver.callbacks:
+        shown = plain(means)
+        for callback in solver.callbacks:
+            callback.tested(solver, index, shown)
     return means
 
 

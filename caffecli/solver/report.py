@@ -39,10 +39,11 @@ def test_outputs(net: Net, means: dict[str, Tensor]) -> None:
 
 
 class Speed:
-    """Iterations a second between two displays."""
+    """Iterations a second between two displays; ``rate`` is what the last display showed."""
 
     def __init__(self, display: int, iteration: int) -> None:
         self.display = display
+        self.rate = 0.0
         self.restart(iteration)
 
     def restart(self, iteration: int) -> None:
@@ -52,9 +53,9 @@ class Speed:
     def line(self, iteration: int, loss: float) -> str:
         """Caffe's line at a display; starts the next stretch."""
         lapse = time.perf_counter() - self._since
-        rate = (iteration - self._iteration) / lapse if lapse > 0 else 0.0
+        self.rate = (iteration - self._iteration) / lapse if lapse > 0 else 0.0
         self.restart(iteration)
-        speed = f"{number(rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters"
+        speed = f"{number(self.rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters"
         return f"Iteration {iteration} ({speed}), loss = {number(loss)}"
 
 

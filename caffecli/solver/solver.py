@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.solver import learning_rate, loop, mixed, nets, report, rules, snapshot
+from caffecli.solver.callbacks import Callback
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.losses import Losses
 from caffecli.solver.parallel import World
@@ -27,7 +29,7 @@ class Solver:
     """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
-    ``amp``: mixed precision (``caffecli.solver.mixed``).
+    ``amp``: mixed precision (``caffecli.solver.mixed``). ``callbacks`` look on.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -39,6 +41,7 @@ class Solver:
         world: World | None = None,
         *,
         amp: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
         self.param = SolverParameter()
@@ -50,6 +53,9 @@ class Solver:
         self._amp = amp
         self.iter = 0
         self.stopped = False
+        self.callbacks = tuple(callbacks)
+        #: the iteration whose tests are done, where callbacks have seen them
+        self.tested = -1
         self.last_snapshot: Path | None = None
         self._check()
         self._seed = self._sow()
@@ -73,31 +79,50 @@ class Solver:
         logs.info("solver.cpp:289", f"Solving {self.net.name}")
         logs.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
         self.stopped = False
+        for callback in self.callbacks:
+            callback.started(self)
         with report.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:
-            loop.train(self, self.param.max_iter - self.iter, bar)
+            loop.train(self, 0 if self.stopped else self.param.max_iter - self.iter, bar)
         due = self.param.snapshot and self.iter % self.param.snapshot == 0
         if self.param.snapshot_after_train and not due:
             self.snapshot()
         if self.stopped:
             logs.info("solver.cpp:316", "Optimization stopped early.")
-            return False
+        else:
+            self._last_figures()
+            logs.info("solver.cpp:332", "Optimization Done.")
+        finished = not self.stopped
+        for callback in self.callbacks:
+            callback.finished(self)
+        return finished
+
+    def _last_figures(self) -> None:
         if self.param.display and self.iter % self.param.display == 0:
             loop.last_look(self)
             logs.info("solver.cpp:327", f"Iteration {self.iter}, loss = {logs.number(self.settled_loss())}")
         if self.param.test_interval and self.iter % self.param.test_interval == 0:
             self.test_all()
-        logs.info("solver.cpp:332", "Optimization Done.")
-        return True
+
+    def stop(self, why: str) -> None:
+        """End the run before the next iteration, with a line that says why; for callbacks, on all ranks alike."""
+        logs.info("solver.cpp:316", f"Iteration {self.iter}: {why}")
+        self.stopped = True
 
     def step(self, count: int) -> None:
         """``count`` iterations."""
         loop.train(self, count)
 
     def test_all(self) -> None:
-        """Score every test net on its test_iter batches."""
+        """Score every test net on its test_iter batches; not again where a run with callbacks is resumed after its tests."""
+        if self.tested == self.iter:
+            return
         for index in range(len(self.test_nets)):
             if not self.stopped:
                 loop.test(self, index)
+        if self.callbacks and not self.stopped:
+            self.tested = self.iter
+            for callback in self.callbacks:
+                callback.tests_done(self)
 
     def settled_loss(self) -> float:
         """The smoothed loss of all iterations so far; raises SolverError at the first that was not a number."""
@@ -132,8 +157,7 @@ class Solver:
         self.settled_loss()
         ranks = self.world.gather(snapshot.random_state(self.device))
         if self.world.rank:
-            model, self.last_snapshot = snapshot.paths(self.param, self.iter)
-            return model, self.last_snapshot
+            return self._snapshotted(*snapshot.paths(self.param, self.iter))
         history = [weights.to_numpy(blob) for blob in self.rule.history]
         state = SolverState(self.iter, learning_rate.current_step(self.param, max(0, self.iter - 1)), "", history)
         position = {
@@ -142,8 +166,27 @@ class Solver:
             "data": snapshot.data_positions([self.net, *self.test_nets]),
             "losses": self.losses.state(),
         }
-        model, self.last_snapshot = snapshot.write(self.param, self.net, state, position)
-        return model, self.last_snapshot
+        position |= self._callback_states()
+        return self._snapshotted(*snapshot.write(self.param, self.net, state, position))
+
+    def _snapshotted(self, model: Path, state: Path) -> tuple[Path, Path]:
+        self.last_snapshot = state
+        for callback in self.callbacks:
+            callback.snapshotted(self, model, state)
+        return model, state
+
+    def _callback_states(self) -> dict[str, Any]:
+        states = {callback.name: state for callback in self.callbacks if (state := callback.state())}
+        return {"tested": self.tested, "callbacks": states} if self.callbacks else {}
+
+    def _restore_callbacks(self, path: Path, position: dict[str, Any]) -> None:
+        states = dict(position.get("callbacks", {}))
+        for callback in self.callbacks:
+            self.tested = position.get("tested", -1)
+            if callback.name in states:
+                callback.restore(self, states.pop(callback.name))
+        if states:
+            logs.warning("solver.cpp:316", f"{path} was written by a run with {', '.join(states)}; this one goes on without")
 
     def restore(self, path: str | Path) -> None:
         """Go on from a solverstate: iteration, history, weights; and, where we wrote it, data positions and random numbers."""
@@ -166,6 +209,7 @@ class Solver:
                 snapshot.restore_random(randoms[self.world.rank], self.device)
             snapshot.restore_positions([self.net, *self.test_nets], position["data"])
             self.losses.restore(position["losses"])
+            self._restore_callbacks(path, position)
 
     def _check_history(self, path: Path, state: SolverState) -> None:
         kept = self.rule.history
@@ -182,9 +226,11 @@ class Solver:
             raise SolverError(f"{str(path)!r}, {'; '.join(wrong)}; resume with the net it was made by")
 
     def close(self) -> None:
-        """End the data layers' threads."""
+        """End the data layers' threads, and what the callbacks hold."""
         for net in (self.net, *self.test_nets):
             net.close()
+        for callback in self.callbacks:
+            callback.close()
 
     # -- building --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,63 @@
+"""What looks on while a solver trains: recorders of figures, and watchers that stop a run or change its learning rate.
+
+Every process of a run calls the hooks at the same points with the same figures, so that all take the same decisions; what writes
+files does so where ``solver.world.rank`` is 0. Without callbacks no hook is called, and a run is Caffe's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from caffecli.solver.solver import Solver
+
+#: an output blob: its value, or its values where it has several
+Output = float | list[float]
+
+
+class Callback:
+    """A looker-on of ``Solver(..., callbacks=[...])``; override the hooks that matter.
+
+    A CaffeError raised in one ends the run.
+    """
+
+    #: the key of its ``state`` in the position file, one of its own for each callback of a run
+    name = ""
+
+    def started(self, solver: Solver) -> None:
+        """``solve`` begins, after a restore; ``solver.stop`` ends it before the first iteration."""
+
+    def displayed(self, solver: Solver, figures: Mapping[str, float], outputs: Mapping[str, Output]) -> None:
+        """A display in iteration ``solver.iter``: figures ``loss`` (smoothed), ``lr``, ``iter/s``; the train net's outputs."""
+
+    def tested(self, solver: Solver, index: int, means: Mapping[str, Output]) -> None:
+        """Test net ``index`` has been scored at ``solver.iter``; not called for a test that was interrupted."""
+
+    def tests_done(self, solver: Solver) -> None:
+        """All test nets have been scored: the time to decide. A snapshot from here on resumes after the tests."""
+
+    def snapshotted(self, solver: Solver, model: Path, state: Path) -> None:
+        """The snapshot of ``solver.iter`` is complete; not called for one kept under a name of its own (``--best``)."""
+
+    def finished(self, solver: Solver) -> None:
+        """``solve`` ends, at ``max_iter`` or early, not by an error."""
+
+    def close(self) -> None:
+        """The solver is closed, after an error too."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on exactly, for JSON; rank 0's is kept. Empty: nothing is kept."""
+        return {}
+
+    def restore(self, solver: Solver, state: dict[str, Any]) -> None:
+        """Undo ``state``; called when there is one, before ``started``."""
+
+
+def plain(outputs: Mapping[str, Tensor]) -> dict[str, Output]:
+    """Output blobs as numbers."""
+    lists = {name: value.detach().float().reshape(-1).tolist() for name, value in outputs.items()}
+    return {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
