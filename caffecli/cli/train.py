@@ -18,6 +18,7 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
 @amp_option
+@click.option("--compile", "compiled", is_flag=True, help="Compile the net with torch.compile: a slow start, then faster.")
 @device_options
 @net_state_options
 def train(
@@ -27,6 +28,7 @@ def train(
     sigint_effect: str,
     sighup_effect: str,
     amp: bool,
+    compiled: bool,
     gpu: str | None,
     cpu: bool,
     level: int,
@@ -39,4 +41,8 @@ def train(
     from caffecli.solver.signals import Action
 
     effects = {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
-    run.train(run.TrainOptions(solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), **effects, amp=amp))
+    run.train(
+        run.TrainOptions(
+            solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), **effects, amp=amp, compiled=compiled
+        )
+    )

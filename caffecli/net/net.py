@@ -45,13 +45,15 @@ class Net(nn.Module):
     """The net that ``param`` defines, for the phase, level and stages in its ``state``.
 
     Layers that the state leaves out are dropped and splits put in first. Shapes are found by running the layers on the meta
-    device; then the parameters get memory and their fillers' values. ``seed`` feeds the data layers. Python layers
-    look for their modules in ``folders`` too.
+    device; then the parameters get memory and their fillers' values. ``seed`` feeds the data layers, which serve record i
+    where i mod count is rank, for ``shard`` (rank, count). Python layers look for their modules in ``folders`` too.
 
     Raises SpecError and ShapeError, naming the layer.
     """
 
-    def __init__(self, param: NetParameter, seed: int | None = None, folders: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, param: NetParameter, seed: int | None = None, folders: Sequence[Path] = (), shard: tuple[int, int] = (0, 1)
+    ) -> None:
         super().__init__()
         filtered = filter_net(param, param.state)
         if not filtered.layer:
@@ -68,7 +70,7 @@ class Net(nn.Module):
         self.shapes: list[torch.Size] = []
         self.nodes: list[Node] = []
         self._wiring = Wiring()
-        self._seed = seed
+        self._seed, self._shard = seed, shard
         self._folders = tuple(folders)
         #: the learnable parameters, a shared one where its owner stands
         self.params: list[net_params.Param] = []
@@ -193,7 +195,7 @@ class Net(nn.Module):
         layer = registry.create(layer_param, self.phase)
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
         if isinstance(layer, SourceLayer):
-            layer.seed = self._seed
+            layer.seed, layer.shard = self._seed, self._shard
         elif isinstance(layer, Python):
             layer.folders = self._folders
         report.creating(layer)

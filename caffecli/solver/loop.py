@@ -6,6 +6,7 @@ regularize, update; iteration + 1; snapshot if due.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,7 +68,7 @@ def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
             loss, outputs = _debug_forward(solver, solver.net)
             solver.debug[solver.net].backward()
         else:
-            loss, outputs = forward(solver.net)
+            loss, outputs = forward(solver.net, solver.run)
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
@@ -101,7 +102,7 @@ def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tenso
 def last_look(solver: Solver) -> None:
     """One more forward pass after the last update, for the loss it ends with; with debug_info as in the last iteration."""
     shown = (solver.iter - 1) % solver.param.display == 0
-    loss = _debug_forward(solver, solver.net) if shown and solver.debug else forward(solver.net)
+    loss = _debug_forward(solver, solver.net) if shown and solver.debug else forward(solver.net, solver.run)
     mean = loss.loss.clone()
     solver.world.average([mean])
     solver.losses.add(solver.iter, mean)
@@ -177,10 +178,10 @@ def _added_up(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[T
     return sum((part for part, _ in parts), torch.zeros(())), summed
 
 
-def forward(net: Net) -> Result:
-    """One pass; an error over one item of the batch is told with its record's key."""
+def forward(net: Net, run: Callable[[], Result] | None = None) -> Result:
+    """One pass, by ``run`` or the net's own; an error over one item of the batch is told with its record's key."""
     try:
-        return net.run()
+        return net.run() if run is None else run()
     except DataError as error:
         raise with_record(error, net) from error
 

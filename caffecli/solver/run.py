@@ -10,7 +10,7 @@ import torch
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import devices, mixed, parallel, snapshot
+from caffecli.solver import compiled, devices, mixed, parallel, snapshot
 from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
@@ -22,7 +22,7 @@ from caffecli.spec import load
 class TrainOptions:
     """What ``caffecli train`` can be told. ``weights``: files separated by commas; ``snapshot``: a solverstate.
 
-    ``amp``: products of matrices in bfloat16.
+    ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile.
     """
 
     solver: Path
@@ -35,6 +35,7 @@ class TrainOptions:
     sigint_effect: Action = Action.STOP
     sighup_effect: Action = Action.SNAPSHOT
     amp: bool = False
+    compiled: bool = False
 
 
 def train(options: TrainOptions) -> bool:
@@ -59,6 +60,8 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stages)
     devices.log_train(found)
+    if options.compiled:
+        compiled.check(found[0])
     if options.amp:
         mixed.check(found[0])
     if options.snapshot is not None:
@@ -69,7 +72,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
         del param.weights[:]
         param.weights.append(options.weights)
     with Signals(options.sigint_effect, options.sighup_effect) as signals:
-        solver = Solver(param, found[0], world.agreed(signals.requested), world, amp=options.amp)
+        solver = Solver(param, found[0], world.agreed(signals.requested), world, amp=options.amp, compiled=options.compiled)
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")

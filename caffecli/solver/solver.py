@@ -19,6 +19,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.solver import learning_rate, loop, mixed, nets, report, rules, snapshot
 from caffecli.solver.callbacks import Callback
+from caffecli.solver.compiled import Compiled
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.losses import Losses
 from caffecli.solver.parallel import World
@@ -29,7 +30,7 @@ class Solver:
     """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
-    ``amp``: mixed precision (``caffecli.solver.mixed``). ``callbacks`` look on.
+    ``amp``: mixed precision (``caffecli.solver.mixed``). ``compiled``: the train net by torch.compile. ``callbacks`` look on.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -41,6 +42,7 @@ class Solver:
         world: World | None = None,
         *,
         amp: bool = False,
+        compiled: bool = False,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
@@ -63,8 +65,9 @@ class Solver:
         self.net = self._net(nets.train_net(self.param))
         self._warn_of_idleness()
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
-        if self.world.size > 1:
-            self._share_records()
+        self._check_outputs()
+        #: one pass through the train net
+        self.run = Compiled(self.net).run if compiled else self.net.run
         self.rule = rules.create(self.param, self.net.params)
         self.losses = Losses(self.param.average_loss, self.device)
         self._follow_rank_0()
@@ -260,13 +263,9 @@ class Solver:
             return self.param.random_seed
         return self.world.gather(torch.seed() % 2**63)[0]
 
-    def _share_records(self) -> None:
-        """Let this rank train on its records only; tests read stretches of their batches instead."""
-        for layer in self.net.source_layers.values():
-            layer.shard = (self.world.rank, self.world.size)
-            layer.open()
+    def _check_outputs(self) -> None:
         for node in (node for net in (self.net, *self.test_nets) for node in net.nodes):
-            if node.layer.type == "HDF5Output":
+            if node.layer.type == "HDF5Output" and self.world.size > 1:
                 raise node.layer.spec_error("writes one file, for one process: take it out, or train on one device")
 
     def _follow_rank_0(self) -> None:
@@ -278,7 +277,7 @@ class Solver:
             torch.manual_seed((self._seed + 1_000_003 * self.iter + self.world.rank) % 2**63)
 
     def _net(self, param: NetParameter) -> Net:
-        net = self._made(param)
+        net = self._made(param, (self.world.rank, self.world.size))
         self._start_from(self.param.weights, net)
         return net
 
@@ -290,8 +289,9 @@ class Solver:
         self._start_from(self.param.weights, net)
         return net
 
-    def _made(self, param: NetParameter) -> Net:
-        net = Net(param, self._seed, self._folders).place(self.device)
+    def _made(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
+        """A net whose data layers serve ``shard``; of a test, each rank reads stretches of the batches instead."""
+        net = Net(param, self._seed, self._folders, shard).place(self.device)
         if self._amp:
             mixed.mix(net)
         return net

@@ -1,0 +1,133 @@
+"""--compile: the same run, its net made into code."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caffecli.errors import DataError, SolverError
+from caffecli.formats import caffemodel
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
+from caffecli.solver import compiled, run
+from caffecli.solver.compiled import Compiled
+from caffecli.solver.solver import Solver
+from caffecli.spec import load, text
+
+Edit = Callable[[str, str, str], None]
+
+
+def compiling(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that really compiles, which makes torch warn of itself."""
+    test = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")(test)
+    return pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")(pytest.mark.slow(test))
+
+
+NET = """
+name: "forks"
+layer { name: "x" type: "DummyData" top: "x"
+  dummy_data_param { shape { dim: 4 dim: 3 dim: 8 dim: 8 } data_filler { type: "gaussian" } } }
+layer { name: "y" type: "DummyData" top: "y" dummy_data_param { shape { dim: 4 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE kernel_size: 3 stride: 2 } }
+layer { name: "drop" type: "Dropout" bottom: "pool" top: "drop" }
+layer { name: "a" type: "InnerProduct" bottom: "drop" top: "a"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "first" type: "SoftmaxWithLoss" bottom: "a" bottom: "y" top: "first" loss_weight: 0.5 }
+layer { name: "b" type: "InnerProduct" bottom: "conv" top: "b" propagate_down: true
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "second" type: "SoftmaxWithLoss" bottom: "b" bottom: "y" top: "second" }
+layer { name: "third" type: "Reduction" bottom: "b" top: "third" loss_weight: 0.1 reduction_param { operation: SUMSQ } }
+"""
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stretches of layers as they would be compiled, but run as they stand."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
+def both(param: NetParameter) -> list[list[torch.Tensor]]:
+    """Loss, outputs, gradients and statistics of a pass, by the net itself and in stretches."""
+    found = []
+    for by in (lambda net: net.run, lambda net: Compiled(net).run):
+        torch.manual_seed(1)
+        net = Net(param).place("cpu")
+        torch.manual_seed(2)
+        result = by(net)()
+        result.loss.backward()
+        grads = [p.tensor.grad for p in net.params if p.tensor.grad is not None]
+        found.append([result.loss.detach(), *(result.outputs[name].detach() for name in net.outputs), *grads, *net.buffers()])
+    return found
+
+
+def forks() -> NetParameter:
+    param = text.parse(NET, NetParameter())
+    param.state.phase = TRAIN
+    return param
+
+
+def test_stretches_give_what_the_net_gives(uncompiled: None) -> None:
+    whole, parts = both(forks())
+    assert len(whole) == len(parts) > 8
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_propagate_down_stops_gradients(uncompiled: None) -> None:
+    param = forks()
+    (layer,) = [layer for layer in param.layer if layer.name == "b"]
+    layer.propagate_down[0] = False
+    whole, parts = both(param)
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_an_error_names_the_record(run_folder: Path, edit: Edit, uncompiled: None) -> None:
+    edit("net.prototxt", "num_output: 10", "num_output: 4")
+    edit("solver.prototxt", "test_iter: 3 test_interval: 10", "")
+    with pytest.raises(
+        DataError, match=r"layer 'loss': label \d of item \d+ is past the 4 classes .*; record '\d+' of layer 'data'"
+    ):
+        Solver(load.load_solver(Path("solver.prototxt")), compiled=True).solve()
+
+
+@compiling
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_run_ends_with_the_same_weights(run_folder: Path, amp: bool) -> None:
+    """Dropout and all; and 10 + 10 = 20, with snapshots that either kind of run goes on from."""
+    weights = {}
+    for how in (False, True):
+        assert run.train(run.TrainOptions(Path("solver.prototxt"), compiled=how, amp=amp))
+        weights[how] = caffemodel.read(Path("s_iter_20.caffemodel"))
+    for name, blobs in weights[True].items():
+        for ours, theirs in zip(blobs, weights[False][name], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-3 if amp else 1e-5)
+    assert run.train(run.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate"), compiled=True, amp=amp))
+    for name, blobs in caffemodel.read(Path("s_iter_20.caffemodel")).items():
+        for ours, theirs in zip(blobs, weights[True][name], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@compiling
+def test_a_net_of_several_stretches() -> None:
+    whole, parts = both(forks())
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_no_compiler(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SolverError, match="--compile needs a C\\+\\+ compiler, and there is no 'no-such-compiler'; install it"):
+        run.train(run.TrainOptions(Path("solver.prototxt"), compiled=True))
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    with pytest.raises(SolverError, match="--compile needs Triton"):
+        compiled.check(torch.device("cuda", 0))
