@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,14 +35,14 @@ def launch(target: Callable[[World, list[torch.device], T], bool], devices: list
     """
     context = multiprocessing.get_context("spawn")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-    heard = len(logging.getLogger("caffecli").handlers) > 1
+    outlets = logs.outlets()
     processes: list[SpawnProcess] = []
     pipes: list[Connection] = []
     try:
         with _deaf_to_ctrl_c():
             for rank in range(len(devices)):
                 ours, theirs = context.Pipe(duplex=False)
-                place = (World(rank, len(devices)), store.port, devices, heard)
+                place = (World(rank, len(devices)), store.port, devices, outlets)
                 processes.append(context.Process(target=_start, args=(place, theirs, target, job), name=f"rank {rank}"))
                 processes[-1].start()
                 theirs.close()
@@ -128,17 +128,20 @@ def _handled(handler: Any, *names: str) -> Iterator[None]:
 
 
 def _start(
-    place: tuple[World, int, list[torch.device], bool], pipe: Connection, target: Callable[..., bool], job: object
+    place: tuple[World, int, list[torch.device], tuple[bool, tuple[Path, ...]]],
+    pipe: Connection,
+    target: Callable[..., bool],
+    job: object,
 ) -> None:
     """The life of one process."""
-    world, port, devices, heard = place
+    world, port, devices, outlets = place
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C goes to the parent alone, which hands it on once
     threading.Thread(target=_end_with_parent, daemon=True).start()
     hush(world.rank)
-    if heard and world.rank == 0:
-        logs.show()
     try:
+        if world.rank == 0:
+            logs.open_outlets(*outlets)
         store = TCPStore("127.0.0.1", port, is_master=False, timeout=TIMEOUT)
         own = devices[world.rank]
         world.connect(store, own, name_the_dead=False)

@@ -1,0 +1,44 @@
+"""What a training leaves behind, and how it repeats: flags of ``caffecli train`` that Caffe does not have."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_GOES_ON = "On --snapshot the file goes on, without its lines from that iteration on; otherwise it starts anew."
+_OPTIONS = (
+    click.option("--keep", type=click.IntRange(min=1), help="Keep this run's newest N snapshots only."),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed, instead of the solver's random_seed."),
+    click.option("--deterministic", is_flag=True, help="Use only algorithms that repeat bit for bit, on GPUs too; slower."),
+    click.option("--log-file", type=_FILE, help="Append the log to this file too."),
+    click.option("--csv", type=_FILE, help=f"Write every figure to this CSV file, line by line. {_GOES_ON}"),
+    click.option("--jsonl", type=_FILE, help=f"Write every figure to this file, a JSON object a line. {_GOES_ON}"),
+    click.option(
+        "--tensorboard",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Write every figure to TensorBoard event files in this folder; needs the package tensorboard.",
+    ),
+)
+
+
+def record_options(command: F) -> F:
+    """Adds the flags; ``command`` gets their values, by name, as the dict ``recorded``."""
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> Any:
+        recorded = {
+            name: values.pop(name) for name in ("keep", "seed", "deterministic", "log_file", "csv", "jsonl", "tensorboard")
+        }
+        return command(**values, recorded=recorded)
+
+    wrapped: Any = wrapper
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped

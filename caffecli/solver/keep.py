@@ -1,0 +1,73 @@
+"""Fewer snapshots on the disk: ``--keep N``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caffecli import logs
+from caffecli.solver.callbacks import Callback
+
+if TYPE_CHECKING:
+    from caffecli.solver.solver import Solver
+
+#: the files of a snapshot, in the order they go: a solverstate that is there can be resumed from
+_TAILS = ("solverstate", "solverstate.h5", "solverstate.json", "solverstate.h5.json", "caffemodel", "caffemodel.h5")
+
+
+class Keep(Callback):
+    """Keeps the newest ``count`` snapshots of a run, and removes the older ones once a newer one is complete.
+
+    What counts is the run's own history: the snapshots it has written, and those of the run that it resumed (of their
+    prefix; where that run has kept no list, all that lie there up to its iteration). No other file is touched.
+    """
+
+    name = "keep"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._prefix = ""
+        self._iterations: list[int] = []
+
+    def restore(self, solver: Solver, state: dict[str, Any]) -> None:
+        if state["prefix"] == solver.param.snapshot_prefix:
+            self._prefix, self._iterations = state["prefix"], list(state["iterations"])
+
+    def started(self, solver: Solver) -> None:
+        known = self._prefix == solver.param.snapshot_prefix
+        self._prefix = solver.param.snapshot_prefix
+        if solver.last_snapshot is None or solver.last_snapshot.resolve() not in self._solverstates(solver.iter):
+            self._iterations = []
+        elif not known:
+            self._iterations = self._lying_there(solver.iter)
+        elif solver.iter not in self._iterations:
+            self._iterations.append(solver.iter)
+
+    def snapshotted(self, solver: Solver, model: Path, state: Path) -> None:
+        self._iterations = [*(i for i in self._iterations if i != solver.iter), solver.iter]
+        old, self._iterations = self._iterations[: -self.count], self._iterations[-self.count :]
+        for iteration in old if solver.world.rank == 0 else ():
+            for tail in _TAILS:
+                _remove(Path(f"{solver.param.snapshot_prefix}_iter_{iteration}.{tail}"))
+
+    def _solverstates(self, iteration: int) -> list[Path]:
+        """What the solverstate of an iteration may be called."""
+        return [Path(f"{self._prefix}_iter_{iteration}.{tail}").resolve() for tail in _TAILS[:2]]
+
+    def _lying_there(self, last: int) -> list[int]:
+        """The iterations up to ``last`` of which there is a solverstate."""
+        prefix = Path(self._prefix)
+        pattern = re.compile(re.escape(prefix.name) + r"_iter_(\d+)\.solverstate(\.h5)?")
+        found = {int(match[1]) for path in prefix.parent.iterdir() if (match := pattern.fullmatch(path.name))}
+        return sorted(iteration for iteration in found if iteration <= last)
+
+    def state(self) -> dict[str, Any]:
+        return {"prefix": self._prefix, "iterations": self._iterations}
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logs.warning("solver.cpp:464", f"cannot remove the old snapshot {path}: {error.strerror}")
