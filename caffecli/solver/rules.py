@@ -10,16 +10,30 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.net.params import Param
 from caffecli.proto.caffe_pb2 import SolverParameter
+
+
+@dataclass
+class Group:
+    """The parameters of one lr_mult and decay_mult, which are updated together."""
+
+    lr_mult: float
+    decay_mult: float
+    weights: list[Tensor] = field(default_factory=list)
+    #: a list a slot
+    history: list[list[Tensor]] = field(default_factory=list)
+    #: with ``snapshot_diff`` alone: what the last update has added to the weights
+    changes: list[Tensor] = field(default_factory=list)
 
 
 class Rule(ABC):
@@ -39,7 +53,7 @@ class Rule(ABC):
         self.params = list(params)
         self.blobs = [p.tensor for p in self.params]
         self.history = [torch.zeros_like(blob, requires_grad=False) for _ in range(self.slots) for blob in self.blobs]
-        self._groups: dict[tuple[float, float], list[int]] | None = None
+        self._groups: list[Group] | None = None
         #: with ``snapshot_diff`` alone: what the last update has added to each parameter
         self._changes = [torch.zeros_like(blob, requires_grad=False) for blob in self.blobs] if param.snapshot_diff else []
 
@@ -64,44 +78,48 @@ class Rule(ABC):
         """One update of all parameters from their ``.grad`` at learning rate ``rate``; ``iteration`` counts from 0."""
         if self._groups is None:
             self._groups = self._grouped()
-        for indices in self._groups.values():
-            for i in indices:
-                if self.blobs[i].grad is None:
-                    self.blobs[i].grad = torch.zeros_like(self.blobs[i])
+        for group in self._groups:
+            for blob in group.weights:
+                if blob.grad is None:
+                    blob.grad = torch.zeros_like(blob)
         self._clip(report_clipping)
-        for (lr_mult, decay_mult), indices in self._groups.items():
-            weights = [self.blobs[i] for i in indices]
-            grads: list[Tensor] = [w.grad for w in weights]  # type: ignore[misc]
+        for group in self._groups:
+            grads: list[Tensor] = [blob.grad for blob in group.weights]  # type: ignore[misc]
             if self.param.iter_size > 1:
                 torch._foreach_mul_(grads, 1.0 / self.param.iter_size)
-            decay = self.param.weight_decay * decay_mult
-            if decay:
-                added = weights if self.param.regularization_type == "L2" else [w.sign() for w in weights]
-                torch._foreach_add_(grads, added, alpha=decay)
-            history = [[self.history[slot * len(self.params) + i] for i in indices] for slot in range(self.slots)]
-            changes = [self._changes[i] for i in indices] if self._changes else []
-            if changes:
-                torch._foreach_zero_(changes)
-            self.step(changes or weights, grads, history, rate * lr_mult, iteration)
-            if changes:
-                torch._foreach_add_(weights, changes)
+            self._change(group, grads, rate * group.lr_mult, self.param.weight_decay * group.decay_mult, iteration)
 
-    def _grouped(self) -> dict[tuple[float, float], list[int]]:
-        """The parameters to update by (lr_mult, decay_mult): all but the frozen ones to which nothing can happen."""
-        groups: dict[tuple[float, float], list[int]] = defaultdict(list)
+    def _change(self, group: Group, grads: list[Tensor], rate: float, decay: float, iteration: int) -> None:
+        """Regularize, and take a step."""
+        if decay:
+            added = group.weights if self.param.regularization_type == "L2" else [w.sign() for w in group.weights]
+            torch._foreach_add_(grads, added, alpha=decay)
+        if not group.changes:
+            self.step(group.weights, grads, group.history, rate, iteration)
+            return
+        torch._foreach_zero_(group.changes)
+        self.step(group.changes, grads, group.history, rate, iteration)
+        torch._foreach_add_(group.weights, group.changes)
+
+    def _grouped(self) -> list[Group]:
+        """The parameters to update: all but the frozen ones to which nothing can happen."""
+        groups: dict[tuple[float, float], Group] = {}
         for i, p in enumerate(self.params):
-            past = any(bool(self.history[slot * len(self.params) + i].any()) for slot in range(self.slots))
+            history = self.history[i :: len(self.params)]
             decays = self.remembers_frozen and self.param.weight_decay * p.decay_mult != 0
-            if p.tensor.requires_grad or past or decays:
-                groups[p.lr_mult, p.decay_mult].append(i)
-        return dict(groups)
+            if not (p.tensor.requires_grad or decays or any(bool(blob.any()) for blob in history)):
+                continue
+            group = groups.setdefault((p.lr_mult, p.decay_mult), Group(p.lr_mult, p.decay_mult))
+            group.weights.append(p.tensor)
+            group.history = [[*kept, blob] for kept, blob in zip(group.history or [[]] * self.slots, history, strict=True)]
+            group.changes += self._changes[i : i + 1]
+        return list(groups.values())
 
     def _clip(self, report: bool) -> None:
         limit = self.param.clip_gradients
         if limit < 0:
             return
-        groups = self._groups or {}
-        grads: list[Tensor] = [self.blobs[i].grad for g in groups.values() for i in g]  # type: ignore[misc]
+        grads: list[Tensor] = [blob.grad for group in self._groups or () for blob in group.weights]  # type: ignore[misc]
         if not grads:
             return
         norm = torch.stack(torch._foreach_norm(grads)).norm()
@@ -126,6 +144,18 @@ class SGD(Rule):
     """
 
     remembers_frozen = False
+
+    def _change(self, group: Group, grads: list[Tensor], rate: float, decay: float, iteration: int) -> None:
+        """The same in one kernel, where torch's has it: torch multiplies the sum by lr, here 1, and g by 1 - dampening."""
+        momentum = self.param.momentum
+        if group.changes or not momentum or (decay and self.param.regularization_type == "L1"):
+            super()._change(group, grads, rate, decay, iteration)
+            return
+        sums: list[Tensor | None] = [*group.history[0]]
+        sgd(
+            group.weights, grads, sums, weight_decay=decay, momentum=momentum, lr=1.0, dampening=1 - rate,
+            nesterov=False, maximize=False, foreach=False, fused=True,
+        )  # fmt: skip
 
     def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
         (sums,) = history
