@@ -32,12 +32,12 @@ def upgrade_net_proto_text(old_net: str, new_net: str) -> None:
 @click.argument("new_net")
 def upgrade_net_proto_binary(old_net: str, new_net: str) -> None:
     """Write the weights OLD_NET (a caffemodel), of any age of Caffe, in the present form to NEW_NET."""
-    from caffecli.formats import atomic, blob, foreign
-    from caffecli.proto.caffe_pb2 import NetParameter
+    from caffecli.formats import atomic, foreign
+    from caffecli.proto import forks
     from caffecli.spec import upgrade
 
     data = atomic.read_bytes(old_net)
-    net = blob.parse(NetParameter, data)
+    net = forks.read_net(data)
     if net is None or not (net.layer or net.layers):
         raise foreign.describe(old_net, data, "a caffemodel")
     upgraded, complete = upgrade.upgrade_net_checked(net, old_net)
@@ -60,16 +60,18 @@ def upgrade_solver_proto_text(old_solver: str, new_solver: str) -> None:
 def _finish(source: str, line: int, old: Message, new: Message, complete: bool, old_path: str, new_path: str) -> None:
     """Write the result, with the reference's log lines; settings that found no place make it a failure, once written."""
     from caffecli.formats import atomic
+    from caffecli.proto import forks
+    from caffecli.proto.caffe_pb2 import NetParameter
     from caffecli.spec import text
 
     if new is old:
         logs.error(f"{source}:43", f"File already in latest proto format: {old_path}")
     if not complete:
         logs.error(f"{source}:39", "Encountered error(s) while upgrading prototxt; see details above.")
-    binary = "binary" in source
+    kind = "binary" if "binary" in source else "text"
+    binary = kind == "binary" and isinstance(new, NetParameter)
     with atomic.replacing(new_path) as file:
-        file.write(new.SerializeToString() if binary else text.format(new).encode())
-    kind = "binary" if binary else "text"
+        file.write(forks.write_net(new) if binary else text.format(new).encode())
     logs.info(f"{source}:{line}", f"Wrote upgraded {new.DESCRIPTOR.name} {kind} proto to {new_path}")
     if not complete:
         raise SpecError(f"{old_path!r} has settings that its layers have no use for (see above); {new_path!r} is without them")

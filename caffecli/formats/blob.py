@@ -33,11 +33,10 @@ _RAW = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 def _twin_pool() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto()
-    file.CopyFrom(forks.wide_file())
-    fields = {message.name: message.field for message in file.message_type}
-    for field in (*fields["BlobProto"], *fields["LayerParameter"]):
-        if field.name in _NUMBERS or field.name in forks.TAKEN:
-            field.ClearField("type_name")
+    file.CopyFrom(forks.file_schema())
+    blob = next(message for message in file.message_type if message.name == "BlobProto")
+    for field in blob.field:
+        if field.name in _NUMBERS:
             field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
             field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
             field.ClearField("options")
@@ -76,7 +75,12 @@ def twin_to_array(blob: Any) -> Array:
     """``to_array`` for a twin message."""
     dims = shape(blob)
     count = math.prod(dims)
-    field = "double_data" if blob.double_data else "raw_data" if blob.raw_data else "data"
+    plain = blob.double_data or blob.data or not blob.raw_data
+    field = ("double_data" if blob.double_data else "data") if plain else "raw_data"
+    if field == "raw_data" and (not blob.HasField("raw_data_type") or blob.raw_data_type not in _RAW):
+        raise FormatError(
+            "a blob's raw_data has no raw_data_type; expected DOUBLE (0), FLOAT (1), FLOAT16 (2), INT (3) or UINT (4)"
+        )
     raw: bytes = getattr(blob, field)
     dtype = np.dtype(_RAW[blob.raw_data_type] if field == "raw_data" else _NUMBERS[field])
     if field == "raw_data" and len(raw) != count * dtype.itemsize:

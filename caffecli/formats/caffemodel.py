@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from caffecli.errors import FormatError
 from caffecli.formats import blob as blobs
@@ -65,7 +66,7 @@ def read_with_net(path: str | os.PathLike[str]) -> tuple[NetParameter | None, We
         layer.ClearField("blobs")  # gives the memory back early
         if arrays or layer.name not in weights:
             weights[layer.name] = arrays
-    return _plain(net), weights
+    return _plain(net, path), weights
 
 
 def read_net(path: str | os.PathLike[str]) -> NetParameter:
@@ -76,7 +77,7 @@ def read_net(path: str | os.PathLike[str]) -> NetParameter:
         raise describe(path, data, "a binary caffemodel, which holds the net's definition")
     for layer in _layers(net):
         layer.ClearField("blobs")
-    return _plain(net)
+    return _plain(net, path)
 
 
 def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, diffs: Weights | None = None) -> None:
@@ -96,6 +97,7 @@ def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, dif
     named: set[str] = set()
     for layer in made.layer:
         layer.ClearField("blobs")
+        forks.move_back(layer)
         if layer.name in named:
             continue
         named.add(layer.name)
@@ -113,11 +115,14 @@ def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, dif
 _NetTwin = blobs.twin("NetParameter")
 
 
-def _plain(net: Any) -> NetParameter:
+def _plain(net: Any, path: str | os.PathLike[str]) -> NetParameter:
     """A twin without blobs as a plain message."""
-    for layer in net.layer:
-        forks.move_taken(layer)
-    return NetParameter.FromString(net.SerializeToString())
+    try:
+        for layer in net.layer:
+            forks.move_taken(layer)
+        return NetParameter.FromString(net.SerializeToString())
+    except DecodeError as error:
+        raise FormatError(f"{str(path)!r} is damaged: the settings of one of its layers cannot be read") from error
 
 
 def _layers(net: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.shape import refuse_in_place
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import ExpParameter, FillerParameter, LogParameter
 
 
@@ -229,13 +230,16 @@ class Log(Layer):
 class Dropout(Layer):
     """TRAIN: y = x / (1 - r) with probability 1 - r, else 0, drawn anew each time; TEST: y = x. r is dropout_ratio (0.5).
 
+    With scale_train (true) false, a setting of rbgirshick/caffe-fast-rcnn: both times 1 - r.
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio
+        self.scale = 1.0 if forks.named(self.param.dropout_param).scale_train else 1 - self.ratio
         if not 0 <= self.ratio < 1:
             raise self.spec_error(f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero")
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return F.dropout(x, self.ratio, self.training)
+        y = F.dropout(x, self.ratio, self.training)
+        return y if self.scale == 1 else y * self.scale

@@ -160,6 +160,8 @@ def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
     if fork := forks.owner(message.name, name):
         return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
+    if message.name == "V1LayerParameter" and name in root.file.pool.FindMessageTypeByName("caffe.LayerParameter").fields_by_name:
+        return f"{what}; the old 'layers' have no such field: write all as layer {{ type: \"Type\" ... }}, the present form"
     if message is not root and name in root.fields_by_name:
         return f"{what}; is a '}}' missing before it?"
     for other, noun in ((caffe_pb2.NetParameter.DESCRIPTOR, "net"), (caffe_pb2.SolverParameter.DESCRIPTOR, "solver")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, V1LayerParameter
 
 _TYPES = {
@@ -108,6 +109,8 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
             getattr(layer, field.name).extend(value)
     if old.HasField("type"):
         layer.type = _TYPES[V1LayerParameter.LayerType.Name(old.type)]
+    else:
+        _upgrade_interp(old, layer)
     for i, name in enumerate(old.param):
         _param(layer, i).name = name
     for i, mode in enumerate(old.blob_share_mode):
@@ -116,6 +119,17 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
         _param(layer, i).lr_mult = rate
     for i, decay in enumerate(old.weight_decay):
         _param(layer, i).decay_mult = decay
+
+
+def _upgrade_interp(old: V1LayerParameter, layer: LayerParameter) -> None:
+    """The INTERP layer that the first DeepLab adds to V1; its type is not one of the reference's."""
+    wide = forks.named(old)
+    if wide.HasField("type") and wide.DESCRIPTOR.enum_types_by_name["LayerType"].values_by_number[wide.type].name == "INTERP":
+        made = forks.named(LayerParameter(type="Interp"))
+        made.interp_param.CopyFrom(wide.interp_param)
+        if wide.interp_param.HasField("zoom_factor"):  # there it comes first
+            made.interp_param.ClearField("shrink_factor")
+        layer.MergeFromString(made.SerializeToString())
 
 
 def _param(layer: LayerParameter, i: int) -> ParamSpec:

@@ -100,6 +100,15 @@ def test_the_upgrade_tool_keeps_them_too(folder: Path) -> None:
     assert text.format(binary) == text.format(load_net("net.prototxt"))
 
 
+def test_the_upgrade_tool_leaves_segnets_numbers_alone(folder: Path) -> None:
+    """upsample_param { scale: 2 scale_w: 3 pad_out_h: false } under embed_param's number, where 3 was cut to a bool."""
+    layer = b"\x0a\x01u\x12\x08Upsample\xca\x08\x06\x08\x02\x18\x03\x20\x00"
+    data = b"\xa2\x06" + bytes([len(layer)]) + layer
+    (folder / "old.caffemodel").write_bytes(data)
+    run("upgrade_net_proto_binary", "old.caffemodel", "new.caffemodel")
+    assert (folder / "new.caffemodel").read_bytes() == data
+
+
 def test_gradients_flow_back_to_the_first_layer(folder: Path) -> None:
     net = Net(prepare_net(load_net("net.prototxt"), TRAIN))
     net.run().loss.backward()

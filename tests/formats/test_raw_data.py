@@ -42,3 +42,19 @@ def test_raw_data_that_do_not_fill_the_shape_are_damaged():
         FormatError, match=r"^a blob of shape \(2, 3\) holds 4 bytes of raw_data instead of 12; the file is damaged$"
     ):
         blob.to_array(BlobProto.FromString(raw_blob(2, VALUES[0, :2])))
+
+
+def test_numbers_of_the_reference_come_before_raw_data():
+    plain = BlobProto(data=[1, 2, 3, 4, 5, 6])
+    both = BlobProto.FromString(raw_blob(2) + plain.SerializeToString())
+    np.testing.assert_array_equal(blob.to_array(both), [[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize("kind", [b"", bytes([10 << 3, 5]), bytes([10 << 3, 9])])
+def test_raw_data_of_no_known_type_are_refused(kind):
+    """BOOL (5) is one of NVIDIA's types, too, but not one that it reads."""
+    data = raw_blob(2).replace(bytes([10 << 3, 2, 12 << 3 | 2]), kind + bytes([12 << 3 | 2]))
+    with pytest.raises(
+        FormatError, match=r"^a blob's raw_data has no raw_data_type; expected DOUBLE \(0\), FLOAT \(1\), FLOAT16"
+    ):
+        blob.to_array(BlobProto.FromString(data))

@@ -116,6 +116,16 @@ def test_dropout_refuses_other_ratios(ratio: float) -> None:
         build(f'type: "Dropout" dropout_param {{ dropout_ratio: {ratio} }}', SHAPE)
 
 
+def test_dropout_that_scales_in_the_test_phase():
+    """scale_train: false, of the Faster R-CNN nets for ZF."""
+    text = 'type: "Dropout" dropout_param { dropout_ratio: 0.75 scale_train: false }'
+    check(text, oracle=lambda x: x * 0.25, phase=TEST)
+    x = torch.ones(4000)
+    y = build(text, (4000,), phase=TRAIN)(x)
+    assert set(y.tolist()) == {0, 1}
+    assert 0.2 < y.mean() < 0.3
+
+
 @pytest.mark.parametrize("kind", ["ReLU", "Sigmoid", "TanH", "Power", "Dropout", "AbsVal", "BNLL", "ELU", "Exp", "Log", "PReLU"])
 def test_they_take_one_bottom(kind: str) -> None:
     with pytest.raises(SpecError, match=r"expected 1 bottom blob\(s\), got 2"):

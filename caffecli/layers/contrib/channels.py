@@ -1,4 +1,4 @@
-"""Layers of forks that work on channels: Permute, ShuffleChannel, Axpy, ReLU6, Normalize, L2Normalization."""
+"""Layers of forks that work on channels: Permute, ShuffleChannel, Axpy, ReLU6, Normalize, L2Normalization, L2Normalize."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Axpy(Layer):
     """y = a x + b, with one a for each channel of an item.
 
     Bottoms: a (N, C, 1, 1) or (N, C), x (N, C, H, W), b as x. Raises ShapeError where they do not agree.
-    Source: Hu, Shen and Sun, CVPR 2018 (Squeeze-and-Excitation); hszhao/SENet, ``axpy_layer.cpp``.
+    Source: Hu, Shen and Sun, CVPR 2018 (Squeeze-and-Excitation); hujie-frank/SENet, ``axpy_layer.cpp``.
     """
 
     bottom_count = (3, 3)
@@ -78,17 +78,18 @@ class Axpy(Layer):
 
 @register("ReLU6")
 class ReLU6(Layer):
-    """y = min(max(x, 0), 6) + slope min(x, 0). One bottom and one top of the same shape.
+    """y = min(max(x, 0) + slope min(x, 0), 6). One bottom and one top of the same shape.
 
-    ``relu_param { negative_slope }``: slope (0). Source: Krizhevsky, 2010; the ReLU6 layer of MobileNet's ports.
+    ``relu6_param { negative_slope }``: slope (0). Source: Krizhevsky, 2010; eric612/MobileNet-YOLO, ``relu6_layer.cpp``.
+
+    Differences: chuanqi305/ssd has ``relu6_param`` without a slope, under another number (208).
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
-        self.slope = self.param.relu_param.negative_slope
+        self.slope = forks.named(self.param).relu6_param.negative_slope
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        y = F.relu6(x)
-        return y + self.slope * x.clamp(max=0) if self.slope else y
+        return F.leaky_relu(x, self.slope).clamp(max=6) if self.slope else F.relu6(x)
 
 
 @register("Normalize")
@@ -99,6 +100,8 @@ class Normalize(Layer):
     channel_shared (true): one s for all, blob shape (), else one for each channel, (C,); scale_filler (constant 1);
     eps (1e-10). Bottom and top: (N, C, ...).
     Source: Liu, Rabinovich and Berg, 2015 (ParseNet); SSD, ``normalize_layer.cpp``.
+
+    Differences: ParseNet's own layer has fix_scale besides, and keeps its settings under other numbers.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -123,9 +126,11 @@ class Normalize(Layer):
 
 @register("L2Normalization")
 class L2Normalization(Layer):
-    """y = x / sqrt(sum x^2), the sum over an item; an item of zeros stays one. No settings, no blobs.
+    """y = x / sqrt(sum x^2), the sum over an item. No settings, no blobs.
 
-    Bottom and top: (N, ...). Source: Gao, Beijbom, Zhang and Darrell, CVPR 2016 (compact bilinear pooling), their Caffe.
+    Bottom and top: (N, ...). Source: binLearning/caffe-tea, ``l2normalization_layer.cpp``.
+
+    Differences: an item of zeros stays one; there it becomes NaN. Forks whose layer of this name has settings are not covered.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -134,3 +139,21 @@ class L2Normalization(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.normalize(x.flatten(1), dim=1).reshape(x.shape) if x.dim() > 1 else x.sign()
+
+
+@register("L2Normalize")
+class L2Normalize(Layer):
+    """y = x / sqrt(1e-7 + sum x^2), the sum over an item. No settings, no blobs.
+
+    Bottom and top: (N, ...). Source: Gao, Beijbom, Zhang and Darrell, CVPR 2016; gy20073/compact_bilinear_pooling,
+    ``l2_normalize_layer.cpp``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        if not bottoms[0]:
+            raise self.shape_error("expected a bottom of at least 1 axis (num, ...), got ()")
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        axes = tuple(range(1, x.dim()))
+        squares = x.square()
+        return x * (squares.sum(axes, keepdim=True) if axes else squares).add(1e-7).rsqrt()

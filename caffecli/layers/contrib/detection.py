@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from caffecli import logs
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
@@ -31,10 +32,13 @@ class DetectionOutput(Layer):
     nms_threshold (0.3) the one of lower confidence goes, among the top_k (-1: all) best; eta (1): factor for the threshold,
     after each box kept, while it is above 0.5. keep_top_k (-1: all): the best of all classes of an image.
     Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``.
+
+    Differences: no files are written; a warning says so where SSD would write some (``save_output_param``). Nothing is shown:
+    ``visualize`` is an error; a fourth bottom, the images for it, is taken and not looked at.
     """
 
-    bottom_count = (3, 3)
-    no_gradient = (0, 1, 2)
+    bottom_count = (3, 4)
+    no_gradient = (0, 1, 2, 3)
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = forks.named(self.param).detection_output_param
@@ -51,10 +55,16 @@ class DetectionOutput(Layer):
         self.threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -np.inf
         self.overlap, self.eta = param.nms_param.nms_threshold, param.nms_param.eta
         self.top_k = param.nms_param.top_k if param.nms_param.HasField("top_k") else -1
+        saved = param.save_output_param
+        if saved.output_directory and saved.label_map_file and saved.name_size_file:
+            logs.warning(
+                "detection_output_layer.cpp:56",
+                f"Layer {self.param.name!r}: save_output_param is ignored, nothing is written to {saved.output_directory!r}.",
+            )
         self._check(bottoms)
 
     def _check(self, bottoms: list[Shape]) -> None:
-        locations, confidences, priors = (tuple(shape) for shape in bottoms)
+        locations, confidences, priors = (tuple(shape) for shape in bottoms[:3])
         count = priors[2] // 4 if len(priors) > 2 else 0
         expected = [count * self.boxes_per_prior * 4, count * self.classes]
         came = [int(np.prod(shape[1:], dtype=int)) for shape in (locations, confidences)]
@@ -64,7 +74,7 @@ class DetectionOutput(Layer):
                 f"priors (1, 2, priors * 4), got {listing(self, bottoms)}"
             )
 
-    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *_: Tensor) -> Tensor:  # type: ignore[override]
         if locations.is_meta:
             return locations.new_empty(1, 1, 1, 7)  # how many there will be is not known
         num = locations.shape[0]

@@ -62,8 +62,9 @@ class ROIPooling(Layer):
 
 
 def _round(values: Tensor) -> Tensor:
-    """The nearest whole number, halves away from zero."""
-    return (values.abs() + 0.5).floor() * values.sign()
+    """The nearest whole number, halves away from zero; the sum with a half would be rounded itself."""
+    whole = values.trunc()
+    return whole + ((values - whole).abs() >= 0.5) * values.sign()
 
 
 def _parts(first: Tensor, last: Tensor, count: int, size: int) -> list[list[list[int]]]:
@@ -101,7 +102,7 @@ def _largest(planes: Tensor, rows: list[list[int]], columns: list[list[int]]) ->
 class SmoothL1Loss(Loss):
     """loss = sum out f(in (a - b)) / N, f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
 
-    Bottoms: a, b, and, where given, the weights ``in`` and ``out``, all with as many values in each of N items; a and b get a
+    Bottoms: a, b, and, where given, both weights ``in`` and ``out``, all with as many values in each of N items; a and b get a
     gradient. ``smooth_l1_loss_param``: sigma (1), above 0. Raises ShapeError where the counts differ.
     Source: Girshick, ICCV 2015, equation 3; rbgirshick/caffe-fast-rcnn, ``smooth_L1_loss_layer.cu``.
     """
@@ -111,6 +112,8 @@ class SmoothL1Loss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
+        if len(bottoms) == 3:
+            raise self.shape_error("expected 2 bottoms, or 4 with both the inside and the outside weights, got 3")
         if len({(shape[0], torch.Size(shape).numel()) for shape in bottoms if shape}) > 1 or not all(bottoms):
             raise self.shape_error(f"expected bottoms with as many values, got {listing(self, bottoms)}")
         sigma = forks.named(self.param).smooth_l1_loss_param.sigma
@@ -120,7 +123,7 @@ class SmoothL1Loss(Loss):
 
     def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
         difference = full(a) - full(b).reshape(a.shape)
-        inside, outside = [*(full(weight.detach()).reshape(a.shape) for weight in weights), None, None][:2]
+        inside, outside = (full(weight.detach()).reshape(a.shape) for weight in weights) if weights else (None, None)
         if inside is not None:
             difference = difference * inside
         loss = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=self.turn)

@@ -19,9 +19,10 @@ class Interp(Layer):
     """The image at another size, by bilinear interpolation that keeps the corners' pixels in the corners.
 
     Bottom and top: (N, C, H, W). ``interp_param``: pad_beg and pad_end (0, or less: so many rows and columns are cut off in
-    front and behind), then shrink_factor: (H - 1) / shrink_factor + 1; zoom_factor: H + (H - 1) (zoom_factor - 1); both, in
-    this order; or height and width.
-    Source: Chen et al. (DeepLab v2), ``interp_layer.cpp``.
+    front and behind), then one of shrink_factor: (H - 1) / shrink_factor + 1, and zoom_factor: H + (H - 1) (zoom_factor - 1);
+    or height and width; or both factors, in this order.
+    Source: Chen et al. (DeepLab), ``interp_layer.cpp`` in hszhao/PSPNet; ``layers { type: INTERP }`` of DeepLab's first version,
+    in TheLegendAli/DeepLab-Context, is upgraded.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -31,18 +32,20 @@ class Interp(Layer):
         self.cut = -param.pad_beg, -param.pad_end
         if min(self.cut) < 0:
             raise self.spec_error(f"expected pad_beg and pad_end 0 or less, got {param.pad_beg} and {param.pad_end}")
-        self.factors = [getattr(param, name) if param.HasField(name) else 0 for name in ("shrink_factor", "zoom_factor")]
-        given = [name for name in ("shrink_factor", "zoom_factor", "height", "width") if param.HasField(name)]
-        if any(getattr(param, name) < 1 for name in given) or not ({"height", "width"} <= set(given) or any(self.factors)):
+        factors = [name for name in ("shrink_factor", "zoom_factor") if param.HasField(name)]
+        sized = len(factors) != 1 and param.HasField("height") and param.HasField("width")
+        used = ["height", "width"] if sized else factors
+        if not used or any(getattr(param, name) < 1 for name in used):
             raise self.spec_error("expected shrink_factor, zoom_factor, or height and width, 1 or more")
-        self.size = None if any(self.factors) else (param.height, param.width)
+        self.factors = param.shrink_factor, param.zoom_factor  # 1 where not given
+        self.size = (param.height, param.width) if sized else None
         if min(bottoms[0][2:]) <= sum(self.cut):
             raise self.shape_error(f"expected an image larger than the {sum(self.cut)} cut off, got {list(bottoms[0][2:])}")
 
     def _scaled(self, size: int) -> int:
         shrink, zoom = self.factors
-        size = (size - 1) // shrink + 1 if shrink else size
-        return size + (size - 1) * (zoom - 1) if zoom else size
+        size = (size - 1) // shrink + 1
+        return size + (size - 1) * (zoom - 1)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         begin, end = self.cut
@@ -58,9 +61,11 @@ class Upsample(Layer):
 
     Bottoms: x (N, C, H, W) and, as x, the pooling's second top: places in the channel's plane, h * width + w; of values that
     share a place the last counts. Top: (N, C, H', W'). ``upsample_param``: upsample_h and upsample_w, the size before the
-    pooling; or scale (2), or scale_h and scale_w, of the size after it, less 1 with pad_out_h or pad_out_w.
+    pooling; or scale (2), or scale_h and scale_w, of the size after it, less 1 with pad_out_h or pad_out_w, for a scale of 2.
     Raises ShapeError where the mask does not fit. Source: Badrinarayanan, Kendall and Cipolla, PAMI 2017 (SegNet),
-    ``upsample_layer.cpp``; with one bottom, the YOLO ports' layer.
+    ``upsample_layer.cpp``; with one bottom, eric612/MobileNet-YOLO and other ports of YOLO.
+
+    Differences: a caffemodel of a port of YOLO has ``upsample_param`` under one of several numbers (149, 150); ours has SegNet's.
     """
 
     bottom_count = (1, 2)
@@ -73,12 +78,14 @@ class Upsample(Layer):
                 f"expected bottoms of one shape, of 4 axes (num, channels, height, width), got {listing(self, bottoms)}"
             )
         param = forks.named(self.param).upsample_param
-        self.scale = self._scale(param, len(bottoms) > 1)
-        self.less = int(param.pad_out_h), int(param.pad_out_w)
         given = [param.HasField("upsample_h"), param.HasField("upsample_w")]
         if any(given) and not (param.upsample_h and param.upsample_w):
             raise self.spec_error("expected both upsample_h and upsample_w, 1 or more")
         self.size = (param.upsample_h, param.upsample_w) if all(given) else None
+        self.scale = (1, 1) if self.size else self._scale(param, len(bottoms) > 1)
+        self.less = int(param.pad_out_h), int(param.pad_out_w)
+        if not self.size and any(less and scale != 2 for less, scale in zip(self.less, self.scale, strict=True)):
+            raise self.spec_error(f"expected a scale of 2 for pad_out_h and pad_out_w, got {list(self.scale)}")
 
     def _scale(self, param: Any, masked: bool) -> tuple[int, int]:
         sides = [param.HasField("scale_h"), param.HasField("scale_w")]

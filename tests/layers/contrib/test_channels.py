@@ -1,4 +1,4 @@
-"""Permute, ShuffleChannel, Axpy, ReLU6, Normalize and L2Normalization against NumPy, and their error texts."""
+"""Permute, ShuffleChannel, Axpy, ReLU6, Normalize, L2Normalization and L2Normalize against NumPy, and their error texts."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_axpy(scale):
 def test_relu6(slope):
     x = distinct(*SHAPE) * 5
     x = np.where(np.abs(x - 6) < 0.02, 6.03, x).astype(np.float32)
-    text = f'type: "ReLU6" relu_param {{ negative_slope: {slope} }}'
-    check(text, inputs=[x], oracle=lambda x: np.clip(x, 0, 6) + slope * np.minimum(x, 0))
+    text = f'type: "ReLU6" relu6_param {{ negative_slope: {slope} }}'
+    check(text, inputs=[x], oracle=lambda x: np.minimum(np.maximum(x, 0) + slope * np.minimum(x, 0), 6))
 
 
 @pytest.mark.parametrize("across", [True, False])
@@ -71,6 +71,16 @@ def test_normalize_starts_at_its_filler():
 @pytest.mark.parametrize("shape", [SHAPE, (3, 5)])
 def test_l2_normalization(shape):
     check('type: "L2Normalization"', shape, oracle=lambda x: x / np.sqrt((x**2).sum(tuple(range(1, x.ndim)), keepdims=True)))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (3, 5), (4,)])
+def test_l2_normalize(shape):
+    def oracle(x):
+        return x / np.sqrt((x**2).reshape(len(x), -1).sum(1).reshape(-1, *(1,) * (x.ndim - 1)) + 1e-7)
+
+    check('type: "L2Normalize"', shape, oracle=oracle)
+    small = distinct(*shape) * 1e-4
+    np.testing.assert_allclose(build('type: "L2Normalize"', shape)(torch.from_numpy(small)).numpy(), oracle(small), rtol=1e-5)
 
 
 def test_l2_normalization_of_zeros_is_zero():
@@ -101,6 +111,7 @@ def test_l2_normalization_of_zeros_is_zero():
         ('type: "Axpy"', [(2, 7), SHAPE], "expected 3 bottom blob(s), got 2"),
         ('type: "Normalize"', [(3,)], "expected a bottom of at least 2 axes (num, channels, ...), got (3,)"),
         ('type: "L2Normalization"', [()], "expected a bottom of at least 1 axis"),
+        ('type: "L2Normalize"', [()], "expected a bottom of at least 1 axis"),
     ],
 )
 def test_errors(text, shapes, said):

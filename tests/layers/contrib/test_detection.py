@@ -182,6 +182,23 @@ def test_the_number_of_boxes_is_not_known_before():
     assert layer.infer([(2, 20), (2, 15), (1, 2, 20)]) == [(1, 1, 1, 7)]
 
 
+SAVE = """type: "DetectionOutput" detection_output_param { num_classes: 3 save_output_param { label_map_file: "l.prototxt"
+    output_format: "VOC" resize_param { resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR } """
+
+
+def test_files_are_not_written_and_that_is_said(caplog):
+    """The deploy nets that SSD's scripts write have save_output_param, and those for a webcam a bottom more."""
+    shapes = [(2, 20), (2, 15), (1, 2, 20), (2, 3, 8, 8)]
+    with caplog.at_level("WARNING"):
+        build(SAVE + "} }", *shapes)
+        assert not caplog.records
+        layer = build(SAVE + 'output_directory: "found" name_size_file: "s.txt" num_test_image: 4 } }', *shapes)
+    assert [record.message.split(": ", 1)[-1] for record in caplog.records] == [
+        "save_output_param is ignored, nothing is written to 'found'."
+    ]
+    assert layer(*map(torch.zeros, shapes)).shape == (1, 1, 20, 7)
+
+
 PRIORS = 'type: "PriorBox" prior_box_param { '
 OUT = 'type: "DetectionOutput" detection_output_param { '
 

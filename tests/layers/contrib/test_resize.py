@@ -34,6 +34,8 @@ def bilinear(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         ("height: 7 width: 6", (7, 6)),
         ("height: 1 width: 2", (1, 2)),
         ("height: 9 width: 9 zoom_factor: 2", (9, 7)),
+        ("height: 0 width: 0 shrink_factor: 2", (3, 2)),
+        ("height: 9 width: 8 zoom_factor: 2 shrink_factor: 3", (9, 8)),
     ],
 )
 def test_interp(settings, size):
@@ -61,6 +63,7 @@ def put_back(x: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.ndarr
         ("scale: 2 pad_out_h: true pad_out_w: true", (9, 7)),
         ("upsample_h: 11 upsample_w: 9", (11, 9)),
         ("scale: 7 upsample_h: 11 upsample_w: 9", (11, 9)),
+        ("scale: 7 scale_h: 3 pad_out_w: true upsample_h: 11 upsample_w: 9", (11, 9)),
     ],
 )
 def test_upsample_by_mask(settings, size):
@@ -104,6 +107,7 @@ def test_upsample_of_one_bottom_repeats(settings, scale):
         ),
         ('type: "Upsample" upsample_param { upsample_h: 4 }', [SHAPE], "expected both upsample_h and upsample_w"),
         ('type: "Upsample" upsample_param { scale: 2 scale_h: 4 }', [SHAPE], "expected either scale or both scale_h and scale_w"),
+        ('type: "Upsample" upsample_param { scale: 3 pad_out_w: true }', [SHAPE] * 2, "expected a scale of 2 for pad_out_h and"),
         ('type: "Upsample" upsample_param { scale: 0 }', [SHAPE], "expected a scale of at least 1, got [0, 0]"),
     ],
 )
