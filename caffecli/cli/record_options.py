@@ -14,8 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _GOES_ON = "On --snapshot the file goes on, without its lines from that iteration on; otherwise it starts anew."
 _OPTIONS = (
-    click.option("--keep", type=click.IntRange(min=1), help="Keep this run's newest N snapshots only."),
-    click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed, instead of the solver's random_seed."),
+    click.option("--keep", metavar="N", type=click.IntRange(min=1), help="Keep this run's newest N snapshots only."),
+    click.option(
+        "--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="The random seed, instead of the solver's random_seed."
+    ),
     click.option("--deterministic", is_flag=True, help="Use only algorithms that repeat bit for bit, on GPUs too; slower."),
     click.option("--log-file", type=_FILE, help="Append the log to this file too."),
     click.option("--csv", type=_FILE, help=f"Write every figure to this CSV file, line by line. {_GOES_ON}"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
+from caffecli.cli.record_options import record_options
 
 _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 
@@ -19,6 +21,7 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
 @amp_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the net with torch.compile: a slow start, then faster.")
+@record_options
 @device_options
 @net_state_options
 def train(
@@ -33,6 +36,7 @@ def train(
     cpu: bool,
     level: int,
     stage: str,
+    recorded: dict[str, Any],
 ) -> None:
     """Train a net as its solver file says, or go on with a run."""
     if snapshot and weights:
@@ -40,9 +44,9 @@ def train(
     from caffecli.solver import run
     from caffecli.solver.signals import Action
 
-    effects = {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
+    recorded |= {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
     run.train(
         run.TrainOptions(
-            solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), **effects, amp=amp, compiled=compiled
+            solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), amp=amp, compiled=compiled, **recorded
         )
     )

@@ -10,7 +10,10 @@ import torch
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import compiled, devices, mixed, parallel, snapshot
+from caffecli.solver import compiled, devices, mixed, parallel, recorders, snapshot
+from caffecli.solver.callbacks import Callback
+from caffecli.solver.deterministic import deterministic
+from caffecli.solver.keep import Keep
 from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
@@ -22,7 +25,8 @@ from caffecli.spec import load
 class TrainOptions:
     """What ``caffecli train`` can be told. ``weights``: files separated by commas; ``snapshot``: a solverstate.
 
-    ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile.
+    ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile. ``keep``: how many snapshots. ``seed`` goes before
+    random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl`` and ``tensorboard``.
     """
 
     solver: Path
@@ -36,6 +40,13 @@ class TrainOptions:
     sighup_effect: Action = Action.SNAPSHOT
     amp: bool = False
     compiled: bool = False
+    keep: int | None = None
+    seed: int | None = None
+    deterministic: bool = False
+    log_file: Path | None = None
+    csv: Path | None = None
+    jsonl: Path | None = None
+    tensorboard: Path | None = None
 
 
 def train(options: TrainOptions) -> bool:
@@ -44,13 +55,14 @@ def train(options: TrainOptions) -> bool:
     A process that ``torchrun`` has started is one of those that it has started.
     """
     rank = parallel.given_rank()
-    param = load.load_solver(options.solver)
-    found = devices.choose_all(*_gpu(options, param))
-    if rank is not None:
-        return parallel.join(work, devices.of_rank(found, rank), (options, param))
-    if len(found) > 1:
-        return launch(work, found, (options, param))
-    return work(World(), found, (options, param))
+    with logs.appending(options.log_file), deterministic(options.deterministic):
+        param = load.load_solver(options.solver)
+        found = devices.choose_all(*_gpu(options, param))
+        if rank is not None:
+            return parallel.join(work, devices.of_rank(found, rank), (options, param))
+        if len(found) > 1:
+            return launch(work, found, (options, param))
+        return work(World(), found, (options, param))
 
 
 def work(world: World, found: list[torch.device], job: tuple[TrainOptions, SolverParameter]) -> bool:
@@ -71,8 +83,19 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     elif options.weights:
         del param.weights[:]
         param.weights.append(options.weights)
-    with Signals(options.sigint_effect, options.sighup_effect) as signals:
-        solver = Solver(param, found[0], world.agreed(signals.requested), world, amp=options.amp, compiled=options.compiled)
+    if options.seed is not None:
+        param.random_seed = options.seed
+    looking = _callbacks(options)
+    with Signals(options.sigint_effect, options.sighup_effect) as signals, deterministic(options.deterministic):
+        solver = Solver(
+            param,
+            found[0],
+            world.agreed(signals.requested),
+            world,
+            amp=options.amp,
+            compiled=options.compiled,
+            callbacks=looking,
+        )
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")
@@ -83,6 +106,16 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             solver.close()
     logs.info("caffe.cpp:250", "Optimization Done.")
     return finished
+
+
+def _callbacks(options: TrainOptions) -> list[Callback]:
+    wished: list[tuple[Path | None, type[recorders.Recorder]]] = [
+        (options.csv, recorders.Csv),
+        (options.jsonl, recorders.JsonLines),
+        (options.tensorboard, recorders.TensorBoard),
+    ]
+    made: list[Callback] = [recorder(path) for path, recorder in wished if path is not None]
+    return made + ([Keep(options.keep)] if options.keep is not None else [])
 
 
 def _gpu(options: TrainOptions, param: SolverParameter) -> tuple[str | None, bool, str]:
