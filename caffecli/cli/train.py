@@ -9,6 +9,7 @@ import click
 
 from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
 from caffecli.cli.record_options import record_options
+from caffecli.cli.watch_options import watch_options
 
 _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 
@@ -19,6 +20,7 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @click.option("--weights", default="", help="Trained weights to start from; several files separated by ','. Not with --snapshot.")
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
+@watch_options
 @amp_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the net with torch.compile: a slow start, then faster.")
 @record_options
@@ -37,6 +39,7 @@ def train(
     level: int,
     stage: str,
     recorded: dict[str, Any],
+    watched: dict[str, Any],
 ) -> None:
     """Train a net as its solver file says, or go on with a run."""
     if snapshot and weights:
@@ -44,9 +47,7 @@ def train(
     from caffecli.solver import run
     from caffecli.solver.signals import Action
 
-    recorded |= {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
+    more = recorded | watched | {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
     run.train(
-        run.TrainOptions(
-            solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), amp=amp, compiled=compiled, **recorded
-        )
+        run.TrainOptions(solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), amp=amp, compiled=compiled, **more)
     )

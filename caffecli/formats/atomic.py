@@ -86,7 +86,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         except BaseException:
             hidden.unlink(missing_ok=True)
             raise
-        _sync(real.parent)
+        sync(real.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -112,8 +112,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield hidden
                 for part in hidden.iterdir():
-                    _sync(part)
-                _sync(hidden)
+                    sync(part)
+                sync(hidden)
                 if os.path.lexists(real):
                     raise FormatError(f"{str(path)!r} has come to exist meanwhile; remove it or choose another name")
                 hidden.rename(real)
@@ -122,7 +122,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
             raise
-        _sync(real.parent)
+        sync(real.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -157,7 +157,7 @@ def _sweep(target: Path) -> None:
                     os.close(fd)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """fsync a file or folder; file systems that cannot sync folders say EINVAL."""
     fd = os.open(path, os.O_RDONLY)
     try:

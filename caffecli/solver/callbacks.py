@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from caffecli import logs
+
 if TYPE_CHECKING:
     from caffecli.solver.solver import Solver
 
@@ -61,3 +63,20 @@ def plain(outputs: Mapping[str, Tensor]) -> dict[str, Output]:
     """Output blobs as numbers."""
     lists = {name: value.detach().float().reshape(-1).tolist() for name, value in outputs.items()}
     return {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
+
+
+def callback_states(solver: Solver) -> dict[str, Any]:
+    """What the position file keeps of a run with callbacks."""
+    kept = {callback.name: state for callback in solver.callbacks if (state := callback.state())}
+    return {"tested": solver.tested, "callbacks": kept} if solver.callbacks else {}
+
+
+def restore_callbacks(solver: Solver, path: Path, position: Mapping[str, Any]) -> None:
+    """Undo ``callback_states``; ``path`` is the solverstate, for a warning about callbacks that the run had and now has not."""
+    kept = dict(position.get("callbacks", {}))
+    for callback in solver.callbacks:
+        solver.tested = position.get("tested", -1)
+        if callback.name in kept:
+            callback.restore(solver, kept.pop(callback.name))
+    if kept:
+        logs.warning("solver.cpp:316", f"{path} was written by a run with {', '.join(kept)}; this one goes on without")

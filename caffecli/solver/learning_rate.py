@@ -9,12 +9,15 @@ multistep  base_lr * gamma ^ (number of steps so far: one at each stepvalue, at 
 poly       base_lr * (1 - iter / max_iter) ^ power
 sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
 =========  ==============================================================
+
+``RateOptions`` adds to any of them what Caffe does not have: a floor, and a warm-up.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+from dataclasses import dataclass
 
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
@@ -30,9 +33,25 @@ _NEEDED = {
 }
 
 
-def check(param: SolverParameter) -> None:
+@dataclass(frozen=True)
+class RateOptions:
+    """``min_lr``: the policy's rate never falls below it. ``warmup``: in so many iterations the rate climbs from ``start_lr``."""
+
+    min_lr: float = 0.0
+    warmup: int = 0
+    start_lr: float = 0.0
+
+
+PLAIN = RateOptions()
+
+
+def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
     """Raise SolverError for an unknown policy, or one whose settings are missing or impossible."""
     policy = param.lr_policy
+    if policy == "plateau":
+        raise SolverError(
+            "lr_policy 'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches a test output"
+        )
     if policy not in POLICIES:
         near = difflib.get_close_matches(policy, POLICIES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known policies: {', '.join(POLICIES)}"
@@ -48,6 +67,8 @@ def check(param: SolverParameter) -> None:
         raise SolverError(f"lr_policy {policy!r}: gamma must not be negative, got {param.gamma:g}")
     if policy == "multistep" and list(param.stepvalue) != sorted(param.stepvalue):
         raise SolverError(f"lr_policy 'multistep': stepvalue must rise, got {list(param.stepvalue)}")
+    if not options.min_lr <= max(0.0, param.base_lr):
+        raise SolverError(f"--min-lr {options.min_lr:g} is above base_lr {param.base_lr:g}; give a smaller one")
 
 
 def current_step(param: SolverParameter, iteration: int) -> int:
@@ -64,8 +85,20 @@ def current_step(param: SolverParameter, iteration: int) -> int:
     return 0
 
 
-def learning_rate(param: SolverParameter, iteration: int) -> float:
-    """The rate at ``iteration``, counted from 0. ``check`` the settings before."""
+def learning_rate(param: SolverParameter, iteration: int, options: RateOptions = PLAIN, factor: float = 1.0) -> float:
+    """The rate at ``iteration``, counted from 0. ``check`` the settings before.
+
+    ``max(min_lr, factor * policy)``; in the first ``warmup`` iterations ``start_lr + (that - start_lr) * (iter + 1) / warmup``.
+    """
+    rate = factor * _policy(param, iteration)
+    if options.min_lr:
+        rate = max(options.min_lr, rate)
+    if iteration < options.warmup:
+        rate = options.start_lr + (rate - options.start_lr) * (iteration + 1) / options.warmup
+    return rate
+
+
+def _policy(param: SolverParameter, iteration: int) -> float:
     base, gamma, power = param.base_lr, param.gamma, param.power
     match param.lr_policy:
         case "step" | "multistep":

@@ -115,7 +115,7 @@ def _debug_forward(solver: Solver, net: Net) -> Result:
 
 def _learning_rate(solver: Solver, display: bool) -> float:
     param = solver.param
-    rate = learning_rate.learning_rate(param, solver.iter)
+    rate = learning_rate.learning_rate(param, solver.iter, solver.rate, solver.lr_factor)
     step = learning_rate.current_step(param, solver.iter)
     if param.lr_policy == "multistep" and step > learning_rate.current_step(param, solver.iter - 1):
         logs.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {solver.iter}, step = {step}")

@@ -15,6 +15,8 @@ from caffecli.solver.callbacks import Callback
 from caffecli.solver.deterministic import deterministic
 from caffecli.solver.keep import Keep
 from caffecli.solver.launch import launch
+from caffecli.solver.learning_rate import PLAIN, RateOptions
+from caffecli.solver.monitor import NO_WATCH, WatchOptions
 from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
@@ -27,6 +29,7 @@ class TrainOptions:
 
     ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile. ``keep``: how many snapshots. ``seed`` goes before
     random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl`` and ``tensorboard``.
+    ``watch``, ``rate``: what to do by a test output, and to the learning rate.
     """
 
     solver: Path
@@ -47,6 +50,8 @@ class TrainOptions:
     csv: Path | None = None
     jsonl: Path | None = None
     tensorboard: Path | None = None
+    watch: WatchOptions = NO_WATCH
+    rate: RateOptions = PLAIN
 
 
 def train(options: TrainOptions) -> bool:
@@ -95,6 +100,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             amp=options.amp,
             compiled=options.compiled,
             callbacks=looking,
+            rate=options.rate,
         )
         try:
             if options.snapshot is not None:
@@ -109,13 +115,15 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
 
 
 def _callbacks(options: TrainOptions) -> list[Callback]:
+    """What looks on; what writes snapshots of its own last, so that they hold what the others have seen."""
     wished: list[tuple[Path | None, type[recorders.Recorder]]] = [
         (options.csv, recorders.Csv),
         (options.jsonl, recorders.JsonLines),
         (options.tensorboard, recorders.TensorBoard),
     ]
     made: list[Callback] = [recorder(path) for path, recorder in wished if path is not None]
-    return made + ([Keep(options.keep)] if options.keep is not None else [])
+    made += [Keep(options.keep)] if options.keep is not None else []
+    return made + options.watch.callbacks()
 
 
 def _gpu(options: TrainOptions, param: SolverParameter) -> tuple[str | None, bool, str]:

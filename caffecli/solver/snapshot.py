@@ -8,12 +8,14 @@ solverstate that is there can be resumed from.
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,32 +62,59 @@ def check_writable(snapshot_prefix: str) -> None:
     Path(name).unlink()
 
 
-def paths(param: SolverParameter, iteration: int) -> tuple[Path, Path]:
-    """The caffemodel's and the solverstate's path at ``iteration``."""
+def paths(param: SolverParameter, iteration: int, name: str = "") -> tuple[Path, Path]:
+    """The caffemodel's and the solverstate's path at ``iteration``, or of the snapshot kept as ``name``."""
     tail = ".h5" if param.snapshot_format == SolverParameter.HDF5 else ""
-    stem = f"{param.snapshot_prefix}_iter_{iteration}"
+    stem = f"{param.snapshot_prefix}_{name or f'iter_{iteration}'}"
     return Path(f"{stem}.caffemodel{tail}"), Path(f"{stem}.solverstate{tail}")
 
 
 def write(
-    param: SolverParameter, net: Net, state: SolverState, position: dict[str, Any], diffs: Sequence[torch.Tensor] = ()
+    param: SolverParameter,
+    net: Net,
+    state: SolverState,
+    position: dict[str, Any],
+    diffs: Sequence[torch.Tensor] = (),
+    name: str = "",
 ) -> tuple[Path, Path]:
     """Write a snapshot; returns the two paths. ``state.learned_net`` is filled in.
 
-    ``diffs``: those of ``net.params``, for ``snapshot_diff``.
+    ``diffs``: those of ``net.params``, for ``snapshot_diff``. With a ``name`` of its own it replaces the last one of that name.
     """
-    model, solver = paths(param, state.iter)
+    model, solver = paths(param, state.iter, name)
     hdf5 = param.snapshot_format == SolverParameter.HDF5
     kind = "HDF5" if hdf5 else "binary proto"
     logs.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} file {model}")
     kept = weights.export_diffs(net, diffs) if param.snapshot_diff else None
-    caffemodel.write(model, weights.definition(net), weights.export(net, shared=not hdf5), kept)
     state.learned_net = str(model)
-    logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
-    with atomic.replacing(position_path(solver)) as file:
-        file.write(json.dumps({"of": fingerprint(state), **position}).encode())
-    solverstate.write(solver, state)
+    with _together(model, solver) if name else contextlib.nullcontext(model.parent) as folder:
+        caffemodel.write(folder / model.name, weights.definition(net), weights.export(net, shared=not hdf5), kept)
+        logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
+        with atomic.replacing(folder / position_path(solver).name) as file:
+            file.write(json.dumps({"of": fingerprint(state), **position}).encode())
+        solverstate.write(folder / solver.name, state)
     return model, solver
+
+
+@contextlib.contextmanager
+def _together(model: Path, solver: Path) -> Iterator[Path]:
+    """A folder to write a snapshot in, whose files then take the places of an older one's.
+
+    When the process is killed meanwhile, weights are there, old or new, and a solverstate is only there with its own weights.
+    """
+    folder = model.with_name(f".{model.name}.new")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+        solver.unlink(missing_ok=True)
+        for path in (model, position_path(solver), solver):
+            (folder / path.name).replace(path)
+        atomic.sync(model.parent)
+    except OSError as error:
+        raise atomic.cannot_write(model, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def position_path(state: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +17,10 @@ from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.solver import learning_rate, loop, mixed, nets, report, rules, snapshot
-from caffecli.solver.callbacks import Callback
+from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
 from caffecli.solver.compiled import Compiled
 from caffecli.solver.debug import Debug, first_bad_blob
+from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.losses import Losses
 from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action
@@ -31,6 +31,7 @@ class Solver:
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
     ``amp``: mixed precision (``caffecli.solver.mixed``). ``compiled``: the train net by torch.compile. ``callbacks`` look on.
+    ``rate``: a warm-up, a floor.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -44,6 +45,7 @@ class Solver:
         amp: bool = False,
         compiled: bool = False,
         callbacks: Sequence[Callback] = (),
+        rate: RateOptions = learning_rate.PLAIN,
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
         self.param = SolverParameter()
@@ -56,6 +58,9 @@ class Solver:
         self.iter = 0
         self.stopped = False
         self.callbacks = tuple(callbacks)
+        self.rate = rate
+        #: what a callback has the policy's learning rate multiplied by
+        self.lr_factor = 1.0
         #: the iteration whose tests are done, where callbacks have seen them
         self.tested = -1
         self.last_snapshot: Path | None = None
@@ -155,12 +160,15 @@ class Solver:
 
     # -- snapshots -------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> tuple[Path, Path]:
-        """Write weights, position and solver state; returns the caffemodel's and the solverstate's path. Rank 0 writes."""
+    def snapshot(self, name: str = "") -> tuple[Path, Path]:
+        """Write weights, position and solver state; returns the caffemodel's and the solverstate's path. Rank 0 writes.
+
+        As ``PREFIX_iter_N``; with a ``name`` as ``PREFIX_name``, in place of the last one of that name.
+        """
         self.settled_loss()
         ranks = self.world.gather(snapshot.random_state(self.device))
         if self.world.rank:
-            return self._snapshotted(*snapshot.paths(self.param, self.iter))
+            return self._snapshotted(*snapshot.paths(self.param, self.iter, name), name)
         history = [weights.to_numpy(blob) for blob in self.rule.history]
         state = SolverState(self.iter, learning_rate.current_step(self.param, max(0, self.iter - 1)), "", history)
         position = {
@@ -169,27 +177,15 @@ class Solver:
             "data": snapshot.data_positions([self.net, *self.test_nets]),
             "losses": self.losses.state(),
         }
-        position |= self._callback_states()
-        return self._snapshotted(*snapshot.write(self.param, self.net, state, position))
+        position |= callback_states(self)
+        return self._snapshotted(*snapshot.write(self.param, self.net, state, position, self.rule.diffs(), name), name)
 
-    def _snapshotted(self, model: Path, state: Path) -> tuple[Path, Path]:
-        self.last_snapshot = state
-        for callback in self.callbacks:
-            callback.snapshotted(self, model, state)
+    def _snapshotted(self, model: Path, state: Path, name: str) -> tuple[Path, Path]:
+        if not name:
+            self.last_snapshot = state
+            for callback in self.callbacks:
+                callback.snapshotted(self, model, state)
         return model, state
-
-    def _callback_states(self) -> dict[str, Any]:
-        states = {callback.name: state for callback in self.callbacks if (state := callback.state())}
-        return {"tested": self.tested, "callbacks": states} if self.callbacks else {}
-
-    def _restore_callbacks(self, path: Path, position: dict[str, Any]) -> None:
-        states = dict(position.get("callbacks", {}))
-        for callback in self.callbacks:
-            self.tested = position.get("tested", -1)
-            if callback.name in states:
-                callback.restore(self, states.pop(callback.name))
-        if states:
-            logs.warning("solver.cpp:316", f"{path} was written by a run with {', '.join(states)}; this one goes on without")
 
     def restore(self, path: str | Path) -> None:
         """Go on from a solverstate: iteration, history, weights; and, where we wrote it, data positions and random numbers."""
@@ -212,7 +208,7 @@ class Solver:
                 snapshot.restore_random(randoms[self.world.rank], self.device)
             snapshot.restore_positions([self.net, *self.test_nets], position["data"])
             self.losses.restore(position["losses"])
-            self._restore_callbacks(path, position)
+            restore_callbacks(self, path, position)
 
     def _check_history(self, path: Path, state: SolverState) -> None:
         kept = self.rule.history
@@ -239,7 +235,7 @@ class Solver:
 
     def _check(self) -> None:
         param = self.param
-        learning_rate.check(param)
+        learning_rate.check(param, self.rate)
         for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
             if getattr(param, name) < least:
                 raise SolverError(f"{name} must be at least {least}, got {getattr(param, name)}")

@@ -158,6 +158,8 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
 
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
+    if name == "plateau_winsize":
+        return f'{what}; it is one of SSD\'s: remove it, write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train'
     if fork := forks.owner(message.name, name):
         return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
     if message.name == "V1LayerParameter" and name in root.file.pool.FindMessageTypeByName("caffe.LayerParameter").fields_by_name:

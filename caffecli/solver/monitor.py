@@ -1,0 +1,248 @@
+"""Watching a test output: the best snapshot, an early stop, a learning rate that falls where the output stays.
+
+Each watcher keeps, in the position file of a snapshot, the best value so far and the tests since, so that a resumed run decides
+as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from caffecli import logs
+from caffecli.errors import SolverError
+from caffecli.net.net import Net
+from caffecli.solver import snapshot
+from caffecli.solver.callbacks import Callback, Output
+from caffecli.solver.solver import Solver
+
+#: [#]INDEX:NAME:min or max, of which only the name must be there
+_MONITOR = re.compile(r"(?:#?(?P<index>\d+):)?(?P<name>.+?)(?::(?P<goal>min|max))?")
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """``monitor``: which test output, see ``Monitor.find``. ``early_stop``, ``plateau``: tests without a better value, 0: off.
+
+    ``plateau_gamma``: what the rate is multiplied by; None: the solver's ``gamma``. ``best``: keep the best snapshot.
+    """
+
+    monitor: str = ""
+    early_stop: int = 0
+    plateau: int = 0
+    plateau_gamma: float | None = None
+    best: bool = False
+
+    def callbacks(self) -> list[Callback]:
+        """The watchers wanted; the one that writes snapshots last, so that these hold what the others have decided."""
+        watchers: list[Callback] = []
+        if self.plateau:
+            watchers.append(Plateau(self.monitor, self.plateau, self.plateau_gamma))
+        if self.early_stop:
+            watchers.append(EarlyStop(self.monitor, self.early_stop))
+        if self.best:
+            watchers.append(Best(self.monitor))
+        return watchers
+
+
+NO_WATCH = WatchOptions()
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Output ``name`` of test net ``index``, better when it is nearer to its ``goal``: ``min`` or ``max``."""
+
+    index: int
+    name: str
+    goal: str
+
+    def __str__(self) -> str:
+        return f"{self.index}:{self.name}:{self.goal}"
+
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether ``value`` beats ``than``, if there is one yet. What is not a number beats nothing."""
+        if math.isnan(value) or than is None:
+            return not math.isnan(value)
+        return value > than if self.goal == "max" else value < than
+
+    @classmethod
+    def find(cls, asked: str, nets: list[Net]) -> Monitor:
+        """The output that ``INDEX:NAME:GOAL`` asks for; INDEX may be left out for 0, GOAL for losses and accuracies.
+
+        ``""``: the first accuracy of test net #0, else its first loss. Raises SolverError, naming the outputs that there are.
+        """
+        if not nets:
+            raise SolverError(
+                "a test output is to be watched, and there is no test net; give the solver test_iter and test_interval"
+            )
+        parts = _MONITOR.fullmatch(asked)
+        index = int(parts["index"] or 0) if parts else 0
+        if index >= len(nets):
+            known = "there is only #0" if len(nets) == 1 else f"there are #0 to #{len(nets) - 1}"
+            raise SolverError(f"--monitor {asked!r}: there is no test net #{index}; {known}")
+        net = nets[index]
+        goals = {name: _goal(net, name) for name in net.outputs if math.prod(net.shape(name)) == 1}
+        if parts is None:
+            firsts = [name for goal in ("max", "min") for name in goals if goals[name] == goal]
+            if not firsts:
+                raise SolverError(
+                    f"test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max; {_told(net)}"
+                )
+            return cls(index, firsts[0], str(goals[firsts[0]]))
+        name, goal = parts["name"], parts["goal"]
+        if name not in net.outputs:
+            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}; {_told(net, name)}")
+        if name not in goals:
+            raise SolverError(f"--monitor {asked!r}: {name!r} has {math.prod(net.shape(name))} values; watch one that has one")
+        goal = goal or goals[name]
+        if goal is None:
+            raise SolverError(f"--monitor {asked!r}: is more better, or less? give {name}:max or {name}:min")
+        return cls(index, name, goal)
+
+
+def _goal(net: Net, name: str) -> str | None:
+    """Where an output should go, if its layer, weight or name tell."""
+    makers = [node.layer.type for node in net.nodes if name in node.tops]
+    weighted = dict(zip(net.outputs, net.output_weights, strict=True))[name]
+    if weighted:
+        return "min" if weighted > 0 else "max"
+    if makers[-1] == "Accuracy":
+        return "max"
+    if re.search("loss|error", name, re.IGNORECASE):
+        return "min"
+    return "max" if re.search("acc", name, re.IGNORECASE) else None
+
+
+def _told(net: Net, name: str = "") -> str:
+    near = difflib.get_close_matches(name, net.outputs, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}its outputs: {', '.join(net.outputs) or 'none'}"
+
+
+class Watcher(Callback):
+    """Keeps the best value of a test output, and how many tests ago it was; ``judge`` acts on it."""
+
+    def __init__(self, asked: str) -> None:
+        self._asked = asked
+        self._monitor: Monitor | None = None
+        self._value = math.nan
+        self._of = ""
+        self.best: float | None = None
+        self.best_at = 0
+        self.waited = 0
+
+    def monitor(self, solver: Solver) -> Monitor:
+        """What is watched. Raises SolverError when there is no such output."""
+        if self._monitor is None:
+            self._monitor = Monitor.find(self._asked, solver.test_nets)
+            if self._of and self._of != str(self._monitor):
+                logs.warning("solver.cpp:316", f"{self.name} watched {self._of} before, now {self._monitor}: it starts anew")
+                self.best, self.waited = None, 0
+        return self._monitor
+
+    def started(self, solver: Solver) -> None:
+        self.monitor(solver)
+
+    def tested(self, solver: Solver, index: int, means: Mapping[str, Output]) -> None:
+        monitor = self.monitor(solver)
+        if index == monitor.index:
+            self._value = means[monitor.name]  # type: ignore[assignment]  # find() takes outputs of one value only
+
+    def tests_done(self, solver: Solver) -> None:
+        improved = self.monitor(solver).better(self._value, self.best)
+        if improved:
+            self.best, self.best_at, self.waited = self._value, solver.iter, 0
+        else:
+            self.waited += 1
+        self.judge(solver, improved)
+
+    def judge(self, solver: Solver, improved: bool) -> None:
+        """Act on a test."""
+
+    def standstill(self, solver: Solver) -> str:
+        """In words, how long there was nothing better."""
+        best = "a number" if self.best is None else f"{logs.number(self.best)} of iteration {self.best_at}"
+        return f"{self.monitor(solver).name} was not better than {best} in {self.waited} test{'s' if self.waited > 1 else ''}"
+
+    def state(self) -> dict[str, Any]:
+        return {"of": str(self._monitor or ""), "best": self.best, "best_at": self.best_at, "waited": self.waited}
+
+    def restore(self, solver: Solver, state: dict[str, Any]) -> None:
+        self._of, self.best, self.best_at, self.waited = (state[key] for key in ("of", "best", "best_at", "waited"))
+
+
+class EarlyStop(Watcher):
+    """Ends the run after ``patience`` tests without a better value."""
+
+    name = "--early-stop"
+
+    def __init__(self, asked: str, patience: int) -> None:
+        super().__init__(asked)
+        self.patience = patience
+
+    def started(self, solver: Solver) -> None:
+        super().started(solver)
+        self.judge(solver, improved=False)
+
+    def judge(self, solver: Solver, improved: bool) -> None:
+        if self.waited >= self.patience and solver.iter < solver.param.max_iter:
+            solver.stop(f"{self.standstill(solver)}; stopping, as --early-stop {self.patience} asks")
+
+
+class Plateau(Watcher):
+    """Multiplies the learning rate by ``gamma`` after each ``patience`` tests without a better value."""
+
+    name = "--plateau"
+
+    def __init__(self, asked: str, patience: int, gamma: float | None) -> None:
+        super().__init__(asked)
+        self.patience = patience
+        self.gamma = gamma
+        self.factor = 1.0
+
+    def started(self, solver: Solver) -> None:
+        super().started(solver)
+        if self.gamma is None and not solver.param.HasField("gamma"):
+            remedy = f"give --plateau {self.patience}:0.1, or gamma in the solver"
+            raise SolverError(f"--plateau {self.patience}: by what is the rate multiplied? {remedy}")
+        if not 0 < self._gamma(solver) < 1:
+            raise SolverError(f"--plateau {self.patience}: gamma must lie between 0 and 1, got {self._gamma(solver):g}")
+
+    def _gamma(self, solver: Solver) -> float:
+        return solver.param.gamma if self.gamma is None else self.gamma
+
+    def judge(self, solver: Solver, improved: bool) -> None:
+        if self.waited >= self.patience:
+            self.factor *= self._gamma(solver)
+            solver.lr_factor = self.factor
+            rate = f"the policy's learning rate is multiplied by {logs.number(self.factor)} from here on"
+            logs.info("sgd_solver.cpp:112", f"Iteration {solver.iter}: {self.standstill(solver)}; {rate}")
+            self.waited = 0
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"factor": self.factor}
+
+    def restore(self, solver: Solver, state: dict[str, Any]) -> None:
+        super().restore(solver, state)
+        self.factor = solver.lr_factor = state["factor"]
+
+
+class Best(Watcher):
+    """Keeps the snapshot of the best test as ``PREFIX_best``."""
+
+    name = "--best"
+
+    def started(self, solver: Solver) -> None:
+        super().started(solver)
+        if solver.world.rank == 0:
+            snapshot.check_writable(solver.param.snapshot_prefix)
+
+    def judge(self, solver: Solver, improved: bool) -> None:
+        if improved:
+            found = f"{self.monitor(solver).name} = {logs.number(self._value)}"
+            logs.info("solver.cpp:464", f"Iteration {solver.iter}: {found} is the best so far")
+            solver.snapshot("best")
