@@ -31,6 +31,8 @@ class Node:
     #: per bottom: whether a gradient flows down it (Caffe's bottom_need_backward)
     down: list[bool]
     backward: bool = True
+    #: the bottoms to which ``propagate_down: false`` lets no gradient pass
+    stops: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,7 +67,8 @@ class Wiring:
         needs = any(self.needs_backward[slot] for slot in inputs)
         outputs = tuple(self._top(layer, name, i, bottoms, needs) for i, name in enumerate(tops))
         weights = tuple(param.loss_weight) or tuple(float(layer.is_loss and i == 0) for i in range(len(tops)))
-        return Node(layer, bottoms, tops, inputs, outputs, weights, down, backward=needs)
+        stops = tuple(i for i, flows in enumerate(param.propagate_down) if not flows)
+        return Node(layer, bottoms, tops, inputs, outputs, weights, down, needs, stops)
 
     def learns(self, node: Node) -> None:
         """Note that the layer itself has something to learn, so that what it makes needs a backward pass."""
@@ -117,7 +120,7 @@ def mark_backward(nodes: Sequence[Node]) -> None:
 def force_backward(nodes: Sequence[Node]) -> None:
     """The net's ``force_backward``: every layer runs backward, and every bottom that can have a gradient gets one."""
     for node in nodes:
-        node.backward = True
+        node.backward, node.stops = True, ()
         node.down = [d or i not in node.layer.no_gradient for i, d in enumerate(node.down)]
 
 

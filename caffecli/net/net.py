@@ -106,7 +106,7 @@ class Net(nn.Module):
         fed = inputs or {}
         self.check_inputs(fed)
         for node, release in zip(self.nodes, self._release, strict=True):
-            tops = self.run_layer(node, tuple(slots[i] for i in node.inputs), fed)  # type: ignore[misc]
+            tops = self.run_layer(node, [slots[i] for i in node.inputs], fed)  # type: ignore[misc]
             for slot, top in zip(node.outputs, tops, strict=True):
                 slots[slot] = top
             if observe is not None:
@@ -116,30 +116,32 @@ class Net(nn.Module):
         loss = self._total(slots)
         return Result(loss, {name: slots[i] for name, i in zip(self.outputs, self._output_slots, strict=True)})  # type: ignore[misc]
 
-    def run_layer(self, node: Node, bottoms: tuple[Tensor, ...], fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def run_layer(self, node: Node, bottoms: Sequence[Tensor], fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The tops of one layer; errors inside it are named after it."""
         if not bottoms:
-            if node.layer.type == "Input" and all(name in fed for name in node.tops):
-                tops: Tensor | tuple[Tensor, ...] = tuple(fed[name] for name in node.tops)
-            else:
-                try:
-                    tops = node.layer()
-                except RuntimeError as error:
-                    raise node.layer.shape_error(f"cannot make its tops: {_first_line(error)}") from error
-                if fed:
-                    tops = tuple(fed.get(n, t) for n, t in zip(node.tops, _as_tuple(tops), strict=True))
-            tops = _as_tuple(tops)
-            if self.param.force_backward and torch.is_grad_enabled():
-                tops = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tops)
-            return tops
-        if node.layer.param.propagate_down and not self.param.force_backward:
-            bottoms = tuple(b if d else b.detach() for b, d in zip(bottoms, node.layer.param.propagate_down, strict=True))
+            return self._run_source(node, fed)
+        if node.stops:
+            bottoms = [b.detach() if i in node.stops else b for i, b in enumerate(bottoms)]
         try:
-            tops = node.layer(*bottoms)
+            return _as_tuple(node.layer(*bottoms))
         except RuntimeError as error:
             shapes = listing(node.layer, [b.shape for b in bottoms])
             raise node.layer.shape_error(f"cannot run on {shapes}: {_first_line(error)}") from error
-        return _as_tuple(tops)
+
+    def _run_source(self, node: Node, fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The tops of a layer without bottoms: what it was ``fed``, or makes."""
+        if node.layer.type == "Input" and all(name in fed for name in node.tops):
+            tops = tuple(fed[name] for name in node.tops)
+        else:
+            try:
+                tops = _as_tuple(node.layer())
+            except RuntimeError as error:
+                raise node.layer.shape_error(f"cannot make its tops: {_first_line(error)}") from error
+            if fed:
+                tops = tuple(fed.get(n, t) for n, t in zip(node.tops, tops, strict=True))
+        if self.param.force_backward and torch.is_grad_enabled():
+            tops = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tops)
+        return tops
 
     def check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
         unknown = [name for name in inputs if name not in self._wiring.current]

@@ -109,12 +109,10 @@ def _stretch(net: Net, nodes: list[Node], read: tuple[int, ...], given: tuple[in
 
         return single
 
-    stops = [_stops(net, node) for node in nodes]
-
     def several(*bottoms: Tensor) -> tuple[Tensor, ...]:
         blobs = dict(zip(read, bottoms, strict=True))
-        for node, stop in zip(nodes, stops, strict=True):
-            tops: Any = node.layer(*[blobs[i].detach() if at else blobs[i] for i, at in zip(node.inputs, stop, strict=True)])
+        for node in nodes:
+            tops: Any = node.layer(*[blobs[s].detach() if i in node.stops else blobs[s] for i, s in enumerate(node.inputs)])
             blobs.update(zip(node.outputs, tops if isinstance(tops, tuple) else (tops,), strict=True))
         return tuple([blobs[slot] for slot in given])
 
@@ -128,9 +126,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _stops(net: Net, node: Node) -> list[bool]:
-    """For each bottom whether ``propagate_down`` keeps gradients from it."""
-    down = node.layer.param.propagate_down
-    return [False] * len(node.inputs) if not down or net.param.force_backward else [not flows for flows in down]
