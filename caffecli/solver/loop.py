@@ -63,29 +63,21 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
 def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
     """iter_size passes forward and backward, their diffs added up; returns the last outputs."""
     total = torch.zeros((), device=solver.device)
-    for _ in range(solver.param.iter_size):
-        if debug:
-            loss, outputs = _debug_forward(solver, solver.net)
-            solver.debug[solver.net].backward()
-        else:
-            loss, outputs = forward(solver.net, solver.run)
-            if loss.requires_grad:
-                loss.backward()  # type: ignore[no-untyped-call]
+    for left in reversed(range(solver.param.iter_size)):
+        loss, outputs = _debug_forward(solver, solver.net) if debug else forward(solver.net, solver.run)
         total += loss.detach()
-    total /= solver.param.iter_size
-    if solver.world.size > 1:
-        _average(solver, total)
+        if not left:
+            total /= solver.param.iter_size
+            if solver.averaging is not None:
+                solver.averaging.begin(total)
+        if debug:
+            solver.debug[solver.net].backward()
+        elif loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+    if solver.averaging is not None:
+        solver.averaging.finish()
     solver.losses.add(solver.iter, total)
     return outputs
-
-
-def _average(solver: Solver, loss: Tensor) -> None:
-    """Mean diffs, and loss, over all ranks."""
-    learned = [p.tensor for p in solver.net.params if p.tensor.requires_grad]
-    for tensor in learned:
-        if tensor.grad is None:
-            tensor.grad = torch.zeros_like(tensor)
-    solver.world.average([*(tensor.grad for tensor in learned), loss])  # type: ignore[list-item]
 
 
 def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tensor]:

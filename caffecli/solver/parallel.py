@@ -63,6 +63,17 @@ class World:
         if self.size > 1:
             dist.destroy_process_group()
 
+    def begin_sum(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to replace ``tensor`` by its sum over the ranks; what is returned waits until that has happened."""
+        with self._peers():
+            work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
+            with self._peers():
+                work.wait()
+
+        return wait
+
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the ranks: all are sent at once."""

@@ -17,6 +17,7 @@ from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.solver import learning_rate, loop, mixed, nets, report, rules, snapshot
+from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
 from caffecli.solver.compiled import Compiled
 from caffecli.solver.debug import Debug, first_bad_blob
@@ -73,7 +74,9 @@ class Solver:
         self._check_outputs()
         #: one pass through the train net
         self.run = Compiled(self.net).run if compiled else self.net.run
+        self.averaging = Averaging(self.world, [p.tensor for p in self.net.params]) if self.world.size > 1 else None
         self.rule = rules.create(self.param, self.net.params)
+        snapshot.check_size(self.param, self.net, self.rule.history)
         self.losses = Losses(self.param.average_loss, self.device)
         self._follow_rank_0()
         #: with debug_info, what runs each net layer by layer
