@@ -14,6 +14,9 @@ class Prefetch(Source):
 
     An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until ``restore``.
     The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
+
+    Reading needs Python's lock, which whoever computes needs too, so the thread rests until ``read_ahead`` says that it is a
+    good moment, or half of what it has read is used up.
     """
 
     def __init__(self, source: Source, depth: int) -> None:
@@ -37,6 +40,10 @@ class Prefetch(Source):
         batch = self._ahead.get()
         self._state = batch.state
         return batch
+
+    def read_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.ask()
 
     def restore(self, state: State) -> None:
         self._end()
@@ -64,6 +71,7 @@ class _Ahead:
         self._batches: deque[Batch] = deque()
         self._error: BaseException | None = None
         self._stopped = False
+        self._asked = True
         self._changed = threading.Condition()
         self.thread = threading.Thread(target=self._read, name="caffecli-prefetch", daemon=True)
         self.thread.start()
@@ -71,7 +79,8 @@ class _Ahead:
     def _read(self) -> None:
         while True:
             with self._changed:
-                while len(self._batches) >= self._depth and not self._stopped:
+                self._asked &= len(self._batches) < self._depth
+                while not (self._asked or self._stopped):
                     self._changed.wait()
                 if self._stopped:
                     return
@@ -87,6 +96,12 @@ class _Ahead:
                 self._changed.notify_all()
             del batch  # or its arrays would seem to be in use
 
+    def ask(self) -> None:
+        """Let the thread fill the queue up."""
+        with self._changed:
+            self._asked = True
+            self._changed.notify_all()
+
     def get(self) -> Batch:
         with self._changed:
             while not self._batches and self._error is None:
@@ -94,7 +109,9 @@ class _Ahead:
             if not self._batches:
                 raise self._error  # type: ignore[misc]
             batch = self._batches.popleft()
-            self._changed.notify_all()
+            if len(self._batches) <= self._depth // 2:
+                self._asked = True
+                self._changed.notify_all()
             return batch
 
     def stop(self) -> None:

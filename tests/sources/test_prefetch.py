@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -69,6 +70,23 @@ def test_reads_ahead_in_order_as_far_as_it_may(depth: int) -> None:
     assert threading.get_ident() not in counter.threads
     source.close()
     assert counter.closed
+
+
+def test_rests_until_it_is_a_good_moment_or_half_is_used_up() -> None:
+    source = Counter()
+    with contextlib.closing(Prefetch(source, 4)) as ahead:
+        ahead.next()
+        wait_until(lambda: source.at == 4 or source.at == 5)
+        ahead.read_ahead()
+        wait_until(lambda: source.at == 5)
+        ahead.next()
+        time.sleep(0.02)
+        assert source.at == 5
+        ahead.read_ahead()
+        wait_until(lambda: source.at == 6)
+        ahead.next()
+        ahead.next()
+        wait_until(lambda: source.at == 8)
 
 
 def test_restore_drops_what_was_read_ahead() -> None:
