@@ -13,7 +13,7 @@ from caffecli.errors import CaffeError, SolverError
 
 #: read by cuBLAS at its first use in a process
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-_REFUSAL = re.compile(r"(\w+) does not have a deterministic implementation")
+_REFUSAL = re.compile(r"([^:]+) does not have a deterministic implementation")
 
 
 @contextlib.contextmanager
@@ -37,8 +37,9 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
         refused = _REFUSAL.search(str(error))
         if refused is None:
             raise
+        operation = refused[1].strip()
         raise SolverError(
-            f"--deterministic: PyTorch has no deterministic {refused[1]} on this device; take the layer out, or train without it"
+            f"--deterministic: PyTorch has no deterministic {operation} on this device; take the layer out, or train without"
         ) from error
     finally:
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])

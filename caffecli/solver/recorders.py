@@ -1,7 +1,8 @@
 """Every figure of a run, for other programs: CSV, lines of JSON, TensorBoard's event files.
 
-A record is made at each display of the train net and after each test. Rank 0 writes. Where the file holds records already, those
-of iterations that this run does (anew) are dropped and the others kept: a resumed run goes on with its file, another starts anew.
+A record is made at each display, after each test, and of the loss at the end. Rank 0 writes. Where the file holds records
+already, those of iterations that this run does (anew) are dropped and the others kept: a resumed run goes on with its file,
+another starts anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from caffecli.errors import FormatError, SolverError
 from caffecli.formats import atomic
@@ -65,6 +68,10 @@ class Recorder(Callback, ABC):
 
     def tested(self, solver: Solver, index: int, means: Mapping[str, Output]) -> None:
         self._record(solver, f"test{index}", {}, means)
+
+    def finished(self, solver: Solver) -> None:
+        if not solver.stopped and solver.param.display and solver.iter % solver.param.display == 0:
+            self._record(solver, "train", {"loss": solver.losses.smoothed}, {})
 
     def _record(self, solver: Solver, net: str, figures: Mapping[str, float], outputs: Mapping[str, Output]) -> None:
         if solver.world.rank:
@@ -161,7 +168,7 @@ class Csv(Lines):
         for number, line in enumerate(lines[1:], 2):
             cells = line.split(",")
             try:
-                yield int(cells[0]), float(cells[1]), "train" if cells[2] else "test", line
+                yield int(cells[0]), float(cells[1]), "train" if cells[3] else "test", line
             except (ValueError, IndexError):
                 if line.endswith("\n"):  # a killed machine leaves half a line
                     raise ValueError(f"its line {number} is no record that a training has written") from None
@@ -252,8 +259,8 @@ def _csv_line(cells: list[str]) -> str:
 
 
 def _number(value: float) -> str:
-    """Nine digits: all of a float32."""
-    return f"{value:.9g}"
+    """The shortest text that gives the float32."""
+    return str(np.float32(value))
 
 
 def _finite(value: Output) -> Any:

@@ -25,6 +25,7 @@ import torch
 from caffecli import logs
 from caffecli.errors import FormatError, SolverError
 from caffecli.formats import atomic, caffemodel, solverstate
+from caffecli.formats import blob as binary
 from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
@@ -60,6 +61,16 @@ def check_writable(snapshot_prefix: str) -> None:
         raise SolverError(f"{where}: cannot write in {str(folder)!r}: {error.strerror}; {remedy}") from error
     os.close(handle)
     Path(name).unlink()
+
+
+def check_size(param: SolverParameter, net: Net, history: Sequence[torch.Tensor]) -> None:
+    """Raise FormatError, before hours of training, where a binary snapshot would be larger than protobuf allows."""
+    if param.snapshot_format == SolverParameter.HDF5 or not (param.snapshot or param.snapshot_after_train):
+        return
+    model, solver = paths(param, param.max_iter)
+    values = sum(blob.numel() for node in net.nodes for blob in node.layer.blobs)
+    binary.check_size(model, 4 * values * (2 if param.snapshot_diff else 1))
+    binary.check_size(solver, 4 * sum(blob.numel() for blob in history))
 
 
 def paths(param: SolverParameter, iteration: int, name: str = "") -> tuple[Path, Path]:
