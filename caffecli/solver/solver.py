@@ -76,6 +76,7 @@ class Solver:
         self.run = Compiled(self.net).run if compiled else self.net.run
         self.averaging = Averaging(self.world, [p.tensor for p in self.net.params]) if self.world.size > 1 else None
         self.rule = rules.create(self.param, self.net.params)
+        snapshot.check_size(self.param, self.net, self.rule.history)
         self.losses = Losses(self.param.average_loss, self.device)
         self._follow_rank_0()
         #: with debug_info, what runs each net layer by layer
