@@ -79,8 +79,9 @@ def test_rests_until_it_is_a_good_moment_or_half_is_used_up() -> None:
         wait_until(lambda: source.at == 4 or source.at == 5)
         ahead.read_ahead()
         wait_until(lambda: source.at == 5)
+        time.sleep(0.1)  # until the thread has put it down and rests
         ahead.next()
-        time.sleep(0.02)
+        time.sleep(0.1)
         assert source.at == 5
         ahead.read_ahead()
         wait_until(lambda: source.at == 6)
