@@ -11,6 +11,7 @@ from caffecli import errors
 from caffecli.cli.main import COMMANDS
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
+from caffecli.solver.callbacks import Callback
 from caffecli.solver.run import TrainOptions
 from caffecli.solver.score import TestOptions
 from caffecli.solver.solver import Solver
@@ -47,7 +48,8 @@ def test_errors() -> None:
     [
         (Net, {"forward", "run", "layer", "shape", "place", "close", "source_layers"}),
         (Stepwise, {"forward", "backward", "forward_layer", "backward_layer", "slot", "first_slot"}),
-        (Solver, {"solve", "step", "test_all", "snapshot", "restore", "close"}),
+        (Solver, {"solve", "step", "test_all", "snapshot", "restore", "close", "stop"}),
+        (Callback, {"started", "displayed", "tested", "tests_done", "snapshotted", "finished", "close", "state", "restore"}),
     ],
 )
 def test_methods(cls: type, names: set[str]) -> None:

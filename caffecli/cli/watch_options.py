@@ -72,7 +72,7 @@ def watch_options(command: F) -> F:
         warmup: Counted,
         **rest: Any,
     ) -> Any:
-        if monitor and not (early_stop or plateau or best):
+        if monitor and not (early_stop or plateau[0] or best):
             raise click.UsageError("--monitor says what --early-stop, --plateau and --best watch; give one of them")
         from caffecli.solver.learning_rate import RateOptions
         from caffecli.solver.monitor import WatchOptions

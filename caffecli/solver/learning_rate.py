@@ -93,7 +93,7 @@ def learning_rate(param: SolverParameter, iteration: int, options: RateOptions =
     rate = factor * _policy(param, iteration)
     if options.min_lr:
         rate = max(options.min_lr, rate)
-    if iteration < options.warmup:
+    if iteration + 1 < options.warmup:
         rate = options.start_lr + (rate - options.start_lr) * (iteration + 1) / options.warmup
     return rate
 

@@ -29,7 +29,8 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
     end = solver.iter + count
     while solver.iter < end:
         if param.test_interval and solver.iter % param.test_interval == 0 and (solver.iter > 0 or param.test_initialization):
-            solver.test_all()
+            if solver.tested != solver.iter:
+                solver.test_all()
             if solver.stopped:
                 break
         display = bool(param.display) and solver.iter % param.display == 0

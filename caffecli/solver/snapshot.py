@@ -124,6 +124,8 @@ def _together(model: Path, solver: Path) -> Iterator[Path]:
         atomic.sync(model.parent)
     except OSError as error:
         raise atomic.cannot_write(model, error) from error
+    except FormatError as error:
+        raise FormatError(str(error).replace(f"{folder.name}{os.sep}", "")) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -62,7 +62,7 @@ class Solver:
         self.rate = rate
         #: what a callback has the policy's learning rate multiplied by
         self.lr_factor = 1.0
-        #: the iteration whose tests are done, where callbacks have seen them
+        #: the iteration whose tests callbacks have seen; a run that is resumed after them does not test again
         self.tested = -1
         self.last_snapshot: Path | None = None
         self._check()
@@ -111,7 +111,7 @@ class Solver:
         if self.param.display and self.iter % self.param.display == 0:
             loop.last_look(self)
             logs.info("solver.cpp:327", f"Iteration {self.iter}, loss = {logs.number(self.settled_loss())}")
-        if self.param.test_interval and self.iter % self.param.test_interval == 0:
+        if self.param.test_interval and self.iter % self.param.test_interval == 0 and self.tested != self.iter:
             self.test_all()
 
     def stop(self, why: str) -> None:
@@ -124,9 +124,7 @@ class Solver:
         loop.train(self, count)
 
     def test_all(self) -> None:
-        """Score every test net on its test_iter batches; not again where a run with callbacks is resumed after its tests."""
-        if self.tested == self.iter:
-            return
+        """Score every test net on its test_iter batches."""
         for index in range(len(self.test_nets)):
             if not self.stopped:
                 loop.test(self, index)

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver.learning_rate import check, current_step, learning_rate
+from caffecli.solver.learning_rate import RateOptions, check, current_step, learning_rate
 
 
 def solver(text: str) -> SolverParameter:
@@ -65,3 +65,34 @@ def test_steps() -> None:
 def test_wrong_settings(settings: str, words: str) -> None:
     with pytest.raises(SolverError, match=words):
         check(solver(settings))
+
+
+def test_warmup() -> None:
+    param = solver('base_lr: 0.5 lr_policy: "exp" gamma: 0.9')
+    plain, warm, from_low = RateOptions(), RateOptions(warmup=4), RateOptions(warmup=4, start_lr=0.1)
+    for i in range(4):
+        rate = learning_rate(param, i)
+        assert learning_rate(param, i, plain) == rate
+        assert learning_rate(param, i, warm) == pytest.approx(rate * (i + 1) / 4)
+        assert learning_rate(param, i, from_low) == pytest.approx(0.1 + (rate - 0.1) * (i + 1) / 4)
+    for i in (3, 4, 50):
+        assert learning_rate(param, i, warm) == learning_rate(param, i, from_low) == learning_rate(param, i)
+
+
+def test_min_lr() -> None:
+    param = solver('base_lr: 0.5 lr_policy: "poly" power: 1 max_iter: 10')
+    assert [learning_rate(param, i, RateOptions(min_lr=0.2)) for i in (0, 5, 6, 9, 10, 99)] == [0.5, 0.25, 0.2, 0.2, 0.2, 0.2]
+    assert learning_rate(param, 5, RateOptions(min_lr=0.2), factor=0.1) == 0.2
+    assert learning_rate(param, 5, RateOptions(min_lr=0.01), factor=0.1) == pytest.approx(0.025)
+    assert learning_rate(param, 0, RateOptions(min_lr=0.2, warmup=10)) == pytest.approx(0.05)  # the floor is the policy's
+
+
+@pytest.mark.parametrize("least", [0.6, math.inf, math.nan])
+def test_min_lr_above_base_lr(least: float) -> None:
+    with pytest.raises(SolverError, match=f"--min-lr {least:g} is above base_lr 0.5; give a smaller one"):
+        check(solver('base_lr: 0.5 lr_policy: "fixed"'), RateOptions(min_lr=least))
+
+
+def test_plateau_is_a_flag() -> None:
+    with pytest.raises(SolverError, match="'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches"):
+        check(solver('base_lr: 0.5 lr_policy: "plateau" gamma: 0.1'))

@@ -15,7 +15,8 @@ import pytest
 
 from caffecli import logs
 from caffecli.errors import CaffeError, SolverError
-from caffecli.formats import caffemodel, solverstate
+from caffecli.formats import atomic, caffemodel, solverstate
+from caffecli.net.weights import export
 from caffecli.solver import snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.learning_rate import RateOptions
@@ -186,6 +187,36 @@ def test_an_unwritten_best_leaves_the_former(run_folder: Path, monkeypatch: pyte
     finally:
         solver.close()
     assert {path.name: path.read_bytes() for path in run_folder.glob("*s_best*")} == before
+
+
+def test_a_best_that_is_cut_short_has_no_wrong_solverstate(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(options(WatchOptions(best=True)))
+    solver = Solver(load.load_solver(Path("solver.prototxt")))
+    replace = Path.replace
+
+    def cut(path: Path, target: Path) -> Path:
+        if path.suffix == ".json" and ".new" in str(path.parent):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", cut)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            solver.snapshot("best")
+        initial = [blob for blobs in export(solver.net).values() for blob in blobs]
+    finally:
+        solver.close()
+    assert same(weights("s_best.caffemodel"), initial)
+    assert not Path("s_best.solverstate").exists() and not list(run_folder.glob(".s_best*"))
+
+
+def test_a_full_disk_names_the_file(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *args: object) -> None:
+        raise atomic.cannot_write(path, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(snapshot.caffemodel, "write", full)
+    with pytest.raises(CaffeError, match=r"cannot write 's_best\.caffemodel': No space"):
+        train(options(WatchOptions(best=True)))
 
 
 def test_best_needs_a_writable_folder(run_folder: Path, edit: Edit) -> None:

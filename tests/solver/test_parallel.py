@@ -21,10 +21,11 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import SolverError
-from caffecli.formats import caffemodel
+from caffecli.formats import caffemodel, solverstate
 from caffecli.proto.caffe_pb2 import Datum
 from caffecli.solver import devices, run
 from caffecli.solver.launch import launch
+from caffecli.solver.monitor import WatchOptions
 from caffecli.solver.parallel import World
 from caffecli.spec import load
 
@@ -263,3 +264,20 @@ def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.of_rank(devices.choose_all("2,0", False), 1).index == 0
     with pytest.raises(SolverError, match="process 3 of this machine has no GPU: there are 3; lower --nproc-per-node, or --cpu"):
         devices.of_rank(one, 3)
+
+
+def test_two_processes_decide_alike(no_dropout: Path, edit: Edit, capfd: pytest.CaptureFixture[str]) -> None:
+    edit("solver.prototxt", "test_interval: 10", "test_interval: 2")
+    watch = WatchOptions("accuracy", early_stop=3, plateau=1, plateau_gamma=0.5, best=True)
+    edit("solver.prototxt", "max_iter: 20", "max_iter: 400")
+    handler = logs.show()
+    try:
+        assert not train_on(2, run.TrainOptions(Path("solver.prototxt"), watch=watch))  # unlike decisions would hang, or fail
+        log = capfd.readouterr().err
+        stopped = re.findall(r"Iteration (\d+): accuracy was not better than \S+ of iteration (\d+) in 3 tests; stopping", log)
+        assert len(stopped) == 1
+        end, best = stopped[0]
+        assert solverstate.read(Path("s_best.solverstate")).iter == int(best) == int(end) - 6
+        assert solverstate.read(Path(f"s_iter_{end}.solverstate")).iter == int(end)
+    finally:
+        logs.hide(handler)

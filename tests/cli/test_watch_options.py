@@ -1,0 +1,72 @@
+"""The flags that watch a test output or shape the learning rate, as users type them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str]]
+Fails = Callable[..., str]
+TRAIN = ("train", "--solver=solver.prototxt")
+
+
+def test_an_early_stop_is_no_failure(folder: Path, edit: Callable[..., None], command: Command) -> None:
+    edit(
+        "solver.prototxt", "test_interval: 10", "test_interval: 1", "max_iter: 2", "max_iter: 500", "snapshot: 2", "snapshot: 300"
+    )
+    code, log = command(*TRAIN, "-early_stop", "2", "--best", "--warmup=3:0.01", "--min_lr=0.001")
+    assert code == 0
+    end = re.search(
+        r"Iteration (\d+): accuracy was not better than \S+ of iteration \d+ in 2 tests; stopping, as --early-stop 2", log
+    )
+    assert end is not None
+    assert Path(f"s_iter_{end[1]}.solverstate").is_file() and Path("s_best.caffemodel").is_file()
+    assert log.rstrip().endswith("Optimization Done.") and "Optimization stopped early." in log
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--early-stop=0",), "0 is not in the range x>=1"),
+        (("--early-stop=x",), "'x' is not a valid integer"),
+        (("--plateau=0:0.1",), "'0:0.1' does not begin with a count above 0"),
+        (("--plateau=2:",), "'' in '2:' is no gamma, a number between 0 and 1"),
+        (("--plateau=2:1.5",), "'1.5' in '2:1.5' is no gamma, a number between 0 and 1"),
+        (("--warmup=-3",), "'-3' does not begin with a count above 0"),
+        (("--warmup=10:nan",), "'nan' in '10:nan' is no learning rate, a number of at least 0"),
+        (("--min-lr=-1",), "-1.0 is not in the range x>=0"),
+        (("--monitor=loss",), "--monitor says what --early-stop, --plateau and --best watch; give one of them"),
+    ],
+)
+def test_wrong_use(fails: Fails, flags: tuple[str, ...], words: str) -> None:
+    assert words in fails(*TRAIN, *flags, code=2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--best", "--monitor=acc"), "test net #0 has no output 'acc'; its outputs: accuracy, loss"),
+        (("--early-stop=3", "--monitor=2:loss"), "there is no test net #2; there is only #0"),
+        (("--plateau=3",), "by what is the rate multiplied? give --plateau 3:0.1, or gamma in the solver"),
+        (("--plateau=3:0",), "gamma must lie between 0 and 1, got 0"),
+        (("--min-lr=1",), "--min-lr 1 is above base_lr 0.05"),
+    ],
+)
+def test_what_does_not_fit_the_run(fails: Fails, flags: tuple[str, ...], words: str) -> None:
+    assert words in fails(*TRAIN, *flags)
+
+
+def test_nothing_to_watch(edit: Callable[..., None], fails: Fails) -> None:
+    edit("solver.prototxt", "test_iter: 1 test_interval: 10", "")
+    assert "there is no test net; give the solver test_iter and test_interval" in fails(*TRAIN, "--early-stop=3")
+
+
+def test_ssds_plateau_names_the_flag(edit: Callable[..., None], fails: Fails) -> None:
+    edit("solver.prototxt", 'lr_policy: "fixed"', 'lr_policy: "plateau" gamma: 0.1')
+    assert 'give lr_policy: "fixed", and --plateau N:GAMMA' in fails(*TRAIN)
+    edit("solver.prototxt", "gamma: 0.1", "gamma: 0.1 plateau_winsize: 100 plateau_winsize: 200")
+    line = fails(*TRAIN)
+    assert "unknown field 'plateau_winsize'" in line and "give --plateau N:GAMMA to caffecli train" in line
