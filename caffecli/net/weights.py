@@ -56,8 +56,9 @@ def definition(net: Net) -> NetParameter:
             layer.phase = net.phase
         if node.layer.is_loss and not layer.loss_weight:
             layer.loss_weight.append(1)
-        unlearned = sum(not isinstance(blob, nn.Parameter) for blob in node.layer.blobs)
-        layer.param.extend(ParamSpec(lr_mult=0) for _ in range(unlearned - len(layer.param)))
+        learned = [isinstance(blob, nn.Parameter) for blob in node.layer.blobs]
+        while not all(learned[len(layer.param) :]):
+            layer.param.append(ParamSpec() if learned[len(layer.param)] else ParamSpec(lr_mult=0))
     return param
 
 

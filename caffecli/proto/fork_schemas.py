@@ -86,7 +86,16 @@ FORKS = {
           optional uint32 upsample_h = 6;
           optional uint32 upsample_w = 7;
         }
-        extend LayerParameter { optional UpsampleParameter upsample_param = 137; }""",
+        message BNParameter {
+          enum BNMode { LEARN = 0; INFERENCE = 1; }
+          optional FillerParameter scale_filler = 1;
+          optional FillerParameter shift_filler = 2;
+          optional BNParameter.BNMode bn_mode = 3 [default = LEARN];
+        }
+        extend LayerParameter {
+          optional BNParameter bn_param = 45;
+          optional UpsampleParameter upsample_param = 137;
+        }""",
     "DeepLab (version 2, and hszhao/PSPNet)": """
         message InterpParameter {
           optional int32 height = 1 [default = 0];
@@ -97,6 +106,16 @@ FORKS = {
           optional int32 pad_end = 6 [default = 0];
         }
         extend LayerParameter { optional InterpParameter interp_param = 143; }""",
+    "PSPNet (hszhao/PSPNet)": """
+        extend BNParameter {
+          enum Engine { DEFAULT = 0; CAFFE = 1; CUDNN = 2; }
+          optional FillerParameter slope_filler = 1;
+          optional FillerParameter bias_filler = 2;
+          optional float momentum = 3 [default = 0.9];
+          optional float eps = 4 [default = 1e-5];
+          optional bool frozen = 5 [default = false];
+          optional BNParameter.Engine engine = 6 [default = DEFAULT];
+        }""",
     "DeepLab (version 1, TheLegendAli/DeepLab-Context)": """
         extend V1LayerParameter {
           enum LayerType { INTERP = 41; }
@@ -138,12 +157,12 @@ REFUSED = {
         "SolverParameter": "eval_type ap_version show_per_class_result plateau_winsize",
     },
     "SegNet (alexgkendall/caffe-segnet)": {
-        "LayerParameter": "bn_param dense_image_data_param",
+        "LayerParameter": "dense_image_data_param",
         "LossParameter": "weight_by_label_freqs class_weighting",
         "DropoutParameter": "sample_weights_test",
     },
     "PSPNet (hszhao/PSPNet)": {
-        "LayerParameter": "bn_param seg_accuracy_param mat_read_param mat_write_param dense_crf_param domain_transform_param "
+        "LayerParameter": "seg_accuracy_param mat_read_param mat_write_param dense_crf_param domain_transform_param "
         "adaptive_bias_channel_param bias_channel_param unique_label_param",
         "TransformationParameter": "scale_factors crop_width crop_height",
         "BatchNormParameter": "update_global_stats",
@@ -161,6 +180,11 @@ REFUSED = {
         "upper_size upper_height upper_width",
         "ConvolutionParameter": "dilation_h dilation_w",
         "SolverParameter": "group_id richness",
+    },
+    "MobileNet-YOLO (eric612/MobileNet-YOLO)": {
+        "LayerParameter": "region_loss_param yolov3_param yolo_seg_param segmentation_evaluate_param yolo_detection_output_param "
+        "yolov3_detection_output_param reorg_param",
+        "SolverParameter": "stagelr stageiter",
     },
     "NVIDIA (NVIDIA/caffe)": {
         "LayerParameter": "detectnet_groundtruth_param detectnet_augmentation_param forward_type backward_type forward_math "

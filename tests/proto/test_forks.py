@@ -95,6 +95,7 @@ def test_the_plain_messages_have_no_field_of_a_fork():
         ("LayerParameter", "upsample_param", 137 + forks.MOVED),
         ("LayerParameter", "interp_param", 143 + forks.MOVED),
         ("LayerParameter", "relu6_param", 211),
+        ("LayerParameter", "bn_param", 45),
         ("V1LayerParameter", "interp_param", 43),
         ("DropoutParameter", "scale_train", 2),
         ("BlobProto", "raw_data_type", 10),
@@ -129,6 +130,11 @@ def test_numbers_are_the_forks_own(message, field, number):
             "output_directory=1 output_name_prefix=2 output_format=3 label_map_file=4 name_size_file=5 num_test_image=6 "
             "resize_param=7",
         ),
+        (
+            "BNParameter",
+            f"scale_filler=1 shift_filler=2 bn_mode=3 slope_filler={1 + forks.MOVED} bias_filler={2 + forks.MOVED} "
+            f"momentum={3 + forks.MOVED} eps=4 frozen=5 engine=6",
+        ),
         ("UpsampleParameter", "scale=1 scale_h=2 scale_w=3 pad_out_h=4 pad_out_w=5 upsample_h=6 upsample_w=7"),
         ("InterpParameter", "height=1 width=2 zoom_factor=3 shrink_factor=4 pad_beg=5 pad_end=6"),
         ("ShuffleChannelParameter", "group=1"),
@@ -158,10 +164,11 @@ def test_the_reference_is_unchanged_in_the_wide_schema():
             "layer { multibox_loss_param { } }",
             "<string>:1:9: unknown field 'multibox_loss_param' in LayerParameter; it is one of SSD",
         ),
-        ("layer { bn_param { } }", "it is one of SegNet (alexgkendall/caffe-segnet)"),
+        ("layer { dense_image_data_param { } }", "it is one of SegNet (alexgkendall/caffe-segnet)"),
         ("default_forward_type: FLOAT16", "it is one of NVIDIA (NVIDIA/caffe)"),
         ("layer { detection_output_param { visualize: true } }", "in DetectionOutputParameter; it is one of SSD"),
-        ("layer { bn_param { } }", "(alexgkendall/caffe-segnet) and PSPNet (hszhao/PSPNet), of which no layer here makes use"),
+        ("layer { dropout_param { random_seed: 1 } }", "it is one of NVIDIA (NVIDIA/caffe), of which no layer here makes use"),
+        ("layer { reorg_param { stride: 2 } }", "in LayerParameter; it is one of MobileNet-YOLO (eric612/MobileNet-YOLO)"),
         ("layer { norm_param { fix_scale: true } }", "in NormalizeParameter; it is one of ParseNet"),
         (
             "layers { type: RELU permute_param { order: 1 } }",

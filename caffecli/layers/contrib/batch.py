@@ -1,0 +1,92 @@
+"""BN, the batch normalisation of forks that are older than Caffe's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caffecli.layers.base import Layer, Shape
+from caffecli.layers.registry import register
+from caffecli.proto import forks
+from caffecli.proto.caffe_pb2 import FillerParameter
+
+LEARN, INFERENCE = 0, 1
+SEGNET = ("scale_filler", "shift_filler", "bn_mode")
+PSPNET = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
+
+
+@register("BN")
+class BN(Layer):
+    """y = scale (x - mean) / sqrt(variance + eps) + shift, a channel at a time. Two forks have a layer of this name; which one is
+    meant, the settings say. Bottom and top: (N, C, ...).
+
+    PSPNet's, ``bn_param`` slope_filler, bias_filler (0 where not given), momentum (0.9), eps (1e-5), frozen (false); engine has
+    no effect. Blobs, all (1, C, 1, 1): scale and shift, learned unless frozen; mean and variance, kept over the batches. In
+    TRAIN, if not frozen, y is by the batch's own, and kept = momentum * kept + (1 - momentum) * batch's; else y is by those kept.
+
+    SegNet's, ``bn_param`` scale_filler, shift_filler, bn_mode (LEARN). Blobs (1, C, 1, 1): scale and shift. LEARN: the batch's
+    mean and variance in TRAIN and TEST, eps 1e-9; INFERENCE: y = scale x + shift.
+
+    Raises SpecError for a ``bn_param`` of neither or both. Source: Badrinarayanan, Kendall and Cipolla, PAMI 2017 (SegNet); Zhao
+    et al., CVPR 2017 (hszhao/PSPNet); ``bn_layer.cpp`` of both.
+
+    Differences: SegNet's further tops, the batch's mean and variance, are not given. In caffemodels ``bn_param`` has SegNet's
+    number.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        shape = tuple(bottoms[0])
+        if len(shape) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {shape}")
+        param = forks.named(self.param).bn_param
+        given = [[name for name in names if param.HasField(name)] for names in (SEGNET, PSPNET)]
+        if all(given) or not any(given):
+            raise self.spec_error(
+                f"expected a bn_param of SegNet ({', '.join(SEGNET)}) or of PSPNet ({', '.join(PSPNET)}), got "
+                f"{', '.join(given[0] + given[1]) or 'none'}"
+            )
+        self.kept = bool(given[1])
+        self.fixed = not self.kept and param.bn_mode == INFERENCE
+        self.frozen = self.kept and param.frozen
+        self.momentum, self.eps = param.momentum, param.eps if self.kept else 1e-9
+        fillers = ("slope_filler", "bias_filler") if self.kept else ("scale_filler", "shift_filler")
+        blob = (1, shape[1], 1, 1)
+        for name, filler in zip(("scale", "shift"), fillers, strict=True):
+            self.add_blob(name, blob, _plain(getattr(param, filler)), learned=not self.frozen)
+        if self.kept:
+            self.add_blob("mean", blob, learned=False)
+            self.add_blob("variance", blob, FillerParameter(value=1) if self.frozen else None, learned=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        scale, shift = self.scale.flatten(), self.shift.flatten()
+        if self.fixed:
+            wide = (1, -1, *(1,) * (x.dim() - 2))
+            return torch.addcmul(shift.reshape(wide), scale.reshape(wide), x)
+        if self.kept and (self.frozen or not self.training):
+            return F.batch_norm(x, self.mean.flatten(), self.variance.flatten(), scale, shift, eps=self.eps)
+        if x.numel() == x.shape[1]:  # one value a channel, which torch refuses: the variance is 0
+            y = (x - x) * scale.reshape(1, -1, *(1,) * (x.dim() - 2)) + shift.reshape(1, -1, *(1,) * (x.dim() - 2))
+        else:
+            y = F.batch_norm(x, None, None, scale, shift, training=True, eps=self.eps)
+        if self.kept:
+            self._keep(x.detach())
+        return y
+
+    def _keep(self, x: Tensor) -> None:
+        """Move the mean and the variance, that of the values themselves, towards the batch's."""
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        variance, mean = torch.var_mean(x, axes, correction=0)
+        for kept, now in ((self.mean, mean), (self.variance, variance)):
+            kept.mul_(self.momentum).add_(now.reshape(kept.shape), alpha=1 - self.momentum)
+
+
+def _plain(filler: Any) -> FillerParameter:
+    return FillerParameter.FromString(filler.SerializeToString())
