@@ -125,7 +125,7 @@ class FileHandler(logging.Handler):
             self._file.flush()
         except OSError as error:
             _logger.removeHandler(self)
-            warning("caffe.cpp:239", f"cannot append the log to {str(self.path)!r}: {error.strerror}; it goes on without")
+            warning("caffe.cpp:239", f"cannot append the log to {str(self.path)!r}: {error.strerror}; the run goes on without")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -235,3 +235,20 @@ def test_hdf5_of_other_content_is_named(tmp_path: Path) -> None:
         caffemodel.read(tmp_path / "other.h5")
     with pytest.raises(FormatError, match=r"lacks 'iter' and seems to be of other content \(label\)"):
         solverstate.read(tmp_path / "other.h5")
+
+
+def test_over_2_gb_are_refused_in_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = NetParameter(name="large", layer=[LayerParameter(name="ip", type="InnerProduct")])
+    large = np.broadcast_to(np.float32(0), (2**15, 2**14))  # 2 GB of one number
+    with pytest.raises(FormatError, match=r"cannot write '.*a.caffemodel': 2.0 GB do not fit into a binary file.*HDF5.*\.h5"):
+        caffemodel.write(tmp_path / "a.caffemodel", net, {"ip": [large]})
+    half = {"ip": [large[: 2**14]]}
+    with pytest.raises(FormatError, match="HDF5"):
+        caffemodel.write(tmp_path / "a.caffemodel", net, half, half)
+    with pytest.raises(FormatError, match=r"cannot write '.*a.solverstate'.*HDF5"):
+        solverstate.write(tmp_path / "a.solverstate", solverstate.SolverState(1, history=[large]))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(blob, "MAX_MESSAGE", 5)
+    (tmp_path / "a.caffemodel").write_bytes(net.SerializeToString())
+    with pytest.raises(FormatError, match="a binary caffemodel ends at 2 GB, use HDF5 for larger ones"):
+        caffemodel.read(tmp_path / "a.caffemodel")
