@@ -230,16 +230,18 @@ class Log(Layer):
 class Dropout(Layer):
     """TRAIN: y = x / (1 - r) with probability 1 - r, else 0, drawn anew each time; TEST: y = x. r is dropout_ratio (0.5).
 
-    With scale_train (true) false, a setting of rbgirshick/caffe-fast-rcnn: both times 1 - r.
+    Settings of forks: with scale_train (true) false, of rbgirshick/caffe-fast-rcnn, both times 1 - r; with sample_weights_test
+    (false) true, of SegNet, TEST is as TRAIN.
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio
-        self.scale = 1.0 if forks.named(self.param.dropout_param).scale_train else 1 - self.ratio
+        ours = forks.named(self.param.dropout_param)
+        self.scale, self.always = 1.0 if ours.scale_train else 1 - self.ratio, ours.sample_weights_test
         if not 0 <= self.ratio < 1:
             raise self.spec_error(f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero")
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        y = F.dropout(x, self.ratio, self.training)
+        y = F.dropout(x, self.ratio, self.training or self.always)
         return y if self.scale == 1 else y * self.scale

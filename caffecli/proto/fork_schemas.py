@@ -95,7 +95,8 @@ FORKS = {
         extend LayerParameter {
           optional BNParameter bn_param = 45;
           optional UpsampleParameter upsample_param = 137;
-        }""",
+        }
+        extend DropoutParameter { optional bool sample_weights_test = 2 [default = false]; }""",
     "DeepLab (version 2, and hszhao/PSPNet)": """
         message InterpParameter {
           optional int32 height = 1 [default = 0];
@@ -159,7 +160,6 @@ REFUSED = {
     "SegNet (alexgkendall/caffe-segnet)": {
         "LayerParameter": "dense_image_data_param",
         "LossParameter": "weight_by_label_freqs class_weighting",
-        "DropoutParameter": "sample_weights_test",
     },
     "PSPNet (hszhao/PSPNet)": {
         "LayerParameter": "seg_accuracy_param mat_read_param mat_write_param dense_crf_param domain_transform_param "

@@ -109,6 +109,28 @@ def test_the_upgrade_tool_leaves_segnets_numbers_alone(folder: Path) -> None:
     assert (folder / "new.caffemodel").read_bytes() == data
 
 
+BN = """
+layer { name: "data" type: "DummyData" top: "data" top: "target" dummy_data_param { shape { dim: 4 dim: 3 dim: 5 dim: 6 }
+  shape { dim: 4 dim: 3 dim: 5 dim: 6 } data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
+layer { name: "each" type: "ConvolutionDepthwise" bottom: "data" top: "each"
+  convolution_param { kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BN" bottom: "each" top: "each" bn_param { slope_filler { value: 1 } bias_filler { value: 0 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "each" bottom: "target" top: "loss" }
+"""
+
+
+def test_a_net_with_bn_is_trained_and_its_statistics_are_kept(folder: Path) -> None:
+    (folder / "net.prototxt").write_text(BN)
+    run("train", "--solver", "solver.prototxt")
+    blobs = caffemodel.read("s_iter_3.caffemodel")["bn"]
+    assert [blob.shape for blob in blobs] == [(1, 3, 1, 1)] * 4
+    assert (blobs[0] != 1).all() and (blobs[3] > 0).all()
+    saved = caffemodel.read_net("s_iter_3.caffemodel").layer[2]
+    assert [param.lr_mult for param in saved.param] == [1, 1, 0, 0]
+    assert forks.named(saved).bn_param.slope_filler.value == 1
+    run("train", "--solver", "solver.prototxt", "--weights", "s_iter_3.caffemodel")
+
+
 def test_gradients_flow_back_to_the_first_layer(folder: Path) -> None:
     net = Net(prepare_net(load_net("net.prototxt"), TRAIN))
     net.run().loss.backward()

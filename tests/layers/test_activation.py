@@ -116,6 +116,11 @@ def test_dropout_refuses_other_ratios(ratio: float) -> None:
         build(f'type: "Dropout" dropout_param {{ dropout_ratio: {ratio} }}', SHAPE)
 
 
+def test_dropout_of_bayesian_segnet_drops_in_the_test_phase_too():
+    y = build('type: "Dropout" dropout_param { sample_weights_test: true }', (4000,), phase=TEST)(torch.ones(4000))
+    assert set(y.tolist()) == {0, 2}
+
+
 def test_dropout_that_scales_in_the_test_phase():
     """scale_train: false, of the Faster R-CNN nets for ZF."""
     text = 'type: "Dropout" dropout_param { dropout_ratio: 0.75 scale_train: false }'
