@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections import deque
@@ -75,12 +76,12 @@ class _Ahead:
         self._changed = threading.Condition()
         self.thread = threading.Thread(target=self._read, name="caffecli-prefetch", daemon=True)
         self.thread.start()
+        _running.add(self)
 
     def _read(self) -> None:
         while True:
             with self._changed:
-                self._asked &= len(self._batches) < self._depth
-                while not (self._asked or self._stopped):
+                while not (self._stopped or self._may_read()):
                     self._changed.wait()
                 if self._stopped:
                     return
@@ -95,6 +96,11 @@ class _Ahead:
                 self._batches.append(batch)
                 self._changed.notify_all()
             del batch  # or its arrays would seem to be in use
+
+    def _may_read(self) -> bool:
+        if len(self._batches) >= self._depth:
+            self._asked = False
+        return self._asked
 
     def ask(self) -> None:
         """Let the thread fill the queue up."""
@@ -119,3 +125,17 @@ class _Ahead:
             self._stopped = True
             self._batches.clear()
             self._changed.notify_all()
+
+
+#: those whose thread may run
+_running: weakref.WeakSet[_Ahead] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A thread that OpenCV decodes in when the interpreter is taken down would abort the program."""
+    ending = list(_running)
+    for ahead in ending:
+        ahead.stop()
+    for ahead in ending:
+        ahead.thread.join()
