@@ -3,23 +3,18 @@
 Level (I, W, E, F), month and day, time with microseconds, process id, the reference's source name and line, then the text.
 Programs that read training logs rely on each of these. ``GLOG_minloglevel`` (0 to 3) hides the levels below it.
 
-The lines go through the standard logger ``caffecli``; a library user hears nothing until ``show()`` or ``append()`` is called, or
-a handler of his own is set.
+The lines go through the standard logger ``caffecli``; a library user hears nothing until ``show()`` is called or a handler
+of his own is set.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TextIO
-
-from caffecli.errors import CaffeError, FormatError
 
 _LEVELS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 _logger = logging.getLogger("caffecli")
@@ -106,76 +101,8 @@ def show(stream: TextIO | None = None) -> StderrHandler:
     return handler
 
 
-class FileHandler(logging.Handler):
-    """Appends to a file, line by line; when that fails, says so once and writes no more."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__()
-        self.path = Path(path)
-        self.setFormatter(GlogFormatter())
-        try:
-            self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise FormatError(f"cannot append the log to {str(path)!r}: {why}; name a file in a folder that is there") from error
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._file.write(self.format(record) + "\n")
-            self._file.flush()
-        except OSError as error:
-            _logger.removeHandler(self)
-            warning("caffe.cpp:239", f"cannot append the log to {str(self.path)!r}: {error.strerror}; the run goes on without")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-        super().close()
-
-
-def append(path: str | os.PathLike[str]) -> FileHandler:
-    """Append the log to a file from now on; returns the handler, for ``hide``. Raises FormatError."""
-    handler = FileHandler(path)
-    if _logger.level == logging.NOTSET:
-        _logger.setLevel(logging.INFO)
-    _logger.addHandler(handler)
-    return handler
-
-
-@contextlib.contextmanager
-def appending(path: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Append the log to ``path`` while entered, and the error that ends the block; not in a silent process."""
-    if path is None or _logger.disabled:
-        yield
-        return
-    handler = append(path)
-    try:
-        yield
-    except CaffeError as error:
-        handler.handle(
-            _logger.makeRecord("caffecli", logging.ERROR, "", 0, str(error), (), None, extra={"source": "caffe.cpp:239"})
-        )
-        raise
-    finally:
-        hide(handler)
-
-
-def outlets() -> tuple[bool, tuple[Path, ...]]:
-    """Whether the log is shown to someone, and the files that it is appended to: what ``open_outlets`` opens elsewhere."""
-    files = tuple(handler.path.resolve() for handler in _logger.handlers if isinstance(handler, FileHandler))
-    return any(not isinstance(h, logging.NullHandler | FileHandler) for h in _logger.handlers), files
-
-
-def open_outlets(shown: bool, files: Iterable[Path]) -> None:
-    """Let the log of this process go where that of another goes."""
-    if shown:
-        show()
-    for path in files:
-        append(path)
-
-
 def hide(handler: logging.Handler) -> None:
-    """Undo ``show`` or ``append``."""
+    """Undo ``show``, or the setting of another handler; closes it."""
     _logger.removeHandler(handler)
     handler.close()
     if all(isinstance(h, logging.NullHandler) for h in _logger.handlers):

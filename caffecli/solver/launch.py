@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from caffecli import logs
 from caffecli.errors import CaffeError, SolverError
+from caffecli.formats import log_file
 from caffecli.solver.parallel import GRACE, TIMEOUT, PeerLost, World, hush
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def launch(target: Callable[[World, list[torch.device], T], bool], devices: list
     """
     context = multiprocessing.get_context("spawn")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-    outlets = logs.outlets()
+    outlets = log_file.outlets()
     processes: list[SpawnProcess] = []
     pipes: list[Connection] = []
     try:
@@ -141,7 +141,7 @@ def _start(
     hush(world.rank)
     try:
         if world.rank == 0:
-            logs.open_outlets(*outlets)
+            log_file.open_outlets(*outlets)
         store = TCPStore("127.0.0.1", port, is_master=False, timeout=TIMEOUT)
         own = devices[world.rank]
         world.connect(store, own, name_the_dead=False)

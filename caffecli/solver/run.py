@@ -9,6 +9,7 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import SolverError
+from caffecli.formats import log_file
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import compiled, devices, mixed, parallel, recorders, snapshot
 from caffecli.solver.callbacks import Callback
@@ -60,7 +61,7 @@ def train(options: TrainOptions) -> bool:
     A process that ``torchrun`` has started is one of those that it has started.
     """
     rank = parallel.given_rank()
-    with logs.appending(options.log_file), deterministic(options.deterministic):
+    with log_file.appending(options.log_file), deterministic(options.deterministic):
         param = load.load_solver(options.solver)
         found = devices.choose_all(*_gpu(options, param))
         if rank is not None:

@@ -15,6 +15,7 @@ import pytest
 
 from caffecli import logs
 from caffecli.errors import CaffeError, SolverError
+from caffecli.formats import log_file
 from caffecli.solver import run
 from caffecli.solver.launch import launch
 from caffecli.solver.recorders import Csv, JsonLines
@@ -196,7 +197,7 @@ def test_a_full_disk_is_told(run_folder: Path) -> None:
 
 def test_one_of_two_processes_writes(run_folder: Path) -> None:
     options = TrainOptions(SOLVER, csv=CSV, jsonl=JSONL, keep=1, log_file=Path("log"))
-    with logs.appending(options.log_file):
+    with log_file.appending(options.log_file):
         assert launch(run.work, [run.torch.device("cpu")] * 2, (options, load.load_solver(SOLVER)))
     assert places(records()) == ALL
     assert len(rows()) == len(ALL)
