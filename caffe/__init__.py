@@ -1,0 +1,3 @@
+"""``import caffe``: the Python interface that Caffe's users know, over ``caffecli``."""
+
+from __future__ import annotations
