@@ -82,7 +82,7 @@ def made_up_database(folder: Path, name: str, records: int = 2000) -> Path:
     return path
 
 
-def solver_of(name: str, database: Path | None, device: torch.device) -> Solver:
+def solver_param(name: str, database: Path | None) -> SolverParameter:
     """The solver of ``models/NAME`` on the made-up database, or on constants without one; no tests, no snapshots."""
     param = SolverParameter()
     param.CopyFrom(load.load_solver(ROOT / "models" / name / "solver.prototxt"))
@@ -101,7 +101,12 @@ def solver_of(name: str, database: Path | None, device: torch.device) -> Solver:
         param.ClearField(field)
     param.snapshot_after_train = False
     param.base_lr = 1e-4
-    return Solver(param, device)
+    return param
+
+
+def solver_of(name: str, database: Path | None, device: torch.device) -> Solver:
+    """What ``solver_param`` describes, built."""
+    return Solver(solver_param(name, database), device)
 
 
 def compare(name: str, database: Path, rounds: int, iterations: int, device: torch.device) -> None:

@@ -15,11 +15,26 @@ from torch import Tensor
 from caffecli.errors import SolverError
 from caffecli.net.graph import Node
 from caffecli.net.net import Net, Result
-from caffecli.proto.caffe_pb2 import PoolingParameter
 
 #: layers left as they are, beside losses and layers without bottoms: they look at values, on which compiled code does not branch,
-#: or run what is not torch's
-EAGER = frozenset("Accuracy BatchReindex DetectionOutput Embed Filter HDF5Output LSTM Python RNN ROIPooling SPP Silence".split())  # noqa: SIM905
+#: run what is not torch's, or average over windows, whose gradient at the border comes out wrong (pytorch/pytorch#198119); the
+#: maximum over windows is right, but slower on CPUs than torch's own
+EAGER = frozenset(
+    [
+        "Accuracy",
+        "BatchReindex",
+        "DetectionOutput",
+        "Embed",
+        "Filter",
+        "HDF5Output",
+        "LSTM",
+        "Pooling",
+        "Python",
+        "RNN",
+        "ROIPooling",
+    ]
+    + ["SPP", "Silence"]
+)
 
 Stretch = Callable[..., tuple[Tensor, ...]]
 
@@ -75,11 +90,7 @@ class Compiled:
 
 def compilable(node: Node) -> bool:
     """Whether a layer goes into compiled code."""
-    layer = node.layer
-    if layer.type == "Pooling" and layer.param.pooling_param.pool != PoolingParameter.MAX:
-        # compiled, windows beyond the picture are divided by their whole size on the way back: pytorch/pytorch#198119
-        return layer.param.pooling_param.global_pooling
-    return bool(node.inputs) and not layer.is_loss and layer.type not in EAGER
+    return bool(node.inputs) and not node.layer.is_loss and node.layer.type not in EAGER
 
 
 def _parts(net: Net) -> Iterator[tuple[list[Node], bool]]:
