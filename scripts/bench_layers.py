@@ -43,18 +43,22 @@ def ours(text: str, inputs: list[Tensor]) -> tuple[Expression, list[Tensor]]:
 
 
 def milliseconds(run: Expression, inputs: list[Tensor], learned: list[Tensor]) -> float:
-    """Time of one forward and backward pass."""
+    """Time of a forward pass, and of a backward pass where the top has a gradient."""
     leaves = [x for x in [*inputs, *learned] if x.requires_grad]
     start = time.perf_counter()
     y = run(*inputs)
-    torch.autograd.grad(y, leaves, torch.ones_like(y))
+    if y.requires_grad:
+        torch.autograd.grad(y, leaves, torch.ones_like(y))
     if y.device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - start) * 1e3
 
 
-def rows(device: torch.device) -> dict[str, tuple[str, list[Tensor], Expression, list[Tensor]]]:
-    """Name -> our layer's text, its bottoms, PyTorch's expression and what that learns."""
+Row = tuple[str, list[Tensor], Expression, list[Tensor]]
+
+
+def heavy(device: torch.device) -> dict[str, Row]:
+    """Layers that have work to do: name -> our layer's text, its bottoms, PyTorch's expression and what that learns."""
     torch.manual_seed(0)
     x = torch.randn(32, 48, 28, 28, device=device, requires_grad=True)
     steps = torch.randn(100, 16, 64, device=device, requires_grad=True)
@@ -86,13 +90,73 @@ def rows(device: torch.device) -> dict[str, tuple[str, list[Tensor], Expression,
     }  # fmt: skip
 
 
+def light(device: torch.device) -> dict[str, Row]:
+    """The rest: layers of a single pass over memory, losses and the like."""
+    torch.manual_seed(0)
+    x, other = (torch.randn(32, 48, 28, 28, device=device, requires_grad=True) for _ in range(2))
+    positive = torch.rand(32, 48, 28, 28, device=device).add_(0.5).requires_grad_()
+    scores = torch.randn(256, 1000, device=device, requires_grad=True)
+    features = torch.randn(256, 512, device=device, requires_grad=True)
+    labels = torch.randint(0, 1000, (256,), device=device)
+    words = torch.randint(0, 2000, (20, 64), device=device)
+    table, offset = (torch.randn(*shape, device=device, requires_grad=True) for shape in ((2000, 256), (256,)))
+    linear = nn.Linear(512, 256).to(device)
+    scale, shift = (torch.ones(48, 1, 1, device=device, requires_grad=True) for _ in range(2))
+    targets = torch.rand(256, 1000, device=device)
+    order = torch.randint(0, 32, (32,), device=device)
+    two = [x, other]
+    return {
+        "InnerProduct": ('type: "InnerProduct" inner_product_param { num_output: 256 }', [features],
+                         linear, [*linear.parameters()]),
+        "Embed": ('type: "Embed" embed_param { input_dim: 2000 num_output: 256 }', [words.float()],
+                  lambda w: F.embedding(w.long(), table) + offset, [table, offset]),
+        "Scale": ('type: "Scale" scale_param { bias_term: true }', [x], lambda x: x * scale + shift, [scale, shift]),
+        "Bias": ('type: "Bias"', [x], lambda x: x + shift, [shift]),
+        "ReLU": ('type: "ReLU"', [x], F.relu, []),
+        "ReLU, leaky": ('type: "ReLU" relu_param { negative_slope: 0.1 }', [x], lambda x: F.leaky_relu(x, 0.1), []),
+        "Sigmoid": ('type: "Sigmoid"', [x], torch.sigmoid, []),
+        "TanH": ('type: "TanH"', [x], torch.tanh, []),
+        "AbsVal": ('type: "AbsVal"', [x], torch.abs, []),
+        "Exp": ('type: "Exp"', [x], torch.exp, []),
+        "Log": ('type: "Log"', [positive], torch.log, []),
+        "Power": ('type: "Power" power_param { power: 2 scale: 0.5 shift: 1 }', [x], lambda x: (1 + 0.5 * x) ** 2, []),
+        "Dropout": ('type: "Dropout"', [x], lambda x: F.dropout(x, 0.5), []),
+        "Threshold": ('type: "Threshold"', [x], lambda x: (x > 0).float(), []),
+        "Eltwise SUM": ('type: "Eltwise"', two, lambda a, b: a + b, []),
+        "Eltwise PROD": ('type: "Eltwise" eltwise_param { operation: PROD }', two, lambda a, b: a * b, []),
+        "Eltwise MAX": ('type: "Eltwise" eltwise_param { operation: MAX }', two, torch.maximum, []),
+        "Concat": ('type: "Concat"', two, lambda a, b: torch.cat([a, b], 1), []),
+        "Tile": ('type: "Tile" tile_param { tiles: 2 }', [x], lambda x: x.repeat(1, 2, 1, 1), []),
+        "Crop": ('type: "Crop" crop_param { offset: 2 }', [x, other[..., :20, :20].detach()], lambda x, y: x[..., 2:22, 2:22], []),
+        "BatchReindex": ('type: "BatchReindex"', [x, order.float()], lambda x, i: x[i.long()], []),
+        "MVN, by channel": ('type: "MVN"', [x], lambda x: F.instance_norm(x), []),
+        "LRN, in channel": ('type: "LRN" lrn_param { norm_region: WITHIN_CHANNEL }', [x],
+                            lambda x: x * (1 + F.avg_pool2d(x * x, 5, 1, 2)) ** -0.75, []),
+        "ArgMax": ('type: "ArgMax"', [scores.detach()], lambda x: x.argmax(1).float(), []),
+        "ArgMax, top 5": ('type: "ArgMax" argmax_param { top_k: 5 }', [scores.detach()], lambda x: x.topk(5)[1].float(), []),
+        "Accuracy": ('type: "Accuracy"', [scores.detach(), labels.float()],
+                     lambda x, t: (x.argmax(1) == t.long()).float().mean(), []),
+        "SoftmaxWithLoss": ('type: "SoftmaxWithLoss"', [scores, labels.float()], lambda x, t: F.cross_entropy(x, t.long()), []),
+        "EuclideanLoss": ('type: "EuclideanLoss"', [scores, targets], lambda a, b: ((a - b) ** 2).sum() / 512, []),
+        "SigmoidCrossE.": ('type: "SigmoidCrossEntropyLoss"', [scores, targets],
+                           lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="sum") / 256, []),
+        "HingeLoss": ('type: "HingeLoss"', [scores, labels.float()], _hinge, []),
+    }  # fmt: skip
+
+
+def _hinge(x: Tensor, labels: Tensor) -> Tensor:
+    signs = 1 - 2 * F.one_hot(labels.long(), x.shape[1]).float()
+    return (1 + signs * x).clamp(min=0).sum() / x.shape[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}", flush=True)
-    for name, (text, inputs, theirs, learned) in rows(torch.device(args.device)).items():
+    device = torch.device(args.device)
+    for name, (text, inputs, theirs, learned) in {**heavy(device), **light(device)}.items():
         mine, blobs = ours(text, inputs)
         sides = ((mine, blobs), (theirs, learned))
         for run, leaves in sides:

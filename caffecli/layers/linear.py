@@ -98,7 +98,7 @@ class Scale(Broadcast):
 
     def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:  # type: ignore[override]
         scale = self.stretch(self.scale if second is None else second)
-        return self.stretch(self.bias).addcmul(x, scale) if self.bias_term else x * scale
+        return (x * scale).add_(self.stretch(self.bias)) if self.bias_term else x * scale
 
 
 @register("Bias")
