@@ -28,6 +28,7 @@ check: $(INSTALLED) ## formatting, lint, types
 bench: $(INSTALLED) ## speed, beside a hand-written PyTorch loop of the same nets
 	@$(BIN)/python scripts/bench.py
 	@$(BIN)/python scripts/bench_layers.py
+	@$(BIN)/python -m scripts.bench_solvers
 
 docs: $(INSTALLED) ## docs/layers.md made anew; what the documentation says, tried out
 	@$(BIN)/python -m scripts.layer_catalogue
