@@ -21,7 +21,7 @@ from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import rules
 from caffecli.solver.devices import synchronize
 from caffecli.solver.solver import Solver
-from scripts.bench import solver_of
+from scripts.bench import solver_param
 
 #: what the rules need beside models/lenet/solver.prototxt
 SETTINGS = {
@@ -68,8 +68,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}", flush=True)
     clocks = {}
     for name in rules.RULES:
-        settings = SolverParameter(type=name, **SETTINGS[name])
-        clocks[name] = Clock(solver_of("lenet", None, torch.device(args.device), settings))
+        param = solver_param("lenet", None)
+        param.MergeFrom(SolverParameter(type=name, **SETTINGS[name]))
+        clocks[name] = Clock(Solver(param, args.device))
         clocks[name].round(args.iterations)
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in clocks}
     for _ in range(args.rounds):
