@@ -20,20 +20,10 @@ from caffecli.net.net import Net, Result
 #: run what is not torch's, or average over windows, whose gradient at the border comes out wrong (pytorch/pytorch#198119); the
 #: maximum over windows is right, but slower on CPUs than torch's own
 EAGER = frozenset(
-    [
-        "Accuracy",
-        "BatchReindex",
-        "DetectionOutput",
-        "Embed",
-        "Filter",
-        "HDF5Output",
-        "LSTM",
-        "Pooling",
-        "Python",
-        "RNN",
-        "ROIPooling",
-    ]
-    + ["SPP", "Silence"]
+    (
+        *("Accuracy", "BatchReindex", "DetectionOutput", "Embed", "Filter", "HDF5Output", "LSTM", "Pooling", "Python", "RNN"),
+        *("ROIPooling", "SPP", "Silence"),
+    )
 )
 
 Stretch = Callable[..., tuple[Tensor, ...]]
