@@ -23,7 +23,7 @@ class Keep(Callback):
     prefix; where that run has kept no list, all that lie there up to its iteration). No other file is touched.
     """
 
-    name = "keep"
+    name = "--keep"
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -37,11 +37,13 @@ class Keep(Callback):
     def started(self, solver: Solver) -> None:
         known = self._prefix == solver.param.snapshot_prefix
         self._prefix = solver.param.snapshot_prefix
-        if solver.last_snapshot is None or solver.last_snapshot.resolve() not in self._solverstates(solver.iter):
+        resumed = solver.last_snapshot.resolve() if solver.last_snapshot is not None else None
+        own = resumed in self._solverstates(solver.iter)
+        if resumed is None or resumed.parent != Path(self._prefix).resolve().parent or not (known or own):
             self._iterations = []
         elif not known:
             self._iterations = self._lying_there(solver.iter)
-        elif solver.iter not in self._iterations:
+        elif own and solver.iter not in self._iterations:
             self._iterations.append(solver.iter)
 
     def snapshotted(self, solver: Solver, model: Path, state: Path) -> None:

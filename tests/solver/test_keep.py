@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,31 @@ def test_what_a_run_resumed_from_elsewhere_stays(often: Path, edit: Edit) -> Non
     assert train(TrainOptions(SOLVER, Path("s_iter_8.solverstate"), keep=1))
     assert kept(often) == [4, 8]
     assert iterations(often, "t") == [3, 16]
+
+
+def test_resume_from_the_best(often: Path, edit: Edit) -> None:
+    """A snapshot under another name carries the list of those before it."""
+    edit("solver.prototxt", "max_iter: 20", "max_iter: 12")
+    assert train(TrainOptions(SOLVER, keep=5))
+    for kind in KINDS:
+        Path(f"s_iter_8.{kind}").rename(f"s_best.{kind}")
+    best = Path("s_best.solverstate")
+    solverstate.write(best, replace(solverstate.read(best), learned_net="s_best.caffemodel"))
+    edit("solver.prototxt", "max_iter: 12", "max_iter: 20")
+    assert train(TrainOptions(SOLVER, best, keep=1))
+    assert iterations(often) == [20]
+    assert all(Path(f"s_best.{kind}").exists() for kind in KINDS)
+
+
+def test_copies_elsewhere_say_nothing_of_what_lies_here(often: Path, edit: Edit) -> None:
+    edit("solver.prototxt", "max_iter: 20", "max_iter: 8")
+    assert train(TrainOptions(SOLVER, keep=5))
+    Path("copy").mkdir()
+    for path in often.glob("s_iter_8.*"):
+        path.rename(Path("copy") / path.name)
+    edit("solver.prototxt", "max_iter: 8", "max_iter: 12")
+    assert train(TrainOptions(SOLVER, Path("copy/s_iter_8.solverstate"), keep=1))
+    assert kept(often) == [4, 12]
 
 
 def test_weights_of_what_stays_are_whole(often: Path) -> None:
