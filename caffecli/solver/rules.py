@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from caffecli import logs
@@ -253,13 +254,13 @@ class Adam(Rule):
 
     def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
         means, squares = history
-        first, second, t = self.param.momentum, self.param.momentum2, iteration + 1
-        torch._foreach_lerp_(means, grads, 1 - first)
-        torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, grads, grads, value=1 - second)
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_add_(roots, self.param.delta)
-        torch._foreach_addcdiv_(weights, means, roots, value=-rate * (1 - second**t) ** 0.5 / (1 - first**t))
+        first, second = self.param.momentum, self.param.momentum2
+        steps = [torch.full((), float(iteration), device=blob.device) for blob in weights]
+        adam(
+            weights, grads, means, squares, [], steps, beta1=first, beta2=second, lr=rate, weight_decay=0.0,
+            eps=self.param.delta / (1 - second ** (iteration + 1)) ** 0.5,  # torch divides sqrt(V) by this root first
+            amsgrad=False, maximize=False, foreach=False, fused=True,
+        )  # fmt: skip
 
 
 RULES: dict[str, type[Rule]] = {
