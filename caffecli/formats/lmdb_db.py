@@ -40,8 +40,13 @@ class LmdbReader(Reader):
 
     def _acquire(self) -> tuple[tuple[int, ...], Any]:
         try:
-            stat = self._file.stat()
+            self._handle = os.open(self._file, os.O_RDONLY)  # to look at when the file has been removed under a run
+        except OSError as error:
+            raise self.damaged(str(error)) from error
+        try:
+            stat = os.fstat(self._handle)
             if not stat.st_size:
+                os.close(self._handle)
                 raise self.damaged("data.mdb is empty")
             key = (os.getpid(), stat.st_dev, stat.st_ino)  # a forked child needs its own
             with _shared_lock:
@@ -49,7 +54,8 @@ class LmdbReader(Reader):
                 if env is None:
                     env = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=0)
                 _shared[key] = (env, users + 1)
-        except (lmdb.Error, OSError) as error:
+        except lmdb.Error as error:
+            os.close(self._handle)
             raise self.damaged(str(error)) from error
         return key, env
 
@@ -86,17 +92,16 @@ class LmdbReader(Reader):
 
     def _copied(self, cursor: Any) -> Iterator[Record]:
         """The records from the cursor on, as bytes. The file is looked at again after each pause: it may have been cut short."""
-        with self._file.open("rb") as file:
-            looked = time.monotonic()
-            for key, value in cursor.iternext():
-                if len(value) > self._expected:
-                    raise self.damaged(f"a record of {len(value)} bytes")
-                yield bytes(key), bytes(value)
-                if time.monotonic() - looked > 1e-3:  # not for each record: it costs more than the reading
-                    present = os.fstat(file.fileno()).st_size
-                    if present < self._expected:
-                        raise self._cut_short(present)
-                    looked = time.monotonic()
+        looked = time.monotonic()
+        for key, value in cursor.iternext():
+            if len(value) > self._expected:
+                raise self.damaged(f"a record of {len(value)} bytes")
+            yield bytes(key), bytes(value)
+            if self._env is not None and time.monotonic() - looked > 1e-3:  # not for each record: it costs more than the reading
+                present = os.fstat(self._handle).st_size
+                if present < self._expected:
+                    raise self._cut_short(present)
+                looked = time.monotonic()
 
     def _environment(self) -> Any:
         if self._env is None:
@@ -107,6 +112,7 @@ class LmdbReader(Reader):
         if self._env is None:
             return
         self._env = None
+        os.close(self._handle)
         with _shared_lock:
             env, users = _shared.pop(self._key)
             if users > 1:
