@@ -9,11 +9,8 @@ from caffecli.errors import SolverError
 
 
 def choose(gpu: str | None, cpu: bool, wanted_by: str = "") -> torch.device:
-    """The one device that ``choose_all`` finds; raises SolverError where it finds several."""
-    found = choose_all(gpu, cpu, wanted_by)
-    if len(found) > 1:
-        raise SolverError(f"--gpu {gpu} means {len(found)} GPUs; this command runs on one: name it, as in --gpu {found[0].index}")
-    return found[0]
+    """The first device that ``choose_all`` finds: as in Caffe, ``test`` and ``time`` run on the first of those named."""
+    return choose_all(gpu, cpu, wanted_by)[0]
 
 
 def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.device]:

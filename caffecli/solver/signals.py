@@ -1,4 +1,4 @@
-"""SIGINT and SIGHUP ask a running solver to stop or to take a snapshot; the run decides when."""
+"""SIGINT, SIGHUP and SIGTERM ask a running solver to stop or to take a snapshot; the run decides when."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ class Action(enum.Enum):
 
 
 class Signals:
-    """While entered, remembers SIGINT and SIGHUP; ``requested()`` tells, once each, what they ask for."""
+    """While entered, remembers SIGINT, SIGHUP and SIGTERM; ``requested()`` tells, once each, what they ask for.
+
+    SIGTERM is what batch systems send before they kill: it stops the run, which Caffe does not wait for.
+    """
 
     def __init__(self, sigint: Action = Action.STOP, sighup: Action = Action.SNAPSHOT) -> None:
-        self._effects = {signal.SIGINT: sigint}
+        self._effects = {signal.SIGINT: sigint, signal.SIGTERM: Action.STOP}
         if hasattr(signal, "SIGHUP"):
             self._effects[signal.SIGHUP] = sighup
         self._pending: list[Action] = []

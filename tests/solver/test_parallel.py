@@ -78,19 +78,24 @@ def test_two_processes_equal_one_with_twice_the_batch(no_dropout: Path, edit: Ed
     np.testing.assert_allclose(where["losses"]["smoothed"], alone["losses"]["smoothed"], atol=1e-5)
     pids = set(re.findall(r"^[IWE]\d{4} \S+ (\d+) ", two, re.MULTILINE))
     assert len(pids) == 1  # rank 0 alone logs
+    assert two.count("Opened lmdb") == one.count("Opened lmdb") == 2
 
 
 def test_resume_on_another_number_of_processes(no_dropout: Path, edit: Edit) -> None:
+    """One process, then two with half the batch each, then one again: the data's position counts the records of all."""
+    edit("solver.prototxt", "max_iter: 20", "max_iter: 30")
+    assert run.train(run.TrainOptions(Path("solver.prototxt")))
+    expected, position = weights("s_iter_30.caffemodel"), json.loads(Path("s_iter_30.solverstate.json").read_text())["data"]
+    for state in Path().glob("s_iter_[23]0.*"):
+        state.unlink()
     edit("net.prototxt", "batch_size: 16", "batch_size: 8")
-    edit("solver.prototxt", "max_iter: 20", "max_iter: 10")
-    assert train_on(2)
-    edit("solver.prototxt", "max_iter: 10", "max_iter: 20")
-    state = run.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate"))
-    assert train_on(2, state)
-    two = weights("s_iter_20.caffemodel")
+    edit("solver.prototxt", "max_iter: 30", "max_iter: 20")
+    assert train_on(2, run.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate")))
     edit("net.prototxt", "batch_size: 8", "batch_size: 16")
-    assert run.train(state)
-    for ours, theirs in zip(two, weights("s_iter_20.caffemodel"), strict=True):
+    edit("solver.prototxt", "max_iter: 20", "max_iter: 30")
+    assert run.train(run.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))
+    assert json.loads(Path("s_iter_30.solverstate.json").read_text())["data"] == position
+    for ours, theirs in zip(weights("s_iter_30.caffemodel"), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -135,9 +140,10 @@ def test_all_end_when_one_is_killed(run_folder: Path, edit: Edit, rank: int) -> 
     assert caffemodel.read(last.with_suffix(".caffemodel"))
 
 
-def test_a_signal_reaches_all(run_folder: Path, edit: Edit) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_reaches_all(run_folder: Path, edit: Edit, name: str) -> None:
     edit("solver.prototxt", "max_iter: 20", "max_iter: 1000000")
-    thread = when_training(lambda: os.kill(os.getpid(), signal.SIGINT))
+    thread = when_training(lambda: os.kill(os.getpid(), signal.Signals[name]))
     assert train_on(2) is False
     thread.join()
     last = max(int(p.stem.split("_")[-1]) for p in Path().glob("s_iter_*.solverstate"))
@@ -257,8 +263,7 @@ def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.choose_all("all", True) == devices.choose_all(None, False) == [CPU]
     with pytest.raises(SolverError, match="--gpu 1,1 names a GPU twice; name each once"):
         devices.choose_all("1,1", False)
-    with pytest.raises(SolverError, match="--gpu all means 3 GPUs; this command runs on one: name it, as in --gpu 0"):
-        devices.choose("all", False)
+    assert devices.choose("all", False).index == 0 and devices.choose("2,0", False).index == 2
     one = devices.choose_all("0", False)
     assert [devices.of_rank(one, rank).index for rank in range(3)] == [0, 1, 2]
     assert devices.of_rank(devices.choose_all("2,0", False), 1).index == 0
