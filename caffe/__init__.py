@@ -1,3 +1,52 @@
 """``import caffe``: the Python interface that Caffe's users know, over ``caffecli``."""
 
 from __future__ import annotations
+
+from caffe import io, proto
+from caffe.mode import (
+    has_nccl,
+    init_log,
+    layer_type_list,
+    log,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from caffe.net import Net
+from caffe.net_spec import NetSpec, layers, params, to_proto
+from caffecli.layers.python import PythonLayerBase as Layer
+from caffecli.proto.caffe_pb2 import TEST, TRAIN
+
+__version__ = "1.0.0"
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Layer",
+    "Net",
+    "NetSpec",
+    "has_nccl",
+    "init_log",
+    "io",
+    "layer_type_list",
+    "layers",
+    "log",
+    "params",
+    "proto",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
+    "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+    "to_proto",
+]

@@ -80,8 +80,14 @@ def read_net(path: str | os.PathLike[str]) -> NetParameter:
     return _plain(net, path)
 
 
-def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, diffs: Weights | None = None) -> None:
-    """Write ``net`` (layers without blobs) and its ``weights``; HDF5 when the name ends in ``.h5``.
+def write(
+    path: str | os.PathLike[str],
+    net: NetParameter,
+    weights: Weights,
+    diffs: Weights | None = None,
+    as_hdf5: bool | None = None,
+) -> None:
+    """Write ``net`` (layers without blobs) and its ``weights``; HDF5 when the name ends in ``.h5``, or by ``as_hdf5``.
 
     ``diffs`` holds the blobs' gradients when those are wanted too (``snapshot_diff``).
     Raises FormatError when the file cannot be written, or would be larger than a binary one may be.
@@ -89,7 +95,7 @@ def write(path: str | os.PathLike[str], net: NetParameter, weights: Weights, dif
     unknown = sorted(set(weights) - {layer.name for layer in net.layer})
     if unknown:
         raise FormatError(f"cannot write {str(path)!r}: the net has no layer {unknown[0]!r} for the weights of that name")
-    if hdf5.is_hdf5_name(path):
+    if hdf5.is_hdf5_name(path) if as_hdf5 is None else as_hdf5:
         _write_hdf5(path, net, weights, diffs)
         return
     blobs.check_size(path, sum(a.size * 4 for part in (weights, diffs or {}) for arrays in part.values() for a in arrays))

@@ -1,0 +1,156 @@
+"""Blobs as Caffe's Python users know them: ``data`` and ``diff`` as NumPy arrays, and the shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from caffe.errors import ArgumentError
+from caffe.memory import Floats, Memory
+from caffecli.errors import ShapeError
+from caffecli.net.params import Param
+
+
+class Blob:
+    """A blob between layers.
+
+    ``data`` and ``diff`` are writable float32 arrays in C order. They stay valid: after a pass they show the new values, and what
+    is written into them is what the next pass reads.
+    """
+
+    def __init__(self, shape: Iterable[int]) -> None:
+        self._shape = tuple(shape)
+        self.data_memory = Memory()
+        self.diff_memory = Memory()
+
+    @property
+    def data(self) -> Floats:
+        return self.data_memory.array(self._shape)
+
+    @property
+    def diff(self) -> Floats:
+        return self.diff_memory.array(self._shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num(self) -> int:
+        """The first of four axes; an axis that the blob lacks is 1 long. Raises ShapeError for a blob of more."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        return self._legacy(3)
+
+    def reshape(self, *dims: int, **settings: Any) -> None:
+        """Give the blob another shape; its first values stay. Layers follow in the next forward, or in ``Net.reshape``."""
+        if settings:
+            raise ArgumentError("Blob.reshape takes no kwargs")
+        shape = tuple(int(dim) for dim in dims)
+        if any(dim < 0 for dim in shape):
+            raise ShapeError(f"expected dims of at least 0, got {shape}")
+        self._take_shape(shape)
+
+    def _take_shape(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+
+    def _legacy(self, axis: int) -> int:
+        shape = self.shape
+        if len(shape) > 4:
+            raise ShapeError(f"num, channels, height and width are of blobs of at most 4 axes, this one is {shape}; use shape")
+        return shape[axis] if axis < len(shape) else 1
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape}>"
+
+
+class Weight:
+    """A learnable blob with all its sharers: the tensor that is trained, and its diff.
+
+    On the CPU arrays share the tensor's memory. On another device they are of ``host``, which is brought there before each pass.
+    """
+
+    def __init__(self, param: Param) -> None:
+        self.param = param
+        self.host: torch.Tensor | None = None
+        self.diff = Memory()
+
+    def array(self, shape: tuple[int, ...]) -> Floats:
+        tensor = self.param.tensor.detach()
+        if tensor.is_cpu:
+            return tensor.numpy().reshape(shape)
+        if self.host is None:
+            self.host = tensor.cpu().contiguous()
+        return self.host.numpy().reshape(shape)
+
+    def push(self) -> None:
+        """Bring what the user may have written to the device."""
+        if self.host is not None and not self.param.tensor.is_cpu:
+            self.param.tensor.detach().copy_(self.host)
+
+    def pull(self) -> None:
+        """Bring what has been trained or loaded to the user's arrays."""
+        if self.host is not None and not self.param.tensor.is_cpu:
+            self.host.copy_(self.param.tensor.detach())
+
+    def move(self, device: torch.device) -> None:
+        """To ``device``, the arrays that were taken staying valid."""
+        tensor = self.param.tensor
+        if tensor.device.type == device.type and (device.index is None or tensor.device == device):
+            return
+        if tensor.is_cpu:
+            self.host = tensor.data
+            tensor.data = tensor.data.to(device)
+        elif device.type == "cpu" and self.host is not None:
+            self.pull()
+            tensor.data, self.host = self.host, None
+        else:
+            tensor.data = tensor.data.to(device)
+
+
+class ParamBlob(Blob):
+    """A learnable blob of one layer. ``data`` is the very memory that is trained; ``diff`` adds up over backward passes."""
+
+    def __init__(self, weight: Weight, shape: Iterable[int]) -> None:
+        super().__init__(shape)
+        self.weight = weight
+        self.diff_memory = weight.diff
+
+    @property
+    def data(self) -> Floats:
+        return self.weight.array(self._shape)
+
+    def _take_shape(self, shape: tuple[int, ...]) -> None:
+        tensor, count = self.weight.param.tensor, math.prod(shape)
+        with torch.no_grad():
+            flat = tensor.data.reshape(-1)[:count]
+            tensor.data = torch.cat([flat, flat.new_zeros(count - flat.numel())]).reshape(shape)
+        self.weight.host = None
+        super()._take_shape(shape)
+
+
+class BlobVec(list[Blob]):
+    """The blobs of a layer."""
+
+    def add_blob(self, *dims: int, **settings: Any) -> None:
+        """Append a blob of zeros; for the ``setup`` of Python layers."""
+        if settings:
+            raise ArgumentError("BlobVec.add_blob takes no kwargs")
+        self.append(Blob(map(int, dims)))

@@ -1,0 +1,99 @@
+"""The values of a blob: a tensor as long as nobody looks, then memory of which NumPy has arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[Any]
+Shape = Sequence[int]
+
+
+class Memory:
+    """One blob's data, or its diff; several blobs may share it, each with a shape of its own.
+
+    Until ``array`` is first called it is the tensor that a layer has made, which costs nothing. From then on it is host memory
+    that stays where it is: what layers make is copied into it, and what the user writes there is what layers read.
+    """
+
+    def __init__(self) -> None:
+        self._made: Tensor | None = None
+        self._host: Tensor | None = None
+        #: counts the values that layers have put here
+        self.version = 0
+
+    @property
+    def exposed(self) -> bool:
+        """Whether somebody may hold an array of it."""
+        return self._host is not None
+
+    def array(self, shape: Shape) -> Floats:
+        """The values in C order, writable; arrays taken before go on showing them while the count does not grow."""
+        return self._exposed(shape).numpy()
+
+    def tensor(self, shape: Shape, device: torch.device) -> Tensor:
+        """The values as a layer reads them; not to be written into."""
+        if self._host is not None:
+            return self._exposed(shape).to(device)
+        if self._made is None:
+            return torch.zeros(tuple(shape), device=device)
+        made = self._fitting(shape)
+        return made if made.device == device else made.to(device)
+
+    def put(self, value: Tensor) -> None:
+        """Let ``value`` be the values."""
+        self.version += 1
+        if self._host is None:
+            self._made = value
+        else:
+            self._exposed(value.shape).copy_(value)
+
+    def add(self, value: Tensor) -> None:
+        """Add ``value`` to the values."""
+        if self._host is not None:
+            self._exposed(value.shape).add_(value.to(self._host.device))
+        else:
+            self._made = value.clone() if self._made is None else self._made + value
+        self.version += 1
+
+    def clear(self) -> None:
+        """Let all values be 0."""
+        self.version += 1
+        self._made = None
+        if self._host is not None:
+            self._host.zero_()
+
+    def written(self, value: Tensor, version: int) -> bool:
+        """Whether the user has changed what stands here since ``value`` was put as ``version``."""
+        if self._host is None or self.version != version:
+            return False
+        now = self._exposed(value.shape)
+        if now.data_ptr() == value.data_ptr():
+            return False
+        return not torch.equal(now, value.to(now.device, now.dtype))
+
+    def _exposed(self, shape: Shape) -> Tensor:
+        count = math.prod(shape)
+        if self._host is None:
+            self._host = torch.zeros(count)
+            if self._made is not None:
+                self._host.copy_(self._fitting(shape).reshape(-1))
+            self._made = None
+        elif self._host.numel() < count:
+            self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])
+        return self._host[:count].view(tuple(shape))
+
+    def _fitting(self, shape: Shape) -> Tensor:
+        """The tensor in ``shape``, cut off or filled up with zeros where it has another count."""
+        made: Tensor = self._made  # type: ignore[assignment]
+        count = math.prod(shape)
+        if made.numel() != count:
+            flat = made.reshape(-1)
+            short = count - flat.numel()
+            made = torch.cat([flat, flat.new_zeros(short)]) if short > 0 else flat[:count]
+        return made.reshape(tuple(shape))

@@ -1,0 +1,306 @@
+"""``caffe.Net``: a net whose blobs and weights are NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from caffe import mode
+from caffe.batches import Batches, check_inputs
+from caffe.blob import Blob, BlobVec
+from caffe.engine import Engine
+from caffe.errors import ArgumentError, BlobNameError, LayerNameError, users_errors
+from caffe.files import NetFiles, StrPath, check_file
+from caffe.memory import Floats
+from caffe.preprocess import Preprocessing
+from caffecli import logs
+from caffecli.layers.data import MemoryData
+from caffecli.layers.python import Python, PythonLayerBase
+from caffecli.net import net as core
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetState
+from caffecli.spec import load
+
+T = TypeVar("T")
+
+
+class Named(OrderedDict[str, T]):
+    """Things of a net by name, bottom to top."""
+
+    def __missing__(self, name: str) -> T:
+        raise BlobNameError(f"no {name!r} here; there are: {', '.join(self) or 'none'}")
+
+
+class AnyLayer(Protocol):
+    """What ``Net.layers`` holds: built-in layers, and the users' own Python layers themselves."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def blobs(self) -> Sequence[Any]: ...
+
+
+class BuiltIn(PythonLayerBase):
+    """A layer of caffecli's, with its ``type`` and its learned ``blobs``."""
+
+    def __init__(self, type_name: str, name: str, blobs: Iterable[Blob]) -> None:
+        self.type = type_name
+        self.name = name
+        self.blobs = BlobVec(blobs)  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<layer {self.name!r}, {self.type}>"
+
+
+class Net(Batches, NetFiles, Preprocessing):
+    """The net of a prototxt.
+
+    ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before: ``Net(network_file, weights, phase)``,
+    and before that: ``Net(network_file, weights)``, for phase TEST. ``stages``: a list of names; ``weights``: a caffemodel.
+
+    Blobs' ``data`` and ``diff`` are arrays that stay valid, see ``caffe.blob``. ``backward`` works where the net has a loss and
+    something that learns, or ``force_backward: true``; elsewhere it does nothing, as in Caffe. Threads may each run a net.
+    Raises RuntimeError (``MissingFile``) for a file that is not there, and ``CaffeError`` for all else that can be wrong.
+    """
+
+    _engine: Engine
+
+    def __init__(
+        self,
+        network_file: StrPath,
+        phase: int | StrPath | None = None,
+        level: int | None = None,
+        stages: Sequence[str] | None = None,
+        weights: StrPath | None = None,
+    ) -> None:
+        if isinstance(phase, str | os.PathLike):
+            logs.warning("_caffe.cpp:138", "DEPRECATION WARNING - deprecated use of Python interface")
+            logs.warning("_caffe.cpp:139", f"Net({str(network_file)!r}, phase, weights={str(phase)!r}) is the form to use")
+            weights, phase, level = phase, TEST if level is None else level, 0
+        if phase not in (TRAIN, TEST):
+            raise ArgumentError(f"phase: expected caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), got {phase!r}")
+        check_file(network_file)
+        if weights is not None:
+            check_file(weights)
+        param = load.load_net(network_file)
+        param.state.CopyFrom(NetState(phase=phase, level=level or 0, stage=stages or ()))  # type: ignore[arg-type]
+        folder = Path(network_file).parent
+        with users_errors():
+            self._take(Engine(core.Net(param, mode.seed(), (folder,), mode.shard() if phase == TRAIN else (0, 1))))
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def of(cls, engine: Engine) -> Net:
+        """The net that ``engine`` runs: a solver's."""
+        net = cls.__new__(cls)
+        net._take(engine)
+        return net
+
+    def _take(self, engine: Engine) -> None:
+        self._engine = engine
+        net = engine.net
+        weakref.finalize(self, net.close).atexit = False
+        self._blobs_dict = Named(engine.blobs)
+        self._layer_names = [node.name for node in net.nodes]
+        self._layers: list[AnyLayer] = []
+        for node in net.nodes:
+            blobs = engine.params[node.layer]
+            own = isinstance(node.layer, Python)
+            self._layers.append(node.layer.user if own else BuiltIn(node.layer.type, node.name, blobs))  # type: ignore[arg-type]
+        self._params_dict = Named((node.name, BlobVec(engine.params[node.layer])) for node in net.nodes if node.layer.blobs)
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._engine.net.name
+
+    @property
+    def blobs(self) -> Named[Blob]:
+        """The blobs by name, bottom to top."""
+        return self._blobs_dict
+
+    @property
+    def params(self) -> Named[BlobVec]:
+        """The learned blobs of each layer that has some, by the layer's name."""
+        return self._params_dict
+
+    @property
+    def layers(self) -> list[AnyLayer]:
+        return self._layers
+
+    @property
+    def layer_dict(self) -> Named[AnyLayer]:
+        return Named(zip(self._layer_names, self._layers, strict=True))
+
+    @property
+    def inputs(self) -> list[str]:
+        """The blobs of Input layers."""
+        return list(self._engine.net.inputs)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The blobs that no layer uses, sorted by name."""
+        return list(self._engine.net.outputs)
+
+    @property
+    def top_names(self) -> Named[list[str]]:
+        return Named((node.name, list(node.tops)) for node in self._engine.net.nodes)
+
+    @property
+    def bottom_names(self) -> Named[list[str]]:
+        return Named((node.name, list(node.bottoms)) for node in self._engine.net.nodes)
+
+    @property
+    def blob_loss_weights(self) -> Named[float]:
+        """By how much each blob counts in the loss."""
+        return Named(zip(self._blob_names, self._blob_loss_weights, strict=True))
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        weights = {name: w for n in self._engine.net.nodes for name, w in zip(n.tops, n.loss_weights, strict=True)}
+        return [weights[name] for name in self._blobs_dict]
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self._blobs_dict.values())
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self._blobs_dict)
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._engine.net.nodes[layer].tops]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._engine.net.nodes[layer].bottoms]
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+    ) -> dict[str, Floats]:
+        """Run the layers from ``start`` to ``end``, both named and included; returns the data of the last one's tops.
+
+        By default all layers, and the net's outputs. ``blobs``: names of more to return. ``inputs``: values for all input blobs.
+        """
+        first = 0 if start is None else self._index(start)
+        last = len(self._layers) - 1 if end is None else self._index(end)
+        wanted = {*(self.outputs if end is None else self.top_names[end]), *(blobs or ())}
+        if inputs:
+            self._feed("Input", inputs, self.inputs, "data")
+        self._forward(first, last)
+        return {name: self.blobs[name].data for name in wanted}
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **top_diffs: Any
+    ) -> dict[str, Floats]:
+        """Run the layers from ``start`` back to ``end``, both named and included; returns the diffs of the last one's bottoms.
+
+        By default all layers, and the net's inputs. ``diffs``: names of more to return. ``top_diffs``: diffs for all outputs;
+        without them those that the blobs hold, of a loss its weight. Diffs of parameters add up: see ``clear_param_diffs``.
+        """
+        first = len(self._layers) - 1 if start is None else self._index(start)
+        last = 0 if end is None else self._index(end)
+        wanted = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())}
+        if top_diffs:
+            self._feed("Top diff", top_diffs, self.outputs, "diff")
+        self._backward(first, last)
+        return {name: self.blobs[name].diff for name in wanted}
+
+    def _forward(self, start: int, end: int) -> float:
+        """Layers by their numbers; returns the loss."""
+        with users_errors():
+            self._engine.to(mode.device())
+            return float(self._engine.forward(start, end).detach())
+
+    def _backward(self, start: int, end: int) -> None:
+        with users_errors():
+            self._engine.to(mode.device())
+            self._engine.backward(start, end)
+
+    def _index(self, layer: str) -> int:
+        if layer not in self._layer_names:
+            raise LayerNameError(f"net {self.name!r} has no layer {layer!r}; its layers: {', '.join(self._layer_names)}")
+        return self._layer_names.index(layer)
+
+    def _feed(self, what: str, given: dict[str, Any], names: list[str], part: str) -> None:
+        kind = "Input blob" if what == "Input" else what
+        if set(given) != set(names):
+            raise ArgumentError(
+                f"{kind} arguments do not match net {'inputs' if what == 'Input' else 'outputs'}. "
+                f"expected {', '.join(names) or 'none'}, got {', '.join(given)}"
+            )
+        for name, values in given.items():
+            expected = self.blobs[name].shape
+            if values.shape[:1] != expected[:1]:
+                word = "Input" if what == "Input" else "Diff"
+                raise ArgumentError(f"{word} is not batch sized: {name!r} is {tuple(expected)}, got {tuple(values.shape)}")
+            getattr(self.blobs[name], part)[...] = values
+
+    def reshape(self) -> None:
+        """Let all blobs follow the shapes given to the inputs; the next forward would do it too."""
+        with users_errors():
+            self._engine.reshape()
+
+    def clear_param_diffs(self) -> None:
+        """Set the diffs of all parameters to 0."""
+        for weight in self._engine.weights:
+            weight.diff.clear()
+
+    def set_input_arrays(self, data: Floats, labels: Floats) -> None:
+        """Let the net's first layer, a MemoryData layer, serve these: (count, channels, height, width) and (count,), float32."""
+        layer = self._engine.net.nodes[0].layer
+        if not isinstance(layer, MemoryData):
+            raise ArgumentError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
+        check_inputs(data, labels, self.blobs[self._engine.net.nodes[0].tops[0]].shape)
+        layer.set_input_arrays(data, labels)
+
+    # -- callbacks, and the forms of 2014 --------------------------------------------------------------------------
+
+    def before_forward(self, run: Callable[[int], Any]) -> None:
+        """Call ``run`` with each layer's number before it runs."""
+        self._engine.before_forward.append(run)
+
+    def after_forward(self, run: Callable[[int], Any]) -> None:
+        self._engine.after_forward.append(run)
+
+    def before_backward(self, run: Callable[[int], Any]) -> None:
+        self._engine.before_backward.append(run)
+
+    def after_backward(self, run: Callable[[int], Any]) -> None:
+        self._engine.after_backward.append(run)
+
+    def set_phase_train(self) -> None:
+        """Let the layers behave as in training: dropout drops."""
+        self._set_phase(TRAIN)
+
+    def set_phase_test(self) -> None:
+        """Let the layers behave as in testing."""
+        self._set_phase(TEST)
+
+    def _set_phase(self, phase: int) -> None:
+        for node in self._engine.net.nodes:
+            node.layer.phase = phase
+            node.layer.train(phase == TRAIN)
+
+    def set_mode_cpu(self) -> None:
+        mode.set_mode_cpu()
+
+    def set_mode_gpu(self) -> None:
+        mode.set_mode_gpu()
+
+    def set_device(self, gpu_id: int) -> None:
+        mode.set_device(gpu_id)

@@ -1,0 +1,70 @@
+"""The preprocessing that nets themselves did in 2014; now by ``caffe.io.Transformer``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from caffe.blob import Blob
+from caffe.errors import ArgumentError
+from caffe.io import Transformer
+from caffe.memory import Floats
+
+
+class Preprocessing:
+    """The methods of a ``Net`` that make images fit for its inputs. ``input_``, ``input_name``: the input blob's name."""
+
+    @property
+    def inputs(self) -> list[str]:
+        raise NotImplementedError
+
+    @property
+    def blobs(self) -> Mapping[str, Blob]:
+        raise NotImplementedError
+
+    def set_mean(self, input_: str, mean_f: str | os.PathLike[str] | Floats, mode: str = "elementwise") -> None:
+        """Subtract a mean: an array, or the .npy file of one, (C, H, W), resized where it does not fit.
+
+        ``mode`` "channel": of each channel its mean alone.
+        """
+        mean = mean_f if isinstance(mean_f, np.ndarray) else np.load(mean_f)
+        if mode == "channel":
+            mean = mean.reshape(-1, *mean.shape[-2:]).mean((1, 2)) if mean.ndim >= 3 else mean
+        elif mode != "elementwise":
+            raise ArgumentError(f"Mode not in ['elementwise', 'channel']: {mode!r}")
+        self._transformer_for(input_).set_mean(input_, mean)
+
+    def set_input_scale(self, input_: str, scale: float) -> None:
+        """Multiply by ``scale`` after the mean is subtracted."""
+        self._transformer_for(input_).set_input_scale(input_, scale)
+
+    def set_raw_scale(self, input_: str, scale: float) -> None:
+        """Multiply by ``scale`` before the mean is subtracted."""
+        self._transformer_for(input_).set_raw_scale(input_, scale)
+
+    def set_channel_swap(self, input_: str, order: Sequence[int]) -> None:
+        """Reorder the channels: (2, 1, 0) makes BGR of RGB."""
+        self._transformer_for(input_).set_channel_swap(input_, order)
+
+    def preprocess(self, input_name: str, input_: Floats) -> Floats:
+        """The image (H, W, K) as a (K, h, w) array for the input, by what has been set."""
+        return self._transformer_for(input_name).preprocess(input_name, input_)
+
+    def deprocess(self, input_name: str, input_: Floats) -> Floats:
+        """The image (h, w, K) that ``preprocess`` has made ``input_`` of."""
+        return self._transformer_for(input_name).deprocess(input_name, input_)
+
+    def _transformer_for(self, input_: str) -> Transformer:
+        if input_ not in self.inputs:
+            raise ArgumentError(f"Input not in {self.inputs}: {input_!r}")
+        self._transformer.inputs = {name: self.blobs[name].shape for name in self.inputs}
+        if input_ not in self._transformer.transpose and len(self.blobs[input_].shape) == 4:
+            self._transformer.set_transpose(input_, (2, 0, 1))
+        return self._transformer
+
+    @cached_property
+    def _transformer(self) -> Transformer:
+        return Transformer({})

@@ -1,0 +1,11 @@
+"""``caffe.proto.caffe_pb2``: the very module ``caffecli.proto.caffe_pb2``, as one process can know a message once only."""
+
+from __future__ import annotations
+
+import sys
+
+from caffecli.proto import caffe_pb2
+
+sys.modules[f"{__name__}.caffe_pb2"] = caffe_pb2
+
+__all__ = ["caffe_pb2"]
