@@ -1,0 +1,226 @@
+"""Nets written in Python::
+
+    n = caffe.NetSpec()
+    n.data, n.label = L.Data(source="train_lmdb", backend=P.Data.LMDB, batch_size=64, ntop=2)
+    n.conv1 = L.Convolution(n.data, num_output=20, kernel_size=5, weight_filler=dict(type="xavier"))
+    n.relu1 = L.ReLU(n.conv1, in_place=True)
+    n.loss = L.SoftmaxWithLoss(n.conv1, n.label)
+    print(n.to_proto())
+
+``L.Type(*bottoms, **settings)`` is a layer. A setting belongs to the layer's own parameter message (``num_output`` to
+``convolution_param``), or else to the layer itself (``loss_weight``); those named ``...param`` are always the layer's.
+``ntop`` is the number of tops, 1 by default: one Top, a tuple of several, or with 0 the Function. ``in_place`` gives the tops the
+names of the bottoms. ``P.Message.VALUE`` is a constant of the schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from google.protobuf import message_factory
+
+from caffecli.errors import SpecError
+from caffecli.proto import forks
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+
+Names: TypeAlias = "dict[Function | Top, str]"
+
+
+class FieldNameError(SpecError, AttributeError):
+    """No setting, message or constant of that name."""
+
+
+class TopNameError(SpecError, AttributeError, KeyError):
+    """No top of that name."""
+
+    __str__ = Exception.__str__  # KeyError shows the repr
+
+
+def param_name_dict() -> dict[str, str]:
+    """Layer type -> name of its parameter message without ``_param``: ``{"InnerProduct": "inner_product", ...}``."""
+    names: dict[str, str] = {}
+    for field in _new_layer().DESCRIPTOR.fields:
+        if field.name.endswith("_param") and field.message_type is not None:
+            names.setdefault(field.message_type.name.removesuffix("Parameter"), field.name.removesuffix("_param"))
+    return names
+
+
+def to_proto(*tops: Top | Function) -> Any:
+    """The NetParameter of all layers that the tops need; blobs get names such as Convolution1."""
+    return _net(tops, {})
+
+
+def assign_proto(proto: Any, name: str, val: Any) -> None:
+    """Set a message's field: a dict fills a message, a list a repeated field, as does a single value. Raises AttributeError."""
+    if name not in proto.DESCRIPTOR.fields_by_name:
+        near = difflib.get_close_matches(name, proto.DESCRIPTOR.fields_by_name, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise FieldNameError(f"{proto.DESCRIPTOR.name} has no field {name!r}{hint}")
+    field = getattr(proto, name)
+    if hasattr(field, "extend"):
+        values = list(val) if isinstance(val, list | tuple) else [val]
+        for value in values:
+            if isinstance(value, dict):
+                _fill(field.add(), value)
+            else:
+                field.append(value)
+    elif isinstance(val, dict):
+        _fill(field, val)
+    else:
+        setattr(proto, name, val)
+
+
+def _fill(message: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        assign_proto(message, name, value)
+
+
+class Top:
+    """The ``n``-th output of the layer ``fn``."""
+
+    def __init__(self, fn: Function, n: int) -> None:
+        self.fn = fn
+        self.n = n
+
+    def to_proto(self) -> Any:
+        """The NetParameter of all layers that this top needs."""
+        return to_proto(self)
+
+    def _to_proto(self, layers: dict[Function, Any], names: Names, autonames: Counter[str]) -> None:
+        self.fn._to_proto(layers, names, autonames)
+
+
+class Function:
+    """A layer: its type, its bottoms (Tops of other layers), its settings, and its ``tops``."""
+
+    def __init__(self, type_name: str, inputs: tuple[Top, ...], params: dict[str, Any]) -> None:
+        for index, bottom in enumerate(inputs):
+            if not isinstance(bottom, Top):
+                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(bottom)})")
+        self.type_name = type_name
+        self.inputs = inputs
+        self.params = params
+        self.ntop: int = params.pop("ntop", 1)
+        self.in_place: bool = params.pop("in_place", False)
+        self.tops = tuple(Top(self, n) for n in range(self.ntop))
+
+    def _name(self, what: Function | Top, names: Names, autonames: Counter[str]) -> str:
+        if what not in names:
+            autonames[self.type_name] += 1
+            names[what] = f"{self.type_name}{autonames[self.type_name]}"
+        return names[what]
+
+    def _to_proto(self, layers: dict[Function, Any], names: Names, autonames: Counter[str]) -> None:
+        """Add this layer to ``layers``, after those it needs."""
+        if self in layers:
+            return
+        layer = _new_layer()
+        layer.type = self.type_name
+        for bottom in self.inputs:
+            bottom._to_proto(layers, names, autonames)
+            layer.bottom.append(layers[bottom.fn].top[bottom.n])
+        layer.top.extend(layer.bottom if self.in_place else [self._name(top, names, autonames) for top in self.tops])
+        if self not in names and self.tops:
+            names[self] = self._name(self.tops[0], names, autonames)
+        layer.name = self._name(self, names, autonames)
+        own = f"{_param_names[self.type_name]}_param" if self.type_name in _param_names else None
+        for key, value in self.params.items():
+            _set(layer, own, key, value)
+        layers[self] = layer
+
+
+def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
+    """Set one of a layer's settings, in its ``own`` parameter message where that has a field of this name."""
+    own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own else {}
+    fields = layer.DESCRIPTOR.fields_by_name
+    if key in own_fields and not key.endswith("param"):
+        assign_proto(getattr(layer, own or ""), key, value)
+    elif key in fields:
+        assign_proto(layer, key, value)
+    else:
+        near = difflib.get_close_matches(key, [*own_fields, *fields], 1)
+        hint = f"did you mean {near[0]!r}?" if near else "settings of other messages are given as ..._param=dict(...)"
+        raise FieldNameError(f"layer {layer.name!r} ({layer.type}) has no setting {key!r}; {hint}")
+
+
+class NetSpec:
+    """Tops by name, in the order in which they were assigned: ``n.conv1 = L.Convolution(n.data, ...)``, or ``n["conv1"]``."""
+
+    tops: dict[str, Top | Function]
+
+    def __init__(self) -> None:
+        super().__setattr__("tops", {})
+
+    def __setattr__(self, name: str, value: Top | Function) -> None:
+        self.tops[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        tops = self.__dict__.get("tops", {})  # none yet when a copy is being made
+        if name not in tops:
+            raise TopNameError(f"the NetSpec has no top {name!r}; it has {', '.join(tops) or 'none'}")
+        return tops[name]
+
+    def __setitem__(self, key: str, value: Top | Function) -> None:
+        setattr(self, key, value)
+
+    def __getitem__(self, item: str) -> Any:
+        return getattr(self, item)
+
+    def to_proto(self) -> Any:
+        """The NetParameter of all layers that the tops need; the blobs have the tops' names."""
+        return _net(tuple(self.tops.values()), {top: name for name, top in self.tops.items()})
+
+
+def _net(tops: tuple[Top | Function, ...], names: Names) -> Any:
+    """A NetParameter; one of the wider schema when a layer has settings of one of Caffe's forks, so that it prints them."""
+    layers: dict[Function, Any] = {}
+    autonames: Counter[str] = Counter()
+    for top in tops:
+        if not isinstance(top, Top | Function):
+            raise TypeError(f"{names.get(top, 'a top')} is neither a Top nor a Function (type is {type(top)})")
+        top._to_proto(layers, names, autonames)
+    wide = forks.named(NetParameter())
+    wide.layer.extend(layers.values())
+    plain = NetParameter.FromString(wide.SerializeToString())
+    return plain if forks.widen(plain, str(wide)) is None else wide
+
+
+class Layers:
+    """``layers``, or ``L``: a function for each layer type, also for types that the schema does not know."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def layer_fn(*args: Top, **kwargs: Any) -> Any:
+            fn = Function(name, args, kwargs)
+            if fn.ntop == 0:
+                return fn
+            return fn.tops[0] if fn.ntop == 1 else fn.tops
+
+        return layer_fn
+
+
+class Parameters:
+    """``params``, or ``P``: ``P.Pooling.MAX`` is the constant MAX of PoolingParameter. Raises AttributeError."""
+
+    def __getattr__(self, name: str) -> Any:
+        messages = _new_layer().DESCRIPTOR.file.message_types_by_name
+        if f"{name}Parameter" not in messages:
+            near = difflib.get_close_matches(f"{name}Parameter", messages, 1)
+            hint = f"; did you mean {near[0].removesuffix('Parameter')!r}?" if near else ""
+            raise FieldNameError(f"there is no message {name}Parameter{hint}")
+        return message_factory.GetMessageClass(messages[f"{name}Parameter"])
+
+
+def _new_layer() -> Any:
+    """An empty LayerParameter with the fields of Caffe's forks."""
+    return forks.named(LayerParameter())
+
+
+_param_names = param_name_dict()
+layers = Layers()
+params = Parameters()

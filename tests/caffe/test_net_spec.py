@@ -1,0 +1,127 @@
+"""Nets written in Python; the expected texts are those that pycaffe's NetSpec makes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caffe.net_spec import NetSpec, Top, assign_proto, param_name_dict, to_proto
+from caffe.net_spec import layers as L
+from caffe.net_spec import params as P
+from caffecli.errors import SpecError
+from caffecli.proto import caffe_pb2
+from caffecli.spec import text
+
+
+def parsed(prototxt: str) -> Any:
+    return text.parse(prototxt, caffe_pb2.NetParameter())
+
+
+def test_names_come_from_the_attributes() -> None:
+    n = NetSpec()
+    n.data, n.label = L.DummyData(shape=[{"dim": [2, 1, 8, 8]}, {"dim": 2}], transform_param={"scale": 0.5}, ntop=2)
+    n.conv = L.Convolution(
+        n.data, kernel_size=3, num_output=np.int64(4), weight_filler={"type": "xavier"}, param=[{"lr_mult": 2}]
+    )
+    n["relu"] = L.ReLU(n.conv, in_place=True)
+    n.pool = L.Pooling(n.relu, pool=P.Pooling.AVE, kernel_size=2, loss_weight=0.5)
+    n.quiet = L.Silence(n.label, ntop=0)
+    assert n.to_proto() == parsed(
+        """
+        layer { name: "data" type: "DummyData" top: "data" top: "label" transform_param { scale: 0.5 }
+          dummy_data_param { shape { dim: 2 dim: 1 dim: 8 dim: 8 } shape { dim: 2 } } }
+        layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 2 }
+          convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+        layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+        layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" loss_weight: 0.5
+          pooling_param { pool: AVE kernel_size: 2 } }
+        layer { name: "quiet" type: "Silence" bottom: "label" }
+        """
+    )
+
+
+def test_names_are_made_where_none_are_given() -> None:
+    data = L.DummyData(shape={"dim": 3})
+    a, b = L.Slice(data, ntop=2)
+    relu = L.ReLU(a, in_place=True)
+    expected = parsed(
+        """
+        layer { name: "DummyData1" type: "DummyData" top: "DummyData1" dummy_data_param { shape { dim: 3 } } }
+        layer { name: "Slice1" type: "Slice" bottom: "DummyData1" top: "Slice1" top: "Slice2" }
+        layer { name: "ReLU1" type: "ReLU" bottom: "Slice1" top: "Slice1" }
+        layer { name: "Eltwise1" type: "Eltwise" bottom: "Slice1" bottom: "Slice2" top: "Eltwise1" }
+        layer { name: "Silence1" type: "Silence" bottom: "Eltwise1" }
+        """
+    )
+    total = L.Eltwise(relu, b)
+    assert to_proto(total, L.Silence(total, ntop=0)) == expected
+    del expected.layer[-1]
+    assert total.to_proto() == expected
+
+
+def test_settings_of_other_messages_and_of_the_layer() -> None:
+    n = NetSpec()
+    n.data = L.Input(input_param={"shape": {"dim": [1, 2, 8, 8]}}, include={"phase": 1, "stage": ["a", "b"]})
+    n.up = L.Deconvolution(n.data, convolution_param={"num_output": 2, "kernel_size": 4}, name="up2")
+    n.other = L.OwnType(n.up, python_param={"module": "m"})
+    net = n.to_proto()
+    assert [layer.name for layer in net.layer] == ["data", "up2", "other"]
+    assert net.layer[0].include[0].stage == ["a", "b"] and net.layer[1].convolution_param.kernel_size == [4]
+    assert net.layer[2].type == "OwnType"
+
+
+def test_settings_of_forks_are_printed_by_name() -> None:
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1, 2, 8, 8]})
+    n.permute = L.Permute(n.data, order=[0, 2, 3, 1])
+    net = n.to_proto()
+    assert "permute_param {\n    order: 0\n" in str(net)
+    assert list(parsed(str(net)).layer[1].top) == ["permute"]
+    del n.tops["permute"]
+    assert isinstance(n.to_proto(), caffe_pb2.NetParameter)
+
+
+def test_mistakes_are_named() -> None:
+    n = NetSpec()
+    n.data = L.Input()
+    with pytest.raises(TypeError, match=r"^Silence input 0 is not a Top \(type is <class 'tuple'>\)$"):
+        L.Silence((n.data,), ntop=0)
+    n.conv = L.Convolution(n.data, kernal_size=3)
+    with pytest.raises(
+        AttributeError, match=r"layer 'conv' \(Convolution\) has no setting 'kernal_size'; did you mean 'kernel_size'"
+    ):
+        n.to_proto()
+    with pytest.raises(SpecError, match=r"layer 'Deconvolution1' .* settings of other messages are given as ..._param=dict"):
+        L.Deconvolution(n.data, num_output=1).to_proto()
+    for missing in (lambda: n.conv2, lambda: n["conv2"]):
+        with pytest.raises(KeyError, match="the NetSpec has no top 'conv2'; it has data, conv"):
+            missing()
+    assert not hasattr(n, "conv2") and copy.copy(n).data is n.data
+    with pytest.raises(AttributeError, match="there is no message PolingParameter; did you mean 'Pooling'"):
+        _ = P.Poling.MAX
+    with pytest.raises(AttributeError):
+        _ = P.Pooling.MAXIMUM
+    n.conv = (n.data, n.data)
+    with pytest.raises(TypeError, match="conv is neither a Top nor a Function"):
+        n.to_proto()
+
+
+def test_assign_proto() -> None:
+    layer = caffe_pb2.LayerParameter()
+    assign_proto(layer, "bottom", "a")
+    assign_proto(layer, "bottom", ("b", "c"))
+    assign_proto(layer, "param", {"lr_mult": 3})
+    assign_proto(layer, "convolution_param", {"pad": [1, 2], "group": 2})
+    assert list(layer.bottom) == ["a", "b", "c"] and layer.param[0].lr_mult == 3
+    assert list(layer.convolution_param.pad) == [1, 2] and layer.convolution_param.group == 2
+    with pytest.raises(AttributeError, match="LayerParameter has no field 'botom'; did you mean 'bottom'"):
+        assign_proto(layer, "botom", "a")
+
+
+def test_param_names() -> None:
+    names = param_name_dict()
+    assert names["InnerProduct"] == "inner_product" and names["LRN"] == "lrn" and names["Transformation"] == "transform"
+    assert isinstance(L.Input(), Top) and P.Pooling.STOCHASTIC == 2
