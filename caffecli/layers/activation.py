@@ -26,6 +26,8 @@ class ReLU(Layer):
     Source: Nair and Hinton, ICML 2010; leaky form: Maas et al., 2013; ``relu_layer.cpp``.
     """
 
+    keeps_shape = True
+
     def setup(self, bottoms: list[Shape]) -> None:
         self.slope = self.param.relu_param.negative_slope
 
@@ -41,6 +43,7 @@ class PReLU(Layer):
     Raises ShapeError for a bottom of fewer than 2 axes. Source: He, Zhang, Ren and Sun, ICCV 2015; ``prelu_layer.cpp``.
     """
 
+    keeps_shape = True
     slope: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -61,6 +64,8 @@ class ELU(Layer):
     Source: Clevert, Unterthiner and Hochreiter, ICLR 2016; ``elu_layer.cpp``.
     """
 
+    keeps_shape = True
+
     def setup(self, bottoms: list[Shape]) -> None:
         self.alpha = self.param.elu_param.alpha
 
@@ -72,6 +77,8 @@ class ELU(Layer):
 class BNLL(Layer):
     """y = log(1 + exp(x)), the binomial normal log likelihood. Source: ``bnll_layer.cpp``."""
 
+    keeps_shape = True
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.softplus(x, threshold=50)  # beyond which y is x
 
@@ -79,6 +86,8 @@ class BNLL(Layer):
 @register("Swish")
 class Swish(Layer):
     """y = x / (1 + exp(-beta * x)), beta 1 by default. Source: Ramachandran, Zoph and Le, 2017; ``swish_layer.cpp``."""
+
+    keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.beta = self.param.swish_param.beta
@@ -91,6 +100,8 @@ class Swish(Layer):
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)), between 0 and 1; the top has the bottom's shape. Source: ``sigmoid_layer.cpp``."""
 
+    keeps_shape = True
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.sigmoid(x)
 
@@ -99,6 +110,8 @@ class Sigmoid(Layer):
 class TanH(Layer):
     """y = tanh(x), between -1 and 1; the top has the bottom's shape. Source: ``tanh_layer.cpp``."""
 
+    keeps_shape = True
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return torch.tanh(x)
 
@@ -106,6 +119,8 @@ class TanH(Layer):
 @register("AbsVal")
 class AbsVal(Layer):
     """y = |x|; at 0 the gradient is 0. Not in place. Source: ``absval_layer.cpp``."""
+
+    keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         refuse_in_place(self)
@@ -120,6 +135,8 @@ class Clip(Layer):
 
     Raises SpecError where one is missing or min is above max. Source: ``clip_layer.cpp``.
     """
+
+    keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.clip_param
@@ -138,6 +155,7 @@ class Clip(Layer):
 class Threshold(Layer):
     """y = 1 where x > threshold (0 by default), else 0; no gradient. Source: ``threshold_layer.cpp``."""
 
+    keeps_shape = True
     no_gradient = (0,)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -155,6 +173,8 @@ class Power(Layer):
     gradient. Elsewhere the gradient is the true derivative; the reference divides y by the base, which at a base of 0 is 0 / 0.
     Source: ``power_layer.cpp``.
     """
+
+    keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.power_param
@@ -192,6 +212,8 @@ class Exp(Layer):
     Raises SpecError for a base of 0 or less. Source: ``exp_layer.cpp``.
     """
 
+    keeps_shape = True
+
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.exp_param
         log_base = _log_base(self, param)
@@ -209,6 +231,8 @@ class Log(Layer):
 
     Raises SpecError for a base of 1, or of 0 or less. Source: ``log_layer.cpp``.
     """
+
+    keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.log_param
@@ -234,6 +258,8 @@ class Dropout(Layer):
     (false) true, of SegNet, TEST is as TRAIN.
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
+
+    keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio

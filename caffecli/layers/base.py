@@ -38,6 +38,8 @@ class Layer(nn.Module):
     is_loss: ClassVar[bool] = False
     #: Caffe's layer of this type makes another one inside, which its log shows
     makes_inner_layer: bool = False
+    #: the top has the bottom's shape
+    keeps_shape: ClassVar[bool] = False
     #: bottoms that never get a gradient (labels, say)
     no_gradient: ClassVar[tuple[int, ...]] = ()
 
@@ -96,7 +98,12 @@ class Layer(nn.Module):
                 setattr(self, name, tensor)
 
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        """The tops' shapes for these bottoms, found by running ``forward`` on the meta device. Call after ``setup``."""
+        """The tops' shapes for these bottoms, found by running ``forward`` on the meta device. Call after ``setup``.
+
+        Layers whose shapes are plain say them: torch takes a second to get ready for the first meta tensors of some operations.
+        """
+        if self.keeps_shape:
+            return [torch.Size(bottoms[0])]
         with torch.no_grad():
             tops = self(*(torch.empty(tuple(shape), device="meta") for shape in bottoms))
         return [top.shape for top in (tops if isinstance(tops, tuple) else (tops,))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -118,6 +119,9 @@ class BaseConvolution(Layer):
     def apply_weights(self, x: Tensor) -> Tensor:
         """The operation on (N, C, spatial...)."""
         raise NotImplementedError
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return [torch.Size((*shape[: self.channel_axis], self.num_output, *self.top_sizes())) for shape in bottoms]
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         run = self.apply_weights if self.plain else self._fold

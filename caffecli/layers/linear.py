@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,6 +42,10 @@ class InnerProduct(Layer):
         else:
             self.bias = None
 
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        outputs = self.weight.shape[1 if self.transpose else 0]
+        return [torch.Size((*bottoms[0][: self.first], outputs))]
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.linear(x.flatten(self.first), self.weight.t() if self.transpose else self.weight, self.bias)
 
@@ -52,6 +57,7 @@ class Broadcast(Layer):
     it a single value. A single value meets the bottom wherever ``axis`` points.
     """
 
+    keeps_shape = True
     bottom_count = (1, 2)
 
     def span(self, bottoms: list[Shape], axis: int, num_axes: int) -> tuple[int, ...]:

@@ -29,6 +29,8 @@ _NEVER = -(2**62) - 1
 class Softmax(Layer):
     """y_c = exp(x_c) / sum_k exp(x_k) along ``axis`` (1). One bottom and one top of the same shape."""
 
+    keeps_shape = True
+
     def setup(self, bottoms: list[Shape]) -> None:
         self.softmax_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
 
@@ -48,6 +50,10 @@ class Loss(Layer):
             raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {listing(self, bottoms)}")
         param = self.param.loss_param
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
+
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        """A number; and, of those that have a second top, the probabilities, one for each score."""
+        return [torch.Size(), torch.Size(bottoms[0])][: max(1, len(self.param.top))]
 
     def normalization(self, default: int) -> int:
         """``normalization`` where it is set, else what the older ``normalize`` means, else ``default``."""

@@ -40,6 +40,9 @@ class Accuracy(Layer):
         self.per_class = len(self.param.top) > 1
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
 
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return [torch.Size(), torch.Size((bottoms[0][self.label_axis],))][: 1 + self.per_class]
+
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         axis, classes, ignore = self.label_axis, x.shape[self.label_axis], self.ignore_label
         x = x.detach().reshape(math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]))

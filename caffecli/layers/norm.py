@@ -24,6 +24,8 @@ class LRN(Layer):
     Source: Krizhevsky, Sutskever and Hinton, NIPS 2012; ``lrn_layer.cpp``.
     """
 
+    keeps_shape = True
+
     def setup(self, bottoms: list[Shape]) -> None:
         if len(bottoms[0]) != 4:
             raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
@@ -98,6 +100,7 @@ class BatchNorm(Layer):
     Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
     """
 
+    keeps_shape = True
     mean: Tensor
     variance: Tensor
     factor: Tensor

@@ -116,6 +116,11 @@ class Pooling(Layer):
         if any(p >= k for p, k in zip(pad, kernel, strict=True) if any(pad)):
             raise self.spec_error(f"expected pad less than the kernel, got pad {list(pad)} and kernel {list(kernel)}")
 
+    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+        num, channels, height, width = bottoms[0]
+        windows = self.windows._replace(kernel=(height, width)) if self.whole else self.windows
+        return [torch.Size((num, channels, *windows.tops((height, width))))] * (1 + self.mask)
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
         windows = Windows((x.shape[2], x.shape[3]), (1, 1), (0, 0), False) if self.whole else self.windows
         if self.pool == PoolingParameter.MAX:
