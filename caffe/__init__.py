@@ -20,17 +20,36 @@ from caffe.mode import (
 )
 from caffe.net import Net
 from caffe.net_spec import NetSpec, layers, params, to_proto
+from caffe.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    get_solver,
+)
+from caffe.timer import NCCL, Timer
 from caffecli.layers.python import PythonLayerBase as Layer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 __version__ = "1.0.0"
 
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
     "Layer",
+    "NesterovSolver",
     "Net",
     "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Timer",
+    "get_solver",
     "has_nccl",
     "init_log",
     "io",

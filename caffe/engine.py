@@ -6,7 +6,7 @@ A deploy net has none; its forward is the bare layers under ``no_grad``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from caffecli.layers.base import Layer
 from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
-from caffecli.net.net import Net, Result
+from caffecli.net.net import Net, Observer, Result
 
 #: layers whose tops are views of their bottom in Caffe; the last two share the diffs too
 _SHARES_DATA = ("Split", "Flatten", "Reshape")
@@ -88,13 +88,14 @@ class Engine:
             source.read_ahead()
         return total
 
-    def run(self, *_: Any) -> Result:
-        """A whole pass for a solver: its loss's ``backward`` is this engine's."""
+    def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
+        """A whole pass for a solver: its loss's ``backward`` is this engine's. With arguments, the net's own ``run``."""
+        if inputs is not None or observe is not None:
+            return Net.run(self.net, inputs, observe)
         loss = self.forward()
         if torch.is_grad_enabled() and any(node.backward for node in self.net.nodes):
             loss = _Pass.apply(loss.requires_grad_(), self)  # type: ignore[no-untyped-call]
-        outputs = {name: self.blobs[name].data_memory.tensor(self.blobs[name].shape, self.device) for name in self.net.outputs}
-        return Result(loss, outputs)
+        return Result(loss, {name: self._value(name) for name in self.net.outputs})
 
     def _forward_layer(self, index: int) -> Tensor | None:
         node = self.net.nodes[index]

@@ -1,0 +1,196 @@
+"""``caffe.SGDSolver`` and its kin: training, driven from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from caffe import mode
+from caffe.driven import DrivenRule
+from caffe.engine import Engine
+from caffe.errors import ArgumentError, users_errors
+from caffe.files import StrPath, check_file
+from caffe.net import Net
+from caffecli import logs
+from caffecli.errors import SolverError
+from caffecli.net import net as core
+from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.solver import learning_rate, snapshot
+from caffecli.solver.losses import Losses
+from caffecli.solver.solver import Solver as Core
+from caffecli.spec import load
+
+Callback = Callable[[], Any]
+
+
+class Solver:
+    """Trains the net of a solver file; see ``caffecli.solver.solver``. ``SGDSolver`` and the others choose the update rule.
+
+    ``net`` and ``test_nets`` share memory with what is trained; their blobs can be read after ``step``, and written before. Each
+    layer runs by itself, so that all diffs are there; ``caffecli train`` runs the whole graph at once.
+    Paths are relative to the working directory. Raises CaffeError, for a file that is not there one that is a RuntimeError too.
+    """
+
+    #: which update rule; "" takes the file's ``type``
+    type: ClassVar[str] = ""
+
+    def __init__(self, param_file: StrPath) -> None:
+        check_file(param_file)
+        param = load.load_solver(param_file)
+        param.snapshot_prefix = snapshot.prefix(param, str(param_file))
+        if self.type:
+            param.type = self.type
+        seed = mode.seed()
+        if param.random_seed < 0 and seed is not None:
+            param.random_seed = seed
+        if param.debug_info:
+            logs.warning("solver.cpp:45", "debug_info is shown by `caffecli train` alone; here look at the blobs themselves")
+            param.debug_info = False
+        with users_errors():
+            self._core = Core(param, "cpu")
+        engines = [_engine(net) for net in (self._core.net, *self._core.test_nets)]
+        self._core.run = engines[0].run
+        self._rule = DrivenRule(self._core.param, engines[0])
+        self._core.rule = self._rule  # type: ignore[assignment]
+        self._net, *self._test_nets = [Net.of(engine) for engine in engines]
+        if mode.device() != self._core.device:
+            self._move(mode.device())
+
+    @property
+    def net(self) -> Net:
+        return self._net
+
+    @property
+    def test_nets(self) -> list[Net]:
+        return self._test_nets
+
+    @property
+    def iter(self) -> int:
+        """How many updates the weights have had."""
+        return self._core.iter
+
+    @property
+    def param(self) -> SolverParameter:
+        """The solver's settings; ``base_lr`` may be changed between steps."""
+        return self._core.param
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return learning_rate.learning_rate(self._core.param, self._core.iter, self._core.rate)
+
+    def step(self, n: int) -> None:
+        """``n`` iterations, with the tests, displays and snapshots due."""
+        with self._running():
+            self._core.step(int(n))
+
+    def solve(self, resume_file: StrPath | None = None) -> None:
+        """Train to ``max_iter``, from where the solverstate ``resume_file`` stands."""
+        if resume_file:
+            self.restore(resume_file)
+        with self._running():
+            self._core.solve()
+
+    def apply_update(self) -> None:
+        """Change the weights by what their diffs hold, at this iteration's learning rate; counts as an iteration."""
+        with self._running():
+            self._rule.update(self.lr, self._core.iter)
+            self._core.iter += 1
+
+    def restore(self, state_file: StrPath) -> None:
+        """Go on from a solverstate, binary or HDF5."""
+        check_file(state_file)
+        with self._running():
+            self._core.restore(Path(state_file))
+
+    def snapshot(self) -> None:
+        """Write ``PREFIX_iter_N.caffemodel`` and ``.solverstate``."""
+        with self._running():
+            self._core.snapshot()
+
+    def share_weights(self, net: Net) -> None:
+        """Let ``net`` use this solver's weights."""
+        net.share_with(self._net)
+
+    def add_callback(self, on_start: Callback, on_gradients_ready: Callback | None = None) -> None:
+        """Call ``on_start`` at the beginning of each iteration, ``on_gradients_ready`` before each update."""
+        if on_gradients_ready is None or not callable(on_start):
+            raise ArgumentError("add_callback takes two functions, on_start and on_gradients_ready")
+        self._rule.on_start.append(on_start)
+        self._rule.on_gradients_ready.append(on_gradients_ready)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        self._core.stopped = False
+        device = mode.device()
+        if device != self._core.device:
+            self._move(device)
+        for net in (self._net, *self._test_nets):
+            net._engine.push()
+        with users_errors():
+            yield
+        self._net._engine.pull()
+
+    def _move(self, device: torch.device) -> None:
+        for net in (self._net, *self._test_nets):
+            net._engine.to(device)
+        self._rule.renew()
+        self._core.device, self._core.losses = device, Losses(self.param.average_loss, device)
+
+
+def _engine(net: core.Net) -> Engine:
+    """The engine of a solver's net, whose passes are its from now on."""
+    engine = Engine(net)
+    net.run = engine.run  # type: ignore[method-assign]
+    return engine
+
+
+class SGDSolver(Solver):
+    """Stochastic gradient descent with momentum."""
+
+    type = "SGD"
+
+
+class NesterovSolver(SGDSolver):
+    """Nesterov's accelerated gradient."""
+
+    type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    """Rates by the sum of squared gradients."""
+
+    type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    """Rates by a running mean of squared gradients."""
+
+    type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    """Steps by running means of squared gradients and squared steps."""
+
+    type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    """Steps by running means of gradients and of their squares."""
+
+    type = "Adam"
+
+
+def get_solver(filename: StrPath) -> Solver:
+    """The solver of the file's ``type``. Raises SolverError for one that is not known."""
+    check_file(filename)
+    wanted = load.load_solver(filename).type
+    kinds: list[type[SGDSolver]] = [SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver]
+    known = {kind.type: kind for kind in kinds}
+    if wanted not in known:
+        raise SolverError(f"solver type {wanted!r} is not known; known types: {', '.join(known)}")
+    return known[wanted](filename)
