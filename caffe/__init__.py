@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from caffe import io, proto
+from caffe.classifier import Classifier
+from caffe.detector import Detector
 from caffe.mode import (
     has_nccl,
     init_log,
@@ -42,6 +44,8 @@ __all__ = [
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
+    "Classifier",
+    "Detector",
     "Layer",
     "NesterovSolver",
     "Net",

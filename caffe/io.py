@@ -230,7 +230,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
     return np.array((pixels @ _LUMINANCE)[:, :, np.newaxis], np.float32)
 
 
-def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> Array:
+def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Array:
     """The (H, W, K) image ``im`` at ``new_dims`` = (height, width), float32, by a spline of ``interp_order``, 1 for linear.
 
     With one or three channels as ``skimage.transform.resize(mode="constant")``, whose borders fade towards the image's
@@ -252,7 +252,7 @@ def _floating(array: Array) -> Array:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
-def oversample(images: Sequence[Array], crop_dims: Sequence[int]) -> Array:
+def oversample(images: Iterable[Array], crop_dims: Sequence[int] | Array) -> Array:
     """Ten crops of each of N (H, W, K) images of one size: the four corners, the centre, and the five mirrored.
 
     Returns float32 (10 N, height, width, K), ``crop_dims`` = (height, width).

@@ -13,6 +13,7 @@ import pytest
 import caffe.io
 from caffecli.errors import CaffeError, DataError
 from caffecli.proto import caffe_pb2
+from tests.caffe.pictures import picture
 
 RESIZES = [
     ((9, 13, 3), (17, 20), 1), ((23, 31, 3), (8, 11), 1), ((23, 31, 3), (40, 11), 1), ((16, 16, 1), (28, 28), 1),
@@ -20,12 +21,6 @@ RESIZES = [
     ((12, 9, 2), (7, 30), 1), ((25, 16, 4), (15, 30), 1), ((11, 12, 3), (16, 9), 0), ((11, 12, 3), (16, 9), 3),
     ((11, 12, 5), (16, 9), 3), ((11, 12, 3), (5, 30), 2), ((11, 12, 4), (8, 19), 5), ((64, 48, 3), (7, 5), 1),
 ]  # fmt: skip
-
-
-def picture(height: int, width: int, channels: int, seed: int = 0, low: float = 0.0, high: float = 1.0) -> Any:
-    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
-    wave = np.sin(0.37 * y + 0.61 * x * (1 + seed) + 1.3 * c) * np.cos(0.11 * x * y + seed)
-    return (low + (high - low) * (wave + 1) / 2).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
