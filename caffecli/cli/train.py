@@ -22,7 +22,12 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
 @watch_options
 @amp_option
-@click.option("--compile", "compiled", is_flag=True, help="Compile the net with torch.compile: a slow start, then faster.")
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Run the train net through torch.compile: a slow start; docs/benchmarks.md has what it gains.",
+)
 @record_options
 @device_options
 @net_state_options

@@ -84,18 +84,18 @@ def compilable(node: Node) -> bool:
 
 
 def _parts(net: Net) -> Iterator[tuple[list[Node], bool]]:
-    """The layers in their order, in stretches to be compiled (True) and single ones that run as they are."""
+    """The layers in their order, in stretches to be compiled (True) and single ones that run as they are: alone, none gains."""
     stretch: list[Node] = []
     for node in net.nodes:
         if compilable(node):
             stretch.append(node)
             continue
         if stretch:
-            yield stretch, True
+            yield stretch, len(stretch) > 1
         stretch = []
         yield [node], False
     if stretch:
-        yield stretch, True
+        yield stretch, len(stretch) > 1
 
 
 def _stretch(net: Net, nodes: list[Node], read: tuple[int, ...], given: tuple[int, ...], whole: bool) -> Stretch:
