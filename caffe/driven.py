@@ -45,9 +45,13 @@ class DrivenRule:
             callback()
 
     def update(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
-        """One update of all weights from their diffs."""
+        """The update that ends an iteration, after the user's callbacks."""
         for callback in self.on_gradients_ready:
             callback()
+        self.apply(rate, iteration, report_clipping)
+
+    def apply(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
+        """One update of all weights from their diffs."""
         self._engine.push()
         weights = self._engine.weights
         for weight in weights:

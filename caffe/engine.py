@@ -12,18 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from caffe.blob import Blob, ParamBlob, Weight
+from caffe import building
+from caffe.blob import Blob, Weight
 from caffe.memory import Memory
 from caffe.reshape import shape_again
-from caffecli.layers.base import Layer
 from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
 from caffecli.net.net import Net, Observer, Result
 
-#: layers whose tops are views of their bottom in Caffe; the last two share the diffs too
-_SHARES_DATA = ("Split", "Flatten", "Reshape")
-_SHARES_DIFF = ("Flatten", "Reshape")
 #: layers that a backward pass never runs once more: they draw random numbers, or are the user's code
 _RUN_ONCE = ("Dropout", "Python")
 
@@ -45,26 +42,23 @@ class Engine:
         self.net = net
         self.device = torch.device("cpu")
         #: in the order in which the layers make them
-        self.blobs: dict[str, Blob] = {}
+        self.blobs = building.blobs(net)
+        self.weights = [Weight(param) for param in net.params]
+        #: per layer, its learned blobs
+        self.params = building.params(net, self.weights)
         self.before_forward: list[Callback] = []
         self.after_forward: list[Callback] = []
         self.before_backward: list[Callback] = []
         self.after_backward: list[Callback] = []
+        self._learned = building.learned(self.weights)
         self._graphs: dict[int, Graph] = {}
         #: values made in the pass that runs, as their layers made them
         self._fresh: dict[Memory, Tensor] = {}
-        self._shapes: list[tuple[torch.Size, ...]] = []
+        #: per layer, the bottoms' shapes that it is set up for
+        self._shapes = [tuple(net.shapes[slot] for slot in node.inputs) for node in net.nodes]
         #: per layer, the tops that keep what the user has written
-        self._kept: list[tuple[str, ...]] = []
-        for node in net.nodes:
-            self._shapes.append(tuple(net.shapes[slot] for slot in node.inputs))
-            self._add_blobs(node)
-            self._kept.append(self._filled_once(node))
+        self._kept = [building.filled_once(net, node, self.blobs) for node in net.nodes]
         self._sources = [node.layer for node in net.nodes if isinstance(node.layer, SourceLayer)]
-        self.weights = [Weight(param) for param in net.params]
-        self._learned: dict[Layer, list[Weight]] = {}
-        self.params: dict[Layer, list[Blob]] = {node.layer: [] for node in net.nodes}
-        self._add_params()
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
@@ -120,7 +114,7 @@ class Engine:
         if node.loss_weights[index] and made.numel() != blob.count:
             blob.diff_memory.put(torch.full_like(made, node.loss_weights[index]))
         blob._take_shape(tuple(made.shape))
-        if node.layer.type not in _SHARES_DATA:
+        if node.layer.type not in building.SHARES_DATA:
             blob.data_memory.put(made)
         self._fresh[blob.data_memory] = made
 
@@ -183,7 +177,7 @@ class Engine:
             if grad is not None:
                 weight.diff.add(grad)
         if isinstance(node.layer, Python):
-            self._tie_user(node.layer)
+            building.tie_user(node.layer, self.params[node.layer])
 
     def _graph(self, index: int) -> Graph:
         """The one that forward has left, unless there is none or the user has changed a bottom since."""
@@ -240,56 +234,6 @@ class Engine:
         """Bring new weights to the user's arrays."""
         for weight in self.weights:
             weight.pull()
-
-    # -- building --------------------------------------------------------------------------------------------------
-
-    def _add_blobs(self, node: Node) -> None:
-        for name, slot, weight in zip(node.tops, node.outputs, node.loss_weights, strict=True):
-            if name in self.blobs:
-                continue  # in place
-            blob = self.blobs[name] = Blob(self.net.shapes[slot])
-            if node.layer.type in _SHARES_DATA:
-                blob.data_memory = self.blobs[node.bottoms[0]].data_memory
-            if node.layer.type in _SHARES_DIFF:
-                blob.diff_memory = self.blobs[node.bottoms[0]].diff_memory
-            if weight:
-                blob.diff_memory.put(torch.full(blob.shape, weight))
-
-    def _filled_once(self, node: Node) -> tuple[str, ...]:
-        """The tops of a DummyData layer that Caffe fills when it builds the net, and never again."""
-        if not isinstance(node.layer, DummyData):
-            return ()
-        fillers = list(node.layer.param.dummy_data_param.data_filler)
-        with torch.no_grad():
-            tops = self.net.run_layer(node, (), {})
-        kept = []
-        for i, (name, top) in enumerate(zip(node.tops, tops, strict=True)):
-            filler = fillers[min(i, len(fillers) - 1)].type if fillers else "constant"
-            if filler == "constant":
-                self.blobs[name].data_memory.put(top.detach().clone())
-                kept.append(name)
-        return tuple(kept)
-
-    def _add_params(self) -> None:
-        places: dict[tuple[Layer, int], Weight] = {}
-        for weight in self.weights:
-            tensor = weight.param.tensor
-            tensor.data = tensor.data.contiguous()
-            for layer, index in weight.param.places:
-                places[layer, index] = weight
-                known = self._learned.setdefault(layer, [])
-                if weight not in known:
-                    known.append(weight)
-        for node in self.net.nodes:
-            for index, tensor in enumerate(node.layer.blobs):
-                self.params[node.layer].append(ParamBlob(places[node.layer, index], tensor.shape))
-            if isinstance(node.layer, Python):
-                self._tie_user(node.layer)
-
-    def _tie_user(self, layer: Python) -> None:
-        """Let a Python layer's own blobs be the net's."""
-        for own, blob in zip(layer.user.blobs, self.params[layer], strict=True):
-            own.data, own.diff = blob.data, blob.diff
 
 
 class _Pass(torch.autograd.Function):

@@ -16,7 +16,7 @@ from caffe.engine import Engine
 from caffe.errors import ArgumentError, BlobNameError, LayerNameError, users_errors
 from caffe.files import NetFiles, StrPath, check_file
 from caffe.memory import Floats
-from caffe.preprocess import Preprocessing
+from caffe.year_2014 import Forms2014
 from caffecli import logs
 from caffecli.layers.data import MemoryData
 from caffecli.layers.python import Python, PythonLayerBase
@@ -55,7 +55,7 @@ class BuiltIn(PythonLayerBase):
         return f"<layer {self.name!r}, {self.type}>"
 
 
-class Net(Batches, NetFiles, Preprocessing):
+class Net(Batches, NetFiles, Forms2014):
     """The net of a prototxt.
 
     ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before: ``Net(network_file, weights, phase)``,
@@ -268,7 +268,7 @@ class Net(Batches, NetFiles, Preprocessing):
         check_inputs(data, labels, self.blobs[self._engine.net.nodes[0].tops[0]].shape)
         layer.set_input_arrays(data, labels)
 
-    # -- callbacks, and the forms of 2014 --------------------------------------------------------------------------
+    # -- callbacks --------------------------------------------------------------------------
 
     def before_forward(self, run: Callable[[int], Any]) -> None:
         """Call ``run`` with each layer's number before it runs."""
@@ -282,25 +282,3 @@ class Net(Batches, NetFiles, Preprocessing):
 
     def after_backward(self, run: Callable[[int], Any]) -> None:
         self._engine.after_backward.append(run)
-
-    def set_phase_train(self) -> None:
-        """Let the layers behave as in training: dropout drops."""
-        self._set_phase(TRAIN)
-
-    def set_phase_test(self) -> None:
-        """Let the layers behave as in testing."""
-        self._set_phase(TEST)
-
-    def _set_phase(self, phase: int) -> None:
-        for node in self._engine.net.nodes:
-            node.layer.phase = phase
-            node.layer.train(phase == TRAIN)
-
-    def set_mode_cpu(self) -> None:
-        mode.set_mode_cpu()
-
-    def set_mode_gpu(self) -> None:
-        mode.set_mode_gpu()
-
-    def set_device(self, gpu_id: int) -> None:
-        mode.set_device(gpu_id)

@@ -98,7 +98,7 @@ class Solver:
     def apply_update(self) -> None:
         """Change the weights by what their diffs hold, at this iteration's learning rate; counts as an iteration."""
         with self._running():
-            self._rule.update(self.lr, self._core.iter)
+            self._rule.apply(self.lr, self._core.iter)
             self._core.iter += 1
 
     def restore(self, state_file: StrPath) -> None:

@@ -1,4 +1,4 @@
-"""The preprocessing that nets themselves did in 2014; now by ``caffe.io.Transformer``."""
+"""What nets had as methods in 2014: the phase, the mode, and preprocessing, which is now ``caffe.io.Transformer``'s."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from functools import cached_property
 
 import numpy as np
 
+from caffe import mode
 from caffe.blob import Blob
+from caffe.engine import Engine
 from caffe.errors import ArgumentError
 from caffe.io import Transformer
 from caffe.memory import Floats
+from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 
-class Preprocessing:
-    """The methods of a ``Net`` that make images fit for its inputs. ``input_``, ``input_name``: the input blob's name."""
+class Forms2014:
+    """The methods of a ``Net`` that are here for old programs. ``input_``, ``input_name``: the input blob's name."""
+
+    _engine: Engine
 
     @property
     def inputs(self) -> list[str]:
@@ -24,6 +29,28 @@ class Preprocessing:
     @property
     def blobs(self) -> Mapping[str, Blob]:
         raise NotImplementedError
+
+    def set_phase_train(self) -> None:
+        """Let the layers behave as in training: dropout drops."""
+        self._set_phase(TRAIN)
+
+    def set_phase_test(self) -> None:
+        """Let the layers behave as in testing."""
+        self._set_phase(TEST)
+
+    def _set_phase(self, phase: int) -> None:
+        for node in self._engine.net.nodes:
+            node.layer.phase = phase
+            node.layer.train(phase == TRAIN)
+
+    def set_mode_cpu(self) -> None:
+        mode.set_mode_cpu()
+
+    def set_mode_gpu(self) -> None:
+        mode.set_mode_gpu()
+
+    def set_device(self, gpu_id: int) -> None:
+        mode.set_device(gpu_id)
 
     def set_mean(self, input_: str, mean_f: str | os.PathLike[str] | Floats, mode: str = "elementwise") -> None:
         """Subtract a mean: an array, or the .npy file of one, (C, H, W), resized where it does not fit.

@@ -1,0 +1,82 @@
+"""The blobs of a net, and which of them share memory, as Caffe has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from caffe.blob import Blob, ParamBlob, Weight
+from caffecli.layers.base import Layer
+from caffecli.layers.data import DummyData
+from caffecli.layers.python import Python
+from caffecli.net.graph import Node
+from caffecli.net.net import Net
+
+#: layers whose tops are views of their bottom in Caffe; the last two share the diffs too
+SHARES_DATA = ("Split", "Flatten", "Reshape")
+SHARES_DIFF = ("Flatten", "Reshape")
+
+
+def blobs(net: Net) -> dict[str, Blob]:
+    """All blobs in the order in which the layers make them. The diff of one that counts in the loss is its weight."""
+    made: dict[str, Blob] = {}
+    for node in net.nodes:
+        for name, slot, weight in zip(node.tops, node.outputs, node.loss_weights, strict=True):
+            if name in made:
+                continue  # in place
+            blob = made[name] = Blob(net.shapes[slot])
+            if node.layer.type in SHARES_DATA:
+                blob.data_memory = made[node.bottoms[0]].data_memory
+            if node.layer.type in SHARES_DIFF:
+                blob.diff_memory = made[node.bottoms[0]].diff_memory
+            if weight:
+                blob.diff_memory.put(torch.full(blob.shape, weight))
+    return made
+
+
+def filled_once(net: Net, node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
+    """The tops of a DummyData layer that Caffe fills when it builds the net and never again; fills them."""
+    if not isinstance(node.layer, DummyData):
+        return ()
+    fillers = list(node.layer.param.dummy_data_param.data_filler)
+    with torch.no_grad():
+        tops = net.run_layer(node, (), {})
+    kept = []
+    for i, (name, top) in enumerate(zip(node.tops, tops, strict=True)):
+        if not fillers or fillers[min(i, len(fillers) - 1)].type == "constant":
+            made[name].data_memory.put(top.detach().clone())
+            kept.append(name)
+    return tuple(kept)
+
+
+def learned(weights: Iterable[Weight]) -> dict[Layer, list[Weight]]:
+    """Per layer, the weights that it uses, each once."""
+    found: dict[Layer, list[Weight]] = {}
+    for weight in weights:
+        for layer, _ in weight.param.places:
+            known = found.setdefault(layer, [])
+            if weight not in known:
+                known.append(weight)
+    return found
+
+
+def params(net: Net, weights: Iterable[Weight]) -> dict[Layer, list[Blob]]:
+    """Per layer, its learned blobs. Puts the tensors into C order, so that arrays can share their memory."""
+    places: dict[tuple[Layer, int], Weight] = {}
+    for weight in weights:
+        tensor = weight.param.tensor
+        tensor.data = tensor.data.contiguous()
+        places |= dict.fromkeys(weight.param.places, weight)
+    found: dict[Layer, list[Blob]] = {}
+    for node in net.nodes:
+        found[node.layer] = [ParamBlob(places[node.layer, i], blob.shape) for i, blob in enumerate(node.layer.blobs)]
+        if isinstance(node.layer, Python):
+            tie_user(node.layer, found[node.layer])
+    return found
+
+
+def tie_user(layer: Python, own: Iterable[Blob]) -> None:
+    """Let a Python layer's own blobs be the net's."""
+    for theirs, ours in zip(layer.user.blobs, own, strict=True):
+        theirs.data, theirs.diff = ours.data, ours.diff
