@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver import learning_rate, loop, mixed, nets, report, rules, snapshot
+from caffecli.solver import checks, learning_rate, loop, mixed, nets, report, rules, snapshot
 from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
 from caffecli.solver.compiled import Compiled
@@ -65,13 +64,16 @@ class Solver:
         #: the iteration whose tests callbacks have seen; a run that is resumed after them does not test again
         self.tested = -1
         self.last_snapshot: Path | None = None
-        self._check()
+        checks.settings(self.param, self.rate)
+        if (param.snapshot or param.snapshot_after_train) and self.world.rank == 0:
+            snapshot.check_writable(self.param.snapshot_prefix)
         self._seed = self._sow()
         self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
-        self._warn_of_idleness()
+        checks.idleness(self.net)
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
-        self._check_outputs()
+        if self.world.size > 1:
+            checks.written_by_one([self.net, *self.test_nets])
         #: one pass through the train net
         self.run = Compiled(self.net).run if compiled else self.net.run
         self.averaging = Averaging(self.world, [p.tensor for p in self.net.params]) if self.world.size > 1 else None
@@ -192,7 +194,7 @@ class Solver:
         """Go on from a solverstate: iteration, history, weights; and, where we wrote it, data positions and random numbers."""
         path = Path(path)
         state = solverstate.read(path)
-        self._check_history(path, state)
+        checks.history(path, state, self.rule)
         learned = snapshot.find_learned_net(path, state)
         position = snapshot.read_position(path, state)
         weights.load(self.net, learned)
@@ -211,20 +213,6 @@ class Solver:
             self.losses.restore(position["losses"])
             restore_callbacks(self, path, position)
 
-    def _check_history(self, path: Path, state: SolverState) -> None:
-        kept = self.rule.history
-        if len(state.history) != len(kept):
-            raise SolverError(
-                f"{str(path)!r} has {len(state.history)} history blobs, the {self.param.type} solver of this net keeps "
-                f"{len(kept)}; resume with the net and solver type it was made by"
-            )
-        wrong: list[str] = []
-        for i, (blob, array) in enumerate(zip(kept, state.history, strict=True)):
-            if not weights.fits(tuple(blob.shape), array.shape):
-                wrong.append(f"history blob {i}: expected {tuple(blob.shape)}, it has {array.shape}")
-        if wrong:
-            raise SolverError(f"{str(path)!r}, {'; '.join(wrong)}; resume with the net it was made by")
-
     def close(self) -> None:
         """End the data layers' threads, and what the callbacks hold."""
         for net in (self.net, *self.test_nets):
@@ -234,36 +222,12 @@ class Solver:
 
     # -- building --------------------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        param = self.param
-        learning_rate.check(param, self.rate)
-        for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
-            if getattr(param, name) < least:
-                raise SolverError(f"{name} must be at least {least}, got {getattr(param, name)}")
-        for name in ("base_lr", "momentum", "weight_decay", "clip_gradients"):
-            if not math.isfinite(getattr(param, name)):
-                raise SolverError(f"{name} must be a finite number, got {getattr(param, name)}")
-        if (param.snapshot or param.snapshot_after_train) and self.world.rank == 0:
-            snapshot.check_writable(param.snapshot_prefix)
-
-    def _warn_of_idleness(self) -> None:
-        """The reference trains a net that learns nothing without a word."""
-        if not any(any(node.loss_weights) for node in self.net.nodes):
-            logs.warning("solver.cpp:102", f"net {self.net.name!r} has no loss: nothing is learned; add a loss layer")
-        elif not any(param.lr_mult for param in self.net.params):
-            logs.warning("solver.cpp:102", f"net {self.net.name!r} has no parameter of lr_mult > 0: nothing is learned")
-
     def _sow(self) -> int:
         """Seed torch's generator by random_seed, or by chance; returns the seed, for the data layers: one for all ranks."""
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
             return self.param.random_seed
         return self.world.gather(torch.seed() % 2**63)[0]
-
-    def _check_outputs(self) -> None:
-        for node in (node for net in (self.net, *self.test_nets) for node in net.nodes):
-            if node.layer.type == "HDF5Output" and self.world.size > 1:
-                raise node.layer.spec_error("writes one file, for one process: take it out, or train on one device")
 
     def _follow_rank_0(self) -> None:
         """Take its weights, buffers and history, and random numbers unlike those of the other ranks."""

@@ -1,0 +1,59 @@
+"""What can be wrong with a solver's settings, its nets, or a solverstate, said before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from caffecli import logs
+from caffecli.errors import SolverError
+from caffecli.formats.solverstate import SolverState
+from caffecli.net import weights
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.solver import learning_rate
+from caffecli.solver.learning_rate import RateOptions
+from caffecli.solver.rules import Rule
+
+
+def settings(param: SolverParameter, rate: RateOptions) -> None:
+    """Raise SolverError for a setting that cannot work."""
+    learning_rate.check(param, rate)
+    for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
+        if getattr(param, name) < least:
+            raise SolverError(f"{name} must be at least {least}, got {getattr(param, name)}")
+    for name in ("base_lr", "momentum", "weight_decay", "clip_gradients"):
+        if not math.isfinite(getattr(param, name)):
+            raise SolverError(f"{name} must be a finite number, got {getattr(param, name)}")
+
+
+def idleness(net: Net) -> None:
+    """Warn of a net that learns nothing: the reference trains it without a word."""
+    if not any(any(node.loss_weights) for node in net.nodes):
+        logs.warning("solver.cpp:102", f"net {net.name!r} has no loss: nothing is learned; add a loss layer")
+    elif not any(param.lr_mult for param in net.params):
+        logs.warning("solver.cpp:102", f"net {net.name!r} has no parameter of lr_mult > 0: nothing is learned")
+
+
+def written_by_one(nets: Iterable[Net]) -> None:
+    """Raise SpecError for a layer that several processes cannot share."""
+    for node in (node for net in nets for node in net.nodes):
+        if node.layer.type == "HDF5Output":
+            raise node.layer.spec_error("writes one file, for one process: take it out, or train on one device")
+
+
+def history(path: Path, state: SolverState, rule: Rule) -> None:
+    """Raise SolverError where the solverstate of ``path`` is not one of this rule and net."""
+    kept = rule.history
+    if len(state.history) != len(kept):
+        raise SolverError(
+            f"{str(path)!r} has {len(state.history)} history blobs, the {rule.param.type} solver of this net keeps "
+            f"{len(kept)}; resume with the net and solver type it was made by"
+        )
+    wrong: list[str] = []
+    for i, (blob, array) in enumerate(zip(kept, state.history, strict=True)):
+        if not weights.fits(tuple(blob.shape), array.shape):
+            wrong.append(f"history blob {i}: expected {tuple(blob.shape)}, it has {array.shape}")
+    if wrong:
+        raise SolverError(f"{str(path)!r}, {'; '.join(wrong)}; resume with the net it was made by")
