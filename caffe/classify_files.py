@@ -1,0 +1,104 @@
+"""The classes of picture files: what ``caffecli classify`` does."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffe import io
+from caffe.classifier import Classifier
+from caffe.picture_files import PictureOptions, load_npy
+from caffecli.errors import DataError, FormatError
+from caffecli.formats.atomic import replacing
+
+Array = NDArray[Any]
+
+#: pictures that are in memory at a time
+CHUNK = 32
+#: classes that are told of each picture
+TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(PictureOptions):
+    """``input_file``: a picture, a folder of ``*.ext``, or a .npy of (N, H, W, K); ``output_file``: a .npy, None for none.
+
+    ``labels``: a file with a line for each class; the best five classes are printed when it is given, or no ``output_file``.
+    """
+
+    input_file: str
+    output_file: str | None = None
+    labels: str | None = None
+    images_dim: tuple[int, ...] = (256, 256)
+    center_only: bool = False
+    ext: str = "jpg"
+
+
+def classify(options: ClassifyOptions) -> None:
+    """Predict the classes of pictures, print the best, write all as an (N, classes) array."""
+    print("GPU mode" if options.gpu else "CPU mode")
+    net = Classifier(image_dims=options.images_dim, **options.net())
+    labels = None if options.labels is None else read_labels(options.labels)
+    names, images = _inputs(options, 1 if net.blobs[net.inputs[0]].shape[1] == 1 else 3)
+    print(f"Classifying {len(names)} inputs.", flush=True)
+    start = time.time()
+    parts = []
+    for first in range(0, len(names), CHUNK):
+        parts.append(net.predict(list(itertools.islice(images, CHUNK)), not options.center_only))
+        if labels is not None or options.output_file is None:
+            for name, scores in zip(names[first:], parts[-1], strict=False):
+                _print_best(name, scores.ravel(), labels)
+    print(f"Done in {time.time() - start:.2f} s.")
+    if options.output_file is not None:
+        path = options.output_file if options.output_file.endswith(".npy") else f"{options.output_file}.npy"
+        print(f"Saving results into {path}")
+        with replacing(path) as file:
+            np.save(file, np.concatenate(parts))
+
+
+def read_labels(path: str) -> list[str]:
+    """The lines of a file of labels, as in synset_words.txt. Raises FormatError."""
+    try:
+        return Path(path).read_text().splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise FormatError(f"cannot read the labels {path!r}: {error}; give a text of a line for each class") from error
+
+
+def _inputs(options: ClassifyOptions, channels: int) -> tuple[list[str], Iterator[Array]]:
+    """The inputs' names, and the inputs, each read when its turn comes."""
+    path = Path(options.input_file).expanduser()
+    if path.suffix == ".npy":
+        print(f"Loading file: {path}")
+        array = load_npy(path)
+        if array.ndim != 4 or not len(array):
+            raise DataError(f"{str(path)!r}: expected pictures of (count, height, width, channels), it has shape {array.shape}")
+        return [f"{path}[{i}]" for i in range(len(array))], iter(array)
+    files = [path]
+    if path.is_dir():
+        print(f"Loading folder: {path}")
+        files = sorted(path.glob(f"*.{options.ext}"))
+        if not files:
+            raise DataError(f"the folder {str(path)!r} has no *.{options.ext}; say --ext png for other pictures")
+    else:
+        print(f"Loading file: {path}")
+    return [str(file) for file in files], _pictures(files, color=channels == 3)
+
+
+def _pictures(files: Iterable[Path], color: bool) -> Iterator[Array]:
+    for file in files:
+        yield io.load_image(file, color)
+
+
+def _print_best(name: str, scores: Array, labels: list[str] | None) -> None:
+    if labels is not None and len(labels) != len(scores):
+        raise DataError(f"there are {len(labels)} labels for {len(scores)} classes; give the labels of this net")
+    print(f"---------- Prediction for {name} ----------")
+    for best in np.argsort(-scores, kind="stable")[:TOP]:
+        print(f"{scores[best]:.4f} - {best}" if labels is None else f'{scores[best]:.4f} - "{labels[best]}"')

@@ -1,0 +1,63 @@
+"""What the commands classify and detect share: the net's settings, as their flags give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffe import mode
+from caffecli.errors import FormatError
+from caffecli.formats import mean
+
+ROOT = Path(__file__).parents[1]
+CAFFENET = ROOT / "models" / "bvlc_reference_caffenet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """``mean_file``: a .npy or a binaryproto, "" for none. What is None is Caffe's reference net, in this repository."""
+
+    model_def: str | None = None
+    pretrained_model: str | None = None
+    mean_file: str | None = None
+    input_scale: float | None = None
+    raw_scale: float | None = 255.0
+    channel_swap: tuple[int, ...] | None = (2, 1, 0)
+    gpu: bool = False
+
+    def net(self) -> dict[str, Any]:
+        """The arguments that ``Classifier`` and ``Detector`` have in common; sets Caffe's mode."""
+        if self.gpu:
+            mode.set_mode_gpu()
+        else:
+            mode.set_mode_cpu()
+        return {
+            "model_file": str(self.model_def or CAFFENET / "deploy.prototxt"),
+            "pretrained_file": str(self.pretrained_model or CAFFENET / "bvlc_reference_caffenet.caffemodel"),
+            "mean": self.mean(),
+            "input_scale": self.input_scale,
+            "raw_scale": self.raw_scale,
+            "channel_swap": self.channel_swap,
+        }
+
+    def mean(self) -> NDArray[Any] | None:
+        """The mean in ``mean_file``."""
+        if self.mean_file == "":
+            return None
+        path = Path(self.mean_file or ROOT / "data" / "ilsvrc12" / "imagenet_mean.binaryproto")
+        if not path.exists():
+            raise FormatError(f"there is no mean {str(path)!r}; give --mean_file, or --mean_file '' to subtract none")
+        return load_npy(path) if path.suffix == ".npy" else mean.read(path)
+
+
+def load_npy(path: Path) -> NDArray[Any]:
+    """The array in a .npy file, not yet read. Raises FormatError."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise FormatError(f"{str(path)!r} is no .npy file of numbers, or damaged: {error}") from error
+    return array
