@@ -66,9 +66,10 @@ class Blob:
         shape = tuple(int(dim) for dim in dims)
         if any(dim < 0 for dim in shape):
             raise ShapeError(f"expected dims of at least 0, got {shape}")
-        self._take_shape(shape)
+        self.take_shape(shape)
 
-    def _take_shape(self, shape: tuple[int, ...]) -> None:
+    def take_shape(self, shape: tuple[int, ...]) -> None:
+        """``reshape``, for the engine."""
         self._shape = shape
 
     def _legacy(self, axis: int) -> int:
@@ -137,13 +138,13 @@ class ParamBlob(Blob):
     def data(self) -> Floats:
         return self.weight.array(self._shape)
 
-    def _take_shape(self, shape: tuple[int, ...]) -> None:
+    def take_shape(self, shape: tuple[int, ...]) -> None:
         tensor, count = self.weight.param.tensor, math.prod(shape)
         with torch.no_grad():
             flat = tensor.data.reshape(-1)[:count]
             tensor.data = torch.cat([flat, flat.new_zeros(count - flat.numel())]).reshape(shape)
         self.weight.host = None
-        super()._take_shape(shape)
+        super().take_shape(shape)
 
 
 class BlobVec(list[Blob]):

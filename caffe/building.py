@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
 from caffe.blob import Blob, ParamBlob, Weight
 from caffecli.layers.base import Layer
-from caffecli.layers.data import DummyData
+from caffecli.layers.data import DummyData, Input
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
+
+
+@dataclass(eq=False)
+class Step:
+    """A layer with its blobs, ready to run."""
+
+    node: Node
+    bottoms: tuple[Blob, ...]
+    tops: tuple[Blob, ...]
+    #: tops that the layer is fed: those that keep what the user has written
+    fed: tuple[tuple[str, Blob], ...]
+    #: per top, whether what the layer makes is put there
+    puts: tuple[bool, ...]
+    #: whether a pass leaves all tops as they are
+    still: bool
+    in_place: bool
+    #: the bottoms' shapes that the layer is set up for
+    shapes: tuple[tuple[int, ...], ...]
+
 
 #: layers whose tops are views of their bottom in Caffe; the last two share the diffs too
 SHARES_DATA = ("Split", "Flatten", "Reshape")
@@ -35,7 +55,22 @@ def blobs(net: Net) -> dict[str, Blob]:
     return made
 
 
-def filled_once(net: Net, node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
+def step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
+    """How ``node`` runs on the blobs ``made``."""
+    kept = _filled_once(net, node, made)
+    return Step(
+        node,
+        tuple(made[name] for name in node.bottoms),
+        tuple(made[name] for name in node.tops),
+        tuple((name, made[name]) for name in kept),
+        tuple(name not in kept and node.layer.type not in SHARES_DATA for name in node.tops),
+        isinstance(node.layer, Input) or (bool(kept) and len(kept) == len(node.tops)),
+        not set(node.bottoms).isdisjoint(node.tops),
+        tuple(tuple(net.shapes[slot]) for slot in node.inputs),
+    )
+
+
+def _filled_once(net: Net, node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
     """The tops of a DummyData layer that Caffe fills when it builds the net and never again; fills them."""
     if not isinstance(node.layer, DummyData):
         return ()

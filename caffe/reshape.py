@@ -12,7 +12,7 @@ from caffecli.layers.hdf5_output import HDF5Output
 from caffecli.layers.python import Python
 
 
-def shape_again(layer: Layer, shapes: Sequence[torch.Size]) -> list[torch.Size]:
+def shape_again(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> list[torch.Size]:
     """The tops' shapes for bottoms of ``shapes``. Raises ShapeError where the layer cannot take them, or its blobs do not fit."""
     if isinstance(layer, Python):
         return layer.infer(list(shapes))
@@ -42,7 +42,7 @@ def shape_again(layer: Layer, shapes: Sequence[torch.Size]) -> list[torch.Size]:
     return tops
 
 
-def _meta_tops(layer: Layer, names: Sequence[str], shapes: Sequence[torch.Size]) -> list[torch.Size]:
+def _meta_tops(layer: Layer, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> list[torch.Size]:
     """By a run on zeros, for layers whose blobs cannot be put aside."""
     device = layer.blobs[0].device if names else torch.device("cpu")
     with torch.no_grad():
