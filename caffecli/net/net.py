@@ -63,7 +63,6 @@ class Net(nn.Module):
         known = {layer.name for layer in filtered.layer}
         #: tops of the splits put in -> the blob that they are
         self._split = {top: layer.bottom[0] for layer in self.param.layer if layer.name not in known for top in layer.top}
-        check_names(self.param)
         self.name = param.name
         self.phase = self.param.state.phase
         self.train(self.phase == TRAIN)
@@ -76,12 +75,13 @@ class Net(nn.Module):
         self.params: list[net_params.Param] = []
         for layer_param in self.param.layer:
             self.nodes.append(self._append(layer_param))
+        check_names(self.nodes)
         mark_backward(self.nodes)
         report.backward(self.nodes)
         if self.param.force_backward:
             force_backward(self.nodes)
         self.slot_names = self._wiring.slot_names
-        self.layers = nn.ModuleDict({_module_name(n.name, i): n.layer for i, n in enumerate(self.nodes)})
+        self.layers = nn.ModuleDict(_module_names(self.nodes))
         self._check_memory()
         self._materialize()
         self.inputs = [name for n in self.nodes if n.layer.type == "Input" for name in n.tops]
@@ -91,7 +91,6 @@ class Net(nn.Module):
         self._losses = [(slot, w) for n in self.nodes for slot, w in zip(n.outputs, n.loss_weights, strict=True) if w]
         weights = dict(self._losses)
         self.output_weights = [weights.get(slot, 0.0) for slot in self._output_slots]
-        self._sources = tuple(self.source_layers.values())
         self._release = _last_uses(self.nodes, keep={*self._output_slots, *weights})
         report.finished(self.outputs)
 
@@ -114,8 +113,6 @@ class Net(nn.Module):
                 observe(node, tops)
             for slot in release:
                 slots[slot] = None
-        for source in self._sources:
-            source.read_ahead()
         loss = self._total(slots)
         return Result(loss, {name: slots[i] for name, i in zip(self.outputs, self._output_slots, strict=True)})  # type: ignore[misc]
 
@@ -266,9 +263,16 @@ def _no_layers(param: NetParameter) -> str:
     return f"net {param.name!r}: no layer is left for {state}; check --level, --stage and the layers' include rules"
 
 
-def _module_name(layer: str, index: int) -> str:
-    """A layer's name as a module name: torch allows neither dots nor the empty name."""
-    return layer.replace(".", "_") or f"layer{index}"
+def _module_names(nodes: list[Node]) -> dict[str, nn.Module]:
+    """The layers under their names as module names: torch allows no dots, no empty name, no words of its own, no name twice."""
+    modules: dict[str, nn.Module] = {}
+    words = nn.ModuleDict()
+    for index, node in enumerate(nodes):
+        name = node.name.replace(".", "_") or f"layer{index}"
+        while name in modules or hasattr(words, name):
+            name += "_"
+        modules[name] = node.layer
+    return modules
 
 
 def _last_uses(nodes: list[Node], keep: set[int]) -> list[tuple[int, ...]]:

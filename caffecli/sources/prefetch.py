@@ -16,8 +16,8 @@ class Prefetch(Source):
     An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until ``restore``.
     The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
 
-    Reading needs Python's lock, which whoever computes needs too, so the thread rests until ``read_ahead`` says that it is a
-    good moment, or half of what it has read is used up.
+    The thread disturbs whoever computes on the same cores, each time it wakes up more than by what it does. So it rests until
+    half of what it has read is used up.
     """
 
     def __init__(self, source: Source, depth: int) -> None:
@@ -41,10 +41,6 @@ class Prefetch(Source):
         batch = self._ahead.get()
         self._state = batch.state
         return batch
-
-    def read_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead.ask()
 
     def restore(self, state: State) -> None:
         self._end()
@@ -101,12 +97,6 @@ class _Ahead:
         if len(self._batches) >= self._depth:
             self._asked = False
         return self._asked
-
-    def ask(self) -> None:
-        """Let the thread fill the queue up."""
-        with self._changed:
-            self._asked = True
-            self._changed.notify_all()
 
     def get(self) -> Batch:
         with self._changed:

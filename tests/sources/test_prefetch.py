@@ -72,22 +72,18 @@ def test_reads_ahead_in_order_as_far_as_it_may(depth: int) -> None:
     assert counter.closed
 
 
-def test_rests_until_it_is_a_good_moment_or_half_is_used_up() -> None:
+def test_rests_until_half_is_used_up() -> None:
     source = Counter()
     with contextlib.closing(Prefetch(source, 4)) as ahead:
-        ahead.next()
-        wait_until(lambda: source.at == 4 or source.at == 5)
-        ahead.read_ahead()
-        wait_until(lambda: source.at == 5)
-        time.sleep(0.1)  # until the thread has put it down and rests
-        ahead.next()
+        values(ahead, 1)
+        wait_until(lambda: source.at >= 4)
+        time.sleep(0.1)  # until the thread has filled the queue and rests
+        start = source.at
+        values(ahead, start - 4)  # three are left
         time.sleep(0.1)
-        assert source.at == 5
-        ahead.read_ahead()
-        wait_until(lambda: source.at == 6)
-        ahead.next()
-        ahead.next()
-        wait_until(lambda: source.at == 8)
+        assert source.at == start
+        values(ahead, 1)
+        wait_until(lambda: source.at == start + 2)
 
 
 def test_restore_drops_what_was_read_ahead() -> None:
