@@ -24,7 +24,7 @@ def public(cls: type) -> set[str]:
 
 def test_commands() -> None:
     assert set(COMMANDS) == {
-        "train", "test", "time", "device_query", "extract_features", "convert_imageset", "compute_image_mean",
+        "train", "test", "time", "device_query", "classify", "detect", "draw_net", "extract_features", "convert_imageset", "compute_image_mean",
         "convert_mnist_data", "convert_cifar_data", "upgrade_net_proto_text", "upgrade_net_proto_binary",
         "upgrade_solver_proto_text",
     }  # fmt: skip
