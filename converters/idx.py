@@ -69,6 +69,17 @@ def write(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         file.write(gzip.compress(data, mtime=0) if os.fspath(path).endswith(".gz") else data)
 
 
+def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """idx pictures (count × rows × columns) and their labels. Raises FormatError as ``read``; DataError when they are no pair."""
+    pictures = read(images, dims=3)
+    classes = read(labels, dims=1)
+    if len(pictures) != len(classes):
+        raise DataError(f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; give a pair")
+    if not len(pictures):
+        raise DataError(f"{str(images)!r} has no pictures")
+    return pictures, classes
+
+
 def convert_mnist_data(
     images: str | os.PathLike[str], labels: str | os.PathLike[str], db: str | os.PathLike[str], *, backend: Backend = "lmdb"
 ) -> int:
@@ -77,12 +88,7 @@ def convert_mnist_data(
     Raises FormatError for files that are not such or are damaged, and when ``db`` exists or cannot be written; DataError
     when there are not as many labels as pictures.
     """
-    pictures = read(images, dims=3)
-    classes = read(labels, dims=1)
-    if len(pictures) != len(classes):
-        raise DataError(f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; give a pair")
-    if not len(pictures):
-        raise DataError(f"{str(images)!r} has no pictures")
+    pictures, classes = read_pair(images, labels)
     count, rows, columns = pictures.shape
     with open_writer(db, backend) as writer, bar(count, "images") as progress:
         logs.info(f"{_SOURCE}:88", f"A total of {count} items.")

@@ -24,9 +24,9 @@ def public(cls: type) -> set[str]:
 
 def test_commands() -> None:
     assert set(COMMANDS) == {
-        "train", "test", "time", "device_query", "classify", "detect", "draw_net", "extract_features", "convert_imageset", "compute_image_mean",
-        "convert_mnist_data", "convert_cifar_data", "upgrade_net_proto_text", "upgrade_net_proto_binary",
-        "upgrade_solver_proto_text",
+        "train", "test", "time", "device_query", "extract_features", "convert_imageset", "compute_image_mean",
+        "convert_mnist_data", "convert_cifar_data", "convert_mnist_siamese_data", "upgrade_net_proto_text",
+        "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools",
     }  # fmt: skip
 
 

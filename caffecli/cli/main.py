@@ -32,12 +32,17 @@ COMMANDS = {
     "compute_image_mean": ("caffecli.cli.compute_image_mean:compute_image_mean", "Compute the mean picture of a database."),
     "convert_mnist_data": ("caffecli.cli.convert_mnist_data:convert_mnist_data", "Put MNIST into a database."),
     "convert_cifar_data": ("caffecli.cli.convert_cifar_data:convert_cifar_data", "Put CIFAR-10 into databases."),
+    "convert_mnist_siamese_data": (
+        "caffecli.cli.convert_mnist_siamese_data:convert_mnist_siamese_data",
+        "Put pairs of MNIST's pictures into a database.",
+    ),
     "classify": ("caffecli.cli.classify:classify", "Tell the classes of pictures."),
     "detect": ("caffecli.cli.detect:detect", "Tell the classes of windows of pictures."),
     "draw_net": ("caffecli.cli.draw_net:draw_net", "Draw a net."),
     "upgrade_net_proto_text": ("caffecli.cli.upgrade:upgrade_net_proto_text", "Bring an old net prototxt up to date."),
     "upgrade_net_proto_binary": ("caffecli.cli.upgrade:upgrade_net_proto_binary", "Bring old weights up to date."),
     "upgrade_solver_proto_text": ("caffecli.cli.upgrade:upgrade_solver_proto_text", "Bring an old solver up to date."),
+    "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 
 
@@ -207,6 +212,11 @@ def convert_mnist_data() -> NoReturn:
 def convert_cifar_data() -> NoReturn:
     """The program ``convert_cifar_data``."""
     run(load_command("convert_cifar_data"))
+
+
+def convert_mnist_siamese_data() -> NoReturn:
+    """The program ``convert_mnist_siamese_data``."""
+    run(load_command("convert_mnist_siamese_data"))
 
 
 def upgrade_net_proto_text() -> NoReturn:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
-from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+from caffecli.layers.data import SourceLayer
+from caffecli.proto.caffe_pb2 import LayerParameter
 
 #: the top of a loss layer whose top the net does not name; no other layer can use it
 AUTOMATIC = "(automatic)"
@@ -124,10 +125,22 @@ def force_backward(nodes: Sequence[Node]) -> None:
         node.down = [d or i not in node.layer.no_gradient for i, d in enumerate(node.down)]
 
 
-def check_names(param: NetParameter) -> None:
-    """Raise SpecError when two layers share a name: weights and snapshots go by it."""
+def check_names(nodes: Sequence[Node]) -> None:
+    """Raise SpecError when two layers of one name hold weights or read records: files keep either under the name.
+
+    Layers that keep nothing may share a name, as in Caffe, whose autoencoder has two losses called ``loss``.
+    """
     seen: set[str] = set()
-    for layer in param.layer:
-        if layer.name in seen:
-            raise SpecError(f"layer {layer.name!r} is defined twice; weights are stored by layer name, so give one another name")
-        seen.add(layer.name)
+    for name in (node.name for node in nodes if node.layer.blob_names or isinstance(node.layer, SourceLayer)):
+        if name in seen:
+            raise SpecError(f"layer {name!r} is defined twice; weights are stored by layer name, so give one another name")
+        seen.add(name)
+
+
+def by_name(nodes: Sequence[Node]) -> dict[str, Layer]:
+    """The layers by name; of those that share one, the one that holds weights, else the first."""
+    layers: dict[str, Layer] = {}
+    for node in nodes:
+        if node.name not in layers or node.layer.blob_names:
+            layers[node.name] = node.layer
+    return layers

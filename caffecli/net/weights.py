@@ -15,6 +15,7 @@ from caffecli.errors import ShapeError
 from caffecli.formats import caffemodel
 from caffecli.formats.caffemodel import is_absent
 from caffecli.layers.base import Layer
+from caffecli.net.graph import by_name
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, ParamSpec
 from caffecli.spec.upgrade import upgrade_net
@@ -29,10 +30,8 @@ def export(net: Net, shared: bool = True) -> dict[str, list[np.ndarray]]:
     """
     owned = _owned(net)
     return {
-        node.name: [
-            to_numpy(blob) if shared or (node.layer, i) in owned else caffemodel.ABSENT for i, blob in enumerate(node.layer.blobs)
-        ]
-        for node in net.nodes
+        name: [to_numpy(blob) if shared or (layer, i) in owned else caffemodel.ABSENT for i, blob in enumerate(layer.blobs)]
+        for name, layer in by_name(net.nodes).items()
     }
 
 
@@ -40,8 +39,8 @@ def export_diffs(net: Net, diffs: Sequence[Tensor]) -> dict[str, list[np.ndarray
     """The diffs of ``net.params`` as ``export`` gives the weights, blobs that are shared with each of their layers."""
     of = {place: diff for param, diff in zip(net.params, diffs, strict=True) for place in param.places}
     return {
-        node.name: [to_numpy(of[node.layer, i]).reshape(tuple(blob.shape)) for i, blob in enumerate(node.layer.blobs)]
-        for node in net.nodes
+        name: [to_numpy(of[layer, i]).reshape(tuple(blob.shape)) for i, blob in enumerate(layer.blobs)]
+        for name, layer in by_name(net.nodes).items()
     }
 
 
@@ -90,7 +89,7 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
     """
     pairs: list[tuple[Tensor, np.ndarray]] = []
     wrong: list[str] = []
-    known = {node.name: node.layer for node in net.nodes}
+    known = by_name(net.nodes)
     owned = _owned(net)
     for name, arrays in weights.items():
         if name not in known:
@@ -133,19 +132,19 @@ def fits(expected: tuple[int, ...], found: tuple[int, ...]) -> bool:
 
 def share(net: Net, trained: Net) -> None:
     """Make ``net`` use the tensors of ``trained`` wherever layers have the same name, as test nets do."""
-    sources = {node.name: node.layer for node in trained.nodes}
+    sources = by_name(trained.nodes)
     wrong: list[str] = []
-    for node in net.nodes:
-        source = sources.get(node.name)
+    for node_name, layer in by_name(net.nodes).items():
+        source = sources.get(node_name)
         if source is None:
             continue
-        theirs, ours = source.blobs, node.layer.blobs
+        theirs, ours = source.blobs, layer.blobs
         if [b.shape for b in theirs] != [b.shape for b in ours]:
             shapes = [tuple(b.shape) for b in ours], [tuple(b.shape) for b in theirs]
-            wrong.append(f"layer {node.name!r}: the test net has blobs {shapes[0]}, the train net {shapes[1]}")
+            wrong.append(f"layer {node_name!r}: the test net has blobs {shapes[0]}, the train net {shapes[1]}")
             continue
-        for name, blob in zip(node.layer.blob_names, theirs, strict=True):
-            if not isinstance(getattr(type(node.layer), name, None), property):  # those of another shape follow their owner
-                setattr(node.layer, name, blob)
+        for name, blob in zip(layer.blob_names, theirs, strict=True):
+            if not isinstance(getattr(type(layer), name, None), property):  # those of another shape follow their owner
+                setattr(layer, name, blob)
     if wrong:
         raise ShapeError("; ".join(wrong) + "; give layers that differ different names")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from caffecli import logs
-from caffecli.errors import SolverError
 from caffecli.formats import log_file
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import compiled, devices, mixed, parallel, recorders, snapshot
@@ -83,8 +82,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     if options.amp:
         mixed.check(found[0])
     if options.snapshot is not None:
-        if not options.snapshot.is_file():
-            raise SolverError(f"--snapshot {options.snapshot}: no such file; give a .solverstate that a run has written")
+        options = replace(options, snapshot=snapshot.find_state(options.snapshot))
         del param.weights[:]
     elif options.weights:
         del param.weights[:]

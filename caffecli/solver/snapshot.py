@@ -130,6 +130,21 @@ def _together(model: Path, solver: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def find_state(path: Path) -> Path:
+    """The solverstate to resume from: ``path``, or the one of the other format beside it.
+
+    For scripts that name ``x.solverstate`` where the solver's ``snapshot_format: HDF5`` has made ``x.solverstate.h5``, as Caffe's
+    own train_full.sh does. Raises SolverError when neither is there.
+    """
+    if path.is_file():
+        return path
+    other = path.with_suffix("") if path.suffix == ".h5" else path.with_name(f"{path.name}.h5")
+    if ".solverstate" in path.name and other.is_file():
+        logs.warning("caffe.cpp:235", f"there is no {path}; resuming from {other}, which is")
+        return other
+    raise SolverError(f"--snapshot {path}: no such file; give a .solverstate that a run has written")
+
+
 def position_path(state: Path) -> Path:
     """The file beside a solverstate that holds data positions and random states."""
     return state.with_name(state.name + ".json")

@@ -251,7 +251,7 @@ def test_nothing_is_copied_unless_all_fits() -> None:
         (RELU % ("r", "y") + RELU % ("q", "y"), SpecError, "layer 'q': top blob 'y' is already produced by another layer"),
         ('layer { name: "r" type: "ReLU" bottom: "x" bottom: "x" top: "y" }', SpecError, "expected 1 bottom blob(s), got 2"),
         ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError, "unknown type 'Relu'; did you mean 'ReLU'"),
-        ('layer { name: "in" type: "ReLU" bottom: "x" top: "y" }', SpecError, "layer 'in' is defined twice"),
+        (CONV % "" + IP.replace('"ip"', '"conv"') % ("", ""), SpecError, "layer 'conv' is defined twice"),
         (CONV % "group: 2", CaffeError, "layer 'conv'"),
         (IP % ("", "param { } param { } param { }"), SpecError, "3 param settings for 2 blob(s)"),
         (IP % ("", "propagate_down: true propagate_down: true"), SpecError, "propagate_down is given 2 times for 1 bottom(s)"),
@@ -266,6 +266,20 @@ def test_wrong_definitions(text: str, kind: type[CaffeError], words: str) -> Non
         build(INPUT + text)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_layers_that_keep_nothing_may_share_a_name(tmp_path: Path) -> None:
+    """As those of Caffe's autoencoder do; a layer with weights may share its name with them. PyTorch's words are free too."""
+    weighted = IP.replace('"ip"', '"relu"') % (GAUSS, "")
+    net = build(INPUT + RELU % ("relu", "a") + weighted + RELU % ("relu", "b") + RELU % ("training", "d") + RELU % ("keys", "e"))
+    assert len(net.layers) == len(net.nodes) == 7
+    assert set(net({"x": torch.randn(2, 3, 8, 7)})) == {"a", "b", "d", "e", "y"}
+    assert [array.shape for array in weights.export(net)["relu"]] == [(5, 168), (5,)]
+    other = build(INPUT + RELU % ("relu", "b") + weighted)
+    weights.copy(other, weights.export(net), "w")
+    assert torch.equal(other.params[0].tensor, net.params[0].tensor)
+    weights.share(other, net)
+    assert other.nodes[-1].layer.blobs[0] is net.nodes[3].layer.blobs[0]
 
 
 def test_inputs_that_do_not_fit() -> None:

@@ -174,7 +174,7 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit, heard: 
         ("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU", SolverError, "none that PyTorch can use; run with --cpu"),
         ("net.prototxt", '"ReLU"', '"ReLUU"', SpecError, "layer 'relu1': unknown type 'ReLUU'; did you mean 'ReLU'"),
         ("net.prototxt", '"ip1" bottom: "label" top: "loss"', '"ip2" bottom: "label" top: "loss"', SpecError, "'ip1'"),
-        ("net.prototxt", 'name: "drop1"', 'name: "relu1"', SpecError, "layer 'relu1' is defined twice"),
+        ("net.prototxt", 'name: "ip1"', 'name: "conv1"', SpecError, "layer 'conv1' is defined twice"),
         ("net.prototxt", "kernel_size: 5", "kernel_size: 50", CaffeError, "layer 'conv1'"),
     ],
 )  # fmt: skip

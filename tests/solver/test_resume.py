@@ -60,6 +60,16 @@ def test_moved_solverstate_finds_its_weights(run_folder: Path) -> None:
     train(TrainOptions(Path("solver.prototxt"), snapshot=Path("elsewhere/s_iter_10.solverstate")))
 
 
+def test_the_snapshot_of_the_other_format_is_found(run_folder: Path, edit: Edit) -> None:
+    """Caffe's own train_full.sh names x.solverstate where its solver makes x.solverstate.h5."""
+    edit("solver.prototxt", "random_seed: 7", "random_seed: 7 snapshot_format: HDF5")
+    train(TrainOptions(Path("solver.prototxt")))
+    whole = weights("s_iter_20.caffemodel.h5")
+    Path("s_iter_20.caffemodel.h5").unlink()
+    assert train(TrainOptions(Path("solver.prototxt"), snapshot=Path("s_iter_10.solverstate")))
+    assert same(weights("s_iter_20.caffemodel.h5"), whole)
+
+
 def test_same_seed_same_weights(run_folder: Path) -> None:
     train(TrainOptions(Path("solver.prototxt")))
     first = weights("s_iter_20.caffemodel")
