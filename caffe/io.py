@@ -264,10 +264,12 @@ def oversample(images: Iterable[Array], crop_dims: Sequence[int] | Array) -> Arr
         raise ArrayShapeError(f"oversample takes crops of {height} x {width} out of images at least as large; {came}")
     bottom, right = images[0].shape[0] - height, images[0].shape[1] - width
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    crops = np.stack([im[y : y + height, x : x + width] for im in images for y, x in corners]).astype(np.float32, copy=False)
-    crops = crops.reshape(len(images), 5, *crops.shape[1:])
-    both = np.concatenate([crops, crops[:, :, :, ::-1]], axis=1)
-    return both.reshape(-1, *both.shape[2:])
+    crops = np.empty((len(images), 10, height, width, images[0].shape[2]), np.float32)
+    for image, ten in zip(images, crops, strict=True):
+        for (y, x), crop in zip(corners, ten, strict=False):
+            crop[...] = image[y : y + height, x : x + width]
+        ten[5:] = ten[:5, :, ::-1]
+    return crops.reshape(-1, *crops.shape[2:])
 
 
 __all__ = [
