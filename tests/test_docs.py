@@ -24,9 +24,9 @@ PLACEHOLDERS = {"TRAIN_FOLDER", "VAL_FOLDER", "FOLDER", "[A-Z]"}
 
 
 def commands(page: str) -> list[str]:
-    """The lines of a page's fenced blocks of commands, without comments, continued lines joined."""
+    """The lines of a page's unmarked fenced blocks, which are commands, without comments, continued lines joined."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    lines = "".join(block for kind, block in blocks if kind != "prototxt").replace("\\\n", " ").splitlines()
+    lines = "".join(block for kind, block in blocks if not kind).replace("\\\n", " ").splitlines()
     return [re.sub(r" +", " ", line.partition(" #")[0]).strip() for line in lines if line.strip()]
 
 
