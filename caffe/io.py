@@ -204,7 +204,7 @@ def _warn(text: str) -> None:
 
 
 def _resized_mean(mean: Array, dims: Sequence[int]) -> Array:
-    low, high = mean.min(), mean.max()
+    low, high = float(mean.min()), float(mean.max())
     if low == high:
         return np.full((len(mean), *dims), low, np.float32)
     unit = (mean - low) / (high - low)

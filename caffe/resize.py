@@ -44,11 +44,10 @@ def _apply(image: NDArray[Any], dims: tuple[int, int], order: int, rule: str) ->
     if order not in range(6):
         raise ArrayShapeError(f"interpolation order {order!r}: expected 0 (nearest), 1 (linear), or 2 to 5 (splines)")
     (height, width), rest = image.shape[:2], image.shape[2:]
-    rows = _matrix(height, dims[0], order, rule).astype(image.dtype, copy=False)
-    columns = _matrix(width, dims[1], order, rule).astype(image.dtype, copy=False)
+    rows, columns = _matrix(height, dims[0], order, rule), _matrix(width, dims[1], order, rule)
     tall = (rows @ image.reshape(height, -1)).reshape(dims[0], width, -1)
     resized: NDArray[Any] = np.matmul(columns, tall).reshape(*dims, *rest)
-    return resized
+    return resized.astype(image.dtype)
 
 
 @functools.lru_cache(maxsize=32)
