@@ -24,6 +24,8 @@ from caffecli.net.net import Net, Observer, Result
 #: layers that a backward pass never runs once more: they draw random numbers, or are the user's code
 _RUN_ONCE = ("Dropout", "Python")
 
+_NOTHING: dict[str, Tensor] = {}
+
 Callback = Callable[[int], Any]
 
 
@@ -56,7 +58,6 @@ class Engine:
         self._graphs: dict[int, Graph] = {}
         #: values made in the pass that runs, as their layers made them
         self._fresh: dict[Memory, Tensor] = {}
-        self._sources = [node.layer for node in net.nodes if isinstance(node.layer, SourceLayer)]
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
@@ -79,8 +80,6 @@ class Engine:
                         self._fresh.clear()  # it may have written into blobs
         finally:
             self._fresh.clear()
-        for source in self._sources:
-            source.read_ahead()
         return torch.zeros((), device=self.device) if total is None else total
 
     def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
@@ -101,13 +100,14 @@ class Engine:
         graph, hosts = self._run(step, keep)
         loss: Tensor | None = None
         for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, graph.tops, strict=True):
-            made = top.detach()
+            made = top.detach() if top.requires_grad else top
             if weight:
                 part = made.sum() * weight
                 loss = part if loss is None else loss + part
                 if made.numel() != blob.count:
                     blob.diff_memory.put(torch.full_like(made, weight))
-            blob.take_shape(tuple(made.shape))
+            if made.shape != blob.shape:
+                blob.take_shape(tuple(made.shape))
             if put:
                 if hosts and made.untyped_storage().data_ptr() in hosts:
                     made = made.clone()  # a view of what the user may write into
@@ -117,12 +117,13 @@ class Engine:
             self._graphs[index] = graph
         return loss
 
-    def _run(self, step: Step, keep: bool) -> tuple[Graph, set[int]]:
+    def _run(self, step: Step, keep: bool) -> tuple[Graph, list[int]]:
         """The layer on what its bottoms hold; with where those lie that the user can write into."""
         shapes = tuple([blob.shape for blob in step.bottoms])
         if shapes != step.shapes:
             self._reshape_layer(step, shapes)
-        bottoms, hosts = [], set()
+        bottoms: list[Tensor] = []
+        hosts: list[int] = []
         for blob, down in zip(step.bottoms, step.node.down, strict=True):
             bottom = self._fresh.get(blob.data_memory)
             if bottom is None:
@@ -130,11 +131,11 @@ class Engine:
                 if keep and step.in_place and blob.data_memory.exposed:
                     bottom = bottom.clone()  # the top goes where it stands
                 elif blob.data_memory.exposed:
-                    hosts.add(bottom.untyped_storage().data_ptr())
-            elif bottom.shape != blob.shape:
+                    hosts.append(bottom.untyped_storage().data_ptr())
+            elif bottom.shape != blob.shape:  # another blob's that shares the memory
                 bottom = bottom.reshape(blob.shape)
             bottoms.append(bottom.detach().requires_grad_() if keep and down else bottom)
-        fed = {name: self._value(blob) for name, blob in step.fed}
+        fed = {name: self._value(blob) for name, blob in step.fed} if step.fed else _NOTHING
         if keep and (bottoms or step.node.layer.blob_names):
             with torch.enable_grad():
                 tops = self.net.run_layer(step.node, tuple(bottoms), fed)
@@ -172,14 +173,17 @@ class Engine:
         wanted = [graph.bottoms[i] for i in down] + [weight.param.tensor for weight in learned]
         grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
         if outputs and wanted:
-            grads = torch.autograd.grad(outputs, wanted, seeds, retain_graph=True, allow_unused=True)
+            try:
+                grads = torch.autograd.grad(outputs, wanted, seeds, retain_graph=True, allow_unused=True)
+            except RuntimeError as error:
+                raise step.node.layer.shape_error(f"cannot run backward: {str(error).strip().splitlines()[0]}") from error
         for i, grad in zip(down, grads, strict=False):
             step.bottoms[i].diff_memory.put(torch.zeros_like(graph.bottoms[i]) if grad is None else grad)
         for weight, grad in zip(learned, grads[len(down) :], strict=True):
             if grad is not None:
                 weight.diff.add(grad)
         if isinstance(step.node.layer, Python):
-            building.tie_user(step.node.layer, self.params[step.node.layer])
+            building.tie_user(step.node.layer, self.params[step.node.layer])  # its class has been lent others
 
     def _graph(self, index: int) -> Graph:
         """The one that forward has left, unless there is none or the user has changed a bottom since."""
@@ -225,6 +229,12 @@ class Engine:
                 node.layer.device = device
         self._graphs.clear()
         self.device = device
+
+    def tie_users(self) -> None:
+        """Let the blobs of all Python layers be the net's."""
+        for layer, blobs in self.params.items():
+            if isinstance(layer, Python):
+                building.tie_user(layer, blobs)
 
     def push(self) -> None:
         """Bring what the user may have written into weights to the device."""

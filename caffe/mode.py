@@ -12,10 +12,12 @@ import torch
 from caffe.errors import ArgumentError
 from caffecli import logs
 from caffecli.layers import registry
+from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 
 class _State:
     gpu = False
+    phase: int = TEST
     device = 0
     seed: int | None = None
     solver_count = 1
@@ -37,6 +39,21 @@ def set_mode_gpu() -> None:
     if not torch.cuda.is_available():
         raise ArgumentError("set_mode_gpu: no GPU that can be used; call set_mode_cpu, or install a driver and a torch with CUDA")
     _state.gpu = True
+
+
+def set_phase_train() -> None:
+    """As in 2014: the phase of nets made from now on without one."""
+    _state.phase = TRAIN
+
+
+def set_phase_test() -> None:
+    """As in 2014, and so from the start: the phase of nets made from now on without one."""
+    _state.phase = TEST
+
+
+def phase() -> int:
+    """The phase of a net that is made without one."""
+    return _state.phase
 
 
 def set_device(gpu_id: int) -> None:

@@ -59,7 +59,8 @@ class Net(Batches, NetFiles, Forms2014):
     """The net of a prototxt.
 
     ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before: ``Net(network_file, weights, phase)``,
-    and before that: ``Net(network_file, weights)``, for phase TEST. ``stages``: a list of names; ``weights``: a caffemodel.
+    and before that: ``Net(network_file, weights)``, for phase TEST unless ``set_phase_train`` was called. ``stages``: a list of
+    names; ``weights``: a caffemodel.
 
     Blobs' ``data`` and ``diff`` are arrays that stay valid, see ``caffe.blob``. ``backward`` works where the net has a loss and
     something that learns, or ``force_backward: true``; elsewhere it does nothing, as in Caffe. Threads may each run a net.
@@ -79,7 +80,7 @@ class Net(Batches, NetFiles, Forms2014):
         if isinstance(phase, str | os.PathLike):
             logs.warning("_caffe.cpp:138", "DEPRECATION WARNING - deprecated use of Python interface")
             logs.warning("_caffe.cpp:139", f"Net({str(network_file)!r}, phase, weights={str(phase)!r}) is the form to use")
-            weights, phase, level = phase, TEST if level is None else level, 0
+            weights, phase, level = phase, mode.phase() if level is None else level, 0
         if phase not in (TRAIN, TEST):
             raise ArgumentError(f"phase: expected caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), got {phase!r}")
         check_file(network_file)

@@ -1,0 +1,249 @@
+"""caffe.Net as its users drive it: constructors, names, arrays that stay valid, stretches of layers, shapes, errors."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from caffecli.errors import CaffeError
+from caffecli.proto import caffe_pb2
+from tests.caffe.nets import DEPLOY, LOSS, net_of, pictures
+
+
+class TestMaking:
+    def test_all_constructors_load_the_same_weights(self, tmp_path: Path) -> None:
+        first = net_of(tmp_path)
+        model, file = str(tmp_path / "net.caffemodel"), str(tmp_path / "net.prototxt")
+        first.save(model)
+        made = [
+            caffe.Net(file, caffe.TEST, weights=model),
+            caffe.Net(file, caffe.TEST, 0, None, model),
+            caffe.Net(network_file=file, phase=caffe.TEST, level=0, stages=["x"], weights=model),
+            caffe.Net(file, model, caffe.TEST),
+            caffe.Net(file, model),
+        ]
+        for net in made:
+            for name, blobs in net.params.items():
+                for mine, theirs in zip(blobs, first.params[name], strict=True):
+                    np.testing.assert_array_equal(mine.data, theirs.data)
+
+    def test_stages(self, tmp_path: Path) -> None:
+        assert net_of(tmp_path, LOSS, stages=["scored"]).outputs == ["loss"]
+        assert net_of(tmp_path, LOSS).outputs == ["ip", "label"]
+
+    def test_a_missing_file_is_a_runtime_error(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError, match=r"Could not open file nowhere\.prototxt") as caught:
+            caffe.Net("nowhere.prototxt", caffe.TEST)
+        assert isinstance(caught.value, CaffeError)
+        with pytest.raises(RuntimeError, match=r"Could not open file no\.caffemodel"):
+            net_of(tmp_path, weights="no.caffemodel")
+
+    def test_a_wrong_phase(self, tmp_path: Path) -> None:
+        with pytest.raises(CaffeError, match=r"phase: expected caffe.TRAIN \(0\) or caffe.TEST \(1\), got 7"):
+            net_of(tmp_path, phase=7)
+
+    def test_a_wrong_definition_raises(self, tmp_path: Path) -> None:
+        with pytest.raises(CaffeError, match="layer 'relu': unknown bottom blob 'conf'"):
+            net_of(tmp_path, DEPLOY.replace('"ReLU" bottom: "conv"', '"ReLU" bottom: "conf"'))
+
+    def test_names(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        assert list(net.blobs) == net._blob_names == ["data", "conv", "pool", "ip", "drop", "prob"]
+        assert net.inputs == ["data"] and net.outputs == ["prob"]
+        assert list(net.layer_dict) == net._layer_names
+        assert [layer.type for layer in net.layers][:2] == ["Input", "Convolution"]
+        assert [blob.shape for blob in net.layers[1].blobs] == [(4, 3, 3, 3), (4,)]
+        assert isinstance(net.layers[1], caffe.Layer)
+        assert net.top_names["relu"] == net.bottom_names["relu"] == ["conv"]
+        blob = net.blobs["conv"]
+        assert (blob.num, blob.channels, blob.height, blob.width, blob.count) == (2, 4, 6, 4, 192)
+        assert (net.blobs["ip"].height, net.blobs["ip"].width) == (1, 1)
+
+    def test_loss_weights(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, LOSS, stages=["scored"])
+        assert net.blob_loss_weights["loss"] == 2
+        assert net.blob_loss_weights["ip"] == 0
+        assert net.blobs["loss"].diff == 2
+
+    def test_an_unknown_blob_is_a_key_error(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyError, match="no 'fc8' here; there are: data, conv"):
+            net_of(tmp_path).blobs["fc8"]
+
+    def test_the_proto_is_the_one_module(self) -> None:
+        from caffe.proto import caffe_pb2 as theirs
+
+        assert theirs is caffe_pb2
+        assert caffe.proto.caffe_pb2.NetParameter is caffe_pb2.NetParameter
+
+
+class TestArrays:
+    def test_they_stay_valid(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        arrays = {name: blob.data for name, blob in net.blobs.items()}
+        for turn in range(2):
+            arrays["data"][...] = pictures(2, 3, 8, 6) * (turn + 1)
+            out = net.forward()["prob"]
+            np.testing.assert_array_equal(arrays["prob"], out)
+            for name, blob in net.blobs.items():
+                assert np.shares_memory(arrays[name], blob.data), name
+                assert arrays[name].flags.c_contiguous and arrays[name].flags.writeable and arrays[name].dtype == np.float32
+        assert (arrays["conv"] >= 0).all() and arrays["conv"].any()
+
+    def test_a_blob_first_looked_at_after_the_pass(self, tmp_path: Path) -> None:
+        seen, unseen = net_of(tmp_path), net_of(tmp_path)
+        unseen.share_with(seen)
+        held = seen.blobs["conv"].data
+        for net in (seen, unseen):
+            net.forward(data=pictures(2, 3, 8, 6))
+        np.testing.assert_array_equal(held, unseen.blobs["conv"].data)
+
+    def test_a_blob_that_passes_its_bottom_on_has_memory_of_its_own(self, tmp_path: Path) -> None:
+        net = net_of(
+            tmp_path, 'input: "x" input_shape { dim: 1 dim: 2 } layer { name: "d" type: "Dropout" bottom: "x" top: "y" }'
+        )
+        net.forward(x=np.ones((1, 2)))
+        net.blobs["x"].data[...] = 5
+        assert (net.blobs["y"].data == 1).all()
+
+    def test_weights_are_what_the_layers_use(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        weight, bias = (blob.data for blob in net.params["ip"])
+        weight[...], bias[...] = 0, np.arange(5)
+        net.forward(data=pictures(2, 3, 8, 6))
+        np.testing.assert_array_equal(net.blobs["ip"].data, np.tile(np.arange(5, dtype=np.float32), (2, 1)))
+
+    def test_they_outlive_the_net(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        net.forward(data=pictures(2, 3, 8, 6))
+        blobs, weight = list(net.blobs.values()), net.params["conv"][0]
+        del net
+        gc.collect()
+        assert np.isfinite(sum(float(blob.data.sum() + blob.diff.sum()) for blob in (*blobs, weight)))
+
+    def test_constant_dummy_data_keeps_what_is_written(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, LOSS)
+        assert (net.blobs["label"].data == 1).all()
+        net.blobs["label"].data[...] = 2
+        net.forward()
+        assert (net.blobs["label"].data == 2).all()
+        assert net.blobs["data"].data.any()
+
+
+class TestRunning:
+    def test_a_stretch_of_layers(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        net.blobs["pool"].data[...] = 3
+        out = net.forward(["pool"], start="ip", end="ip")
+        assert set(out) == {"ip", "pool"}
+        np.testing.assert_allclose(
+            out["ip"], (3 * net.params["ip"][0].data.sum(1) + net.params["ip"][1].data)[None].repeat(2, 0), 1e-5
+        )
+
+    @pytest.mark.parametrize("end", ["start", "end"])
+    def test_an_unknown_layer_is_a_value_error(self, tmp_path: Path, end: str) -> None:
+        with pytest.raises(ValueError, match="net 'small' has no layer 'fc8'; its layers: data, conv"):
+            net_of(tmp_path).forward(**{end: "fc8"})
+
+    def test_wrong_inputs(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        with pytest.raises(Exception, match=r"Input blob arguments do not match net inputs.*expected data, got image"):
+            net.forward(image=pictures(2, 3, 8, 6))
+        with pytest.raises(Exception, match=r"Input is not batch sized: 'data' is \(2, 3, 8, 6\), got \(1, 3, 8, 6\)"):
+            net.forward(data=pictures(1, 3, 8, 6))
+        with pytest.raises(Exception, match="Top diff arguments do not match net outputs"):
+            net.backward(ip=np.zeros((2, 5)))
+
+    def test_a_deploy_net_has_no_backward(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        net.forward(data=pictures(2, 3, 8, 6))
+        assert not net.backward(prob=np.ones((2, 5)))["data"].any()
+
+    def test_force_backward(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, "force_backward: true" + DEPLOY)
+        x = pictures(2, 3, 8, 6)
+        net.forward(data=x)
+        seed = np.zeros((2, 5), np.float32)
+        seed[:, 1] = 1
+        got = net.backward(["conv"], prob=seed)
+        assert set(got) == {"data", "conv"}
+        x[0, 1, 2, 3] += (step := 0.01)
+        before = net.blobs["prob"].data[0, 1].copy()
+        after = net.forward(data=x)["prob"][0, 1]
+        np.testing.assert_allclose(got["data"][0, 1, 2, 3], (after - before) / step, rtol=0.05, atol=1e-5)
+
+    def test_diffs_of_parameters_add_up_until_cleared(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, LOSS, caffe.TRAIN, stages=["scored"])
+        net.forward()
+        net.backward()
+        diff = net.params["ip"][0].diff
+        once = diff.copy()
+        net.backward()
+        np.testing.assert_allclose(diff, 2 * once, 1e-5)
+        net.clear_param_diffs()
+        assert once.any() and not diff.any()
+
+    def test_backward_sees_what_was_written_since(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, "force_backward: true " + LOSS, caffe.TRAIN)
+        net.forward()
+        net.blobs["data"].data[...] = 7
+        net.blobs["ip"].diff[...] = 1
+        net.backward()
+        np.testing.assert_allclose(net.params["ip"][0].diff, np.full((3, 3), 28), 1e-5)
+
+    def test_forward_all_pads_the_last_batch(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        x = pictures(5, 3, 8, 6)
+        out = net.forward_all(["pool"], data=x)
+        assert out["prob"].shape == (5, 5) and out["pool"].shape == (5, 4, 1, 1)
+        np.testing.assert_allclose(out["prob"][4], net.forward(data=x[[4, 4]])["prob"][0], 1e-5)
+
+    def test_forward_backward_all(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, "force_backward: true" + DEPLOY)
+        x = pictures(3, 3, 8, 6)
+        outs, diffs = net.forward_backward_all(["ip"], ["conv"], data=x, prob=np.ones((3, 5), np.float32))
+        assert {name: len(array) for name, array in (outs | diffs).items()} == dict.fromkeys(("ip", "prob", "data", "conv"), 3)
+
+    def test_callbacks(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path, "force_backward: true" + DEPLOY)
+        said: list[tuple[str, int]] = []
+        for when in ("before_forward", "after_forward", "before_backward", "after_backward"):
+            getattr(net, when)(lambda layer, when=when: said.append((when, layer)))
+        net.forward(end="relu")
+        net.backward(start="conv")
+        assert said[:3] == [("before_forward", 0), ("after_forward", 0), ("before_forward", 1)]
+        assert said[-4:] == [("before_backward", 1), ("after_backward", 1), ("before_backward", 0), ("after_backward", 0)]
+
+    def test_what_a_callback_writes_is_read(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        net.after_forward(lambda layer: net.blobs["pool"].data.fill(0) if layer == 3 else None)
+        net.forward(data=pictures(2, 3, 8, 6))
+        np.testing.assert_array_equal(net.blobs["ip"].data, net.params["ip"][1].data[None].repeat(2, 0))
+
+    def test_threads(self, tmp_path: Path) -> None:
+        nets = [net_of(tmp_path, "force_backward: true" + DEPLOY) for _ in range(3)]
+        for net in nets[1:]:
+            for name, blobs in net.params.items():
+                for mine, theirs in zip(blobs, nets[0].params[name], strict=True):
+                    mine.data[...] = theirs.data
+        x = pictures(2, 3, 8, 6)
+        wanted = nets[0].forward(data=x)["prob"].copy()
+        seen: list[np.ndarray] = []
+
+        def work(net: caffe.Net) -> None:
+            for _ in range(20):
+                seen.append(net.forward(data=x)["prob"].copy())
+                net.backward(prob=np.ones((2, 5)))
+
+        threads = [threading.Thread(target=work, args=(net,)) for net in nets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(seen) == 60
+        for got in seen:
+            np.testing.assert_array_equal(got, wanted)
