@@ -13,6 +13,7 @@ from caffecli.layers.data import DummyData, Input
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import FillerParameter
 
 
 @dataclass(eq=False)
@@ -57,7 +58,7 @@ def blobs(net: Net) -> dict[str, Blob]:
 
 def step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
     """How ``node`` runs on the blobs ``made``."""
-    kept = _filled_once(net, node, made)
+    kept = _filled_once(node, made)
     return Step(
         node,
         tuple(made[name] for name in node.bottoms),
@@ -70,17 +71,16 @@ def step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
     )
 
 
-def _filled_once(net: Net, node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
+def _filled_once(node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
     """The tops of a DummyData layer that Caffe fills when it builds the net and never again; fills them."""
     if not isinstance(node.layer, DummyData):
         return ()
-    fillers = list(node.layer.param.dummy_data_param.data_filler)
-    with torch.no_grad():
-        tops = net.run_layer(node, (), {})
+    fillers = list(node.layer.param.dummy_data_param.data_filler) or [FillerParameter(type="constant")]
     kept = []
-    for i, (name, top) in enumerate(zip(node.tops, tops, strict=True)):
-        if not fillers or fillers[min(i, len(fillers) - 1)].type == "constant":
-            made[name].data_memory.put(top.detach().clone())
+    for i, name in enumerate(node.tops):
+        filler = fillers[min(i, len(fillers) - 1)]
+        if filler.type == "constant":
+            made[name].data_memory.put(torch.full(made[name].shape, filler.value))
             kept.append(name)
     return tuple(kept)
 

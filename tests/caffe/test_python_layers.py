@@ -1,0 +1,115 @@
+"""Users' own layers, through caffe.Net: they are in net.layers, their blobs are the net's, their errors keep their type."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from caffecli.errors import CaffeError, PythonLayerError
+from tests.caffe.nets import net_of
+
+LAYERS = '''
+import caffe
+
+class Source(caffe.Layer):
+    """Serves what it is told from outside, as the data layers of detectors do."""
+    def setup(self, bottom, top):
+        self.value = 1
+    def reshape(self, bottom, top):
+        top[0].reshape(2, 3)
+    def forward(self, bottom, top):
+        top[0].data[...] = self.value
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+class Scale(caffe.Layer):
+    def setup(self, bottom, top):
+        if len(bottom) != 1:
+            raise ValueError("one bottom, please")
+        self.blobs.add_blob(1)
+        self.blobs[0].data[0] = float(self.param_str)
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+    def forward(self, bottom, top):
+        if bottom[0].data.max() > 100:
+            raise KeyError("too large")
+        top[0].data[...] = self.blobs[0].data[0] * bottom[0].data
+    def backward(self, top, propagate_down, bottom):
+        self.blobs[0].diff[...] += (top[0].diff * bottom[0].data).sum()
+        if propagate_down[0]:
+            bottom[0].diff[...] = self.blobs[0].data[0] * top[0].diff
+'''
+NET = """
+force_backward: true
+layer { name: "source" type: "Python" top: "x" python_param { module: "users_layers" layer: "Source" } }
+layer { name: "scale" type: "Python" bottom: "x" top: "y" python_param { module: "users_layers" layer: "Scale" param_str: "3" } }
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path) -> Iterator[None]:
+    (tmp_path / "users_layers.py").write_text(LAYERS)
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+    sys.modules.pop("users_layers", None)
+
+
+def test_the_users_object_is_in_the_net(tmp_path: Path) -> None:
+    net = net_of(tmp_path, NET)
+    net.layers[0].value = 5
+    assert (net.forward()["y"] == 15).all()
+    assert type(net.layer_dict["scale"]).__name__ == "Scale" and net.layers[1].type == "Python"
+
+
+def test_its_blobs_are_the_nets(tmp_path: Path) -> None:
+    net = net_of(tmp_path, NET)
+    assert net.params["scale"][0].data[0] == 3
+    net.layers[1].blobs[0].data[0] = 4
+    assert net.params["scale"][0].data[0] == 4
+    assert (net.forward()["y"] == 4).all()
+    for turn in (1, 2):
+        assert (net.backward(["x"], y=np.ones((2, 3)))["x"] == 4).all()
+        assert net.params["scale"][0].diff[0] == net.layers[1].blobs[0].diff[0] == 6 * turn
+    other = net_of(tmp_path, NET)
+    other.share_with(net)
+    assert other.layers[1].blobs[0].data[0] == 4
+
+
+def test_errors_keep_their_type_and_name_the_layer(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"layer 'scale' \(Python, users_layers\.Scale\): setup: ValueError: one bottom"
+    ) as caught:
+        net_of(tmp_path, NET.replace('bottom: "x" top: "y"', 'bottom: "x" bottom: "x" top: "y"'))
+    assert isinstance(caught.value, CaffeError) and isinstance(caught.value, PythonLayerError)
+    net = net_of(tmp_path, NET)
+    net.layers[0].value = 1000
+    with pytest.raises(KeyError, match=r"layer 'scale' .*forward: KeyError: 'too large'") as late:
+        net.forward()
+    assert type(late.value.__cause__) is KeyError
+    net.layers[0].value = 1
+    assert (net.forward()["y"] == 3).all()
+
+
+def test_reshape_asks_the_users_layer(tmp_path: Path) -> None:
+    text = 'input: "x" input_shape { dim: 2 } ' + NET.split("\n")[3]
+    net = net_of(tmp_path, text)
+    net.blobs["x"].reshape(4, 5)
+    net.reshape()
+    assert net.blobs["y"].shape == (4, 5)
+
+
+def test_trained_by_a_solver(tmp_path: Path) -> None:
+    loss = 'layer { name: "sum" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 }'
+    (tmp_path / "net.prototxt").write_text(NET + loss)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 2 snapshot_after_train: false')
+    made = caffe.SGDSolver(str(solver))
+    made.step(1)
+    np.testing.assert_allclose(made.net.params["scale"][0].data, [3 - 0.1 * 6], 1e-6)
+    assert made.net.layers[1].blobs[0].data[0] == made.net.params["scale"][0].data[0]
