@@ -42,6 +42,8 @@ COMMANDS = {
     "upgrade_net_proto_text": ("caffecli.cli.upgrade:upgrade_net_proto_text", "Bring an old net prototxt up to date."),
     "upgrade_net_proto_binary": ("caffecli.cli.upgrade:upgrade_net_proto_binary", "Bring old weights up to date."),
     "upgrade_solver_proto_text": ("caffecli.cli.upgrade:upgrade_solver_proto_text", "Bring an old solver up to date."),
+    "parse_log": ("caffecli.cli.parse_log:parse_log", "Write a training log's figures to tables."),
+    "plot_log": ("caffecli.cli.plot_log:plot_log", "Draw the curves of training logs."),
     "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 

@@ -1,0 +1,155 @@
+"""Training logs, Caffe's and ours, as rows of figures. Source: Caffe's ``tools/extra/parse_log.py``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from caffecli.errors import DataError
+from caffecli.formats import atomic
+
+#: ``NumIters``, ``Seconds`` since the start of the run, ``LearningRate``, then the net's outputs as the log lists them
+Row = dict[str, float]
+
+_NUMBER = r"([-+]?(?:nan|inf)\b|[-+.\deE]+)"
+_ITERATION = re.compile(r"Iteration (\d+)")
+_OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}")
+_RATE = re.compile(rf"lr = {_NUMBER}")
+_LOSS = re.compile(rf"Iteration \d+.*, loss = {_NUMBER}")
+#: glog's prefix: newer versions put the year before month and day
+_DATE = re.compile(r"\s*[IWEF](\d{4})?(\d\d)(\d\d) (\d+):(\d+):(\d+)\.(\d{1,6})\s")
+
+
+@dataclass
+class TrainingLog:
+    """What a log tells: the outputs of the train and the test nets; the (averaged) ``loss`` and the rate at each display."""
+
+    train: list[Row] = field(default_factory=list)
+    test: list[Row] = field(default_factory=list)
+    shown: list[Row] = field(default_factory=list)
+    rates: list[Row] = field(default_factory=list)
+
+
+def read(path: str | os.PathLike[str]) -> TrainingLog:
+    """The figures of a training log, row by row.
+
+    A row is one display or test; its learning rate is the last one told before it. Seconds count from the line that has
+    ``Solving``, or the first dated line. Lines without a date are passed over; a month that goes back begins another year.
+
+    Raises FormatError when the file cannot be read, DataError when it tells of no iteration.
+    """
+    lines = atomic.read_bytes(path).decode("utf-8", "replace").splitlines()
+    year = datetime.fromtimestamp(Path(path).stat().st_ctime).year
+    start = next((number for number, line in enumerate(lines) if "Solving" in line and _date(line, year)), 0)
+    log = TrainingLog()
+    tables = {"Train": _Table(log.train), "Test": _Table(log.test)}
+    iteration, rate = -1.0, math.nan
+    begin = last = None
+    for line in lines[start:]:
+        if (found := _ITERATION.search(line)) is not None:
+            iteration = float(found[1])
+        time = _date(line, year)
+        if time is None:
+            continue
+        if last is not None and time.month < last.month:
+            year += 1
+            time = _date(line, year) or time
+        begin, last = begin or time, time
+        if iteration < 0:
+            continue
+        if (found := _RATE.search(line)) is not None:
+            rate = _float(found[1])
+            log.rates.append({"NumIters": iteration, "Seconds": (time - begin).total_seconds(), "LearningRate": rate})
+        row = {"NumIters": iteration, "Seconds": (time - begin).total_seconds(), "LearningRate": rate}
+        if (found := _OUTPUT.search(line)) is not None:
+            tables[found[1]].add(row, found[2], _float(found[3]))
+        elif (found := _LOSS.search(line)) is not None:
+            log.shown.append(row | {"loss": _float(found[1])})
+    if iteration < 0:
+        raise DataError(f"{os.fspath(path)!r} tells of no iteration; expected the log of a training, as train writes on stderr")
+    for table in tables.values():
+        table.end()
+    _first_rates(log)
+    return log
+
+
+class _Table:
+    """Rows that outputs are added to, one by one. The first row ends with its iteration; others when they are as long."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        self.row: Row | None = None
+
+    def add(self, start: Row, name: str, value: float) -> None:
+        if self.row is None or self.row["NumIters"] != start["NumIters"]:
+            self._push()
+            self.row = dict(start)
+        self.row[name] = value
+        if self.rows and len(self.row) == len(self.rows[0]):
+            self._push()
+
+    def end(self) -> None:
+        """Keep the row that the end of the log has cut off only when there is no other: what it lacks is not known."""
+        if not self.rows:
+            self._push()
+
+    def _push(self) -> None:
+        if self.row is not None:
+            self.rows.append(self.row)
+            self.row = None
+
+
+def _first_rates(log: TrainingLog) -> None:
+    """The log tells the learning rate only after the first test and display: theirs is that of the row that follows."""
+    for rows in (log.train, log.test, log.shown):
+        if len(rows) > 1 and math.isnan(rows[0]["LearningRate"]):
+            rows[0]["LearningRate"] = rows[1]["LearningRate"]
+
+
+def _date(line: str, year: int) -> datetime | None:
+    found = _DATE.match(line)
+    if found is None:
+        return None
+    month, day, hour, minute, second = (int(part) for part in found.groups()[1:-1])
+    try:
+        return datetime(int(found[1] or year), month, day, hour, minute, second, int(found[7].ljust(6, "0")))
+    except ValueError:
+        return None
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def to_csv(rows: list[Row], delimiter: str = ",") -> str:
+    """The rows as a table, a column for each name in the order in which they first come, lines ending in CR LF."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), restval="", delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def parse_log(log: str | os.PathLike[str], folder: str | os.PathLike[str], delimiter: str = ",") -> dict[Path, int]:
+    """Write the figures of ``log`` to ``folder/LOG.train`` and ``folder/LOG.test``; returns the rows of each.
+
+    A file without rows is not written. Raises as ``read``, and FormatError when a file cannot be written.
+    """
+    figures = read(log)
+    counts = {}
+    for end, rows in (("train", figures.train), ("test", figures.test)):
+        path = Path(folder) / f"{Path(log).name}.{end}"
+        counts[path] = len(rows)
+        if rows:
+            with atomic.replacing(path) as file:
+                file.write(to_csv(rows, delimiter).encode())
+    return counts
