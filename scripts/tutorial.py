@@ -62,7 +62,7 @@ def run_shell(page: Path, block: Block) -> str:
 
 def compare(page: Path, block: Block, printed: str) -> None:
     """End the program when ``printed`` is not what the block shows, but for blanks at ends of lines and empty lines around."""
-    shown, came = ("\n".join(line.rstrip() for line in text.strip("\n").splitlines()) + "\n" for text in (block.text, printed))
+    shown, came = ("\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n" for text in (block.text, printed))
     if not doctest.OutputChecker().check_output(shown, came, doctest.ELLIPSIS):
         lines = difflib.unified_diff(shown.splitlines(), came.splitlines(), "the page shows", "what came", lineterm="")
         sys.exit(f"{page}:{block.line}: the block before this printed something else\n" + "\n".join(lines))
