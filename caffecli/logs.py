@@ -9,11 +9,13 @@ of his own is set.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 _LEVELS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
@@ -99,6 +101,17 @@ def show(stream: TextIO | None = None) -> StderrHandler:
     handler = StderrHandler(stream)
     _logger.addHandler(handler)
     return handler
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing below a warning while the block runs."""
+    level = _logger.level
+    _logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        _logger.setLevel(level)
 
 
 def hide(handler: logging.Handler) -> None:

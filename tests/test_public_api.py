@@ -26,7 +26,8 @@ def test_commands() -> None:
     assert set(COMMANDS) == {
         "train", "test", "time", "device_query", "extract_features", "convert_imageset", "compute_image_mean",
         "convert_mnist_data", "convert_cifar_data", "convert_mnist_siamese_data", "upgrade_net_proto_text",
-        "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools", "parse_log", "plot_log",
+        "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools", "parse_log", "plot_log", "summarize",
+        "resize_images",
         "classify", "detect", "draw_net",
     }  # fmt: skip
 

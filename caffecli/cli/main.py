@@ -44,6 +44,8 @@ COMMANDS = {
     "upgrade_solver_proto_text": ("caffecli.cli.upgrade:upgrade_solver_proto_text", "Bring an old solver up to date."),
     "parse_log": ("caffecli.cli.parse_log:parse_log", "Write a training log's figures to tables."),
     "plot_log": ("caffecli.cli.plot_log:plot_log", "Draw the curves of training logs."),
+    "summarize": ("caffecli.cli.summarize:summarize", "Sum up a net: shapes, parameters, multiply-adds, memory."),
+    "resize_images": ("caffecli.cli.resize_images:resize_images", "Bring pictures to one size."),
     "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 

@@ -1,0 +1,198 @@
+"""What a net consists of: its layers' shapes, parameters, multiply-adds and memory, found without running it.
+
+Multiply-adds are those of a forward pass over the whole batch: one for each product that is added to a sum.
+
+    Convolution           weights × batch × the top's positions
+    Deconvolution         weights × batch × the bottom's positions
+    InnerProduct          weights × inner products taken (batch, where axis is 1)
+    RNN, LSTM             weights × time steps × streams; those of a static input × streams
+
+Biases, and all other types, count none: what they cost goes by the size of their blobs. Memory is that of the tops, four bytes a
+value; a layer run in place needs none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from caffecli import logs
+from caffecli.errors import SpecError
+from caffecli.layers.recurrent import Recurrent
+from caffecli.net import weights as net_weights
+from caffecli.net.graph import Node
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
+from caffecli.spec import load
+from caffecli.spec.filter import filter_net
+
+_CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
+#: layers that read records -> their settings
+_READERS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "WindowData": "window_data_param",
+    "HDF5Data": "hdf5_data_param",
+}
+#: the settings of data layers that have a batch_size
+_BATCHED = (*_READERS.values(), "memory_data_param")
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """A layer: its tops with their shapes, how many parameters it holds (shared ones count where they stand first), the
+    multiply-adds of a forward pass, the bytes of its tops; with weights, their mean, standard deviation and share of zeros."""
+
+    name: str
+    type: str
+    tops: dict[str, tuple[int, ...]]
+    parameters: int
+    multiply_adds: int
+    memory: int
+    mean: float | None = None
+    deviation: float | None = None
+    zeros: float | None = None
+
+
+@dataclass(frozen=True)
+class NetSummary:
+    """A net's layers, in order, and their sums."""
+
+    name: str
+    layers: tuple[LayerSummary, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def memory(self) -> int:
+        return sum(layer.memory for layer in self.layers)
+
+
+class _Outline(Net):
+    """A net whose blobs have shapes and no memory."""
+
+    def _materialize(self) -> None:
+        pass
+
+
+def summarize(
+    path: Path,
+    phase: int,
+    *,
+    batch: int | None = None,
+    picture: Sequence[int] | None = None,
+    weights: Path | None = None,
+    level: int = 0,
+    stages: Sequence[str] = ("",),
+) -> NetSummary:
+    """Sum up the net of a prototxt. ``batch`` takes the place of its batch size.
+
+    Records that are not there are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
+    ``force_gray``) and ``crop_size``. With ``weights``, the summary tells of the values of the blobs too.
+    Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
+    """
+    param = load.load_net(path)
+    param.state.phase = phase  # type: ignore[assignment]
+    param.state.level = level
+    param.state.stage.extend(stages)
+    with logs.quiet():
+        param = filter_net(param, param.state)
+    for layer in param.layer:
+        if batch is not None:
+            _set_batch(layer, batch)
+        _stand_in(layer, picture)
+    with logs.quiet():
+        net = (_Outline if weights is None else Net)(param, folders=(path.parent,))
+    try:
+        if weights is not None:
+            net_weights.load(net, str(weights))
+        return _summary(net, param, weights is not None)
+    finally:
+        net.close()
+
+
+def _set_batch(layer: LayerParameter, batch: int) -> None:
+    for name in _BATCHED:
+        if layer.HasField(name):
+            getattr(layer, name).batch_size = batch
+    for shapes in (layer.input_param.shape, layer.dummy_data_param.shape):
+        for shape in shapes:
+            if shape.dim:
+                shape.dim[0] = batch
+    if layer.dummy_data_param.num:
+        layer.dummy_data_param.num[:] = [batch] * len(layer.dummy_data_param.num)
+
+
+def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
+    """Make an Input layer of one whose records are not there."""
+    field = _READERS.get(layer.type)
+    if field is None:
+        return
+    reads = getattr(layer, field)
+    if Path(reads.source).exists():
+        return
+    transform = layer.transform_param
+    crop = transform.crop_size or getattr(reads, "crop_size", 0)
+    if picture is None and not crop:
+        raise SpecError(f"layer {layer.name!r}: there is no {reads.source!r}; give its pictures' shape, --input 3,256,256 say")
+    shape = tuple(picture or (1 if transform.force_gray else 3, crop, crop))
+    if picture is not None and crop:
+        shape = (shape[0], crop, crop)
+    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {' × '.join(map(str, shape))}")
+    layer.type = "Input"
+    dims = [(reads.batch_size, *shape), *[(reads.batch_size,)] * (len(layer.top) - 1)]
+    layer.input_param.shape.extend(BlobShape(dim=dim) for dim in dims)
+
+
+def _summary(net: Net, definition: NetParameter, valued: bool) -> NetSummary:
+    known = {layer.name for layer in definition.layer}
+    owned: dict[int, int] = {}
+    for param in net.params:
+        owned[id(param.owner)] = owned.get(id(param.owner), 0) + math.prod(param.tensor.shape)
+    found = []
+    for node in net.nodes:
+        if node.name in known:  # the others are splits, whose tops are their bottom
+            found.append(_layer(net, node, owned.get(id(node.layer), 0), valued))
+    return NetSummary(net.name, tuple(found))
+
+
+def _layer(net: Net, node: Node, parameters: int, valued: bool) -> LayerSummary:
+    bottoms = [tuple(net.shapes[i]) for i in node.inputs]
+    tops = [tuple(net.shapes[i]) for i in node.outputs]
+    memory = sum(4 * math.prod(shape) for name, shape in zip(node.tops, tops, strict=True) if name not in node.bottoms)
+    shapes = dict(zip(node.tops, tops, strict=True))
+    products = _multiply_adds(node, bottoms, tops)
+    blobs = node.layer.blobs if valued else []
+    if not blobs:
+        return LayerSummary(node.name, node.layer.type, shapes, parameters, products, memory)
+    values = torch.cat([blob.detach().flatten() for blob in blobs])
+    spread = float(values.std(correction=0))
+    zeros = float((values == 0).float().mean())
+    return LayerSummary(node.name, node.layer.type, shapes, parameters, products, memory, float(values.mean()), spread, zeros)
+
+
+def _multiply_adds(node: Node, bottoms: Sequence[tuple[int, ...]], tops: Sequence[tuple[int, ...]]) -> int:
+    layer = node.layer
+    blobs = layer.blobs
+    if layer.type in _CONVOLUTIONS or layer.type == "Deconvolution":  # there may be several bottoms, each with its top
+        space = blobs[0].dim() - 2
+        shapes = bottoms if layer.type == "Deconvolution" else tops
+        return sum(blobs[0].numel() * math.prod(shape) // shape[-space - 1] for shape in shapes)
+    if layer.type == "InnerProduct":
+        return blobs[0].numel() * (math.prod(tops[0]) // layer.param.inner_product_param.num_output)
+    if isinstance(layer, Recurrent):
+        steps, streams = bottoms[0][:2]
+        named = {name: blob.numel() for name, blob in zip(layer.blob_names, blobs, strict=True) if blob.dim() == 2}
+        static = named.pop(layer.names[2], 0)
+        return sum(named.values()) * steps * streams + static * streams
+    return 0
