@@ -16,7 +16,7 @@ from caffecli.cli.options import caffe_command, net_state_options
 if TYPE_CHECKING:
     from caffecli.net.summary import LayerSummary, NetSummary
 
-_UNITS = ("", " k", " M", " G", " T", " P")
+_UNITS = ("", "k", "M", "G", "T", "P")
 
 
 def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -107,9 +107,9 @@ def _table(net: NetSummary) -> str:
     ]
     lines = [line.rstrip() for line in lines]
     rule = "-" * max(map(len, lines))
-    sums = f"{_short(net.parameters)} parameters, {_short(net.multiply_adds)} multiply-adds, {_short(net.memory)}B of blobs"
-    weights = f"{_short(4 * net.parameters)}B of weights"
-    return "\n".join([f"{net.name or 'net'}: {sums}, {weights}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    sums = [_short(net.parameters, " parameters"), _short(net.multiply_adds, " multiply-adds")]
+    sums += [_short(net.memory, "B of blobs"), _short(4 * net.parameters, "B of weights")]
+    return "\n".join([f"{net.name or 'net'}: {', '.join(sums)}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
 def _rows(layer: LayerSummary, values: bool) -> list[list[str]]:
@@ -124,10 +124,10 @@ def _rows(layer: LayerSummary, values: bool) -> list[list[str]]:
     return rows
 
 
-def _short(count: float) -> str:
-    """Three digits and a unit: 61 M."""
+def _short(count: float, what: str) -> str:
+    """Three digits and a unit: ``61 M parameters``, ``244 MB of weights``."""
     for unit in _UNITS:
         if count < 1000 or unit == _UNITS[-1]:
             break
         count /= 1000
-    return f"{count:.3g}{unit}" if unit else f"{count:.0f} "
+    return f"{count:.3g} {unit}{what}".replace("  ", " ")
