@@ -1,8 +1,11 @@
 """What ``caffe.Net.forward`` costs beside the bare torch forward of the same net.
 
-``python scripts/bench_pycaffe.py models/lenet/deploy.prototxt [batch]``: seconds per pass, the median of many taken in turns. "bare":
-the net's layers called by ``caffecli.net.Net.run`` under ``no_grad`` on a tensor, "caffe": ``net.blobs["data"].data[...] = x`` and
-``net.forward()``, "all": the same with an array of every blob held, so that all are copied.
+``OMP_NUM_THREADS=1 python -m scripts.bench_pycaffe models/lenet/deploy.prototxt 64``: a net and a batch size. Milliseconds of
+processor time per pass, which other programs disturb little; medians of passes taken in turns for half a minute:
+
+- bare: the net's layers by ``caffecli.net.Net.run`` under ``no_grad``, from a tensor to a tensor;
+- caffe: ``net.blobs["data"].data[...] = x``, then ``net.forward()``;
+- held: the same while an array of every blob is held, so that all of them are copied.
 """
 
 from __future__ import annotations
@@ -12,25 +15,25 @@ import sys
 import time
 from collections.abc import Callable
 
-import caffe
 import numpy as np
 import torch
 
+import caffe
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import load
 
+SECONDS = 30
 
-def main(path: str, batch: int = 0, turns: int = 0) -> None:
-    net = caffe.Net(path, caffe.TEST)
-    held = caffe.Net(path, caffe.TEST)
-    name = net.inputs[0]
-    shape = list(net.blobs[name].shape)
-    shape[0] = batch or shape[0]
-    for made in (net, held):
-        made.blobs[name].reshape(*shape)
-        made.reshape()
-    arrays = [blob.data for blob in held.blobs.values()]
+
+def main(path: str, batch: int) -> None:
+    nets = {"caffe": caffe.Net(path, caffe.TEST), "held": caffe.Net(path, caffe.TEST)}
+    (name,) = nets["caffe"].inputs
+    shape = (batch, *nets["caffe"].blobs[name].shape[1:])
+    for net in nets.values():
+        net.blobs[name].reshape(*shape)
+        net.reshape()
+    arrays = [blob.data for blob in nets["held"].blobs.values()]
     param = load.load_net(path)
     param.state.phase = TEST
     bare = Net(param)
@@ -41,26 +44,25 @@ def main(path: str, batch: int = 0, turns: int = 0) -> None:
         with torch.no_grad():
             bare.run({name: tensor})
 
-    def run_net(made: caffe.Net) -> None:
-        made.blobs[name].data[...] = x
-        made.forward()
+    def run(net: caffe.Net) -> None:
+        net.blobs[name].data[...] = x
+        net.forward()
 
-    runs: dict[str, Callable[[], None]] = {"bare": run_bare, "caffe": lambda: run_net(net), "all": lambda: run_net(held)}
+    runs: dict[str, Callable[[], None]] = {"bare": run_bare}
+    runs |= {kind: lambda net=net: run(net) for kind, net in nets.items()}  # type: ignore[misc]
     times: dict[str, list[float]] = {kind: [] for kind in runs}
     began = time.perf_counter()
-    while time.perf_counter() - began < (turns or 30):
-        for kind, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[kind].append(time.perf_counter() - start)
-    print(
-        f"{path}, input {tuple(shape)}, {torch.get_num_threads()} threads, {len(times['bare'])} passes each, {len(arrays)} blobs"
-    )
+    while time.perf_counter() - began < SECONDS or len(times["bare"]) < 10:
+        for kind, pass_ in runs.items():
+            start = time.process_time()
+            pass_()
+            times[kind].append(1000 * (time.process_time() - start))
+    print(f"{path}, input {shape}, {torch.get_num_threads()} thread(s), {len(arrays)} blobs, {len(times['bare'])} passes of each")
     base = statistics.median(times["bare"][1:])
-    for kind, seconds in times.items():
-        median = statistics.median(seconds[1:])
-        print(f"{kind:6} {1000 * median:9.3f} ms   least {1000 * min(seconds[1:]):9.3f} ms   {median / base:.3f} of bare")
+    for kind, spent in times.items():
+        median = statistics.median(spent[1:])
+        print(f"{kind:6} {median:9.3f} ms   {median / base:.3f} of bare")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import caffe
 import numpy as np
 import pytest
 
+import caffe
 from caffecli.layers import registry
 from caffecli.proto.caffe_pb2 import NetParameter, Phase
 from caffecli.spec import text
