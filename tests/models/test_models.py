@@ -11,11 +11,12 @@ from google.protobuf import text_format
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
 from caffecli.spec import load
+from scripts.zoo.catalogue import MODELS as ZOO
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 NAMES = ("lenet", "cifar10_quick", "cifar10_full", "bvlc_reference_caffenet", "bvlc_alexnet")
-SOLVERS = sorted(path.relative_to(MODELS).as_posix() for path in MODELS.glob("*/solver*.prototxt"))
+SOLVERS = sorted(path.relative_to(MODELS).as_posix() for name in NAMES for path in MODELS.glob(f"{name}/solver*.prototxt"))
 
 
 def read_net(name: str, file: str) -> NetParameter:
@@ -88,7 +89,7 @@ def test_solvers_name_files_of_the_repository(path):
 
 def test_each_folder_is_complete():
     deploy_only = {"bvlc_caffenet_full_conv"}
-    assert {path.name for path in MODELS.iterdir() if path.is_dir()} == {*NAMES, *deploy_only}
+    assert {path.name for path in MODELS.iterdir() if path.is_dir()} == {*NAMES, *deploy_only, *ZOO}
     for name in deploy_only:
         assert (MODELS / name / "deploy.prototxt").is_file()
         assert (MODELS / name / "readme.md").is_file()
