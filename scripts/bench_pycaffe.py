@@ -1,6 +1,6 @@
 """What ``caffe.Net.forward`` costs beside the bare torch forward of the same net.
 
-``OMP_NUM_THREADS=1 python -m scripts.bench_pycaffe models/lenet/deploy.prototxt 64``: a net and a batch size. Milliseconds of
+``OMP_NUM_THREADS=1 python scripts/bench_pycaffe.py models/lenet/deploy.prototxt 64``: a net and a batch size. Milliseconds of
 processor time per pass, which other programs disturb little; medians of passes taken in turns for half a minute:
 
 - bare: the net's layers by ``caffecli.net.Net.run`` under ``no_grad``, from a tensor to a tensor;
