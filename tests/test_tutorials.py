@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs/tutorials").glob("0*.md"))
 PICTURES = ROOT / "docs/tutorials/pictures"
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "1"}
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "0"}
 
 
 def run(folder: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
