@@ -39,24 +39,34 @@ SHARES_DATA = ("Split", "Flatten", "Reshape")
 SHARES_DIFF = ("Flatten", "Reshape")
 
 
-def blobs(net: Net) -> dict[str, Blob]:
-    """All blobs in the order in which the layers make them. The diff of one that counts in the loss is its weight."""
+def steps(net: Net) -> tuple[dict[str, Blob], list[Step]]:
+    """All blobs in the order in which the layers make them, and the layers on them.
+
+    Loss layers without a top have blobs of one name, (automatic), of which the last is found by it.
+    """
     made: dict[str, Blob] = {}
+    planned: list[Step] = []
     for node in net.nodes:
-        for name, slot, weight in zip(node.tops, node.outputs, node.loss_weights, strict=True):
-            if name in made:
-                continue  # in place
-            blob = made[name] = Blob(net.shapes[slot])
-            if node.layer.type in SHARES_DATA:
-                blob.data_memory = made[node.bottoms[0]].data_memory
-            if node.layer.type in SHARES_DIFF:
-                blob.diff_memory = made[node.bottoms[0]].diff_memory
-            if weight:
-                blob.diff_memory.put(torch.full(blob.shape, weight))
-    return made
+        _add_tops(net, node, made)
+        planned.append(_step(net, node, made))
+    return made, planned
 
 
-def step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
+def _add_tops(net: Net, node: Node, made: dict[str, Blob]) -> None:
+    """Add the blobs of a layer. The diff of one that counts in the loss is its weight."""
+    for name, slot, weight in zip(node.tops, node.outputs, node.loss_weights, strict=True):
+        if name in node.bottoms:
+            continue  # in place
+        blob = made[name] = Blob(net.shapes[slot])
+        if node.layer.type in SHARES_DATA:
+            blob.data_memory = made[node.bottoms[0]].data_memory
+        if node.layer.type in SHARES_DIFF:
+            blob.diff_memory = made[node.bottoms[0]].diff_memory
+        if weight:
+            blob.diff_memory.put(torch.full(blob.shape, weight))
+
+
+def _step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
     """How ``node`` runs on the blobs ``made``."""
     kept = _filled_once(node, made)
     return Step(

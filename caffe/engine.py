@@ -1,7 +1,8 @@
 """Runs a net's layers as Caffe does: any stretch of them, from and to blobs that the user can read and write.
 
 A layer's graph is kept for the backward pass where the net has one at all: a net with a loss that learns, or ``force_backward``.
-A deploy net has none; its forward is the bare layers under ``no_grad``.
+A deploy net has none; its forward is the bare layers under ``no_grad``. A bottom that the user has changed since is differentiated
+as it is now; a changed top changes only what is read of it later (Caffe's Sigmoid and TanH differentiate by what stands in their top).
 """
 
 from __future__ import annotations
@@ -44,11 +45,10 @@ class Engine:
         self.net = net
         self.device = torch.device("cpu")
         #: in the order in which the layers make them
-        self.blobs = building.blobs(net)
+        self.blobs, self.steps = building.steps(net)
         self.weights = [Weight(param) for param in net.params]
         #: per layer, its learned blobs
         self.params = building.params(net, self.weights)
-        self.steps = [building.step(net, node, self.blobs) for node in net.nodes]
         self.before_forward: list[Callback] = []
         self.after_forward: list[Callback] = []
         self.before_backward: list[Callback] = []

@@ -70,6 +70,18 @@ class TestMaking:
         assert net.blob_loss_weights["ip"] == 0
         assert net.blobs["loss"].diff == 2
 
+    def test_losses_without_tops_count_each_by_its_weight(self, tmp_path: Path) -> None:
+        loss = 'layer { name: "%s" type: "EuclideanLoss" bottom: "ip" bottom: "x" loss_weight: %d }'
+        text = (
+            LOSS.split('layer { name: "loss"')[0]
+            + 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }'
+        )
+        net = net_of(tmp_path, text + loss % ("one", 2) + loss % ("two", 5))
+        net.forward()
+        net.backward()
+        np.testing.assert_allclose(net.blobs["ip"].diff, 7 * net.blobs["ip"].data / 4, 1e-5)
+        assert list(net.blobs).count("(automatic)") == 1
+
     def test_an_unknown_blob_is_a_key_error(self, tmp_path: Path) -> None:
         with pytest.raises(KeyError, match="no 'fc8' here; there are: data, conv"):
             net_of(tmp_path).blobs["fc8"]
