@@ -1,8 +1,9 @@
 """Runs a net's layers as Caffe does: any stretch of them, from and to blobs that the user can read and write.
 
 A layer's graph is kept for the backward pass where the net has one at all: a net with a loss that learns, or ``force_backward``.
-A deploy net has none; its forward is the bare layers under ``no_grad``. A bottom that the user has changed since is differentiated
-as it is now; a changed top changes only what is read of it later (Caffe's Sigmoid and TanH differentiate by what stands in their top).
+A deploy net has none; its forward is the bare layers under ``no_grad``. A bottom that the user has changed since is
+differentiated as it is now. A changed top changes only what is read of it later, where Caffe's Sigmoid and TanH differentiate by
+what stands in their top.
 """
 
 from __future__ import annotations
