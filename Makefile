@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs clean .venv
+.PHONY: help demo test test-all check bench docs tutorials clean .venv
 
 help: ## this list
 	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,8 +34,13 @@ docs: $(INSTALLED) ## docs/layers.md made anew; what the documentation says, tri
 	@$(BIN)/python -m scripts.layer_catalogue
 	@$(BIN)/python -m pytest tests/test_docs.py tests/test_layer_catalogue.py
 
+tutorials: $(INSTALLED) ## the tutorials run, in the folder tutorial, and their pictures made anew
+	@rm -rf tutorial
+	@for page in docs/tutorials/0*.md; do $(BIN)/python scripts/tutorial.py $$page || exit 1; done
+	@for picture in docs/tutorials/pictures/*; do cp tutorial/$${picture##*/} $$picture; done
+
 clean: ## remove what was made here but for .venv, databases and snapshots
-	rm -rf demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo tutorial build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv: $(INSTALLED) ## the environment: caffecli from here, with what its tests need
