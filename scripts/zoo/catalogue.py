@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
-from scripts.zoo import googlenet, mobilenet, resnet, squeezenet
+from scripts.zoo import (
+    caffenet,
+    captions,
+    faces,
+    googlenet,
+    mobilenet,
+    nin,
+    resnet,
+    segmentation,
+    segnet,
+    small,
+    squeezenet,
+    vgg,
+    vgg_cnn,
+)
 
-MODELS = {model.name: model for family in (googlenet, resnet, squeezenet, mobilenet) for model in family.models()}
+FAMILIES = (googlenet, caffenet, nin, vgg, vgg_cnn, resnet, squeezenet, mobilenet, small, segmentation, segnet, faces, captions)
+MODELS = {model.name: model for family in FAMILIES for model in family.models()}

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
-from caffecli.proto.caffe_pb2 import TEST, TRAIN, SolverParameter
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, DataParameter, SolverParameter
 from caffecli.spec import text
 
 #: Adds a net's layers to the NetSpec, from the given input on; returns the scores.
@@ -59,20 +59,22 @@ def lmdb(
     **transform: Any,
 ) -> list[Source]:
     """Data layers of both phases; ``transform`` is what both do to a picture, ``mirror`` is for training."""
-    flips = ({"mirror": True}, {"mirror": False}) if mirror else ({}, {})
-    return [
-        Source(
-            "Data",
-            tops,
-            {
-                "include": [{"phase": phase}],
-                "transform_param": {**transform, **flip},
-                "data_param": {"source": source, "batch_size": batch, "backend": 1},
-            },
-            name,
-        )
-        for phase, source, batch, flip in zip((TRAIN, TEST), (train, test), batches, flips, strict=True)
-    ]
+
+    def make(source: str, batch: int, flips: bool) -> Source:
+        settings: dict[str, Any] = {"data_param": {"source": source, "batch_size": batch, "backend": DataParameter.LMDB}}
+        if transform or mirror:
+            settings["transform_param"] = {**transform, **({"mirror": flips} if mirror else {})}
+        return Source("Data", tops, settings, name)
+
+    return phases(make, (train, batches[0], True), (test, batches[1], False))
+
+
+def phases(make: Callable[..., Source], *arguments: tuple[Any, ...]) -> list[Source]:
+    """``make`` of each tuple of arguments: the first is included in training, the others in tests."""
+    made = [make(*each) for each in arguments]
+    for source, phase in zip(made, (TRAIN, TEST), strict=True):
+        source.settings["include"] = [{"phase": phase}]
+    return made
 
 
 def net(name: str, sources: Sequence[Source], build: Callable[[NetSpec], None]) -> Any:
@@ -118,7 +120,11 @@ def deploy(name: str, shape: Iterable[int], body: Body, *, input_name: str = "da
         if prob:
             n[prob] = L.Softmax(scores)
 
-    made = net(name, [image(shape, input_name)], build)
+    return inference(net(name, [image(shape, input_name)], build))
+
+
+def inference(made: Any) -> Any:
+    """The net without the settings of training."""
     for layer in made.layer:
         _forget_training(layer)
     return made
