@@ -46,6 +46,7 @@ COMMANDS = {
     "plot_log": ("caffecli.cli.plot_log:plot_log", "Draw the curves of training logs."),
     "summarize": ("caffecli.cli.summarize:summarize", "Sum up a net: shapes, parameters, multiply-adds, memory."),
     "resize_images": ("caffecli.cli.resize_images:resize_images", "Bring pictures to one size."),
+    "export": ("caffecli.cli.export:export", "Write a net for PyTorch or ONNX."),
     "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 

@@ -26,6 +26,11 @@ from caffecli.proto.caffe_pb2 import TRAIN, FillerParameter, LayerParameter
 Shape = Sequence[int]
 
 
+def exporting() -> bool:
+    """Whether torch.export is at work: a program may not depend on values, and wants few operations that others know."""
+    return getattr(torch.compiler, "is_exporting", bool)()  # older torch cannot tell
+
+
 class Layer(nn.Module):
     """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import LRNParameter
 
@@ -77,6 +77,8 @@ def _inverse_power(values: Tensor, beta: float) -> Tensor:
 
 def _neighbours(values: Tensor, axes: tuple[int, ...], reach: int) -> Tensor:
     """Each value's sum with those at most ``reach`` away along each of the axes."""
+    if exporting():  # a single operation, which ONNX has too
+        return _boxes(values, axes, reach)
     for axis in axes:
         size = values.shape[axis]
         total = values.clone()
@@ -85,6 +87,15 @@ def _neighbours(values: Tensor, axes: tuple[int, ...], reach: int) -> Tensor:
             total.narrow(axis, 0, size - step).add_(values.narrow(axis, step, size - step))
         values = total
     return values
+
+
+def _boxes(values: Tensor, axes: tuple[int, ...], reach: int) -> Tensor:
+    """``_neighbours`` by average pooling over boxes, times their size."""
+    side = 2 * reach + 1
+    if axes == (2, 3):
+        return F.avg_pool2d(values, side, 1, reach) * side**2
+    n, c, h, w = values.shape
+    return F.avg_pool2d(values.reshape(n, 1, c, h * w), (side, 1), 1, (reach, 0)).reshape(n, c, h, w) * side
 
 
 @register("BatchNorm")

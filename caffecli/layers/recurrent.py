@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli import logs
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.loss import full
 from caffecli.layers.lstm_unit import lstm_unit
 from caffecli.layers.registry import register
@@ -113,6 +113,8 @@ class Recurrent(Layer):
 
     def _over_time(self, x: Tensor, cont: Tensor, static: Tensor | None, states: States) -> tuple[Tensor, States]:
         """h of all steps (T, N, num_output), and the last states."""
+        if exporting():  # what kernel serves depends on cont
+            return self._step_by_step(x, cont, static, states)
         at = cont.cpu()  # the one wait for the device in a forward
         kernel = self._kernel_serves(at, x.device, static is not None)
         if kernel is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import ShapeError
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import EltwiseParameter
 
@@ -102,7 +102,8 @@ class _View(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         bottom, top = self.planned
-        return x.reshape(top if x.shape == bottom else self.top_shape(x.shape))
+        # an exported program takes any batch: it may not ask whether this is the planned one
+        return x.reshape(self.top_shape(x.shape) if exporting() or x.shape != bottom else top)
 
 
 @register("Flatten")
@@ -148,6 +149,8 @@ class Reshape(_View):
         top = [*bottom[:start], *self._new_dims(bottom, start), *bottom[end:]]
         count, known = math.prod(bottom), math.prod(dim for dim in top if dim != -1)
         if -1 in top:
+            if exporting():
+                return top
             if known == 0 or count % known:
                 raise self._count_error(bottom, top, f"a multiple of {known}")
             top[top.index(-1)] = count // known

@@ -1,0 +1,137 @@
+"""Nets out: to PyTorch (safetensors and a ``torch.export`` program) and to ONNX; means to NumPy.
+
+The deploy net is exported in its TEST phase. Inputs and outputs keep the blobs' names and order, weights are called
+``<layer>.<blob>``, in Caffe's shapes. Blobs are Caffe's, in Caffe's units: pictures blue first, scaled and less their mean as the
+net was trained.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from caffecli import logs
+from caffecli.errors import CaffeError, FormatError
+from caffecli.formats import safetensors
+from caffecli.formats.atomic import replacing
+from caffecli.proto.caffe_pb2 import TEST
+from caffecli.spec import text
+from caffecli.spec.load import load_net, prepare_net
+from converters.means import binaryproto_to_npy
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from caffecli.net.net import Net
+
+Path_ = str | os.PathLike[str]
+Target = Literal["torch", "onnx", "npy"]
+
+#: a protobuf message, which an ONNX file is, ends here
+_LARGEST = 2**31 - 1
+_LOG = "export.py"
+
+
+def export(definition: Path_, weights: Path_ | None, to: Target, out: Path_) -> list[Path]:
+    """Export the net ``definition`` with ``weights`` (else the fillers' values) to ``out``; returns the files written.
+
+    ``torch``: ``out.safetensors`` and ``out.pt2``, or one of them when ``out`` ends so. ``onnx``: one file. ``npy``:
+    ``definition`` is a mean.binaryproto. Raises SpecError naming every layer that cannot go, and why; FormatError.
+    """
+    if to == "npy":
+        if weights is not None:
+            raise FormatError(f"a mean has no weights: leave out {str(weights)!r}; convert_weights writes weights as .npz")
+        binaryproto_to_npy(definition, out)
+        return [Path(out)]
+    net = build(definition, weights)
+    return _to_onnx(net, Path(out)) if to == "onnx" else _to_torch(net, Path(out))
+
+
+def build(definition: Path_, weights: Path_ | None) -> Net:
+    """The net of a prototxt in its TEST phase, with its weights. Raises SpecError for one that cannot be exported."""
+    from caffecli.net import exported
+    from caffecli.net import weights as net_weights
+    from caffecli.net.net import Net
+
+    param = prepare_net(load_net(definition), TEST)
+    exported.check(param)
+    net = Net(param, folders=(Path(definition).parent,))
+    if weights is not None:
+        net_weights.load(net, os.fspath(weights))
+    else:
+        logs.warning(_LOG, "No weights given: exporting what the fillers made")
+    return net
+
+
+def _to_torch(net: Net, out: Path) -> list[Path]:
+    import torch
+
+    from caffecli.net import exported
+
+    files = [out] if out.suffix in (".safetensors", ".pt2") else [Path(f"{out}.safetensors"), Path(f"{out}.pt2")]
+    made = exported.program(net) if files[-1].suffix == ".pt2" else None
+    arrays = {name: blob.contiguous().numpy() for name, blob in exported.state(net).items()}
+    if made is None:
+        safetensors.write(files[0], arrays, _texts(net))
+        return files
+    _tell(net, made)
+    with replacing(files[-1]) as file, exported.quiet():
+        torch.export.save(made, file)
+        if len(files) == 2:  # within, so that either both files are there or none
+            safetensors.write(files[0], arrays, _texts(net))
+    return files
+
+
+def _texts(net: Net) -> dict[str, str]:
+    """What a safetensors file says beside its arrays: the definition, and each layer's blobs in Caffe's order."""
+    from caffecli.net import weights as net_weights
+
+    blobs = {name: layer.blob_names for name, layer in net.layers.items()}
+    return {"caffe.net": text.format(net_weights.definition(net)), "caffe.blobs": json.dumps(blobs)}
+
+
+def _to_onnx(net: Net, out: Path) -> list[Path]:
+    from caffecli.net import exported
+
+    _need_onnx()
+    made = exported.program(net)
+    try:
+        model = _onnx(made, net.inputs, net.outputs)
+    except Exception as error:
+        raise exported.named(net, lambda layer: _onnx(layer, None, None), error) from error
+    model.producer_name, model.producer_version = "caffecli", ""
+    model.graph.name = net.name or "net"
+    if model.ByteSize() > _LARGEST:
+        raise FormatError(f"cannot write {str(out)!r}: {model.ByteSize() / 2**30:.1f} GB do not fit into an ONNX file (2 GB)")
+    _tell(net, made)
+    with replacing(out) as file:
+        file.write(model.SerializeToString())
+    return [out]
+
+
+def _onnx(made: ExportedProgram, inputs: list[str] | None, outputs: list[str] | None) -> Any:
+    """The program as an ``onnx.ModelProto``."""
+    import torch
+
+    from caffecli.net import exported
+
+    with exported.quiet():
+        program = torch.onnx.export(made, dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
+    return program.model_proto  # type: ignore[union-attr]
+
+
+def _need_onnx() -> None:
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise CaffeError(f"--to onnx needs the package {package}; pip install 'caffecli[onnx]'")
+
+
+def _tell(net: Net, made: ExportedProgram) -> None:
+    from caffecli.net import exported
+
+    fixed = [name for name, free in zip(net.inputs, exported.free_batch(made), strict=True) if not free]
+    if fixed:
+        logs.info(_LOG, f"The first axis of {', '.join(fixed)} is fixed as the definition has it; that of the others is free")

@@ -1,0 +1,211 @@
+"""Nets out: safetensors, torch.export programs and ONNX give the net's own outputs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from caffecli.errors import CaffeError, FormatError, SpecError
+from caffecli.formats import caffemodel, mean, safetensors
+from caffecli.layers.activation import ReLU
+from caffecli.net import exported
+from caffecli.proto.caffe_pb2 import TEST
+from converters import export
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["lenet", "cifar10_quick", "cifar10_full"]
+LARGE = sorted(path.parent.name for path in ROOT.glob("models/*/deploy.prototxt") if path.parent.name not in SMALL)
+#: runs a program in a process that cannot import caffecli
+ALONE = """
+import sys; sys.modules["caffecli"] = None
+import numpy, torch
+made = torch.export.load(sys.argv[1])
+(y,) = made.module()(torch.from_numpy(numpy.load(sys.argv[2])))
+numpy.save(sys.argv[3], y.detach().numpy())
+"""
+
+
+def outputs(net, inputs):
+    with torch.no_grad():
+        return [top.numpy() for top in net(dict(zip(net.inputs, inputs, strict=True))).values()]
+
+
+def batches(net, sizes=(1, 3)):
+    """Random inputs of several batches."""
+    generator = torch.Generator().manual_seed(1)
+    return [[torch.randn(size, *net.shape(name)[1:], generator=generator) for name in net.inputs] for size in sizes]
+
+
+def write_net(tmp_path, body, shape="dim: 1 dim: 3 dim: 8 dim: 8"):
+    path = tmp_path / "net.prototxt"
+    path.write_text(f'name: "n" layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ {shape} }} }} }}\n{body}')
+    return path
+
+
+def test_state_dict_has_caffes_names_shapes_and_definition(tmp_path, golden):
+    weights = golden / "lenet" / "lenet_iter_10000.caffemodel"
+    out = tmp_path / "lenet.safetensors"
+    assert export.export(ROOT / "models/lenet/deploy.prototxt", weights, "torch", out) == [out]
+    arrays, texts = safetensors.read(out)
+    stored = caffemodel.read(weights)
+    assert list(arrays) == [f"{layer}.{blob}" for layer in ("conv1", "conv2", "ip1", "ip2") for blob in ("weight", "bias")]
+    for layer in ("conv1", "conv2", "ip1", "ip2"):
+        for blob, array in zip(("weight", "bias"), stored[layer], strict=True):
+            np.testing.assert_array_equal(arrays[f"{layer}.{blob}"], array)
+    assert json.loads(texts["caffe.blobs"])["conv1"] == ["weight", "bias"]
+    assert 'type: "Convolution"' in texts["caffe.net"]
+
+
+def test_program_runs_without_caffecli_on_any_batch(tmp_path, golden):
+    weights = golden / "lenet" / "lenet_iter_10000.caffemodel"
+    files = export.export(ROOT / "models/lenet/deploy.prototxt", weights, "torch", tmp_path / "lenet")
+    assert files == [tmp_path / "lenet.safetensors", tmp_path / "lenet.pt2"]
+    net = export.build(ROOT / "models/lenet/deploy.prototxt", weights)
+    (x,) = batches(net, (5,))[0]
+    np.save(tmp_path / "x.npy", x.numpy())
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(files[1]), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), outputs(net, [x])[0], atol=1e-6)
+    with exported.quiet():
+        made = torch.export.load(files[1])
+    assert list(made.state_dict) == list(exported.state(net))
+
+
+def onnx_equals_net(net):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    made = exported.program(net)
+    with exported.quiet():
+        model = export._onnx(made, net.inputs, net.outputs)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert [x.name for x in session.get_inputs()] == net.inputs
+    assert [x.name for x in session.get_outputs()] == net.outputs
+    assert all(exported.free_batch(made))
+    for inputs in batches(net):
+        came = session.run(None, {name: x.numpy() for name, x in zip(net.inputs, inputs, strict=True)})
+        for expected, array in zip(outputs(net, inputs), came, strict=True):
+            np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-5)
+
+
+def spread(net):
+    """Weights of a size that neither dies out nor blows up on the way through a net."""
+    generator = torch.Generator().manual_seed(2)
+    for blob in net.parameters():
+        fan = blob[0].numel() if blob.dim() > 1 else 1
+        blob.data.normal_(0, (2 / fan) ** 0.5 if blob.dim() > 1 else 0.1, generator=generator)
+    for node in net.nodes:
+        if node.layer.type == "Scale":
+            node.layer.scale.data.add_(1)
+        elif node.layer.type == "BatchNorm":
+            node.layer.mean.normal_(0, 1, generator=generator)
+            node.layer.variance.uniform_(2, 4, generator=generator)
+            node.layer.factor.fill_(2)
+    return net
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_of_the_small_nets(name):
+    onnx_equals_net(spread(export.build(ROOT / "models" / name / "deploy.prototxt", None)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_onnx_of_the_large_nets(name):
+    onnx_equals_net(spread(export.build(ROOT / "models" / name / "deploy.prototxt", None)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'layer { name: "f" type: "Flatten" bottom: "data" top: "y" }',
+        'layer { name: "r" type: "Reshape" bottom: "data" top: "y" reshape_param { shape { dim: 0 dim: -1 dim: 4 } } }',
+        'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }',
+        'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { kernel_size: 2 stride: 3 pad: 1 } }',
+        'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { pool: AVE kernel_size: 4 stride: 3 pad: 3 } }',
+        'layer { name: "n" type: "LRN" bottom: "data" top: "y" lrn_param { local_size: 3 alpha: 0.5 } }',
+        'layer { name: "n" type: "LRN" bottom: "data" top: "y" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 } }',
+        'layer { name: "d" type: "Deconvolution" bottom: "data" top: "y" convolution_param { '
+        "num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false } }",
+    ],
+    ids=[
+        "flatten",
+        "reshape",
+        "average with padding",
+        "max with a window dropped",
+        "deep padding",
+        "LRN",
+        "LRN within",
+        "deconvolution",
+    ],
+)
+def test_onnx_of_caffes_own_ways(body, tmp_path):
+    onnx_equals_net(spread(export.build(write_net(tmp_path, body), None)))
+
+
+def test_what_cannot_go_is_named_all_at_once(tmp_path):
+    with pytest.raises(SpecError, match=r"layer 'mnist' \(Data\) reads records; export the deploy net"):
+        export.export(ROOT / "models/lenet/train_val.prototxt", None, "torch", tmp_path / "x")
+    body = """
+    layer { name: "a" type: "Filter" bottom: "data" bottom: "data" top: "a" top: "b" }
+    layer { name: "write" type: "HDF5Output" bottom: "a" bottom: "b" hdf5_output_param { file_name: "f.h5" } }
+    layer { name: "mine" type: "Python" bottom: "data" top: "c" python_param { module: "m" layer: "L" } }"""
+    with pytest.raises(SpecError, match=r"'write' \(HDF5Output\) writes a file; layer 'mine' \(Python\) runs Python code"):
+        export.export(write_net(tmp_path, body), None, "torch", tmp_path / "x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "net.prototxt"]
+
+
+class ByValue(nn.Module):
+    """What a program cannot do: branch by a value."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_what_torch_cannot_trace_is_named_all_at_once(tmp_path, monkeypatch):
+    body = "".join(f'layer {{ name: "{n}" type: "ReLU" bottom: "data" top: "{n}" }}' for n in "fgr")
+    monkeypatch.setattr(ReLU, "forward", lambda self, x: ByValue()(x) if self.name in "fg" else x.relu())
+    with pytest.raises(SpecError, match=r"layer 'f' \(ReLU\): .*; layer 'g' \(ReLU\): ") as caught:
+        export.export(write_net(tmp_path, body), None, "torch", tmp_path / "x")
+    assert "'r'" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [tmp_path / "net.prototxt"]
+
+
+def test_onnx_without_its_packages(monkeypatch, tmp_path):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CaffeError, match=r"--to onnx needs the package onnx; pip install 'caffecli\[onnx\]'"):
+        export.export(ROOT / "models/lenet/deploy.prototxt", None, "onnx", tmp_path / "x.onnx")
+
+
+def test_both_files_or_none(tmp_path):
+    (tmp_path / "x.safetensors").mkdir()
+    with pytest.raises(FormatError, match=r"cannot write .*x\.safetensors"):
+        export.export(ROOT / "models/lenet/deploy.prototxt", None, "torch", tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_mean(tmp_path):
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    mean.write(tmp_path / "mean.binaryproto", array)
+    export.export(tmp_path / "mean.binaryproto", None, "npy", tmp_path / "mean.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "mean.npy"), array)
+    with pytest.raises(FormatError, match=r"a mean has no weights: leave out 'w'"):
+        export.export(tmp_path / "mean.binaryproto", "w", "npy", tmp_path / "other.npy")
+
+
+def test_phase_is_test(tmp_path):
+    body = 'layer { name: "drop" type: "Dropout" bottom: "data" top: "y" }'
+    net = export.build(write_net(tmp_path, body), None)
+    assert net.phase == TEST
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(exported.program(net).module()(x)[0], x)
