@@ -47,6 +47,7 @@ COMMANDS = {
     "summarize": ("caffecli.cli.summarize:summarize", "Sum up a net: shapes, parameters, multiply-adds, memory."),
     "resize_images": ("caffecli.cli.resize_images:resize_images", "Bring pictures to one size."),
     "export": ("caffecli.cli.export:export", "Write a net for PyTorch or ONNX."),
+    "merge_bn": ("caffecli.cli.merge_bn:merge_bn", "Fold BatchNorm and Scale into the layer before."),
     "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 

@@ -1,0 +1,137 @@
+"""merge_bn: the folded net gives the same outputs; what cannot be folded stays, and is named."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from caffecli.errors import FormatError, SpecError
+from caffecli.formats import caffemodel
+from caffecli.net import weights as net_weights
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import TEST, NetParameter
+from caffecli.spec import text
+from caffecli.spec.load import load_net, prepare_net
+from converters.merge_bn import merge, merge_bn
+
+INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 7 dim: 6 } } }'
+BN = 'layer {{ name: "{0}" type: "BatchNorm" bottom: "{1}" top: "{2}" batch_norm_param {{ eps: 0.001 }} }}'
+SCALE = 'layer {{ name: "{0}" type: "Scale" bottom: "{1}" top: "{2}" scale_param {{ bias_term: true }} }}'
+CONV = (
+    'layer {{ name: "{0}" type: "Convolution" bottom: "{1}" top: "{2}" '
+    "convolution_param {{ num_output: 6 kernel_size: 3 {3} }} }}"
+)
+SCALED = 'layer { name: "s" type: "Scale" bottom: "c" %s top: "s" scale_param { %s } }'
+RELU = 'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
+
+
+def filled(source):
+    """A net of ``source`` with weights and statistics that are all different."""
+    net = Net(prepare_net(text.parse(source, NetParameter()), TEST))
+    generator = torch.Generator().manual_seed(3)
+    for node in net.nodes:
+        for blob in node.layer.blobs:
+            blob.data.uniform_(0.3, 2.0, generator=generator) if node.layer.type == "BatchNorm" else blob.data.normal_(
+                0, 0.5, generator=generator
+            )
+    return net
+
+
+def run(net, shape=(2, 4, 7, 6)):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        return {name: top.numpy() for name, top in net({"data": x}).items()}
+
+
+def merged_of(source):
+    net = filled(source)
+    done = merge(text.parse(source, NetParameter()), net_weights.export(net))
+    other = Net(prepare_net(done.net, TEST))
+    net_weights.copy(other, done.weights, "merged")
+    before, after = run(net), run(other)
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_allclose(after[name], array, rtol=1e-5, atol=1e-5)
+    return done
+
+
+@pytest.mark.parametrize("bias", ["", "bias_term: false"])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [BN.format("bn", "c", "c"), SCALE.format("s", "c", "c"), RELU],
+        [BN.format("bn", "c", "b"), SCALE.format("s", "b", "d")],
+        [BN.format("bn", "c", "c"), RELU],
+        [SCALE.format("s", "c", "c")],
+    ],
+    ids=["in place", "separate tops", "BatchNorm alone", "Scale alone"],
+)
+def test_convolution(layers, bias):
+    done = merged_of(INPUT + CONV.format("conv", "data", "c", bias) + "".join(layers))
+    assert not done.left
+    assert not {layer.type for layer in done.net.layer} & {"BatchNorm", "Scale"}
+    assert set(done.folded.values()) == {"conv"}
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        'type: "Convolution" convolution_param { num_output: 6 kernel_h: 3 kernel_w: 2 group: 2 dilation: 1 }',
+        'type: "Deconvolution" convolution_param { num_output: 6 kernel_size: 3 group: 2 stride: 2 bias_term: false }',
+        'type: "Deconvolution" convolution_param { num_output: 6 kernel_size: 3 }',
+        'type: "ConvolutionDepthwise" convolution_param { num_output: 4 kernel_size: 3 }',
+        'type: "InnerProduct" inner_product_param { num_output: 5 }',
+        'type: "InnerProduct" inner_product_param { num_output: 5 transpose: true bias_term: false }',
+    ],
+)
+def test_every_holder(holder):
+    source = f'{INPUT} layer {{ name: "h" bottom: "data" top: "c" {holder} }}'
+    done = merged_of(source + BN.format("bn", "c", "b") + SCALE.format("s", "b", "b"))
+    assert done.folded == {"bn": "h", "s": "h"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "left", "reason"),
+    [
+        (BN.format("bn", "data", "b"), "bn", r"it stands behind 'in' \(Input\), which has no weights to take it"),
+        (RELU + BN.format("bn", "c", "b"), "bn", r"it stands behind 'relu' \(ReLU\)"),
+        (BN.format("bn", "c", "b") + RELU.replace('top: "c"', 'top: "r"'), "bn", "'relu' reads 'c' too, as it is before"),
+        (BN.format("bn", "c", "b").replace("eps: 0.001", "use_global_stats: false"), "bn", "use_global_stats: false makes it"),
+        (SCALED % ('bottom: "c"', "axis: 0"), "s", "its factors are the blob 'c'"),
+        (SCALED % ("", "axis: 2"), "s", "it scales 1 axes from axis 2 on"),
+        (BN.format("bn", "c", "b").replace("batch", "exclude { phase: TRAIN } batch"), "bn", "under other include"),
+    ],
+)  # fmt: skip
+def test_what_stays(layers, left, reason):
+    conv2 = CONV.format("conv2", "data", "c2", "") + BN.format("bn2", "c2", "c2")
+    done = merged_of(INPUT + CONV.format("conv", "data", "c", "") + layers + conv2)
+    assert done.folded == {"bn2": "conv2"}
+    assert list(done.left) == [left]
+    assert re.search(reason, done.left[left])
+
+
+def test_shared_weights_stay():
+    conv = CONV.format("a", "data", "c", 'weight_filler { } } param { name: "w"') + CONV.format(
+        "b", "data", "d", '} param { name: "w"'
+    )
+    done = merged_of(INPUT + conv + BN.format("bn", "c", "c"))
+    assert done.left == {"bn": "'a' shares its weights with 'b'"}
+
+
+def test_files(tmp_path):
+    source = INPUT + CONV.format("conv", "data", "c", "bias_term: false") + BN.format("bn", "c", "c")
+    (tmp_path / "net.prototxt").write_text(source)
+    net = filled(source)
+    caffemodel.write(tmp_path / "a.caffemodel", net_weights.definition(net), net_weights.export(net))
+    with pytest.raises(FormatError, match="create the folder"):
+        merge_bn(tmp_path / "net.prototxt", tmp_path / "a.caffemodel", tmp_path / "o.prototxt", tmp_path / "no" / "o.caffemodel")
+    assert not (tmp_path / "o.prototxt").exists()
+    merge_bn(tmp_path / "net.prototxt", tmp_path / "a.caffemodel", tmp_path / "o.prototxt", tmp_path / "o.caffemodel")
+    other = Net(prepare_net(load_net(tmp_path / "o.prototxt"), TEST))
+    net_weights.load(other, tmp_path / "o.caffemodel")
+    np.testing.assert_allclose(run(other)["c"], run(net)["c"], rtol=1e-5, atol=1e-5)
+    with pytest.raises(SpecError, match="nothing to fold: it has no BatchNorm and no Scale layer"):
+        merge_bn(tmp_path / "o.prototxt", tmp_path / "o.caffemodel", tmp_path / "p.prototxt", tmp_path / "p.caffemodel")
