@@ -11,6 +11,21 @@ from caffecli.formats import mean
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.foreign import describe
 
+_NUMPY = b"\x93NUMPY"
+
+
+def convert_mean(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the mean in ``source``, of either kind, to ``target``: a numpy array where its name ends in .npy, else a binaryproto.
+
+    Raises FormatError.
+    """
+    to_npy = os.fspath(target).endswith(".npy")
+    if to_npy and read_bytes(source, 6).startswith(_NUMPY):
+        raise FormatError(
+            f"{str(source)!r} is a numpy array already; choose for {str(target)!r} a name that ends in .binaryproto"
+        )
+    (binaryproto_to_npy if to_npy else npy_to_binaryproto)(source, target)
+
 
 def binaryproto_to_npy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Write the mean in ``source`` as a (channels, height, width) float32 array. Raises FormatError."""
@@ -21,7 +36,7 @@ def binaryproto_to_npy(source: str | os.PathLike[str], target: str | os.PathLike
 
 def npy_to_binaryproto(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Write the array in ``source``, (channels, height, width) or 1 × that, as a mean.binaryproto. Raises FormatError."""
-    if not read_bytes(source, 6).startswith(b"\x93NUMPY"):
+    if not read_bytes(source, 6).startswith(_NUMPY):
         raise describe(source, read_bytes(source), "a numpy array")
     try:
         array = np.load(source, allow_pickle=False)

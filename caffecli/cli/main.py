@@ -48,6 +48,8 @@ COMMANDS = {
     "resize_images": ("caffecli.cli.resize_images:resize_images", "Bring pictures to one size."),
     "export": ("caffecli.cli.export:export", "Write a net for PyTorch or ONNX."),
     "merge_bn": ("caffecli.cli.merge_bn:merge_bn", "Fold BatchNorm and Scale into the layer before."),
+    "convert_weights": ("caffecli.cli.convert_weights:convert_weights", "Write weights in another form."),
+    "convert_mean": ("caffecli.cli.convert_weights:convert_mean", "Write a mean picture for NumPy, or for Caffe."),
     "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 

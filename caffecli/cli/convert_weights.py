@@ -1,0 +1,36 @@
+"""``caffecli convert_weights`` and ``caffecli convert_mean``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffecli.cli.options import caffe_command
+
+
+@caffe_command("convert_weights")
+@click.option("--net", type=click.Path(path_type=Path), help="The prototxt whose definition TARGET shall have.")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def convert_weights(source: Path, target: Path, net: Path | None) -> None:
+    """Write the weights in SOURCE in another form, which the name of TARGET ends with.
+
+    Forms: .caffemodel (binary), .h5 (HDF5), .npz, .safetensors. SOURCE may also be a caffemodel of any age, or one with NVIDIA's
+    raw_data. Values stay as they are. HDF5 files hold no definition of the net: --net gives one.
+    """
+    from converters import weights
+
+    weights.convert_weights(source, target, net)
+    click.echo(f"Wrote {target}")
+
+
+@caffe_command("convert_mean")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def convert_mean(source: Path, target: Path) -> None:
+    """Write the mean picture in SOURCE, a binaryproto or a numpy array, as the other: .npy when TARGET ends so."""
+    from converters import means
+
+    means.convert_mean(source, target)
+    click.echo(f"Wrote {target}")

@@ -1,0 +1,182 @@
+"""Weights from one form of file to another: caffemodel (binary, HDF5), npz, safetensors. Values stay bit for bit.
+
+npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``; by number, ``lstm1.0``,
+for types not named below. Beside the arrays they keep the net's definition (``caffe.net``) and each layer's names of blobs in
+Caffe's order (``caffe.blobs``), so that a caffemodel comes back as it was. HDF5 files hold no definition.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffecli.errors import FormatError, SpecError
+from caffecli.formats import caffemodel, hdf5, safetensors
+from caffecli.formats.atomic import read_bytes, replacing
+from caffecli.formats.caffemodel import Weights
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+from caffecli.spec import text
+from caffecli.spec.load import load_net
+from caffecli.spec.upgrade import upgrade_net
+
+Path_ = str | os.PathLike[str]
+Arrays = Mapping[str, NDArray[Any]]
+
+_PAIR = ("weight", "bias")
+_NAMES: dict[str, tuple[str, ...]] = {
+    "BatchNorm": ("mean", "variance", "factor"),
+    "Bias": ("bias",),
+    "Convolution": _PAIR,
+    "ConvolutionDepthwise": _PAIR,
+    "Deconvolution": _PAIR,
+    "DepthwiseConvolution": _PAIR,
+    "Embed": _PAIR,
+    "InnerProduct": _PAIR,
+    "PReLU": ("slope",),
+    "Scale": ("scale", "bias"),
+}
+_PLACES = {name: place for names in _NAMES.values() for place, name in enumerate(names) if names != ("bias",)}
+FORMS = ".caffemodel, .h5, .npz or .safetensors"
+
+
+def convert_weights(source: Path_, target: Path_, net: Path_ | None = None) -> None:
+    """Write the weights in ``source`` in the form that the name of ``target`` ends with.
+
+    ``net`` is a prototxt whose definition the file shall have, for sources without one. Raises FormatError, SpecError.
+    """
+    if not os.fspath(target).endswith((".caffemodel", ".h5", ".npz", ".safetensors")):
+        raise FormatError(f"{str(target)!r}: what form of weights shall it have? Choose a name that ends in {FORMS}")
+    definition, weights = read(source)
+    if net is not None:
+        definition = load_net(net)
+        known = {layer.name for layer in definition.layer}
+        strange = [name for name, arrays in weights.items() if arrays and name not in known]
+        if strange:
+            raise SpecError(f"{str(net)!r} has no layer {strange[0]!r}, for which {str(source)!r} has weights; give its own net")
+        weights = {name: arrays for name, arrays in weights.items() if name in known}
+    write(target, definition, weights)
+
+
+def read(path: Path_) -> tuple[NetParameter, Weights]:
+    """The definition (layers of no type, where the file has none) and the weights of a file of any form. Raises FormatError."""
+    if os.fspath(path).endswith(".safetensors"):
+        return _from_arrays(path, *safetensors.read(path))
+    if read_bytes(path, 4) == b"PK\x03\x04":
+        return _from_arrays(path, *_read_npz(path))
+    definition, weights = caffemodel.read_with_net(path)
+    if definition is None:
+        return _bare(weights), weights
+    return upgrade_net(definition, str(path)), weights
+
+
+def write(path: Path_, definition: NetParameter, weights: Weights) -> None:
+    """Write weights in the form that the name asks for. Raises FormatError."""
+    name = os.fspath(path)
+    if name.endswith((".npz", ".safetensors")):
+        names = blob_names(definition, weights)
+        arrays = {
+            f"{layer}.{blob}": array
+            for layer, blobs in names.items()
+            for blob, array in zip(blobs, weights.get(layer, []), strict=True)
+            if not caffemodel.is_absent(array)
+        }
+        texts = {"caffe.net": text.format(definition), "caffe.blobs": json.dumps(names)}
+        if name.endswith(".npz"):
+            _write_npz(path, arrays, texts)
+        else:
+            safetensors.write(path, arrays, texts)
+    elif hdf5.is_hdf5_name(path):
+        caffemodel.write(path, definition, weights)
+    else:
+        caffemodel.write(path, definition, _owners_filled_in(path, definition, weights))
+
+
+def blob_names(definition: NetParameter, weights: Weights) -> dict[str, list[str]]:
+    """What each layer's blobs are called in npz and safetensors files."""
+    named: dict[str, list[str]] = {}
+    for layer in definition.layer:
+        count = len(weights.get(layer.name, []))
+        names = _NAMES.get(layer.type, ())
+        if count or layer.name not in named:
+            named[layer.name] = list(names[:count]) if count <= len(names) else [str(i) for i in range(count)]
+    return named
+
+
+def _bare(weights: Weights) -> NetParameter:
+    """A definition that has the layers' names and nothing else."""
+    return NetParameter(layer=[LayerParameter(name=name) for name in weights])
+
+
+def _owners_filled_in(path: Path_, definition: NetParameter, weights: Weights) -> Weights:
+    """The weights with the blobs that HDF5 files leave out, those of an earlier layer that shares them, in their places."""
+    owners: dict[str, NDArray[Any]] = {}
+    filled: Weights = {}
+    specs = {layer.name: layer.param for layer in definition.layer if layer.param}
+    for layer, arrays in weights.items():
+        filled[layer] = []
+        for index, array in enumerate(arrays):
+            name = specs[layer][index].name if layer in specs and index < len(specs[layer]) else ""
+            if caffemodel.is_absent(array):
+                if name not in owners:
+                    what = f"layer {layer!r}, blob {index}: the file leaves it out, as another layer has it"
+                    raise FormatError(f"cannot write {str(path)!r}: {what}; say which one by giving the net's prototxt (--net)")
+                array = owners[name]
+            elif name:
+                owners.setdefault(name, array)
+            filled[layer].append(array)
+    return filled
+
+
+def _read_npz(path: Path_) -> tuple[Arrays, dict[str, str]]:
+    try:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+        raise FormatError(f"{str(path)!r} is not an npz file of numbers, or damaged ({error}); save it again") from error
+    texts = {name: str(arrays.pop(name)) for name in ("caffe.net", "caffe.blobs") if name in arrays}
+    return arrays, texts
+
+
+def _write_npz(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> None:
+    with replacing(path) as file:
+        np.savez(file, **{name: np.array(value) for name, value in texts.items()}, **arrays)  # type: ignore[arg-type]
+
+
+def _from_arrays(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> tuple[NetParameter, Weights]:
+    wrong = [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]
+    if wrong:
+        raise FormatError(f"{str(path)!r}: array {wrong[0]!r} holds no numbers but {arrays[wrong[0]].dtype}")
+    try:
+        if "caffe.net" in texts and "caffe.blobs" in texts:
+            return _described(arrays, text.parse(texts["caffe.net"], NetParameter()), json.loads(texts["caffe.blobs"]))
+    except (ValueError, AttributeError, TypeError, SpecError) as error:
+        raise FormatError(f"{str(path)!r}: its description of the net is damaged ({error}); write it again") from error
+    weights: Weights = {}
+    for name, array in arrays.items():
+        layer, _, blob = name.rpartition(".")
+        if not layer or not (blob.isdecimal() or blob in _PLACES):
+            known = ", ".join(_PLACES)
+            raise FormatError(f"{str(path)!r}: which blob is {name!r}? Expected LAYER.NUMBER, or after the layer one of {known}")
+        place = int(blob) if blob.isdecimal() else _PLACES[blob]
+        blobs = weights.setdefault(layer, [])
+        blobs += [caffemodel.ABSENT] * (place + 1 - len(blobs))
+        blobs[place] = np.asarray(array, np.float32)
+    return _bare(weights), weights
+
+
+def _described(arrays: Arrays, definition: NetParameter, names: dict[str, list[str]]) -> tuple[NetParameter, Weights]:
+    """By the file's own words. Its names of layers are those of the definition; ``export`` writes dots in them as _."""
+    dotted = {layer.name.replace(".", "_"): layer.name for layer in reversed(definition.layer)}
+    known = {layer.name for layer in definition.layer}
+    weights: Weights = {}
+    for layer, blobs in names.items():
+        found = [arrays.get(f"{layer}.{blob}", caffemodel.ABSENT) for blob in blobs]
+        weights[layer if layer in known else dotted.get(layer, layer)] = [np.asarray(array, np.float32) for array in found]
+    return definition, weights
