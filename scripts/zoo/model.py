@@ -153,3 +153,5 @@ def _forget_training(layer: Any) -> None:
                 settings.ClearField(filler)
     if layer.type == "BatchNorm":
         layer.batch_norm_param.use_global_stats = True
+    elif layer.type == "BN":
+        layer.bn_param.bn_mode = layer.bn_param.INFERENCE

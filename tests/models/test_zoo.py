@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -16,8 +17,6 @@ from scripts.zoo.model import MODELS
 
 RECORDED = {"bvlc_reference_rcnn_ilsvrc13": "rcnn_ilsvrc13"}  # others are recorded under their own names
 WITH_SPLITS = ("fcn8s",)  # recorded with the Split layers that Caffe inserts
-#: Too large to build in a second or two.
-LARGE = ()
 
 
 def recorded(golden, name: str) -> list:
@@ -56,3 +55,29 @@ def test_program_says_which_models_there_are():
     done = subprocess.run([sys.executable, "-m", "scripts.zoo", "vgg61"], cwd=MODELS.parent, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("there is no model 'vgg61'; the models are bvlc_googlenet, ")
+
+
+def front_matter(name: str) -> dict[str, str]:
+    head = re.match(r"---\n(.*?)\n---\n\n# ", (MODELS / name / "readme.md").read_text(), re.DOTALL)
+    assert head, f"{name}/readme.md has no front matter"
+    return dict(line.split(": ", 1) for line in head[1].splitlines())
+
+
+@pytest.mark.parametrize("name", [*ZOO, "bvlc_alexnet", "bvlc_reference_caffenet"])
+def test_readmes_say_where_weights_are_and_what_they_are(name):
+    fields = front_matter(name)
+    assert fields["name"]
+    assert fields.keys() <= {"name", "caffemodel", "caffemodel_url", "license", "sha1", "gist_id", "source"}
+    for key in ("caffemodel_url", "source"):
+        assert re.match(r"https?://", fields.get(key, "http://"))
+    assert re.fullmatch("[0-9a-f]{40}", fields.get("sha1", "0" * 40))
+    if "caffemodel_url" in fields:
+        assert fields["caffemodel"].endswith(".caffemodel")
+    text = (MODELS / name / "readme.md").read_text()
+    assert "Not measured here." in text or "No accuracy measured here." in text
+
+
+def test_the_list_of_models_names_each():
+    listed = re.findall(r"\]\(([\w.]+)/readme\.md\)", (MODELS / "readme.md").read_text())
+    assert sorted(listed) == sorted(path.name for path in MODELS.iterdir() if path.is_dir())
+    assert f"[{len(ZOO)} more](models/readme.md)" in (MODELS.parent / "README.md").read_text()
