@@ -43,3 +43,12 @@ def bar(total: int | None, unit: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, leave=False)
+
+
+def byte_bar(total: int | None, initial: int = 0) -> Any:
+    """``bar`` for bytes, of which ``initial`` were there before."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, initial=initial, unit="B", unit_scale=True, unit_divisor=1024, disable=None, dynamic_ncols=True, leave=False
+    )
