@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_engine_is_read_and_chooses_nothing(tmp_path):
     assert caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST).forward()["prob"].shape == (64, 10)
 
 
-def test_its_blocks_print_what_it_shows(tmp_path):
+def test_its_blocks_print_what_it_shows(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "tutorial")
     for name in ("models", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     done = subprocess.run(

@@ -28,15 +28,6 @@ def pictures(page: Path) -> list[str]:
     return re.findall(r"\]\(pictures/([\w.-]+)\)", page.read_text())
 
 
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that several pages begin with."""
-    folder = tmp_path_factory.mktemp("digits")
-    done = run(folder, ROOT / "scripts/digits.py")
-    assert done.returncode == 0, done.stderr
-    return folder / "tutorial"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_page_runs_and_prints_what_it_shows(page, digits, tmp_path):
     for name in ("models", "scripts"):
