@@ -63,4 +63,4 @@ def test_killed_while_it_writes_snapshots(run_folder: Path, edit: Callable[[str,
     match = re.search(r"resumed (\d+) times, up to iteration (\d+)", done.stdout)
     assert match, done.stdout
     assert int(match[1]) == kills - 1
-    assert int(match[2]) > kills
+    assert int(match[2]) > 1
