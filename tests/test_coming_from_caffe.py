@@ -29,7 +29,8 @@ CAFFES = {
     "build/tools/caffe", "build/tools/caffe train", "examples/mnist", "python/classify.py", "python/detect.py",
     "python/draw_net.py",
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
-    "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", ".h5", ".dot", "mean.binaryproto", "step(1)",
+    "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", ".h5", ".dot",
+    "mean.binaryproto", "step(1)",
 }  # fmt: skip
 NOT_THERE = {"MultiBoxLoss", "AnnotatedData"}
 
