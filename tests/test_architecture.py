@@ -15,12 +15,12 @@ FLOORS = [
     {"sources"},
     {"layers"},
     {"net"},
-    {"solver"},
+    {"solver", "visual"},
     {"caffe", "converters", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 CALLS = {("cli", "converters"), ("cli", "caffe")}  # on one floor
-WITH_TORCH = {"layers", "net", "solver"}
+WITH_TORCH = {"layers", "net", "solver", "visual"}
 FILES = [path for folder in ("caffecli", "converters", "caffe") for path in sorted((ROOT / folder).rglob("*.py"))]
 OURS = [path for path in FILES if path.name != "caffe_pb2.py"]
 

@@ -29,7 +29,7 @@ def test_commands() -> None:
         "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools", "parse_log", "plot_log", "summarize",
         "resize_images",
         "classify", "detect", "draw_net", "export", "merge_bn",
-        "convert_weights", "convert_mean", "download_model",
+        "convert_weights", "convert_mean", "download_model", "visualize",
     }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ COMMANDS = {
     "convert_weights": ("caffecli.cli.convert_weights:convert_weights", "Write weights in another form."),
     "convert_mean": ("caffecli.cli.convert_weights:convert_mean", "Write a mean picture for NumPy, or for Caffe."),
     "download_model": ("caffecli.cli.download_model:download_model", "Download a model's published weights."),
+    "visualize": ("caffecli.cli.visualize:visualize", "Draw what a net has learnt."),
     "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
 }
 

@@ -1,0 +1,61 @@
+"""``caffecli visualize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from caffecli.cli.options import caffe_command
+
+if TYPE_CHECKING:
+    from caffecli.visual.draw import Kind
+
+KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency")
+
+
+@caffe_command("visualize")
+@click.option("--layer", required=True, help="The layer to look at.")
+@click.option(
+    "--image", type=click.Path(path_type=Path), help="The picture to show the net; all but filters and histogram need it."
+)
+@click.option("--mean", default="", help="What to take from it: a mean.binaryproto, or numbers separated by ','.")
+@click.option("--scale", type=float, default=1.0, help="What to multiply it with then.")
+@click.option("--unit", type=int, help="The channel, or value, of the layer; else the strongest.")
+@click.option("--top", type=click.IntRange(1), default=9, help="deconv: how many of the strongest units.")
+@click.option("--size", type=click.IntRange(1), help="occlusion: the side of the square; else a quarter of the picture's.")
+@click.option("--stride", type=click.IntRange(1), help="occlusion: by how much it moves; else a quarter of its side.")
+@click.option("--fill", type=float, default=0.0, help="occlusion: what it is filled with.")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("net", type=click.Path(path_type=Path))
+@click.argument("rest", metavar="[WEIGHTS] OUT.png", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.pass_context
+def visualize(
+    ctx: click.Context,
+    kind: str,
+    net: Path,
+    rest: tuple[Path, ...],
+    layer: str,
+    image: Path | None,
+    mean: str,
+    scale: float,
+    unit: int | None,
+    top: int,
+    size: int | None,
+    stride: int | None,
+    fill: float,
+) -> None:
+    """Draw what a layer of the deploy prototxt NET has learnt into OUT.png.
+
+    filters: its weights. activations: its top for a picture. histogram: its values. deconv: what in the picture made its
+    strongest activations (Zeiler and Fergus), beside the picture. occlusion: how a unit falls while a square hides part of the
+    picture. saliency: how much each pixel sways a unit. For the last two, take the layer before the Softmax.
+    """
+    if len(rest) > 2:
+        raise click.UsageError(f"expected KIND, NET, WEIGHTS and OUT.png, got {len(rest) + 2} arguments.", ctx)
+    from caffecli.visual.draw import DrawOptions, draw
+
+    weights, out = rest[0] if len(rest) == 2 else None, rest[-1]
+    told = draw(DrawOptions(cast("Kind", kind), net, weights, layer, out, image, mean, scale, unit, top, size, stride, fill))
+    click.echo(f"Wrote {out}: {told}")

@@ -1,0 +1,107 @@
+"""A net opened to be looked into: any layer's values for pictures, and what goes back from there to the pictures."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caffecli import logs
+from caffecli.errors import SpecError
+from caffecli.net import weights as net_weights
+from caffecli.net.net import Net
+from caffecli.net.stepwise import Stepwise
+from caffecli.proto.caffe_pb2 import TEST
+from caffecli.spec.load import load_net, prepare_net
+
+Array = NDArray[np.float32]
+Path_ = str | os.PathLike[str]
+
+
+class Inside:
+    """A deploy net whose layers all pass gradients back, run one by one.
+
+    Pictures are (num, channels, height, width), in the units of the net's input; channels are in its order, blue first in most.
+    """
+
+    def __init__(self, net: Net) -> None:
+        if not net.inputs:
+            raise SpecError(f"net {net.name!r} has no Input layer to give a picture to; take the deploy net")
+        self.net = net
+        self.input = net.inputs[0]
+        for blob in net.parameters():
+            blob.requires_grad_(False)  # only the blobs' diffs are asked for
+
+    @classmethod
+    def open(cls, definition: Path_, weights: Path_ | None) -> Inside:
+        """The net of a deploy prototxt with its weights, else the fillers' values. Raises CaffeError."""
+        param = prepare_net(load_net(definition), TEST)
+        param.force_backward = True
+        if not any(layer.type == "Input" for layer in param.layer):
+            raise SpecError(f"{str(definition)!r} has no Input layer to give a picture to; take the deploy net")
+        net = Net(param, folders=(Path(definition).parent,))
+        if weights is None:
+            logs.warning("visual", "No weights given: looking at what the fillers made")
+        else:
+            net_weights.load(net, os.fspath(weights))
+        return cls(net)
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of a picture. Raises SpecError where the input is none."""
+        shape = tuple(self.net.shape(self.input))
+        if len(shape) != 4:
+            raise SpecError(f"net {self.net.name!r}: input {self.input!r} of shape {shape} is no batch of pictures")
+        return shape[1:]
+
+    def index(self, layer: str) -> int:
+        """The place of the layer called ``layer``. Raises SpecError."""
+        names = [node.name for node in self.net.nodes]
+        if layer not in names:
+            near = difflib.get_close_matches(layer, names, 1)
+            known = [node.name for node in self.net.nodes if node.tops and node.layer.type not in ("Split", "Input")]
+            hint = f"did you mean {near[0]!r}?" if near else f"layers: {', '.join(known)}"
+            raise SpecError(f"net {self.net.name!r} has no layer {layer!r}; {hint}")
+        if not self.net.nodes[names.index(layer)].tops:
+            raise SpecError(f"layer {layer!r} has no top to look at")
+        return names.index(layer)
+
+    def run(self, pictures: Array, layer: str) -> Stepwise:
+        """All layers up to ``layer`` on pictures; ``top`` then gives the layer's values."""
+        step = Stepwise(self.net)
+        inputs = {name: torch.zeros(tuple(self.net.shape(name))) for name in self.net.inputs[1:]}
+        inputs[self.input] = torch.from_numpy(np.ascontiguousarray(pictures, np.float32))
+        with torch.enable_grad():
+            for index in range(self.index(layer) + 1):
+                step.forward_layer(index, inputs)
+        return step
+
+    def top(self, step: Stepwise, layer: str) -> Tensor:
+        """The layer's first top: one row for each picture."""
+        return step.data[self.net.nodes[self.index(layer)].outputs[0]]  # type: ignore[return-value]
+
+    def back(self, step: Stepwise, layer: str, diff: Tensor, deconv: bool = False) -> Array:
+        """From the layer's top, whose diff is given, down to the pictures; the net must have been ``run`` up to it.
+
+        ``deconv``: by the rules of Zeiler and Fergus, ECCV 2014: a ReLU lets what is positive on its way down pass, whatever went
+        up through it; LRN passes all. Else the gradient.
+        """
+        step.diff = [None] * len(step.diff)
+        last = self.index(layer)
+        step.diff[self.net.nodes[last].outputs[0]] = diff
+        for index in reversed(range(last + 1)):
+            node = self.net.nodes[index]
+            if deconv and node.layer.type in ("ReLU", "LRN"):
+                down = step.diff[node.outputs[0]]
+                step.diff[node.inputs[0]] = down if down is None or node.layer.type == "LRN" else down.clamp(min=0)
+            else:
+                step.backward_layer(index)
+        found = step.diff[step.first_slot(self.input)]
+        if found is None:
+            raise SpecError(f"layer {layer!r} does not depend on input {self.input!r}; choose another")
+        return found.detach().numpy()

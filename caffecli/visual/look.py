@@ -1,0 +1,170 @@
+"""Ways to look into a net; each returns arrays.
+
+Layers are named; a unit is a channel of the layer's top, or one of its values where it has no height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffecli.errors import ShapeError, SpecError
+from caffecli.visual.inside import Array, Inside
+
+#: pictures that go through a net at once
+_BATCH = 32
+
+
+class Strongest(NamedTuple):
+    """What made the strongest activations of a layer: one entry each, the strongest first."""
+
+    units: list[int]
+    values: list[float]
+    #: (entries, channels, height, width): the reconstruction in the picture's place
+    pictures: Array
+
+
+class Occlusion(NamedTuple):
+    """A unit's value while a square hides part of the picture."""
+
+    unit: int
+    whole: float
+    #: (rows, columns): the value for each place of the square
+    values: Array
+    #: the square's side, and the (top, left) corners by row and column
+    size: int
+    tops: list[int]
+    lefts: list[int]
+
+
+def filters(inside: Inside, layer: str) -> Array:
+    """A layer's weights as small pictures: (filters, height, width, channels) for filters with 3 channels (or 1, as 1), else each
+    channel of each filter by itself, (filters * channels, height, width, 1).
+
+    The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape. Raises ShapeError.
+    """
+    node = inside.net.nodes[inside.index(layer)]
+    blobs = node.layer.blobs
+    if not blobs or blobs[0].dim() < 2:
+        raise ShapeError(
+            f"layer {layer!r} ({node.layer.type}) has no filters; name one with weights, a Convolution or InnerProduct"
+        )
+    weight = blobs[0].detach()
+    if node.layer.type == "InnerProduct":
+        if node.layer.param.inner_product_param.transpose:
+            weight = weight.t()
+        bottom = inside.net.shapes[node.inputs[0]]
+        weight = weight.reshape(len(weight), *bottom[1:]) if len(bottom) == 4 else weight[:, None, None, :]
+    if weight.dim() != 4:
+        raise ShapeError(f"layer {layer!r}: weights of shape {tuple(weight.shape)} are no pictures; expected four dimensions")
+    if weight.shape[1] != 3:
+        weight = weight.reshape(-1, 1, *weight.shape[2:])
+    return weight.permute(0, 2, 3, 1).numpy().copy()
+
+
+def activations(inside: Inside, layer: str, picture: Array) -> Array:
+    """The layer's top for a picture (channels, height, width): (channels, height, width), or (values,)."""
+    with torch.no_grad():
+        top = inside.top(inside.run(picture[None], layer), layer)
+    return top[0].detach().numpy().copy()
+
+
+def histogram(values: Array, bins: int = 50) -> tuple[Array, Array]:
+    """How many values lie between one edge and the next: (bins,), and the edges, (bins + 1,)."""
+    counts, edges = np.histogram(values[np.isfinite(values)], bins)
+    return counts.astype(np.float32), edges.astype(np.float32)
+
+
+def deconv(inside: Inside, layer: str, picture: Array, top: int = 9, unit: int | None = None) -> Strongest:
+    """ZFNet's deconvolution: the strongest value of each of the ``top`` strongest units, or of ``unit`` alone, sent back down.
+
+    All other values of the layer are 0. On the way down, max pooling puts what comes where its maximum was (the switches), a
+    ReLU lets what is positive pass, a convolution applies its filters transposed. Source: Zeiler and Fergus, ECCV 2014.
+    """
+    values, places = _peaks(inside.top(inside.run(picture[None], layer), layer))
+    units = _unit(unit, len(values), layer)
+    chosen = [units] if units is not None else values.argsort(descending=True, stable=True)[:top].tolist()
+    step = inside.run(np.repeat(picture[None], len(chosen), 0), layer)
+    now = inside.top(step, layer)
+    diff = torch.zeros_like(now)
+    for row, number in enumerate(chosen):
+        diff.view(len(now), len(values), -1)[row, number, places[number]] = values[number]
+    return Strongest(chosen, [float(values[u]) for u in chosen], inside.back(step, layer, diff, deconv=True))
+
+
+def saliency(inside: Inside, layer: str, picture: Array, unit: int | None = None) -> tuple[int, Array]:
+    """How much each pixel sways a unit (the strongest, unless given): the unit's number, and (height, width), the largest over
+    the channels of \\|d unit / d pixel\\|. A Softmax hides what it is sure of: look at the layer before.
+
+    Source: Simonyan, Vedaldi and Zisserman, 2013.
+    """
+    step = inside.run(picture[None], layer)
+    now = inside.top(step, layer)
+    values, places = _peaks(now)
+    number = int(values.argmax()) if unit is None else unit
+    _unit(number, len(values), layer)
+    diff = torch.zeros_like(now)
+    diff.view(1, len(values), -1)[0, number, places[number]] = 1
+    return number, np.abs(inside.back(step, layer, diff)[0]).max(0)
+
+
+def occlusion(
+    inside: Inside,
+    layer: str,
+    picture: Array,
+    unit: int | None = None,
+    size: int | None = None,
+    stride: int | None = None,
+    fill: float = 0.0,
+) -> Occlusion:
+    """A unit's value (the strongest unit of the whole picture, unless given) while a square of ``fill`` hides part of it.
+
+    The square has the side ``size`` (a quarter of the picture's shorter one) and moves by ``stride`` (a quarter of its side);
+    0 is the mean, where one is subtracted. Where the value falls is what the unit goes by. Source: Zeiler and Fergus, 2014.
+    """
+    height, width = picture.shape[1:]
+    size = size or max(1, min(height, width) // 4)
+    stride = stride or max(1, size // 4)
+    if size > min(height, width):
+        raise SpecError(f"a square of {size} hides more than the picture of {height} x {width}; choose a smaller one")
+    whole, _ = _peaks(inside.top(inside.run(picture[None], layer), layer))
+    number = int(whole.argmax()) if unit is None else unit
+    _unit(number, len(whole), layer)
+    tops, lefts = ([*range(0, side - size, stride), side - size] for side in (height, width))
+    hidden = np.repeat(picture[None], len(tops) * len(lefts), 0)
+    for row, (y, x) in enumerate((y, x) for y in tops for x in lefts):
+        hidden[row, :, y : y + size, x : x + size] = fill
+    with torch.no_grad():
+        parts = [inside.top(inside.run(hidden[i : i + _BATCH], layer), layer) for i in range(0, len(hidden), _BATCH)]
+    values = torch.cat([part.reshape(len(part), len(whole), -1)[:, number].amax(1) for part in parts])
+    return Occlusion(number, float(whole[number]), values.numpy().reshape(len(tops), len(lefts)), size, tops, lefts)
+
+
+def _peaks(top: Tensor) -> tuple[Tensor, Tensor]:
+    """Each unit's largest value for the first picture, and its place within the unit."""
+    units = top.shape[1] if top.dim() > 1 else 1
+    values, places = top[0].detach().reshape(units, -1).max(1)
+    return values, places
+
+
+def _unit(unit: int | None, count: int, layer: str) -> int | None:
+    if unit is not None and not 0 <= unit < count:
+        raise SpecError(f"layer {layer!r} has the units 0 to {count - 1}, not {unit}")
+    return unit
+
+
+def vis_square(pictures: Array, pad: int = 1) -> Array:
+    """Pictures (count, height, width, ...) side by side in a square, brought to 0 to 1 together, white between them."""
+    low, high = float(pictures.min()), float(pictures.max())
+    scaled = (pictures - low) / (high - low) if high > low else np.zeros_like(pictures)
+    side = math.ceil(math.sqrt(len(scaled)))
+    rows = math.ceil(len(scaled) / side)
+    rest = [(0, 0)] * (scaled.ndim - 3)
+    padded = np.pad(scaled, [(0, rows * side - len(scaled)), (0, pad), (0, pad), *rest], constant_values=1)
+    _, height, width, *channels = padded.shape
+    tiled = padded.reshape(rows, side, height, width, *channels).swapaxes(1, 2)
+    return tiled.reshape(rows * height, side * width, *channels)[: rows * height - pad, : side * width - pad]
