@@ -1,4 +1,4 @@
-"""MobileNet (A. Howard and others, 2017) and MobileNetV2 (M. Sandler and others, 2018), with the names of S. Zhang's weights."""
+"""MobileNet (A. Howard and others, 2017) and MobileNetV2 (M. Sandler and others, 2018), with the names of S. Yang's weights."""
 
 from __future__ import annotations
 
