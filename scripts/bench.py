@@ -24,12 +24,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli.cli.main does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torch is imported
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from caffecli import host
 from caffecli.formats import db
 from caffecli.proto.caffe_pb2 import Datum, SolverParameter
 from caffecli.solver.solver import Solver
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--busy", type=int, default=0, help="how many busy programs run beside")
     args = parser.parse_args()
+    host.keep_memory()  # as caffecli does
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)

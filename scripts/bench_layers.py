@@ -14,13 +14,14 @@ import statistics
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli.cli.main does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torch is imported
 
 import torch
 from google.protobuf import text_format
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caffecli import host
 from caffecli import layers as _all_layers  # noqa: F401
 from caffecli.layers import registry
 from caffecli.proto.caffe_pb2 import LayerParameter
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    host.keep_memory()  # as caffecli does
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}", flush=True)
     device = torch.device(args.device)
     for name, (text, inputs, theirs, learned) in {**heavy(device), **light(device)}.items():

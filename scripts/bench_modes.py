@@ -18,11 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli.cli.main does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the processes that this one starts
 
 import torch
 
+from caffecli import host
 from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.solver.solver import Solver
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=60)
     args = parser.parse_args()
+    host.keep_memory()  # as caffecli does
     with tempfile.TemporaryDirectory() as folder:
         for name in args.nets.split(","):
             database = made_up_database(Path(folder), name)

@@ -13,10 +13,11 @@ import os
 import statistics
 import time
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli.cli.main does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torch is imported
 
 import torch
 
+from caffecli import host
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import rules
 from caffecli.solver.devices import synchronize
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    host.keep_memory()  # as caffecli does
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.device}", flush=True)
     clocks = {}
     for name in rules.RULES:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import click
 
-from caffecli import __version__
+from caffecli import __version__, host
 from caffecli.errors import CaffeError, PythonLayerError
 
 #: name -> (module:attribute, short help)
@@ -124,7 +124,7 @@ def run(command: click.Command, prog_name: str | None = None) -> NoReturn:
     """Run a command with the arguments of this process, and exit."""
     debug = "--debug" in sys.argv or "-debug" in sys.argv
     _open_streams()
-    _share_the_cores()
+    host.prepare()
     try:
         code = command.main(prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
@@ -133,16 +133,6 @@ def run(command: click.Command, prog_name: str | None = None) -> NoReturn:
             traceback.print_exc()
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _share_the_cores() -> None:
-    """Let PyTorch's idle threads wait instead of spin, unless the user has said how OpenMP shall wait.
-
-    By default they spin for milliseconds, and where other programs use the cores too, spin away the time of those they wait for:
-    training beside two busy programs on two cores is five times as fast without. See docs/benchmarks.md.
-    """
-    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def _open_streams() -> None:

@@ -12,9 +12,10 @@ from caffecli.layers.linear import InnerProduct
 from caffecli.net import params
 from caffecli.proto.caffe_pb2 import LayerParameter, SolverParameter
 from caffecli.solver import rules
+from caffecli.solver.rule import Rule
 
 
-def setting(solver: str, specs: str = "") -> tuple[rules.Rule, torch.Tensor, torch.Tensor]:
+def setting(solver: str, specs: str = "") -> tuple[Rule, torch.Tensor, torch.Tensor]:
     """A rule over a layer of a (2, 3) weight and a (2,) bias."""
     text = f'name: "ip" type: "InnerProduct" inner_product_param {{ num_output: 2 }} {specs}'
     layer = InnerProduct(text_format.Parse(text, LayerParameter()))
