@@ -21,7 +21,9 @@ from converters import export
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["lenet", "cifar10_quick", "cifar10_full"]
-LARGE = sorted(path.parent.name for path in ROOT.glob("models/*/deploy.prototxt") if path.parent.name not in SMALL)
+#: of the layers and sizes of others here, or, s2vt, with words and markers for inputs and the batch on its second axis
+ALIKE = ["fcn16s", "fcn8s", "resnet101", "resnet152", "s2vt", "vgg19", "vgg_face"]
+LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - {*SMALL, *ALIKE})
 #: runs a program in a process that cannot import caffecli
 ALONE = """
 import sys; sys.modules["caffecli"] = None
@@ -94,7 +96,7 @@ def onnx_equals_net(net):
     for inputs in batches(net):
         came = session.run(None, {name: x.numpy() for name, x in zip(net.inputs, inputs, strict=True)})
         for expected, array in zip(outputs(net, inputs), came, strict=True):
-            np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
 def spread(net):
