@@ -6,6 +6,7 @@ A datum holds one picture as bytes, channel × height × width, blue first; or t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,35 @@ def decode(value: bytes, key: bytes | str = b"") -> Datum:
         raise DataError(
             f"record {_text(key)}: the value is not a Datum; the database is damaged or was not made for Caffe"
         ) from error
+
+
+def stack(values: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[int]] | None:
+    """Pictures (count, channels, height, width) and labels of several datums, where all are raw and written alike; else None.
+
+    Such datums differ in pixels and label alone: the first tells where those stand in all, so none of the others is parsed.
+    """
+    try:
+        first = Datum.FromString(values[0])
+        dims, size = (first.channels, first.height, first.width), len(first.data)
+        if not size or min(dims) < 1 or math.prod(dims) != size:
+            return None
+        plain = Datum(channels=dims[0], height=dims[1], width=dims[2], data=first.data).SerializeToString()
+        start, end = len(plain) - size, len(plain)
+        labels: dict[bytes, int] = {}
+        for tail in {value[end:] for value in values}:
+            rest = Datum.FromString(tail)
+            labels[tail] = rest.label
+            rest.ClearField("label")
+            if not rest.encoded:
+                rest.ClearField("encoded")
+            if rest.ByteSize():
+                return None
+    except DecodeError:
+        return None
+    pixels = b"".join([value[start:end] for value in values])
+    if len(pixels) != size * len(values) or not all(value.startswith(plain[:start]) for value in values):
+        return None
+    return np.frombuffer(pixels, np.uint8).reshape(len(values), *dims), [labels[value[end:]] for value in values]
 
 
 def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") -> NDArray[Any]:

@@ -72,6 +72,10 @@ class SourceLayer(Layer):
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
+    def read_ahead(self) -> None:
+        """Tell the source that it may read on: the layers that follow have been given their work."""
+        self._opened().read_ahead()
+
     def state(self) -> State:
         """Where the source stands after the last batch given, in numbers that fit into JSON."""
         return self._opened().state

@@ -91,6 +91,7 @@ class Net(nn.Module):
         self._losses = [(slot, w) for n in self.nodes for slot, w in zip(n.outputs, n.loss_weights, strict=True) if w]
         weights = dict(self._losses)
         self.output_weights = [weights.get(slot, 0.0) for slot in self._output_slots]
+        self._sources = tuple(self.source_layers.values())
         self._release = _last_uses(self.nodes, keep={*self._output_slots, *weights})
         report.finished(self.outputs)
 
@@ -113,6 +114,8 @@ class Net(nn.Module):
                 observe(node, tops)
             for slot in release:
                 slots[slot] = None
+        for source in self._sources:
+            source.read_ahead()
         loss = self._total(slots)
         return Result(loss, {name: slots[i] for name, i in zip(self.outputs, self._output_slots, strict=True)})  # type: ignore[misc]
 

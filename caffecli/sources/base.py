@@ -50,6 +50,10 @@ class Source(ABC):
     def next(self) -> Batch:
         """The next batch. Raises DataError for a record that cannot be used, FormatError for a damaged file."""
 
+    def read_ahead(self) -> None:
+        """A good moment to read the batches to come; most sources read them when they are asked for."""
+        return
+
     @abstractmethod
     def restore(self, state: State) -> None:
         """Go to where a ``state`` was taken."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
@@ -95,31 +92,20 @@ class DbSource(RecordSource):
             self._records = self._stream()
         try:
             records = list(itertools.islice(self._records, self._batch_size))
-            read = [self._decode(key, value) for key, value in records]
             keys = tuple([str(key, "utf-8", "replace") for key, _ in records])
-            pixels = self._stacked(read)
-            if pixels is None:
+            stacked = datums.stack([value for _, value in records]) if len(records[0][1]) < self.LARGE else None
+            if stacked is None:
+                read = [self._decode(key, value) for key, value in records]
                 data = self._fill(lambda i: self._picture(read[i], keys[i]), lambda i: _name(keys[i]))
-            else:
-                self._shape = self._transformer.shape(pixels.shape[1:], _name(keys[0]))
-                data = self._buffers.take((self._batch_size, *self._shape))
-                self._transformer.many(pixels, self._numbers(), data)
-            return data, [datum.label for datum in read], keys
+                return data, [datum.label for datum in read], keys
+            pixels, labels = stacked
+            self._shape = self._transformer.shape(pixels.shape[1:], _name(keys[0]))
+            data = self._buffers.take((self._batch_size, *self._shape))
+            self._transformer.many(pixels, self._numbers(), data)
+            return data, labels, keys
         except BaseException:
             self._records = None  # a second try begins with the same records
             raise
-
-    def _stacked(self, read: list[Datum]) -> Pixels | None:
-        """The batch's pictures as one array, where all are raw, small and of one shape: quicker than one by one."""
-        first = read[0]
-        shape = (first.channels, first.height, first.width)
-        size = math.prod(shape)
-        if min(shape) < 1 or size >= self.LARGE:
-            return None
-        parts = [datum.data for datum in read if not datum.encoded and (datum.channels, datum.height, datum.width) == shape]
-        if len(parts) < len(read) or any(len(part) != size for part in parts):
-            return None
-        return np.frombuffer(b"".join(parts), np.uint8).reshape(len(read), *shape)
 
     def _decode(self, key: bytes, value: bytes) -> Datum:
         try:

@@ -16,8 +16,9 @@ class Prefetch(Source):
     An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until ``restore``.
     The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
 
-    The thread disturbs whoever computes on the same cores, each time it wakes up more than by what it does. So it rests until
-    half of what it has read is used up.
+    The thread disturbs whoever computes on the same cores, each time it wakes up more than by what it does, and reading needs
+    Python's lock. So it rests until half of what it has read is used up, and then for ``read_ahead`` to say that it is a good
+    moment, or until one batch is left.
     """
 
     def __init__(self, source: Source, depth: int) -> None:
@@ -41,6 +42,10 @@ class Prefetch(Source):
         batch = self._ahead.get()
         self._state = batch.state
         return batch
+
+    def read_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.ask(self._depth // 2)
 
     def restore(self, state: State) -> None:
         self._end()
@@ -98,6 +103,13 @@ class _Ahead:
             self._asked = False
         return self._asked
 
+    def ask(self, left: int) -> None:
+        """Let the thread fill the queue up, when no more than ``left`` batches are in it."""
+        with self._changed:
+            if len(self._batches) <= left:
+                self._asked = True
+                self._changed.notify_all()
+
     def get(self) -> Batch:
         with self._changed:
             while not self._batches and self._error is None:
@@ -105,10 +117,8 @@ class _Ahead:
             if not self._batches:
                 raise self._error  # type: ignore[misc]
             batch = self._batches.popleft()
-            if len(self._batches) <= self._depth // 2:
-                self._asked = True
-                self._changed.notify_all()
-            return batch
+        self.ask(1)
+        return batch
 
     def stop(self) -> None:
         with self._changed:

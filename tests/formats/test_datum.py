@@ -73,3 +73,48 @@ def test_damage_names_the_key() -> None:
 def test_arrays_have_three_dimensions() -> None:
     with pytest.raises(DataError, match=r"\(channels, height, width\), got shape \(2,\)"):
         datum.from_array(np.zeros(2))
+
+
+def raw(label: int | None = 3, fill: int = 7, **settings: object) -> bytes:
+    made = datum.from_array(np.full((1, 2, 3), fill, np.uint8), label)
+    for name, value in settings.items():
+        setattr(made, name, value)
+    return made.SerializeToString()
+
+
+def test_raw_datums_written_alike_are_taken_together() -> None:
+    values = [raw(3, 1), raw(300, 2), raw(-1, 3), raw(None, 4), raw(5, 5, encoded=False)]
+    stacked = datum.stack(values)
+    assert stacked is not None
+    pixels, labels = stacked
+    assert pixels.shape == (5, 1, 2, 3)
+    assert pixels[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
+    assert labels == [3, 300, -1, 0, 5]
+    assert [datum.decode(value).label for value in values] == labels
+
+
+def test_a_pixel_like_the_head_of_a_datum_is_a_pixel() -> None:
+    values = [datum.from_array(np.full((1, 1, 1), fill, np.uint8), 1).SerializeToString() for fill in (8, 1, 34)]
+    stacked = datum.stack(values)
+    assert stacked is not None
+    assert stacked[0].ravel().tolist() == [8, 1, 34]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        encoded(COLOR).SerializeToString(),
+        datum.from_array(np.ones((1, 2, 3), np.float32), 1).SerializeToString(),
+        datum.from_array(np.ones((2, 1, 3), np.uint8), 1).SerializeToString(),
+        datum.from_array(np.ones((1, 2, 4), np.uint8), 1).SerializeToString(),
+        raw() + Datum(float_data=[1.0]).SerializeToString(),
+        raw() + Datum(data=b"again!").SerializeToString(),
+        raw()[:8],
+        raw()[3:],
+        b"",
+        b"no datum at all",
+    ],
+)
+def test_others_are_not_taken_together(other: bytes) -> None:
+    assert datum.stack([raw(), other]) is None
+    assert datum.stack([other, raw()]) is None

@@ -72,7 +72,7 @@ def test_reads_ahead_in_order_as_far_as_it_may(depth: int) -> None:
     assert counter.closed
 
 
-def test_rests_until_half_is_used_up() -> None:
+def test_rests_until_half_is_used_up_and_the_moment_is_good() -> None:
     source = Counter()
     with contextlib.closing(Prefetch(source, 4)) as ahead:
         values(ahead, 1)
@@ -80,10 +80,23 @@ def test_rests_until_half_is_used_up() -> None:
         time.sleep(0.1)  # until the thread has filled the queue and rests
         start = source.at
         values(ahead, start - 4)  # three are left
+        ahead.read_ahead()
+        values(ahead, 1)
         time.sleep(0.1)
         assert source.at == start
-        values(ahead, 1)
+        ahead.read_ahead()
         wait_until(lambda: source.at == start + 2)
+
+
+def test_reads_on_by_itself_when_one_batch_is_left() -> None:
+    source = Counter()
+    with contextlib.closing(Prefetch(source, 4)) as ahead:
+        values(ahead, 1)
+        wait_until(lambda: source.at >= 4)
+        time.sleep(0.1)
+        start = source.at
+        values(ahead, start - 2)  # one is left
+        wait_until(lambda: source.at == start + 3)
 
 
 def test_restore_drops_what_was_read_ahead() -> None:
