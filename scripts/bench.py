@@ -6,6 +6,7 @@ in memory. Ours reads an LMDB of made-up pictures through the whole of ``caffecl
 layers, Caffe's update rule.
 
     python scripts/bench.py [--rounds 9] [--iterations 60] [--nets lenet,cifar10_quick] [--threads 0] [--busy 0]
+                            [--plain-malloc]
 
 ``--busy N`` starts N programs that do nothing but use a core each, to see how training gets along with others.
 """
@@ -162,8 +163,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's own choice")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--busy", type=int, default=0, help="how many busy programs run beside")
+    parser.add_argument("--plain-malloc", action="store_true", help="let freed memory go back to the system")
     args = parser.parse_args()
-    host.keep_memory()  # as caffecli does
+    if not args.plain_malloc:
+        host.keep_memory()  # as caffecli does
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
