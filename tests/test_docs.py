@@ -72,6 +72,8 @@ def test_commands_exist(line, page):
         for word in words[1:]:
             assert word in PLACEHOLDERS or (ROOT / word).exists(), f"{page}: {word}"
     elif program == "python":
+        if words[1] == "-m":
+            words[1:3] = [words[2].replace(".", "/") + ".py"]
         script = (ROOT / words[1]).read_text()
         assert all(f'"{word}"' in script for word in words[2:] if word.startswith("-")), f"{page}: {line}"
     else:
