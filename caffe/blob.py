@@ -11,10 +11,11 @@ import torch
 from caffe.errors import ArgumentError
 from caffe.memory import Floats, Memory
 from caffecli.errors import ShapeError
+from caffecli.layers.python import FourAxes
 from caffecli.net.params import Param
 
 
-class Blob:
+class Blob(FourAxes):
     """A blob between layers.
 
     ``data`` and ``diff`` are writable float32 arrays in C order. They stay valid: after a pass they show the new values, and what
@@ -38,27 +39,6 @@ class Blob:
     def shape(self) -> tuple[int, ...]:
         return self._shape
 
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def num(self) -> int:
-        """The first of four axes; an axis that the blob lacks is 1 long. Raises ShapeError for a blob of more."""
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        return self._legacy(3)
-
     def reshape(self, *dims: int, **settings: Any) -> None:
         """Give the blob another shape; its first values stay. Layers follow in the next forward, or in ``Net.reshape``."""
         if settings:
@@ -71,12 +51,6 @@ class Blob:
     def take_shape(self, shape: tuple[int, ...]) -> None:
         """``reshape``, for the engine."""
         self._shape = shape
-
-    def _legacy(self, axis: int) -> int:
-        shape = self.shape
-        if len(shape) > 4:
-            raise ShapeError(f"num, channels, height and width are of blobs of at most 4 axes, this one is {shape}; use shape")
-        return shape[axis] if axis < len(shape) else 1
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shape}>"

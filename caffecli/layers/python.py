@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from caffecli.errors import PythonLayerError
+from caffecli.errors import PythonLayerError, ShapeError
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
@@ -23,28 +23,19 @@ from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 Floats = NDArray[Any]
 
 
-class PythonBlob:
-    """A blob as a Python layer sees it: ``data`` and ``diff``, NumPy arrays that can be written into, and its shape."""
+class FourAxes:
+    """Caffe's older names for the shape of a blob of up to four axes; an axis that the blob lacks is 1 long.
 
-    def __init__(self, *dims: int) -> None:
-        self.data: Floats = np.zeros(dims, np.float32)
-        self.diff: Floats = np.zeros(dims, np.float32)
-
-    def reshape(self, *dims: int) -> None:
-        """Give the blob another shape; the values stay where it has as many as before."""
-        shape = tuple(int(dim) for dim in dims)
-        if shape != self.data.shape:
-            same = math.prod(shape) == self.data.size
-            self.data = self.data.reshape(shape) if same else np.zeros(shape, self.data.dtype)
-            self.diff = self.diff.reshape(shape) if same else np.zeros(shape, self.diff.dtype)
+    They raise ShapeError for a blob of more.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        raise NotImplementedError
 
     @property
     def count(self) -> int:
-        return self.data.size
+        return math.prod(self.shape)
 
     @property
     def num(self) -> int:
@@ -63,7 +54,30 @@ class PythonBlob:
         return self._legacy(3)
 
     def _legacy(self, axis: int) -> int:
-        return self.data.shape[axis] if axis < self.data.ndim else 1
+        shape = self.shape
+        if len(shape) > 4:
+            raise ShapeError(f"num, channels, height and width are of blobs of at most 4 axes, this one is {shape}; use shape")
+        return shape[axis] if axis < len(shape) else 1
+
+
+class PythonBlob(FourAxes):
+    """A blob as a Python layer sees it: ``data`` and ``diff``, NumPy arrays that can be written into, and its shape."""
+
+    def __init__(self, *dims: int) -> None:
+        self.data: Floats = np.zeros(dims, np.float32)
+        self.diff: Floats = np.zeros(dims, np.float32)
+
+    def reshape(self, *dims: int) -> None:
+        """Give the blob another shape; the values stay where it has as many as before."""
+        shape = tuple(int(dim) for dim in dims)
+        if shape != self.data.shape:
+            same = math.prod(shape) == self.data.size
+            self.data = self.data.reshape(shape) if same else np.zeros(shape, self.data.dtype)
+            self.diff = self.diff.reshape(shape) if same else np.zeros(shape, self.diff.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
 
 
 class PythonBlobs(list[PythonBlob]):
