@@ -11,6 +11,9 @@ from caffecli.errors import DataError
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.shape import listing
 
+#: whether the processor's own cast makes a negative number of what is not a number, as x86 does and ARM does not
+_CAST_TELLS = bool((torch.full((64,), math.nan).long() < 0).all())
+
 
 class LabelError(DataError):
     """A label outside the classes; ``item`` is the index in the batch of the record it belongs to."""
@@ -29,7 +32,7 @@ def check_count(layer: Layer, axis: int, bottoms: list[Shape]) -> None:
 
 def to_classes(labels: Tensor) -> Tensor:
     """Labels as int64, truncated toward zero as a C cast does; what is not a number becomes a class that no net has."""
-    if labels.is_floating_point():
+    if labels.is_floating_point() and not (_CAST_TELLS and labels.device.type == "cpu"):
         labels = labels.nan_to_num(nan=-(2.0**31))
     return labels.long()
 

@@ -110,8 +110,9 @@ class SoftmaxWithLoss(Loss):
         axis, x = self.softmax_axis, full(x)
         outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
         shape = (outer,) if inner == 1 else (outer, inner)
-        target = to_classes(labels).reshape(shape)
-        scores = x if x.dim() == 2 and axis == 1 else x.reshape(outer, x.shape[axis], *shape[1:])
+        target, scores = to_classes(labels), x
+        if target.shape != shape or x.dim() != len(shape) + 1 or axis != 1:
+            target, scores = target.reshape(shape), x.reshape(outer, x.shape[axis], *shape[1:])
         nll = self._nll(scores, target, labels)
         nll.detach().clamp_(max=_WORST)  # caps the value and leaves the gradient, which does not depend on it
         kept = None if self.ignore_label is None else target != self.ignore_label
@@ -149,13 +150,15 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
         x = full(x)
-        targets = targets.detach().to(x.dtype).reshape(x.shape)
-        loss = F.binary_cross_entropy_with_logits(x, targets, reduction="none")
-        kept = None
-        if self.ignore_label is not None:
-            kept = targets.trunc() != self.ignore_label
-            loss = loss * kept
-        return total(loss, normalizer(self.mode, x.shape[0], x.numel(), kept))
+        targets = targets.detach()
+        if targets.dtype != x.dtype or targets.shape != x.shape:
+            targets = targets.to(x.dtype).reshape(x.shape)
+        if self.ignore_label is None:
+            loss = F.binary_cross_entropy_with_logits(x, targets, reduction="sum")
+            return loss / normalizer(self.mode, x.shape[0], x.numel(), None)
+        kept = targets.trunc() != self.ignore_label
+        loss = F.binary_cross_entropy_with_logits(x, targets, reduction="none") * kept
+        return loss.sum() / normalizer(self.mode, x.shape[0], x.numel(), kept)
 
 
 @register("EuclideanLoss")

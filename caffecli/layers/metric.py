@@ -45,8 +45,11 @@ class Accuracy(Layer):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         axis, classes, ignore = self.label_axis, x.shape[self.label_axis], self.ignore_label
-        x = x.detach().reshape(math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]))
-        target = to_classes(labels).reshape(x.shape[0], 1, x.shape[2])
+        x, target = x.detach(), to_classes(labels)
+        shape = (math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :]))
+        if x.dim() != 2 or axis != 1:
+            x = x.reshape(shape[0], classes, shape[1])
+        target = target.reshape(shape[0], 1, *x.shape[2:])
         bad = None
         if not torch_checks(x):
             bad = out_of_range(target, classes, ignore)
@@ -57,15 +60,19 @@ class Accuracy(Layer):
             true_score = x.gather(1, index)
         except (IndexError, RuntimeError) as error:
             raise label_error(self, labels, classes, ignore) or error from None
-        right = (x < true_score).sum(1, keepdim=True) >= classes - self.top_k
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-        right, counted = right.to(dtype), torch.ones_like(index, dtype=dtype) if kept is None else kept.to(dtype)
-        right = right * counted
-        accuracy = right.sum() / counted.sum().clamp(min=1)
+        below = torch.lt(x, true_score, out=torch.empty_like(x))  # of numbers, as comparing into truth values is not vectorized
+        right = below.sum(1, keepdim=True, dtype=dtype) >= classes - self.top_k
+        if kept is None:
+            accuracy = right.sum(dtype=dtype) / max(1, right.numel())
+        else:
+            right = right.logical_and_(kept)
+            accuracy = right.sum(dtype=dtype) / kept.sum().clamp(min=1)
         if bad is not None:
             accuracy = accuracy.masked_fill(bad.any(), math.nan)
         if not self.per_class:
             return accuracy
+        counted = torch.ones_like(index, dtype=dtype) if kept is None else kept.to(dtype)
         per_class = torch.zeros((2, classes), dtype=dtype, device=x.device)
-        per_class.scatter_add_(1, index.reshape(1, -1).expand(2, -1), torch.stack((right.flatten(), counted.flatten())))
+        per_class.scatter_add_(1, index.reshape(1, -1).expand(2, -1), torch.stack((right.flatten().to(dtype), counted.flatten())))
         return accuracy, per_class[0] / per_class[1].clamp(min=1)

@@ -39,34 +39,31 @@ class ArgMax(Layer):
         if x.dtype in (torch.float16, torch.bfloat16):  # which could not count the places
             x = x.float()
         if self.by_axis:
-            value, place = _largest(x, self.along, self.top_k)
-            return value if self.values else place.to(x.dtype)
-        value, place = _largest(x.reshape(x.shape[0], -1), 1, self.top_k)
-        place = place.to(x.dtype)
-        top = torch.stack((place, value), 1) if self.values else place[:, None]
-        return top.reshape(*top.shape, *(1,) * (x.dim() - 3))
+            place = _largest(x, self.along, self.top_k)
+            return x.gather(self.along, place) if self.values else place.to(x.dtype)
+        rows = x if x.dim() == 2 else x.reshape(x.shape[0], -1)
+        place = _largest(rows, 1, self.top_k)
+        top = torch.stack((place.to(x.dtype), rows.gather(1, place)), 1) if self.values else place.to(x.dtype)
+        return top.reshape(x.shape[0], 1 + self.values, self.top_k, *(1,) * (x.dim() - 3))
 
 
-def _largest(x: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest values along an axis and their places, of equals the later first."""
+def _largest(x: Tensor, axis: int, count: int) -> Tensor:
+    """The places of the ``count`` largest values along an axis, of equals the later first."""
     last = x.shape[axis] - 1
     if count == 1:
-        value, place = x.flip(axis).max(axis, keepdim=True)
-        return value, last - place
+        return last - x.flip(axis).argmax(axis, keepdim=True)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         value, place = x.topk(min(count, last) + 1, axis)  # one more than asked for, to see that no equals compete for a place
-        if not bool((value.narrow(axis, 1, value.shape[axis] - 1) == value.narrow(axis, 0, value.shape[axis] - 1)).any()):
-            return value.narrow(axis, 0, count), place.narrow(axis, 0, count)
+        if bool((value.diff(dim=axis) < 0).all()):
+            return place.narrow(axis, 0, count)
     if x.dtype != torch.float32:
-        value, place = x.flip(axis).sort(dim=axis, descending=True, stable=True)
-        return value.narrow(axis, 0, count), last - place.narrow(axis, 0, count)
+        return last - x.flip(axis).argsort(dim=axis, descending=True, stable=True).narrow(axis, 0, count)
     # torch.topk leaves the order of equals open. Whole numbers that rise with the value, then with the place, have no equals.
     bits = (x + 0.0).view(torch.int32)  # the sum makes -0 a 0
     bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
     places = torch.arange(last + 1, device=x.device).view(-1, *(1,) * (x.dim() - axis - 1))
     keys = bits.long().mul_(2**32).add_(places)
-    place = keys.topk(count, axis)[0].bitwise_and_(2**32 - 1)
-    return x.gather(axis, place), place
+    return keys.topk(count, axis)[0].bitwise_and_(2**32 - 1)
 
 
 @register("Reduction")
