@@ -22,7 +22,8 @@ KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency
 )
 @click.option("--mean", default="", help="What to take from it: a mean.binaryproto, or numbers separated by ','.")
 @click.option("--scale", type=float, default=1.0, help="What to multiply it with then.")
-@click.option("--unit", type=int, help="The channel, or value, of the layer; else the strongest.")
+@click.option("--rgb", is_flag=True, help="The net takes red first, not blue.")
+@click.option("--unit", type=int, help="The channel, or value, of the layer; else the strongest, or all.")
 @click.option("--top", type=click.IntRange(1), default=9, help="deconv: how many of the strongest units.")
 @click.option("--size", type=click.IntRange(1), help="occlusion: the side of the square; else a quarter of the picture's.")
 @click.option("--stride", type=click.IntRange(1), help="occlusion: by how much it moves; else a quarter of its side.")
@@ -40,6 +41,7 @@ def visualize(
     image: Path | None,
     mean: str,
     scale: float,
+    rgb: bool,
     unit: int | None,
     top: int,
     size: int | None,
@@ -57,5 +59,6 @@ def visualize(
     from caffecli.visual.draw import DrawOptions, draw
 
     weights, out = rest[0] if len(rest) == 2 else None, rest[-1]
-    told = draw(DrawOptions(cast("Kind", kind), net, weights, layer, out, image, mean, scale, unit, top, size, stride, fill))
+    what = cast("Kind", kind)
+    told = draw(DrawOptions(what, net, weights, layer, out, image, mean, scale, unit, top, size, stride, fill, rgb))
     click.echo(f"Wrote {out}: {told}")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli import logs
-from caffecli.errors import SpecError
+from caffecli.errors import ShapeError, SpecError
+from caffecli.formats import caffemodel
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
@@ -44,11 +45,12 @@ class Inside:
         param.force_backward = True
         if not any(layer.type == "Input" for layer in param.layer):
             raise SpecError(f"{str(definition)!r} has no Input layer to give a picture to; take the deploy net")
-        net = Net(param, folders=(Path(definition).parent,))
-        if weights is None:
-            logs.warning("visual", "No weights given: looking at what the fillers made")
-        else:
-            net_weights.load(net, os.fspath(weights))
+        with logs.quiet():
+            net = Net(param, folders=(Path(definition).parent,))
+            if weights is None:
+                logs.warning("inside.py", "No weights given: looking at what the fillers made")
+            else:
+                _load(net, weights)
         return cls(net)
 
     @property
@@ -82,8 +84,14 @@ class Inside:
         return step
 
     def top(self, step: Stepwise, layer: str) -> Tensor:
-        """The layer's first top: one row for each picture."""
-        return step.data[self.net.nodes[self.index(layer)].outputs[0]]  # type: ignore[return-value]
+        """The layer's first top: one row for each picture. Raises ShapeError where it has none."""
+        top: Tensor = step.data[self.net.nodes[self.index(layer)].outputs[0]]  # type: ignore[assignment]
+        pictures = len(step.data[step.first_slot(self.input)])  # type: ignore[arg-type]
+        if top.dim() == 0 or len(top) != pictures:
+            raise ShapeError(
+                f"layer {layer!r}: its top, of shape {tuple(top.shape)}, has no row for each picture; choose another"
+            )
+        return top
 
     def back(self, step: Stepwise, layer: str, diff: Tensor, deconv: bool = False) -> Array:
         """From the layer's top, whose diff is given, down to the pictures; the net must have been ``run`` up to it.
@@ -96,7 +104,7 @@ class Inside:
         step.diff[self.net.nodes[last].outputs[0]] = diff
         for index in reversed(range(last + 1)):
             node = self.net.nodes[index]
-            if deconv and node.layer.type in ("ReLU", "LRN"):
+            if deconv and node.layer.type in ("ReLU", "ReLU6", "LRN"):
                 down = step.diff[node.outputs[0]]
                 step.diff[node.inputs[0]] = down if down is None or node.layer.type == "LRN" else down.clamp(min=0)
             else:
@@ -105,3 +113,15 @@ class Inside:
         if found is None:
             raise SpecError(f"layer {layer!r} does not depend on input {self.input!r}; choose another")
         return found.detach().numpy()
+
+
+def _load(net: Net, path: Path_) -> None:
+    """Give the net its weights, and say for which layers there are none."""
+    there = {name for name, arrays in caffemodel.read(path).items() if arrays}
+    learned = [node for node in net.nodes if node.layer.blobs]
+    lacking = [node.name for node in learned if node.name not in there and not any(spec.name for spec in node.layer.param.param)]
+    if lacking and not there & {node.name for node in learned}:
+        raise SpecError(f"{str(path)!r} has no weights for any layer of net {net.name!r}, such as {lacking[0]!r}; give its own")
+    net_weights.load(net, os.fspath(path))
+    if lacking:
+        logs.warning("inside.py", f"{str(path)!r} has no weights for {', '.join(lacking)}: they keep what the fillers made")

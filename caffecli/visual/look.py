@@ -6,10 +6,11 @@ Layers are named; a unit is a channel of the layer's top, or one of its values w
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli.errors import ShapeError, SpecError
@@ -41,11 +42,12 @@ class Occlusion(NamedTuple):
     lefts: list[int]
 
 
-def filters(inside: Inside, layer: str) -> Array:
+def filters(inside: Inside, layer: str, unit: int | None = None) -> Array:
     """A layer's weights as small pictures: (filters, height, width, channels) for filters with 3 channels (or 1, as 1), else each
-    channel of each filter by itself, (filters * channels, height, width, 1).
+    channel of each filter by itself, (filters * channels, height, width, 1). ``unit``: those of one channel of the top.
 
-    The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape. Raises ShapeError.
+    The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape; weights without height and
+    width, such as those over a blob of values, are one picture, (1, rows, columns, 1). Raises ShapeError, SpecError.
     """
     node = inside.net.nodes[inside.index(layer)]
     blobs = node.layer.blobs
@@ -58,7 +60,16 @@ def filters(inside: Inside, layer: str) -> Array:
         if node.layer.param.inner_product_param.transpose:
             weight = weight.t()
         bottom = inside.net.shapes[node.inputs[0]]
-        weight = weight.reshape(len(weight), *bottom[1:]) if len(bottom) == 4 else weight[:, None, None, :]
+        spatial = len(bottom) == 4 and node.layer.param.inner_product_param.axis == 1 and max(bottom[2:]) > 1
+        weight = weight.reshape(len(weight), *bottom[1:]) if spatial else weight.reshape(len(weight), -1)
+    if node.layer.type == "Deconvolution" and weight.dim() == 4:  # the channels of the top are its second axis, group by group
+        groups = weight.reshape(node.layer.param.convolution_param.group, -1, *weight.shape[1:])
+        weight = groups.transpose(1, 2).flatten(0, 1)
+    if unit is not None:
+        check_unit(unit, len(weight), layer)
+        weight = weight[unit : unit + 1]
+    if weight.dim() == 2:
+        weight = weight[None, None]
     if weight.dim() != 4:
         raise ShapeError(f"layer {layer!r}: weights of shape {tuple(weight.shape)} are no pictures; expected four dimensions")
     if weight.shape[1] != 3:
@@ -70,7 +81,7 @@ def activations(inside: Inside, layer: str, picture: Array) -> Array:
     """The layer's top for a picture (channels, height, width): (channels, height, width), or (values,)."""
     with torch.no_grad():
         top = inside.top(inside.run(picture[None], layer), layer)
-    return top[0].detach().numpy().copy()
+    return top[0].detach().reshape(top.shape[1:] or (1,)).numpy().copy()
 
 
 def histogram(values: Array, bins: int = 50) -> tuple[Array, Array]:
@@ -86,14 +97,17 @@ def deconv(inside: Inside, layer: str, picture: Array, top: int = 9, unit: int |
     ReLU lets what is positive pass, a convolution applies its filters transposed. Source: Zeiler and Fergus, ECCV 2014.
     """
     values, places = _peaks(inside.top(inside.run(picture[None], layer), layer))
-    units = _unit(unit, len(values), layer)
-    chosen = [units] if units is not None else values.argsort(descending=True, stable=True)[:top].tolist()
-    step = inside.run(np.repeat(picture[None], len(chosen), 0), layer)
-    now = inside.top(step, layer)
-    diff = torch.zeros_like(now)
-    for row, number in enumerate(chosen):
-        diff.view(len(now), len(values), -1)[row, number, places[number]] = values[number]
-    return Strongest(chosen, [float(values[u]) for u in chosen], inside.back(step, layer, diff, deconv=True))
+    if unit is not None:
+        check_unit(unit, len(values), layer)
+    chosen = [unit] if unit is not None else values.argsort(descending=True, stable=True)[:top].tolist()
+    pictures = []
+    for part in (chosen[i : i + _BATCH] for i in range(0, len(chosen), _BATCH)):
+        step = inside.run(np.repeat(picture[None], len(part), 0), layer)
+        diff = torch.zeros_like(inside.top(step, layer))
+        for row, number in enumerate(part):
+            diff.view(len(part), len(values), -1)[row, number, places[number]] = values[number]
+        pictures.append(inside.back(step, layer, diff, deconv=True))
+    return Strongest(chosen, [float(values[u]) for u in chosen], np.concatenate(pictures))
 
 
 def saliency(inside: Inside, layer: str, picture: Array, unit: int | None = None) -> tuple[int, Array]:
@@ -106,7 +120,7 @@ def saliency(inside: Inside, layer: str, picture: Array, unit: int | None = None
     now = inside.top(step, layer)
     values, places = _peaks(now)
     number = int(values.argmax()) if unit is None else unit
-    _unit(number, len(values), layer)
+    check_unit(number, len(values), layer)
     diff = torch.zeros_like(now)
     diff.view(1, len(values), -1)[0, number, places[number]] = 1
     return number, np.abs(inside.back(step, layer, diff)[0]).max(0)
@@ -133,7 +147,7 @@ def occlusion(
         raise SpecError(f"a square of {size} hides more than the picture of {height} x {width}; choose a smaller one")
     whole, _ = _peaks(inside.top(inside.run(picture[None], layer), layer))
     number = int(whole.argmax()) if unit is None else unit
-    _unit(number, len(whole), layer)
+    check_unit(number, len(whole), layer)
     tops, lefts = ([*range(0, side - size, stride), side - size] for side in (height, width))
     hidden = np.repeat(picture[None], len(tops) * len(lefts), 0)
     for row, (y, x) in enumerate((y, x) for y in tops for x in lefts):
@@ -151,20 +165,34 @@ def _peaks(top: Tensor) -> tuple[Tensor, Tensor]:
     return values, places
 
 
-def _unit(unit: int | None, count: int, layer: str) -> int | None:
-    if unit is not None and not 0 <= unit < count:
+def check_unit(unit: int, count: int, layer: str) -> None:
+    """Raise SpecError unless the layer has a unit of that number."""
+    if not 0 <= unit < count:
         raise SpecError(f"layer {layer!r} has the units 0 to {count - 1}, not {unit}")
-    return unit
+
+
+def heat(found: Occlusion, shape: tuple[int, ...]) -> Array:
+    """At each pixel of a picture (height, width), the mean value of the squares that hid it; where none did, the whole's."""
+    total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for top, row in zip(found.tops, found.values, strict=True):
+        for left, value in zip(found.lefts, row, strict=True):
+            total[top : top + found.size, left : left + found.size] += value
+            count[top : top + found.size, left : left + found.size] += 1
+    return np.divide(total, count, out=np.full(shape, found.whole, np.float32), where=count > 0)
 
 
 def vis_square(pictures: Array, pad: int = 1) -> Array:
     """Pictures (count, height, width, ...) side by side in a square, brought to 0 to 1 together, white between them."""
     low, high = float(pictures.min()), float(pictures.max())
-    scaled = (pictures - low) / (high - low) if high > low else np.zeros_like(pictures)
-    side = math.ceil(math.sqrt(len(scaled)))
-    rows = math.ceil(len(scaled) / side)
-    rest = [(0, 0)] * (scaled.ndim - 3)
-    padded = np.pad(scaled, [(0, rows * side - len(scaled)), (0, pad), (0, pad), *rest], constant_values=1)
+    return tiled((pictures - low) / (high - low) if high > low else np.zeros_like(pictures), pad)
+
+
+def tiled(pictures: NDArray[Any], pad: int = 1, white: float = 1) -> NDArray[Any]:
+    """Pictures (count, height, width, ...) side by side in a square, rows first, ``pad`` white ones between them."""
+    side = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / side)
+    rest = [(0, 0)] * (pictures.ndim - 3)
+    padded = np.pad(pictures, [(0, rows * side - len(pictures)), (0, pad), (0, pad), *rest], constant_values=white)
     _, height, width, *channels = padded.shape
-    tiled = padded.reshape(rows, side, height, width, *channels).swapaxes(1, 2)
-    return tiled.reshape(rows * height, side * width, *channels)[: rows * height - pad, : side * width - pad]
+    square = padded.reshape(rows, side, height, width, *channels).swapaxes(1, 2)
+    return square.reshape(rows * height, side * width, *channels)[: rows * height - pad, : side * width - pad]

@@ -53,8 +53,29 @@ def test_filters(opened):
     np.testing.assert_array_equal(found[2 * 3 + 1, ..., 0], weight[3, 1])
     assert look.filters(opened(CONV, 3), "conv").shape == (5, 3, 3, 3)
     assert look.filters(inside, "ip").shape == (3 * 5, 3, 2, 1)
+    np.testing.assert_array_equal(look.filters(inside, "conv", 3)[1, ..., 0], weight[3, 1])
+    with pytest.raises(SpecError, match="layer 'conv' has the units 0 to 4, not 5"):
+        look.filters(inside, "conv", 5)
     with pytest.raises(ShapeError, match=r"layer 'pool' \(Pooling\) has no filters; name one with weights"):
         look.filters(inside, "pool")
+
+
+def test_weights_without_height_and_width_are_one_picture(opened):
+    second = IP.replace('"ip"', '"ip2"').replace('bottom: "p"', 'bottom: "ip"')
+    inside = opened(CONV + POOL + IP + second)
+    weight = inside.net.layer("ip2").weight.detach().numpy()
+    np.testing.assert_array_equal(look.filters(inside, "ip2")[0, ..., 0], weight)
+    np.testing.assert_array_equal(look.filters(inside, "ip2", 1)[0, 0, :, 0], weight[1])
+
+
+def test_filters_of_a_deconvolution_go_by_its_outputs(opened):
+    up = 'layer { name: "up" type: "Deconvolution" bottom: "data" top: "u" '
+    up += "convolution_param { num_output: 6 group: 2 kernel_size: 3 } }"
+    inside = opened(up, 4)
+    weight = inside.net.layer("up").weight.detach().numpy()  # (channels, num_output / group, height, width)
+    found = look.filters(inside, "up", 4)
+    np.testing.assert_array_equal(found[..., 0], weight[2:, 1])
+    assert look.filters(inside, "up").shape == (4 * 3, 3, 3, 1)
 
 
 def test_activations_are_the_nets(opened, picture):
@@ -100,6 +121,90 @@ def test_deconv_rectifies_what_comes_down(opened, picture):
     assert found.units == [3]
 
 
+def conv_up(x, w, bias, pad, stride, group):
+    """Caffe's convolution, number by number."""
+    kernel, (outputs, _) = w.shape[2], w.shape[:2]
+    x = np.pad(x, [(0, 0), (pad, pad), (pad, pad)])
+    rows, columns = ((side - kernel) // stride + 1 for side in x.shape[1:])
+    top = np.zeros((outputs, rows, columns))
+    for o, i, j in np.ndindex(top.shape):
+        g = o // (outputs // group) * w.shape[1]
+        window = x[g : g + w.shape[1], i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+        top[o, i, j] = (window * w[o]).sum() + bias[o]
+    return top
+
+
+def conv_down(top, w, shape, pad, stride, group):
+    """Each value of the top times its filter, added up where the filter lay."""
+    kernel, outputs = w.shape[2], len(w)
+    x = np.zeros((shape[0], shape[1] + 2 * pad, shape[2] + 2 * pad))
+    for o, i, j in np.ndindex(top.shape):
+        g = o // (outputs // group) * w.shape[1]
+        x[g : g + w.shape[1], i * stride : i * stride + kernel, j * stride : j * stride + kernel] += top[o, i, j] * w[o]
+    return x[:, pad : pad + shape[1], pad : pad + shape[2]]
+
+
+def pool_up(x, kernel, stride):
+    """Caffe's max pooling, whose last windows may hang over, and the switches: where in x each maximum was."""
+    rows, columns = (-(-(side - kernel) // stride) + 1 for side in x.shape[1:])
+    top, switches = np.zeros((len(x), rows, columns)), {}
+    for c, i, j in np.ndindex(top.shape):
+        window = x[c, i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+        y, z = np.unravel_index(window.argmax(), window.shape)
+        top[c, i, j], switches[c, i, j] = window[y, z], (c, i * stride + y, j * stride + z)
+    return top, switches
+
+
+@pytest.mark.parametrize("unit", [None, 4])
+def test_deconv_is_zeiler_and_fergus_definition(opened, unit):
+    """Convolutions with padding, stride and groups, ReLUs, overlapping max pooling: up and down by hand."""
+    layers = """
+    layer { name: "c1" type: "Convolution" bottom: "data" top: "c1" convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
+    layer { name: "r1" type: "ReLU" bottom: "c1" top: "c1" }
+    layer { name: "p1" type: "Pooling" bottom: "c1" top: "p1" pooling_param { kernel_size: 3 stride: 2 } }
+    layer { name: "c2" type: "Convolution" bottom: "p1" top: "c2"
+      convolution_param { num_output: 6 kernel_size: 3 pad: 1 stride: 2 group: 2 } }
+    layer { name: "r2" type: "ReLU" bottom: "c2" top: "c2" }
+    """
+    inside = opened(layers, 2, 13, 11)
+    picture = np.random.default_rng(3).normal(size=(2, 13, 11)).astype(np.float32)
+    (w1, b1), (w2, b2) = (
+        [blob.detach().numpy().astype(np.float64) for blob in inside.net.layer(name).blobs] for name in ("c1", "c2")
+    )
+    first = np.maximum(conv_up(picture, w1, b1, 1, 1, 1), 0)
+    pooled, switches = pool_up(first, 3, 2)
+    second = np.maximum(conv_up(pooled, w2, b2, 1, 2, 2), 0)
+    found = look.deconv(inside, "r2", picture, top=3, unit=unit)
+    peaks = second.max((1, 2))
+    assert found.units == (np.argsort(-peaks, kind="stable")[:3].tolist() if unit is None else [unit])
+    for number, value, made in zip(found.units, found.values, found.pictures, strict=True):
+        assert value == pytest.approx(peaks[number], rel=1e-5)
+        top = np.where((second == peaks[number]) & (np.arange(6) == number)[:, None, None], second, 0)
+        down = np.maximum(top, 0)  # its ReLU
+        down = conv_down(down, w2, pooled.shape, 1, 2, 2)
+        unpooled = np.zeros_like(first)
+        for place, switch in switches.items():
+            unpooled[switch] += down[place]
+        expected = conv_down(np.maximum(unpooled, 0), w1, picture.shape, 1, 1, 1)
+        np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_deconv_of_many_units_is_that_of_each(opened, monkeypatch, picture):
+    inside = opened(CONV + RELU + POOL)
+    whole = look.deconv(inside, "pool", picture, top=5)
+    monkeypatch.setattr(look, "_BATCH", 2)
+    parts = look.deconv(inside, "pool", picture, top=5)
+    assert parts.units == whole.units
+    np.testing.assert_allclose(parts.pictures, whole.pictures, rtol=1e-5, atol=1e-6)
+
+
+def test_saliency_of_a_linear_net_is_its_weights(opened, picture):
+    inside = opened(IP.replace('bottom: "p"', 'bottom: "data"'))
+    weight = inside.net.layer("ip").weight.detach().numpy().reshape(3, 2, 8, 6)
+    for unit in range(3):
+        np.testing.assert_array_equal(look.saliency(inside, "ip", picture, unit)[1], np.abs(weight[unit]).max(0))
+
+
 def test_saliency_is_the_gradient(opened, picture):
     inside = opened(CONV + RELU + POOL + IP)
     x = torch.from_numpy(picture[None]).requires_grad_()
@@ -127,6 +232,35 @@ def test_occlusion(opened, picture):
     assert found.whole == pytest.approx(picture.sum(), abs=1e-4)
     with pytest.raises(SpecError, match="a square of 7 hides more than the picture of 8 x 6; choose a smaller one"):
         look.occlusion(inside, "sum", picture, size=7)
+
+
+def test_occlusion_of_a_linear_net_is_what_the_hidden_pixels_gave(opened, picture):
+    inside = opened(IP.replace('bottom: "p"', 'bottom: "data"'))
+    weight = inside.net.layer("ip").weight.detach().numpy().reshape(3, 2, 8, 6)
+    found = look.occlusion(inside, "ip", picture, unit=2, size=2, stride=2)
+    part = (weight[2] * picture).sum(0).reshape(4, 2, 3, 2).sum((1, 3))
+    np.testing.assert_allclose(found.values, found.whole - part, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(look.heat(found, (8, 6)), found.values.repeat(2, 0).repeat(2, 1))
+
+
+def test_heat_is_the_mean_of_the_squares_over_a_pixel():
+    found = look.Occlusion(0, 9.0, np.array([[1.0, 3.0]], np.float32), 2, [1], [0, 1])
+    expected = [[9, 9, 9, 9], [1, 2, 3, 9], [1, 2, 3, 9]]
+    np.testing.assert_array_equal(look.heat(found, (3, 4)), expected)
+
+
+def test_tops_without_a_row_for_each_picture(opened, picture):
+    total = 'layer { name: "sum" type: "Reduction" bottom: "data" top: "s" reduction_param { axis: 0 } }'
+    inside = opened(total)
+    for way in (look.activations, look.deconv, look.saliency, look.occlusion):
+        with pytest.raises(ShapeError, match=r"layer 'sum': its top, of shape \(\), has no row for each picture; choose another"):
+            way(inside, "sum", picture)
+
+
+def test_a_layer_the_picture_does_not_reach(opened, picture):
+    inside = opened('layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 1 dim: 3 } } }')
+    with pytest.raises(SpecError, match="layer 'd' does not depend on input 'data'; choose another"):
+        look.saliency(inside, "d", picture)
 
 
 def test_layers_that_are_not_there(opened, picture):
