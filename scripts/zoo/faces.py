@@ -36,7 +36,7 @@ def adience(task: str, title: str, groups: int, among: str) -> Model:
         name,
         f"{title} from a face, {among}, on Adience's pictures.",
         {
-            "deploy.prototxt": deploy("CaffeNet", (1, 3, 227, 227), body, input_name="input"),
+            "deploy.prototxt": deploy("CaffeNet", (1 if task == "age" else 10, 3, 227, 227), body, input_name="input"),
             "train_val.prototxt": train_val("CaffeNet", sources, body),
             "solver.prototxt": solver(
                 name,

@@ -43,18 +43,18 @@ def models() -> Iterator[Model]:
         name,
         "Network in Network on CIFAR-10.",
         {
-            "deploy.prototxt": deploy("CIFAR10_nin", (10, 3, 32, 32), cifar10),
+            "deploy.prototxt": deploy("CIFAR10_full", (10, 3, 32, 32), cifar10),
             "train_val.prototxt": train_val(
-                "CIFAR10_nin", lmdb(f"{data}_train_lmdb", f"{data}_test_lmdb", (128, 100), **mean), cifar10
+                "CIFAR10_full", lmdb(f"{data}_train_lmdb", f"{data}_test_lmdb", (128, 100), **mean), cifar10
             ),
             "solver.prototxt": solver(
                 name,
                 test_iter=[100],
-                test_interval=1000,
+                test_interval=500,
                 base_lr=0.1,
-                lr_policy="multistep",
+                lr_policy="step",
                 gamma=0.1,
-                stepvalue=[100000, 110000],
+                stepsize=100000,
                 max_iter=120000,
                 weight_decay=0.0001,
                 display=100,

@@ -24,9 +24,19 @@ def models() -> Iterator[Model]:
     for stride, rate, score in ((32, 1e-10, 63.6), (16, 1e-12, 65.0), (8, 1e-14, 65.5)):
         name = f"fcn{stride}s"
         body = partial(fcn, stride=stride)
-        yield model(name, "", f"FCN-{stride}s on PASCAL VOC: {score} mean IU on its validation part.", body, rate)
+        about = f"FCN-{stride}s on PASCAL VOC: {score} mean IU on its validation part."
+        yield model(name, "", about, body, test_iter=[736], lr_policy="fixed", base_lr=rate, momentum=0.99, max_iter=100000)
     yield model(
-        "parsenet", "ParseNet", "ParseNet on PASCAL VOC: FCN-32s that sees the whole picture's mean too.", parsenet, 1e-10
+        "parsenet",
+        "VGG_VOC2012ext",
+        "ParseNet on PASCAL VOC: every place sees the whole picture's mean too.",
+        parsenet,
+        iter_size=8,
+        test_iter=[1449],
+        lr_policy="poly",
+        power=0.9,
+        base_lr=1e-8,
+        max_iter=20000,
     )
     yield hed()
 
@@ -38,7 +48,9 @@ def pictures(folder: str, parts_of_data: tuple[str, str]) -> list[Source]:
     return [*images, *lmdb(f"{paths[0]}_label_lmdb", f"{paths[1]}_label_lmdb", (1, 1), tops=("label",))]
 
 
-def model(name: str, net_name: str, about: str, body: Callable[[NetSpec, Top], Top], rate: float) -> Model:
+def model(name: str, net_name: str, about: str, body: Callable[[NetSpec, Top], Top], **settings: Any) -> Model:
+    """A net for PASCAL VOC; the loss is a sum over the pixels, hence the tiny rates of learning."""
+
     def training(n: NetSpec) -> None:
         n.loss = L.SoftmaxWithLoss(body(n, n.data), n.label, loss_param={"ignore_label": 255, "normalize": False})
 
@@ -50,17 +62,13 @@ def model(name: str, net_name: str, about: str, body: Callable[[NetSpec, Top], T
             "train_val.prototxt": net(net_name, pictures("voc", ("train", "val")), training),
             "solver.prototxt": solver(
                 name,
-                test_iter=[736],
                 test_interval=4000,
                 test_initialization=False,
                 display=20,
                 average_loss=20,
-                lr_policy="fixed",
-                base_lr=rate,  # the loss is a sum over the pixels
-                momentum=0.99,
-                max_iter=100000,
                 weight_decay=0.0005,
                 snapshot=4000,
+                **settings,
             ),
         },
     )
@@ -117,17 +125,33 @@ def fcn(n: NetSpec, data: Top, stride: int) -> Top:
 
 
 def parsenet(n: NetSpec, data: Top) -> Top:
-    """Each place's features beside their mean over the picture, both of length one before the learnt scales."""
-    local = fully_convolutional(n, data)
-    whole = parts.ave_pool(n, "pool6", local)
+    """Each place's features beside their mean over the picture, both of length one before the learnt scales.
+
+    VGG-16 with fc6 and fc7 thinned out as convolutions, a picture's eighth in size from pool3 on.
+    """
+    top = data
+    for number in (1, 2, 3):
+        top = parts.max_pool(n, f"pool{number}", vgg.block(n, top, number, vgg.VGG16[number - 1], **FILLERS), 2, 2)
+    top = parts.max_pool(n, "pool4", vgg.block(n, top, 4, 3, **FILLERS), 3, 1, pad=1)
+    top = parts.max_pool(n, "pool5", vgg.block(n, top, 5, 3, 2, 2, **FILLERS), 3, 1, pad=1)
+    top = parts.conv(n, "fc6", top, 1024, 3, pad=12, dilation=12, relu="relu6", **FILLERS)
+    top = parts.dropout(n, "drop6", top)
+    top = parts.conv(n, "fc7", top, 1024, 1, relu="relu7", **FILLERS)
+    local = parts.dropout(n, "drop7", top)
     n.fc7_norm = normalize(local)
-    n.pool6_norm = normalize(whole)
-    n.score_fr = L.Convolution(n.fc7_norm, num_output=CLASSES, kernel_size=1, param=parts.learn())
+    n.pool6_1x1_norm = normalize(parts.ave_pool(n, "pool6_1x1", local))
+    whole = parts.dropout(n, "pool6_1x1_norm_drop", n.pool6_1x1_norm, 0.3)
     # a linear layer of the two, one after the other, is the sum of one of each; the picture's is the same everywhere
-    n.score_global = L.InnerProduct(n.pool6_norm, num_output=CLASSES, bias_term=False, param=parts.learn(bias=False))
-    n.score_sum = L.Bias(n.score_fr, n.score_global, axis=0)
-    # as much as in FCN-32s, whose layers that change the size are the same
-    n.score = L.Crop(enlarge(n, "upscore", n.score_sum, 32), data, axis=2, offset=[19])
+    here, everywhere = (
+        parts.conv(n, name, bottom, CLASSES, 1, param=parts.learn(10), **FILLERS)
+        for name, bottom in (("fc7_norm_score1", n.fc7_norm), ("pool6_1x1_norm_score1", whole))
+    )
+    n.pool6_1x1_norm_upscore1 = L.Flatten(everywhere)
+    n.score1 = L.Bias(here, n.pool6_1x1_norm_upscore1, axis=0)
+    each = {"num_output": CLASSES, "group": CLASSES, "kernel_size": 16, "stride": 8, "pad": 4}
+    filters = {**each, "weight_filler": {"type": "bilinear"}, "bias_filler": parts.constant()}
+    n.upscore1 = L.Deconvolution(n.score1, convolution_param=filters, param=parts.learn())
+    n.score = L.Crop(n.upscore1, data, axis=2, offset=[0])
     return n.score
 
 

@@ -34,7 +34,9 @@ def models() -> Iterator[Model]:
                 test_interval=1000,
                 test_initialization=False,
                 base_lr=0.001,
-                lr_policy="fixed",
+                lr_policy="step",
+                gamma=1,  # the rate stays
+                stepsize=10000000,
                 max_iter=40000,
                 weight_decay=0.0005,
                 display=20,

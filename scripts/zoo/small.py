@@ -54,7 +54,7 @@ def autoencoder() -> Model:
     def source(phase: int, database: str, stage: str = "") -> Source:
         rule = {"phase": phase, "stage": [stage]} if stage else {"phase": phase}
         records = {"source": f"data/mnist/mnist_{database}_lmdb", "batch_size": 100, "backend": DataParameter.LMDB}
-        transform = {"scale": 1 / 255}
+        transform = {"scale": 0.0039215684}  # Caffe's, a float's last digit below 1/255
         return Source("Data", ("data",), {"include": [rule], "transform_param": transform, "data_param": records})
 
     name = "mnist_autoencoder"

@@ -73,11 +73,13 @@ def vgg(n: NetSpec, data: Top, blocks: tuple[int, ...], classes: int = 1000) -> 
     return parts.inner(n, "fc8", top, classes, **FILLERS)
 
 
-def block(n: NetSpec, bottom: Top, number: int, convolutions: int, pad: int = 1, **settings: Any) -> Top:
-    """A row of 3x3 convolutions; ``pad`` is the first one's."""
+def block(n: NetSpec, bottom: Top, number: int, convolutions: int, pad: int = 1, dilation: int = 1, **settings: Any) -> Top:
+    """A row of 3x3 convolutions; ``pad`` is the first one's, the others keep the picture's size."""
     top = bottom
+    if dilation > 1:
+        settings["dilation"] = dilation
     for index in range(1, convolutions + 1):
         name = f"{number}_{index}"
-        around = pad if index == 1 else 1
+        around = pad if index == 1 else dilation
         top = parts.conv(n, f"conv{name}", top, WIDTHS[number - 1], 3, pad=around, relu=f"relu{name}", **settings)
     return top

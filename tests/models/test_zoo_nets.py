@@ -89,7 +89,7 @@ def batch(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 def interpolate(net: Net) -> None:
     for node in net.nodes:
-        if node.layer.type == "Deconvolution":
+        if node.layer.type == "Deconvolution" and node.layer.param.convolution_param.group == 1:  # Caffe's filler does for others
             weights = node.layer.blobs[0]
             with torch.no_grad():
                 weights.copy_(torch.from_numpy(interpolation(tuple(weights.shape))))
