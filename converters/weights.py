@@ -1,4 +1,7 @@
-"""Weights from one form of file to another: caffemodel (binary, HDF5), npz, safetensors. Values stay bit for bit.
+"""Weights from one form of file to another: caffemodel (binary, HDF5, NVIDIA's), npz, safetensors.
+
+Values stay bit for bit; those of 64 bits become the nearest of 32, as when Caffe reads them, and those for NVIDIA's FLOAT16 the
+nearest of 16.
 
 npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``; by number, ``lstm1.0``,
 for types not named below. Beside the arrays they keep the net's definition (``caffe.net``) and each layer's names of blobs in
@@ -46,13 +49,16 @@ _PLACES = {name: place for names in _NAMES.values() for place, name in enumerate
 FORMS = ".caffemodel, .h5, .npz or .safetensors"
 
 
-def convert_weights(source: Path_, target: Path_, net: Path_ | None = None) -> None:
+def convert_weights(source: Path_, target: Path_, net: Path_ | None = None, nvidia: str | None = None) -> None:
     """Write the weights in ``source`` in the form that the name of ``target`` ends with.
 
-    ``net`` is a prototxt whose definition the file shall have, for sources without one. Raises FormatError, SpecError.
+    ``net`` is a prototxt whose definition the file shall have, for sources without one. ``nvidia``, FLOAT, FLOAT16 or DOUBLE,
+    makes a .caffemodel such as NVIDIA's Caffe writes, of numbers of that type. Raises FormatError, SpecError.
     """
     if not os.fspath(target).endswith((".caffemodel", ".h5", ".npz", ".safetensors")):
         raise FormatError(f"{str(target)!r}: what form of weights shall it have? Choose a name that ends in {FORMS}")
+    if nvidia is not None and not os.fspath(target).endswith(".caffemodel"):
+        raise FormatError(f"{str(target)!r}: NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel")
     definition, weights = read(source)
     if net is not None:
         definition = load_net(net)
@@ -61,7 +67,7 @@ def convert_weights(source: Path_, target: Path_, net: Path_ | None = None) -> N
         if strange:
             raise SpecError(f"{str(net)!r} has no layer {strange[0]!r}, for which {str(source)!r} has weights; give its own net")
         weights = {name: arrays for name, arrays in weights.items() if name in known}
-    write(target, definition, weights)
+    write(target, definition, weights, nvidia)
 
 
 def read(path: Path_) -> tuple[NetParameter, Weights]:
@@ -76,8 +82,8 @@ def read(path: Path_) -> tuple[NetParameter, Weights]:
     return upgrade_net(definition, str(path)), weights
 
 
-def write(path: Path_, definition: NetParameter, weights: Weights) -> None:
-    """Write weights in the form that the name asks for. Raises FormatError."""
+def write(path: Path_, definition: NetParameter, weights: Weights, nvidia: str | None = None) -> None:
+    """Write weights in the form that the name asks for; ``nvidia`` as for ``convert_weights``. Raises FormatError."""
     name = os.fspath(path)
     if name.endswith((".npz", ".safetensors")):
         names = blob_names(definition, weights)
@@ -95,7 +101,7 @@ def write(path: Path_, definition: NetParameter, weights: Weights) -> None:
     elif hdf5.is_hdf5_name(path):
         caffemodel.write(path, definition, weights)
     else:
-        caffemodel.write(path, definition, _owners_filled_in(path, definition, weights))
+        caffemodel.write(path, definition, _owners_filled_in(path, definition, weights), raw_type=nvidia)
 
 
 def blob_names(definition: NetParameter, weights: Weights) -> dict[str, list[str]]:

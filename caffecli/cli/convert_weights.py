@@ -11,17 +11,23 @@ from caffecli.cli.options import caffe_command
 
 @caffe_command("convert_weights")
 @click.option("--net", type=click.Path(path_type=Path), help="The prototxt whose definition TARGET shall have.")
+@click.option(
+    "--nvidia",
+    type=click.Choice(["FLOAT", "FLOAT16", "DOUBLE"], case_sensitive=False),
+    help="Write a .caffemodel as NVIDIA's Caffe does (raw_data), its numbers of this type. Caffe does not read such files.",
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-def convert_weights(source: Path, target: Path, net: Path | None) -> None:
+def convert_weights(source: Path, target: Path, net: Path | None, nvidia: str | None) -> None:
     """Write the weights in SOURCE in another form, which the name of TARGET ends with.
 
     Forms: .caffemodel (binary), .h5 (HDF5), .npz, .safetensors. SOURCE may also be a caffemodel of any age, or one with NVIDIA's
-    raw_data. Values stay as they are. HDF5 files hold no definition of the net: --net gives one.
+    raw_data. Values stay as they are, but for --nvidia FLOAT16, and numbers of 64 bits, which Caffe, too, rounds to 32. HDF5
+    files hold no definition of the net: --net gives one.
     """
     from converters import weights
 
-    weights.convert_weights(source, target, net)
+    weights.convert_weights(source, target, net, nvidia)
     click.echo(f"Wrote {target}")
 
 

@@ -29,6 +29,8 @@ MAX_MESSAGE = 2**31 - 1
 _NUMBERS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
 #: by NVIDIA's ``raw_data_type``
 _RAW = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
+#: those that NVIDIA's Caffe reads back, by their names there
+RAW_TYPES = {"DOUBLE": 0, "FLOAT": 1, "FLOAT16": 2}
 
 
 def _twin_pool() -> descriptor_pool.DescriptorPool:
@@ -111,10 +113,22 @@ def from_array(array: NDArray[Any], blob: BlobProto | None = None) -> BlobProto:
     return blob
 
 
-def fill_twin(blob: Any, array: NDArray[Any]) -> None:
-    """Put ``array`` and its shape into a twin message."""
+def fill_twin(blob: Any, array: NDArray[Any], raw_type: str | None = None) -> None:
+    """Put ``array`` and its shape into a twin message; in NVIDIA's form with ``raw_type``, one of ``RAW_TYPES``.
+
+    Raises FormatError where FLOAT16, which ends at 65504, has no place for a number.
+    """
     blob.shape.CopyFrom(type(blob.shape)(dim=array.shape))
-    blob.data = np.ascontiguousarray(array, "<f4").tobytes()
+    if raw_type is None:
+        blob.data = np.ascontiguousarray(array, "<f4").tobytes()
+        return
+    blob.raw_data_type = RAW_TYPES[raw_type]
+    with np.errstate(over="ignore"):
+        raw = np.ascontiguousarray(array, _RAW[RAW_TYPES[raw_type]])
+    lost = np.isinf(raw) & np.isfinite(array)
+    if lost.any():
+        raise FormatError(f"{array[lost].flat[0]:g} does not fit into {raw_type}, whose largest number is 65504; choose FLOAT")
+    blob.raw_data = raw.tobytes()
 
 
 def check_size(path: object, arrays_bytes: int) -> None:
@@ -134,4 +148,7 @@ def parse(message_type: type[M], data: bytes) -> M | None:
         return None
 
 
-__all__ = ["Array", "BlobShape", "check_size", "fill_twin", "from_array", "parse", "shape", "to_array", "twin", "twin_to_array"]
+__all__ = [
+    "RAW_TYPES", "Array", "BlobShape", "check_size", "fill_twin", "from_array", "parse",
+    "shape", "to_array", "twin", "twin_to_array",
+]  # fmt: skip

@@ -86,10 +86,12 @@ def write(
     weights: Weights,
     diffs: Weights | None = None,
     as_hdf5: bool | None = None,
+    raw_type: str | None = None,
 ) -> None:
     """Write ``net`` (layers without blobs) and its ``weights``; HDF5 when the name ends in ``.h5``, or by ``as_hdf5``.
 
-    ``diffs`` holds the blobs' gradients when those are wanted too (``snapshot_diff``).
+    ``diffs`` holds the blobs' gradients when those are wanted too (``snapshot_diff``). ``raw_type``, one of ``blob.RAW_TYPES``,
+    makes the binary file one of NVIDIA's Caffe, which has no diffs.
     Raises FormatError when the file cannot be written, or would be larger than a binary one may be.
     """
     unknown = sorted(set(weights) - {layer.name for layer in net.layer})
@@ -98,7 +100,8 @@ def write(
     if hdf5.is_hdf5_name(path) if as_hdf5 is None else as_hdf5:
         _write_hdf5(path, net, weights, diffs)
         return
-    blobs.check_size(path, sum(a.size * 4 for part in (weights, diffs or {}) for arrays in part.values() for a in arrays))
+    size = {None: 4, "FLOAT": 4, "FLOAT16": 2, "DOUBLE": 8}[raw_type]
+    blobs.check_size(path, sum(a.size * size for part in (weights, diffs or {}) for arrays in part.values() for a in arrays))
     made = _NetTwin.FromString(net.SerializeToString())
     named: set[str] = set()
     for layer in made.layer:
@@ -110,7 +113,10 @@ def write(
         gradients = diffs.get(layer.name, []) if diffs else []
         for index, array in enumerate(weights.get(layer.name, [])):
             blob = layer.blobs.add()
-            blobs.fill_twin(blob, array)
+            try:
+                blobs.fill_twin(blob, array, raw_type)
+            except FormatError as error:
+                raise FormatError(f"cannot write {str(path)!r}: layer {layer.name!r}, blob {index}: {error}") from error
             if index < len(gradients):
                 blob.diff = np.ascontiguousarray(gradients[index], "<f4").tobytes()
     data = made.SerializeToString()
@@ -173,7 +179,18 @@ def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weight
                 continue
             top = file.create_group(part)
             for layer in net.layer:
-                group = top.require_group(layer.name)
-                for index, array in enumerate(arrays_of.get(layer.name, [])):
-                    if not is_absent(array):
-                        group.create_dataset(str(index), data=np.asarray(array, np.float32))
+                try:
+                    _check_hdf5_name(layer.name)
+                    group = top.require_group(layer.name)
+                    for index, array in enumerate(arrays_of.get(layer.name, [])):
+                        if not is_absent(array):
+                            group.create_dataset(str(index), data=np.asarray(array, np.float32))
+                except (TypeError, ValueError) as error:
+                    what = f"layer {layer.name!r} cannot be a group in HDF5 ({error})"
+                    raise FormatError(f"cannot write {str(path)!r}: {what}; rename it, or choose a binary file") from error
+
+
+def _check_hdf5_name(name: str) -> None:
+    """Raise ValueError for what HDF5 takes as another path than it says."""
+    if not all(part.strip(".") for part in name.split("/")):
+        raise ValueError("between '/' a name is expected")
