@@ -72,12 +72,13 @@ def _to_torch(net: Net, out: Path) -> list[Path]:
     from caffecli.net import exported
 
     files = [out] if out.suffix in (".safetensors", ".pt2") else [Path(f"{out}.safetensors"), Path(f"{out}.pt2")]
-    made = exported.program(net) if files[-1].suffix == ".pt2" else None
+    whole = exported.exposed(net)
+    made = exported.program(whole) if files[-1].suffix == ".pt2" else None
     arrays = {name: blob.contiguous().numpy() for name, blob in exported.state(net).items()}
     if made is None:
         safetensors.write(files[0], arrays, _texts(net))
         return files
-    _tell(net, made)
+    _tell(net, whole, made)
     with replacing(files[-1]) as file, exported.quiet():
         torch.export.save(made, file)
         if len(files) == 2:  # within, so that either both files are there or none
@@ -97,16 +98,17 @@ def _to_onnx(net: Net, out: Path) -> list[Path]:
     from caffecli.net import exported
 
     _need_onnx()
-    made = exported.program(net)
+    whole = exported.exposed(net)
+    made = exported.program(whole)
     try:
-        model = _onnx(made, net.inputs, net.outputs)
+        model = _onnx(made, whole.inputs, whole.outputs)
     except Exception as error:
-        raise exported.named(net, lambda layer: _onnx(layer, None, None), error) from error
+        raise exported.named(whole, lambda layer: _onnx(layer, None, None), error) from error
     model.producer_name, model.producer_version = "caffecli", ""
     model.graph.name = net.name or "net"
     if model.ByteSize() > _LARGEST:
         raise FormatError(f"cannot write {str(out)!r}: {model.ByteSize() / 2**30:.1f} GB do not fit into an ONNX file (2 GB)")
-    _tell(net, made)
+    _tell(net, whole, made)
     with replacing(out) as file:
         file.write(model.SerializeToString())
     return [out]
@@ -129,9 +131,13 @@ def _need_onnx() -> None:
             raise CaffeError(f"--to onnx needs the package {package}; pip install 'caffecli[onnx]'")
 
 
-def _tell(net: Net, made: ExportedProgram) -> None:
+def _tell(net: Net, whole: Net, made: ExportedProgram) -> None:
+    """Say what is otherwise than in ``net``, of which ``whole`` is the exposed one."""
     from caffecli.net import exported
 
-    fixed = [name for name, free in zip(net.inputs, exported.free_batch(made), strict=True) if not free]
+    if carried := [name for name in whole.inputs if name not in net.inputs]:
+        last = [name for name in whole.outputs if name not in net.outputs]
+        logs.info(_LOG, f"What recurrent layers carry over: {', '.join(carried)} (zeros at first) is what {', '.join(last)} was")
+    fixed = [name for name, free in zip(whole.inputs, exported.free_batch(made), strict=True) if not free]
     if fixed:
-        logs.info(_LOG, f"The first axis of {', '.join(fixed)} is fixed as the definition has it; that of the others is free")
+        logs.info(_LOG, f"The batch of {', '.join(fixed)} is fixed as the definition has it; that of the others is free")

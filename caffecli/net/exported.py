@@ -1,7 +1,8 @@
 """A net as a ``torch.export`` program: plain ATen operations and the weights, which run without caffecli.
 
 The program takes the net's inputs in the order of ``Net.inputs`` and gives a tuple of its outputs in the order of
-``Net.outputs``. Its ``state_dict`` has ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``.
+``Net.outputs``. Its ``state_dict`` has ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``. It keeps nothing
+from one run to the next: what an LSTM or RNN carries over is an input and an output of ``exposed`` nets.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
 from caffecli.layers.data import Input
+from caffecli.layers.recurrent import Recurrent
+from caffecli.net.graph import by_name
 from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import NetParameter
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 
 #: what the batch has while a net is traced: torch takes sizes of 0 and 1 for constants
 TRACED = 2
@@ -72,6 +76,45 @@ def check(param: NetParameter) -> None:
         raise SpecError(f"net {param.name!r} cannot be exported: it has no Input layer; export the deploy net")
 
 
+def exposed(net: Net) -> Net:
+    """The net with the states that its recurrent layers carry as inputs and outputs: those of ``expose_hidden``.
+
+    Layer lstm1's are called ``lstm1_h_0`` and ``lstm1_c_0`` before the first step, ``lstm1_h_T`` and ``lstm1_c_T`` after the
+    last, each (1, streams, num_output). A net that carries none is returned as it is. The blobs stay those of ``net``.
+    """
+    param = NetParameter(name=net.param.name, state=net.param.state)
+    for definition, node in zip(net.param.layer, net.nodes, strict=True):
+        if isinstance(node.layer, Recurrent) and not node.layer.exposed:
+            param.layer.extend(_with_states(definition, node.layer.states, streams=net.shapes[node.inputs[0]][1]))
+        else:
+            param.layer.append(definition)
+    if len(param.layer) == len(net.param.layer):
+        return net
+    with logs.quiet():
+        made = Net(param)
+    of = by_name(made.nodes)
+    for name, layer in by_name(net.nodes).items():
+        for blob, stored in zip(of[name].blobs, layer.blobs, strict=True):
+            blob.data = stored.data
+    return made
+
+
+def _with_states(definition: LayerParameter, states: Sequence[str], streams: int) -> list[LayerParameter]:
+    """Inputs of a recurrent layer's states, and the layer over them."""
+    layer = LayerParameter()
+    layer.CopyFrom(definition)
+    layer.recurrent_param.expose_hidden = True
+    inputs = []
+    for state in states:
+        name = f"{layer.name}_{state}_0"
+        made = LayerParameter(name=name, type="Input", top=[name])
+        made.input_param.shape.add(dim=(1, streams, layer.recurrent_param.num_output))
+        inputs.append(made)
+    layer.bottom.extend(made.name for made in inputs)
+    layer.top.extend(f"{layer.name}_{state}_T" for state in states)
+    return [*inputs, layer]
+
+
 def program(net: Net) -> ExportedProgram:
     """The net, in its phase, as a program of ATen's core operations. The batch is free where the layers let it.
 
@@ -101,9 +144,9 @@ def named(net: Net, convert: Callable[[ExportedProgram], object], error: Excepti
 
 
 def free_batch(made: ExportedProgram) -> list[bool]:
-    """For each input, whether its first axis may have any size."""
+    """For each input, whether its batch (for recurrent layers: the number of streams) may have any size."""
     values = [n.meta["val"] for n in made.graph.nodes if n.op == "placeholder" and n.name in made.graph_signature.user_inputs]
-    return [value.dim() > 0 and not isinstance(value.shape[0], int) for value in values]
+    return [not all(isinstance(size, int) for size in value.shape) for value in values]
 
 
 @contextmanager
@@ -123,17 +166,27 @@ def quiet() -> Iterator[None]:
 def _trace(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> ExportedProgram:
     """The program of ``module`` for inputs of these shapes, with a free batch if that works out, else with the given one.
 
-    Inputs that have the first input's batch share it; others (im_info, say) keep theirs.
+    The batch is the first input's first axis, or, around recurrent layers, whose first axis is time, its second. Inputs that
+    have the same size there share it; others (im_info, say) keep theirs.
     """
-    batch = shapes[0][0] if shapes and shapes[0] else None
-    follows = [bool(shape) and shape[0] == batch for shape in shapes]
-    examples = [(max(batch or 0, TRACED), *shape[1:]) if own else shape for own, shape in zip(follows, shapes, strict=True)]
-    free = tuple({0: Dim("batch", min=1)} if own else None for own in follows)
+    axis = 1 if any(isinstance(part, Recurrent) for part in module.modules()) else 0
+    batch = shapes[0][axis] if shapes and len(shapes[0]) > axis else None
+    axes = [_axis_of(batch, shape, axis) for shape in shapes]
+    size = max(batch or 0, TRACED)
+    examples = [
+        shape if own is None else (*shape[:own], size, *shape[own + 1 :]) for own, shape in zip(axes, shapes, strict=True)
+    ]
+    free = tuple(None if own is None else {own: Dim("batch", min=1)} for own in axes)
     try:
         made = torch.export.export(module, _zeros(examples), dynamic_shapes=(free,), strict=False)
     except Exception:  # whatever stands against it: a reshape to a fixed count, a batch that a layer reads as a number
         made = torch.export.export(module, _zeros(shapes), strict=False)
     return made.run_decompositions()
+
+
+def _axis_of(batch: int | None, shape: Sequence[int], axis: int) -> int | None:
+    """Where ``shape`` has the batch: at ``axis``, or first (what stays the same over time); None where nowhere."""
+    return next((at for at in (axis, 0) if len(shape) > at and shape[at] == batch), None)
 
 
 def _zeros(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
