@@ -1,0 +1,39 @@
+"""``caffecli import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from caffecli.cli.options import caffe_command
+
+if TYPE_CHECKING:
+    from converters.from_torch.builder import Audience
+
+
+@caffe_command("import")
+@click.option("--inputs", metavar="A,B", help="The blobs' names for the program's inputs, in its order; by default its own.")
+@click.option("--batch", type=click.IntRange(1), help="The batch size in the prototxt, where it is free; 1 by default.")
+@click.option(
+    "--for",
+    "audience",
+    type=click.Choice(["both", "caffe", "forks"]),
+    default="both",
+    show_default=True,
+    help="Who is to read the net: Caffe and OpenCV both; caffe alone, with fewer layers; Caffe's forks, with Permute and Interp.",
+)
+@click.argument("program", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def import_(inputs: str | None, batch: int | None, audience: str, program: Path, out: Path) -> None:
+    """Write a PyTorch PROGRAM as OUT.prototxt and OUT.caffemodel.
+
+    PROGRAM is what torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2") writes. Nothing in it is run.
+    Layers are called by the modules they come from. What Caffe has no layer for is named, all of it.
+    """
+    from converters import import_torch
+
+    names = None if inputs is None else inputs.split(",")
+    for path in import_torch.import_program(program, out, names, batch, cast("Audience", audience)):
+        click.echo(f"Wrote {path}")

@@ -1,0 +1,241 @@
+"""The files of ``torch.export.save`` (PyTorch 2.8 and later): a zip of the graph in JSON and of the arrays' bytes.
+
+They are read here, not by ``torch.export.load``, which unpickles parts of a file and evaluates expressions in it: reading a
+file of unknown origin runs nothing of it. Pickled parts (the example inputs, always) are left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffecli.errors import FormatError
+from caffecli.formats.atomic import cannot_read
+from converters.from_torch.program import Array, Op, Program, Ref, Shape
+from converters.from_torch.simplify import plain, settle
+
+Path_ = str | os.PathLike[str]
+Json = Any
+
+#: ``ScalarType`` of the file's schema
+_BFLOAT16 = 13
+_DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f2", 7: "<f4", 8: "<f8", 12: "?", _BFLOAT16: "<u2"}
+_FLOATS = (6, 7, 8, _BFLOAT16)
+_LONGEST_EXPRESSION = 200
+_SAVE = "save it anew: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
+#: the parts of a size's expression, ``Mul(Integer(2), Symbol('s0', integer=True))``; all else is taken as the example had it
+_FUNCTIONS: dict[str, Callable[..., int]] = {
+    "Add": lambda *terms: sum(terms),
+    "Integer": lambda number: number,
+    "Mul": lambda *factors: math.prod(factors),
+}
+
+
+def read(path: Path_, batch: int | None = None) -> Program:
+    """The program in a .pt2 file; a batch that is free gets the size ``batch``, or 1. Raises FormatError."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = set(file.namelist())
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise FormatError(f"{str(path)!r} is not a torch.export program (.pt2), or is cut off; {_SAVE}") from error
+    models = sorted(name for name in names if "/models/" in f"/{name}" and name.endswith(".json"))
+    if not models:
+        raise FormatError(f"{str(path)!r} {_what_else(names)}; {_SAVE}")
+    archive = _Archive(Path(path), models[0])
+    try:
+        return archive.program(1 if batch is None else batch)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, zipfile.BadZipFile) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise FormatError(f"{str(path)!r}: the program in it is damaged, or of another version ({what}); {_SAVE}") from error
+
+
+def _what_else(names: set[str]) -> str:
+    """What a zip that is no program seems to be."""
+    if "serialized_exported_program.json" in names:
+        return "was saved by PyTorch before 2.8, and is not read: its arrays are pickled"
+    if any(name.endswith("data.pkl") for name in names):
+        return "was pickled (by torch.save or torch.jit.save), and is not read: reading it could run any code"
+    return "is a zip file, but holds no torch.export program"
+
+
+class _Archive:
+    """One model of a .pt2 file."""
+
+    def __init__(self, path: Path, model: str) -> None:
+        self.path = path
+        self.root, _, name = model.rpartition("models/")
+        self.model = name.removesuffix(".json")
+
+    def program(self, batch: int) -> Program:
+        whole = self.json(f"models/{self.model}.json")["graph_module"]
+        graph, signature = whole["graph"], whole["signature"]
+        inputs, paths = _inputs(signature["input_specs"])
+        values = graph["tensor_values"]
+        sizes = _Sizes(_batch_symbols(values, inputs), batch)
+        numbers: dict[str, float] = {name: sizes.of(value) for name, value in graph.get("sym_int_values", {}).items()}
+        numbers |= {name: value["as_float"] for name, value in graph.get("sym_float_values", {}).items() if "as_float" in value}
+        ops, outputs = settle([_op(node) for node in graph["nodes"]], _outputs(signature["output_specs"]))
+        return plain(
+            Program(
+                inputs=inputs,
+                outputs=outputs,
+                ops=ops,
+                shapes={name: tuple(sizes.of(size) for size in value["sizes"]) for name, value in values.items()},
+                free={name: frozenset(i for i, n in enumerate(v["sizes"]) if "as_int" not in n) for name, v in values.items()},
+                whole=frozenset(name for name, value in values.items() if value["dtype"] not in _FLOATS),
+                numbers=numbers,
+                arrays=self.arrays(paths),
+                paths=paths,
+            )
+        )
+
+    def arrays(self, paths: Mapping[str, str]) -> dict[str, Callable[[], Array]]:
+        """How to read each array, by the name it has in the graph."""
+        stored: dict[str, Callable[[], Array]] = {}
+        for kind in ("weights", "constants"):
+            for path, entry in self.json(f"data/{kind}/{self.model}_{kind}_config.json")["config"].items():
+                stored[path] = functools.partial(self.array, f"data/{kind}/", path, entry)
+        return {name: stored[path] for name, path in paths.items() if path in stored}
+
+    def array(self, folder: str, path: str, entry: Json) -> Array:
+        """An array of the file. Raises FormatError for one that is pickled, or that reaches beyond its bytes."""
+        meta = entry["tensor_meta"]
+        if entry["use_pickle"] or meta is None or meta["dtype"] not in _DTYPES:
+            raise FormatError(f"{str(self.path)!r}: {path!r} is not kept as plain numbers; use a plain float tensor, and {_SAVE}")
+        dtype = np.dtype(_DTYPES[meta["dtype"]])
+        shape, strides = _ints(meta["sizes"]), _ints(meta["strides"])
+        offset = int(meta["storage_offset"]["as_int"])
+        flat = np.frombuffer(self.bytes(folder + str(entry["path_name"])), dtype)
+        if len(strides) != len(shape) or min((*shape, *strides, offset)) < 0:
+            raise ValueError(f"array {path!r} has sizes {shape} and strides {strides}")
+        if 0 not in shape and offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) >= len(flat):
+            raise ValueError(f"array {path!r} reaches beyond its {flat.nbytes} bytes")
+        bytes_ = [step * dtype.itemsize for step in strides]
+        array = np.lib.stride_tricks.as_strided(flat[offset:], shape, bytes_) if 0 not in shape else np.empty(shape, dtype)
+        return (array.astype("<u4") << 16).view("<f4") if meta["dtype"] == _BFLOAT16 else array
+
+    def json(self, name: str) -> Json:
+        return json.loads(self.bytes(name))
+
+    def bytes(self, name: str) -> bytes:
+        with zipfile.ZipFile(self.path) as file:
+            info = file.getinfo(self.root + name)
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{info.filename} is compressed")
+            return file.read(info)
+
+
+class _Sizes:
+    """Sizes as numbers: the batch's symbols stand for ``batch``, others for what the example had."""
+
+    def __init__(self, symbols: set[str], batch: int) -> None:
+        self.known = dict.fromkeys(symbols, batch)
+
+    def of(self, size: Json) -> int:
+        if "as_int" in size:
+            return int(size["as_int"])
+        expression = size["as_expr"]
+        try:
+            return self._evaluate(ast.parse(expression["expr_str"][:_LONGEST_EXPRESSION], mode="eval").body)
+        except (KeyError, SyntaxError, TypeError):
+            return int(expression["hint"]["as_int"])
+
+    def _evaluate(self, node: ast.AST) -> int:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self._evaluate(node.operand)
+        symbol = _symbol(node)
+        if symbol is not None:
+            return self.known[symbol]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            return _FUNCTIONS[node.func.id](*map(self._evaluate, node.args))
+        raise KeyError(ast.dump(node))
+
+
+def _symbol(node: ast.AST) -> str | None:
+    """The name in ``Symbol('s0', ...)``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Symbol" and node.args:
+        return str(node.args[0].value) if isinstance(node.args[0], ast.Constant) else None
+    return None
+
+
+def _batch_symbols(values: Json, inputs: list[str]) -> set[str]:
+    """The symbols that are the first size of an input."""
+    first = [values[name]["sizes"][0] for name in inputs if values[name]["sizes"]]
+    found = [
+        _symbol(ast.parse(n["as_expr"]["expr_str"][:_LONGEST_EXPRESSION], mode="eval").body) for n in first if "as_expr" in n
+    ]
+    return {symbol for symbol in found if symbol is not None}
+
+
+def _inputs(specs: list[Json]) -> tuple[list[str], dict[str, str]]:
+    """The values that the user gives, and for the others their path in the module."""
+    inputs: list[str] = []
+    paths: dict[str, str] = {}
+    for spec in specs:
+        ((kind, content),) = spec.items()
+        if kind == "user_input":
+            if "as_tensor" not in content["arg"]:
+                raise ValueError("an argument is not a tensor; give only tensors to torch.export.export")
+            inputs.append(content["arg"]["as_tensor"]["name"])
+        elif kind in ("parameter", "buffer", "tensor_constant"):
+            paths[content["arg"]["name"]] = content[f"{kind}_name"]
+    return inputs, paths
+
+
+def _outputs(specs: list[Json]) -> list[str]:
+    """The values that the program returns; what it writes into its buffers on the way does not matter."""
+    wanted = [spec["user_output"]["arg"] for spec in specs if "user_output" in spec]
+    return [arg["as_tensor"]["name"] for arg in wanted if "as_tensor" in arg]
+
+
+def _op(node: Json) -> Op:
+    target = str(node["target"]).removeprefix("torch.ops.").split(".")
+    outputs: list[str] = []
+    for output in node["outputs"]:
+        for kind, value in output.items():
+            if kind in ("as_tensor", "as_optional_tensor"):
+                outputs.append(value.get("name", ""))
+            elif kind == "as_tensors":
+                outputs += [item["name"] for item in value]
+    stack = [part.split(",") for part in node["metadata"].get("nn_module_stack", "").split(";")]
+    module = stack[-1][1] if len(stack[-1]) == 3 and stack[-1][0].startswith("L__self__") else ""
+    args = {item["name"]: _value(item["arg"]) for item in node["inputs"]}
+    return Op(node.get("name") or (outputs[0] if outputs else ""), ".".join(target[:2]), args, tuple(outputs), module)
+
+
+def _value(arg: Json) -> Any:
+    """An argument as a plain value; values of the graph as Ref."""
+    ((kind, value),) = arg.items()
+    if kind == "as_none":
+        return None
+    if kind in ("as_tensor", "as_sym_int", "as_sym_float", "as_sym_bool"):
+        return _named(value)
+    if kind in ("as_tensors", "as_sym_ints", "as_sym_floats"):
+        return [_named(item) for item in value]
+    if kind == "as_optional_tensors":
+        return [_value(item) for item in value]
+    return value
+
+
+def _named(value: Json) -> Any:
+    for key in ("name", "as_name"):
+        if key in value:
+            return Ref(value[key])
+    return next(iter(value.values()))
+
+
+def _ints(sizes: Json) -> Shape:
+    return tuple(int(size["as_int"]) for size in sizes)
