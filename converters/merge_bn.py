@@ -1,7 +1,8 @@
 """merge_bn: BatchNorm and Scale layers folded into the layer before them, for nets that are to run and not to be trained.
 
 Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. For BatchNorm,
-a = 1 / sqrt(variance + eps) and b = -mean a, of the statistics it has stored; for Scale they are its blobs.
+a = 1 / sqrt(variance + eps) and b = -mean a, of the statistics it has stored; for Scale they are its blobs; BN, of two forks, is
+both. Before w x + c, a x + b goes into the weights w a and the bias c + w b, where no zeros are padded around x.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from caffecli.errors import SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
 from caffecli.formats.caffemodel import Weights
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net
@@ -26,7 +28,7 @@ from caffecli.spec.load import load_net
 Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
 
-FOLDED = ("BatchNorm", "Scale")
+FOLDED = ("BatchNorm", "BN", "Scale")
 #: what they fold into, by the field with its bias_term
 HOLDERS = {
     "Convolution": "convolution_param",
@@ -64,7 +66,7 @@ def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> 
         logs.warning(_LOG, f"Left {name!r}: {reason}")
     if not merged.folded:
         reasons = "; ".join(f"layer {name!r}: {reason}" for name, reason in merged.left.items())
-        raise SpecError(f"{str(net)!r}: nothing to fold: {reasons or 'it has no BatchNorm and no Scale layer'}")
+        raise SpecError(f"{str(net)!r}: nothing to fold: {reasons or 'it has no BatchNorm, BN or Scale layer'}")
     with replacing(out_net, "w") as file:
         file.write(text.format(merged.net))
         caffemodel.write(out_weights, merged.net, merged.weights)
@@ -96,7 +98,30 @@ def merge(net: NetParameter, weights: Weights) -> Merged:
         holder.top[0] = layer.top[0]
         kept.pop(layer.name, None)
         del made.layer[index]
+    _merge_forward(made, kept, folded, left)
     return Merged(made, kept, folded, left)
+
+
+def _merge_forward(made: NetParameter, kept: Weights, folded: dict[str, str], left: dict[str, str]) -> None:
+    """Fold those that are ``left`` into the layer behind them, where that can be; the last first, as Scale follows BatchNorm."""
+    for index in reversed(range(len(made.layer))):
+        layer = made.layer[index]
+        if layer.name not in left:
+            continue
+        follower = _follower(made.layer, index)
+        if follower is None:
+            continue
+        try:
+            _check_lone(made.layer, layer, follower)
+            _fold_before(follower, layer, kept)
+        except Unfoldable as reason:
+            left[layer.name] += f"; nor does it fit into {follower.name!r} behind it: {reason}"
+            continue
+        folded[layer.name] = follower.name
+        del left[layer.name]
+        follower.bottom[0] = layer.bottom[0]
+        kept.pop(layer.name, None)
+        del made.layer[index]
 
 
 def _holder(layers: Sequence[LayerParameter], index: int) -> LayerParameter:
@@ -113,21 +138,39 @@ def _holder(layers: Sequence[LayerParameter], index: int) -> LayerParameter:
         raise Unfoldable(f"it stands behind {holder.name!r} ({holder.type}), which has no weights to take it")
     if len(holder.top) != 1:
         raise Unfoldable(f"{holder.name!r} has {len(holder.top)} tops")
-    if _rules(layer) != _rules(holder):
-        raise Unfoldable(f"{holder.name!r} is there under other include and exclude rules")
-    for one in (layer, holder):
-        if sum(other.name == one.name for other in layers) > 1:
-            raise Unfoldable(f"the net has {one.name!r} twice")
+    _check_lone(layers, layer, holder)
     in_place = layer.top[0] == bottom
     readers = layers[makers[-1] + 1 : index] if in_place else layers[makers[-1] + 1 :]
     for other in readers:
         if bottom in other.bottom and other is not layer and other.name != layer.name:
             raise Unfoldable(f"{other.name!r} reads {bottom!r} too, as it is before")
-    shared = {spec.name for spec in holder.param if spec.name}
-    for other in layers:
-        if other is not holder and other.name != holder.name and shared & {spec.name for spec in other.param}:
-            raise Unfoldable(f"{holder.name!r} shares its weights with {other.name!r}")
     return holder
+
+
+def _check_lone(layers: Sequence[LayerParameter], layer: LayerParameter, holder: LayerParameter) -> None:
+    """Raise Unfoldable unless the two always run together, each with its weights to itself."""
+    if _rules(layer) != _rules(holder):
+        raise Unfoldable(f"{holder.name!r} is there under other include and exclude rules")
+    for one in (layer, holder):
+        if sum(other.name == one.name for other in layers) > 1:
+            raise Unfoldable(f"the net has {one.name!r} twice")
+        shared = {spec.name for spec in one.param if spec.name}
+        for other in layers:
+            if other.name != one.name and shared & {spec.name for spec in other.param}:
+                raise Unfoldable(f"{one.name!r} shares its weights with {other.name!r}")
+
+
+def _follower(layers: Sequence[LayerParameter], index: int) -> LayerParameter | None:
+    """The layer with weights that alone reads what ``layers[index]`` makes, if there is one."""
+    layer = layers[index]
+    readers = [i for i in range(index + 1, len(layers)) if layer.top[0] in layers[i].bottom]
+    if len(layer.bottom) != 1 or len(readers) != 1:
+        return None
+    follower, between = layers[readers[0]], layers[index + 1 : readers[0]]
+    changed = any(layer.bottom[0] in other.top for other in between)
+    if follower.type not in HOLDERS or len(follower.bottom) != 1 or len(follower.top) != 1 or changed:
+        return None
+    return follower
 
 
 def _rules(layer: LayerParameter) -> list[bytes]:
@@ -138,20 +181,54 @@ def _rules(layer: LayerParameter) -> list[bytes]:
 
 def _fold(holder: LayerParameter, layer: LayerParameter, weights: Weights) -> None:
     """Multiply ``layer`` into the weights of ``holder``, which gets a bias where it has none."""
+    weight, bias = _blobs(holder, weights)
+    factor, shift = _AFFINE[layer.type](layer, weights.get(layer.name, []))
+    if factor.shape != bias.shape:
+        raise Unfoldable(f"it has {factor.size} channel(s), {holder.name!r} has {bias.size}")
+    _settle(holder, weights, _multiplied(holder, weight, factor), bias * factor + shift)
+
+
+def _fold_before(holder: LayerParameter, layer: LayerParameter, weights: Weights) -> None:
+    """``_fold`` for a layer that stands before the holder."""
+    weight, bias = _blobs(holder, weights)
+    factor, shift = _AFFINE[layer.type](layer, weights.get(layer.name, []))
+    param = getattr(holder, HOLDERS[holder.type])
+    if holder.type == "Deconvolution":
+        raise Unfoldable("a Deconvolution's edges get less of the shift than its middle")
+    if holder.type == "InnerProduct":
+        rows = weight.T if param.transpose else weight  # (outputs, channels * height * width)
+        groups, channels = 1, len(factor)
+        fits = rows.shape[1] % channels == 0
+    else:
+        rows, channels = weight, weight.shape[1]  # (outputs, channels of a group, kernel...)
+        groups = len(factor) // channels
+        fits = (groups * channels == len(factor) and holder.type != "Convolution") or groups == param.group
+        if shift.any() and any((*param.pad, param.pad_h, param.pad_w)):
+            raise Unfoldable("that pads with zeros, to which no shift is added")
+    if not fits:
+        raise Unfoldable(f"its {len(factor)} channel(s) are not those of the weights, {weight.shape}")
+    parts = rows.reshape(groups, len(bias) // groups, channels, -1)
+    bias = bias + (parts * shift.reshape(groups, 1, channels, 1)).sum((2, 3)).ravel()
+    scaled = (parts * factor.reshape(groups, 1, channels, 1)).reshape(rows.shape)
+    _settle(holder, weights, scaled.T if holder.type == "InnerProduct" and param.transpose else scaled, bias)
+
+
+def _blobs(holder: LayerParameter, weights: Weights) -> tuple[Array, Array]:
+    """Its weights, and its bias, zeros where it has none."""
     param = getattr(holder, HOLDERS[holder.type])
     if param.axis != 1:
         raise Unfoldable(f"{holder.name!r} has its channels on axis {param.axis}, expected 1")
     arrays = weights.get(holder.name, [])
     if len(arrays) != 1 + param.bias_term or any(map(caffemodel.is_absent, arrays)):
         raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for {holder.name!r}, expected {1 + param.bias_term}")
-    factor, shift = _AFFINE[layer.type](layer, weights.get(layer.name, []))
     count = param.num_output
-    if factor.shape != (count,):
-        raise Unfoldable(f"it has {factor.size} channel(s), {holder.name!r} has {count}")
     bias = arrays[1].astype(np.float64).reshape(count) if param.bias_term else np.zeros(count)
-    weight = _multiplied(holder, arrays[0].astype(np.float64), factor)
-    weights[holder.name] = [weight.astype(np.float32), (bias * factor + shift).astype(np.float32)]
-    param.ClearField("bias_term")  # true is what it is by default
+    return arrays[0].astype(np.float64), bias
+
+
+def _settle(holder: LayerParameter, weights: Weights, weight: Array, bias: Array) -> None:
+    weights[holder.name] = [np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)]
+    getattr(holder, HOLDERS[holder.type]).ClearField("bias_term")  # true is what it is by default
 
 
 def _multiplied(holder: LayerParameter, weight: Array, factor: Array) -> Array:
@@ -177,6 +254,20 @@ def _batch_norm(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Arra
     return factor, -mean * share * factor
 
 
+def _bn(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
+    """PSPNet's has scale, shift, mean and variance; SegNet's scale and shift, by ``bn_mode`` with each batch's own statistics."""
+    param = forks.named(layer).bn_param
+    values = [array.astype(np.float64).ravel() for array in arrays]
+    if len(values) == 4:
+        factor = values[0] / np.sqrt(values[3] + param.eps)
+        return factor, values[1] - values[2] * factor
+    if len(values) != 2:
+        raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for it, expected 2 (SegNet's) or 4 (PSPNet's)")
+    if not param.bn_mode:
+        raise Unfoldable("bn_mode: LEARN makes it take each batch's own statistics")
+    return values[0], values[1]
+
+
 def _scale(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
     param = layer.scale_param
     if param.axis != 1 or param.num_axes != 1:
@@ -187,4 +278,8 @@ def _scale(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
     return factor, arrays[1].astype(np.float64).ravel() if param.bias_term else np.zeros(len(factor))
 
 
-_AFFINE: dict[str, Callable[[LayerParameter, list[Array]], tuple[Array, Array]]] = {"BatchNorm": _batch_norm, "Scale": _scale}
+_AFFINE: dict[str, Callable[[LayerParameter, list[Array]], tuple[Array, Array]]] = {
+    "BatchNorm": _batch_norm,
+    "BN": _bn,
+    "Scale": _scale,
+}

@@ -34,9 +34,10 @@ def filled(source):
     generator = torch.Generator().manual_seed(3)
     for node in net.nodes:
         for blob in node.layer.blobs:
-            blob.data.uniform_(0.3, 2.0, generator=generator) if node.layer.type == "BatchNorm" else blob.data.normal_(
-                0, 0.5, generator=generator
-            )
+            if node.layer.type in ("BatchNorm", "BN"):
+                blob.data.uniform_(0.3, 2.0, generator=generator)
+            else:
+                blob.data.normal_(0, 0.5, generator=generator)
     return net
 
 
@@ -113,6 +114,82 @@ def test_what_stays(layers, left, reason):
     assert re.search(reason, done.left[left])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "slope_filler { value: 1 } eps: 0.01",
+        "slope_filler { value: 1 } frozen: true",
+        "scale_filler { value: 1 } bn_mode: INFERENCE",
+    ],
+)
+def test_bn_of_forks(settings):
+    bn = 'layer { name: "bn" type: "BN" bottom: "c" top: "b" bn_param { ' + settings + " } }"
+    done = merged_of(INPUT + CONV.format("conv", "data", "c", "bias_term: false") + bn)
+    assert done.folded == {"bn": "conv"}
+
+
+def test_bn_of_segnet_that_still_learns_stays():
+    bn = 'layer { name: "bn" type: "BN" bottom: "c" top: "b" bn_param { scale_filler { value: 1 } } }'
+    done = merged_of(INPUT + CONV.format("conv", "data", "c", "bias_term: false") + bn)
+    assert done.left == {"bn": "bn_mode: LEARN makes it take each batch's own statistics"}
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 }',
+        'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 group: 2 bias_term: false stride: 2 }',
+        'type: "ConvolutionDepthwise" convolution_param { num_output: 4 kernel_size: 3 }',
+        'type: "InnerProduct" inner_product_param { num_output: 5 }',
+        'type: "InnerProduct" inner_product_param { num_output: 5 transpose: true bias_term: false }',
+    ],
+)
+@pytest.mark.parametrize("in_place", [True, False])
+def test_before_a_layer_with_weights(holder, in_place):
+    tops = ("data", "data") if in_place else ("b", "s")
+    source = INPUT + BN.format("bn", "data", tops[0]) + SCALE.format("s", *tops)
+    done = merged_of(f'{source} layer {{ name: "h" bottom: "{tops[1]}" top: "c" {holder} }}')
+    assert done.folded == {"bn": "h", "s": "h"}
+    assert not done.left
+    assert done.net.layer[1].bottom == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        (CONV.format("h", "b", "c", "pad: 1"), "nor does it fit into 'h' behind it: that pads with zeros"),
+        (CONV.format("h", "b", "c", "").replace('"Convolution"', '"Deconvolution"'), "a Deconvolution's edges get less"),
+        (CONV.format("h", "b", "c", "") + CONV.format("g", "b", "d", ""), None),
+        ('layer { name: "r" type: "ReLU" bottom: "b" top: "b" }' + CONV.format("h", "b", "c", ""), None),
+        (CONV.format("h", "b", "c", "").replace("convolution", "include { phase: TEST } convolution"), "under other include"),
+    ],
+)  # fmt: skip
+def test_what_stays_before_a_layer_with_weights(layers, reason):
+    done = merged_of(INPUT + BN.format("bn", "data", "b") + layers)
+    assert list(done.left) == ["bn"]
+    assert not done.folded
+    assert "it stands behind 'in' (Input), which has no weights to take it" in done.left["bn"]
+    assert (reason or "bn") in done.left["bn"] if reason else "; nor does it fit" not in done.left["bn"]
+
+
+def test_a_scale_without_bias_goes_through_padding():
+    scale = SCALE.format("s", "data", "d").replace("true", "false")
+    assert merged_of(INPUT + scale + CONV.format("h", "d", "c", "pad: 1")).folded == {"s": "h"}
+
+
+def test_between_two_convolutions_it_goes_into_the_first():
+    first = CONV.format("a", "data", "c", "")
+    done = merged_of(INPUT + first + BN.format("bn", "c", "b") + CONV.format("h", "b", "d", ""))
+    assert done.folded == {"bn": "a"}
+
+
+def test_a_scale_that_shares_its_weights_stays():
+    scale = SCALE.replace("scale_param", 'param {{ name: "f" }} scale_param')
+    convs = CONV.format("a", "data", "c", "") + CONV.format("b", "data", "d", "")
+    done = merged_of(INPUT + convs + scale.format("s", "c", "e") + scale.format("t", "d", "f"))
+    assert done.left == {"s": "'s' shares its weights with 't'", "t": "'t' shares its weights with 's'"}
+
+
 def test_shared_weights_stay():
     conv = CONV.format("a", "data", "c", 'weight_filler { } } param { name: "w"') + CONV.format(
         "b", "data", "d", '} param { name: "w"'
@@ -133,5 +210,5 @@ def test_files(tmp_path):
     other = Net(prepare_net(load_net(tmp_path / "o.prototxt"), TEST))
     net_weights.load(other, tmp_path / "o.caffemodel")
     np.testing.assert_allclose(run(other)["c"], run(net)["c"], rtol=1e-5, atol=1e-5)
-    with pytest.raises(SpecError, match="nothing to fold: it has no BatchNorm and no Scale layer"):
+    with pytest.raises(SpecError, match="nothing to fold: it has no BatchNorm, BN or Scale layer"):
         merge_bn(tmp_path / "o.prototxt", tmp_path / "o.caffemodel", tmp_path / "p.prototxt", tmp_path / "p.caffemodel")
