@@ -32,7 +32,7 @@ def models() -> Iterator[Model]:
         "ParseNet on PASCAL VOC: every place sees the whole picture's mean too.",
         parsenet,
         iter_size=8,
-        test_iter=[1449],
+        test_iter=[736],
         lr_policy="poly",
         power=0.9,
         base_lr=1e-8,
