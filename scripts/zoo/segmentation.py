@@ -144,14 +144,14 @@ def parsenet(n: NetSpec, data: Top) -> Top:
     # a linear layer of the two, one after the other, is the sum of one of each; the picture's is the same everywhere
     here, everywhere = (
         parts.conv(n, name, bottom, CLASSES, 1, param=parts.learn(10), **FILLERS)
-        for name, bottom in (("fc7_norm_score1", n.fc7_norm), ("pool6_1x1_norm_score1", whole))
+        for name, bottom in (("fc7_norm_score21", n.fc7_norm), ("pool6_1x1_norm_score21", whole))
     )
-    n.pool6_1x1_norm_upscore1 = L.Flatten(everywhere)
-    n.score1 = L.Bias(here, n.pool6_1x1_norm_upscore1, axis=0)
+    n.pool6_1x1_norm_upscore21 = L.Flatten(everywhere)
+    n.score21 = L.Bias(here, n.pool6_1x1_norm_upscore21, axis=0)
     each = {"num_output": CLASSES, "group": CLASSES, "kernel_size": 16, "stride": 8, "pad": 4}
     filters = {**each, "weight_filler": {"type": "bilinear"}, "bias_filler": parts.constant()}
-    n.upscore1 = L.Deconvolution(n.score1, convolution_param=filters, param=parts.learn())
-    n.score = L.Crop(n.upscore1, data, axis=2, offset=[0])
+    n.upscore21 = L.Deconvolution(n.score21, convolution_param=filters, param=parts.learn())
+    n.score = L.Crop(n.upscore21, data, axis=2, offset=[0])
     return n.score
 
 

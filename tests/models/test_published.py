@@ -62,8 +62,8 @@ PUBLISHED = {
     "fcn32s": f"{FCN} upscore 21x21x64x64!",
     "fcn16s": f"{FCN} upscore2 21x21x4x4! score_pool4 21x512x1x1 upscore16 21x21x32x32!",
     "parsenet": f"""
-        {VGG16} fc6 1024x512x3x3 fc7 1024x1024x1x1 fc7_norm 1024! pool6_1x1_norm 1024! fc7_norm_score1 21x1024x1x1
-        pool6_1x1_norm_score1 21x1024x1x1 upscore1 21x1x16x16
+        {VGG16} fc6 1024x512x3x3 fc7 1024x1024x1x1 fc7_norm 1024! pool6_1x1_norm 1024! fc7_norm_score21 21x1024x1x1
+        pool6_1x1_norm_score21 21x1024x1x1 upscore21 21x1x16x16
     """,
     "hed": f"""
         {VGG16} score-dsn1 1x64x1x1 score-dsn2 1x128x1x1 score-dsn3 1x256x1x1 score-dsn4 1x512x1x1 score-dsn5 1x512x1x1
@@ -152,7 +152,7 @@ def test_parsenet_keeps_an_eighth_of_the_picture_and_sees_far():
     spread = {"conv4_3": [], "conv5_1": [2], "conv5_2": [2], "conv5_3": [2], "fc6": [12]}
     assert {name: list(layers[name].convolution_param.dilation) for name in spread} == spread
     assert [list(layers[name].convolution_param.pad) for name in ("conv5_1", "conv5_3", "fc6")] == [[2], [2], [12]]
-    assert [param.lr_mult for param in layers["fc7_norm_score1"].param] == [10, 20]
+    assert [param.lr_mult for param in layers["fc7_norm_score21"].param] == [10, 20]
 
 
 @pytest.mark.parametrize(
