@@ -121,8 +121,23 @@ def _onnx(made: ExportedProgram, inputs: list[str] | None, outputs: list[str] | 
     from caffecli.net import exported
 
     with exported.quiet():
-        program = torch.onnx.export(made, dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
+        program = torch.onnx.export(
+            made,
+            dynamo=True,
+            input_names=inputs,
+            output_names=outputs,
+            custom_translation_table={torch.ops.aten.sort.stable: _sort},
+            verbose=False,
+        )
     return program.model_proto  # type: ignore[union-attr]
+
+
+def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """``aten.sort.stable`` in ONNX, whose TopK leaves equals in their order; what top_k of ArgMax needs."""
+    from onnxscript import opset18
+
+    count = opset18.Reshape(opset18.Gather(opset18.Shape(x), opset18.Constant(value_int=dim)), opset18.Constant(value_ints=[1]))
+    return opset18.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
 
 def _need_onnx() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ReductionParameter
 
@@ -56,7 +56,7 @@ def _largest(x: Tensor, axis: int, count: int) -> Tensor:
         value, place = x.topk(min(count, last) + 1, axis)  # one more than asked for, to see that no equals compete for a place
         if bool((value.diff(dim=axis) < 0).all()):
             return place.narrow(axis, 0, count)
-    if x.dtype != torch.float32:
+    if x.dtype != torch.float32 or exporting():  # a sort, which ONNX has too
         return last - x.flip(axis).argsort(dim=axis, descending=True, stable=True).narrow(axis, 0, count)
     # torch.topk leaves the order of equals open. Whole numbers that rise with the value, then with the place, have no equals.
     bits = (x + 0.0).view(torch.int32)  # the sum makes -0 a 0

@@ -154,6 +154,9 @@ def recurrent_equals_net(net):
         'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { pool: AVE kernel_size: 4 stride: 3 pad: 3 } }',
         'layer { name: "n" type: "LRN" bottom: "data" top: "y" lrn_param { local_size: 3 alpha: 0.5 } }',
         'layer { name: "n" type: "LRN" bottom: "data" top: "y" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 } }',
+        'layer { name: "t" type: "Threshold" bottom: "data" top: "t" } '
+        'layer { name: "m" type: "ArgMax" bottom: "t" top: "y" argmax_param { axis: 2 top_k: 3 } }',
+        'layer { name: "m" type: "ArgMax" bottom: "data" top: "y" argmax_param { top_k: 5 out_max_val: true } }',
         'layer { name: "d" type: "Deconvolution" bottom: "data" top: "y" convolution_param { '
         "num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false } }",
     ],
@@ -165,6 +168,8 @@ def recurrent_equals_net(net):
         "deep padding",
         "LRN",
         "LRN within",
+        "the last of equals",
+        "places and values",
         "deconvolution",
     ],
 )
