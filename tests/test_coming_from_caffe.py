@@ -49,6 +49,7 @@ EVIDENCE = {
     "features": "cli/test_extract_features.py::test_all_takes_each_record_once",
     "a look at a net": "block",
     "weights in other forms": "names",
+    "what a net has learnt": "visual/test_draw.py::test_each_kind",
     "models": "converters/test_download_model.py::test_download",
     "Python": "caffe/test_net.py::test_threads",
     "layers of forks": "names",
@@ -68,7 +69,7 @@ EVIDENCE = {
     "other layers of forks": "block",
     "cuDNN's choice by `engine`": "here",
     "the MATLAB interface": "names",
-    "the web demo and the C++ classification example": "names",
+    "the web demo and the C++ classification example": "cli/test_pictures.py::test_classify_prints_the_best_five",
 }
 #: rows that say what is not supported at all: nothing to test
 PLAIN = {"Python 2", "OpenCL, and forks for other processors", "scripts that publish models as gists"}

@@ -15,7 +15,9 @@ from caffecli.cli.options import caffe_command
 @click.argument("out_net", type=click.Path(path_type=Path))
 @click.argument("out_weights", type=click.Path(path_type=Path))
 def merge_bn(net: Path, weights: Path, out_net: Path, out_weights: Path) -> None:
-    """Fold BatchNorm and Scale into the convolution, deconvolution or inner product before them.
+    """Fold BatchNorm, BN and Scale into the convolution, deconvolution or inner product before them.
+
+    One that has no such layer before it goes into the one behind it, where that is exact: where no zeros are padded.
 
     The new net runs faster and gives the same outputs; it is not one to train. A layer that cannot be folded stays as it is, and
     the log says why.
