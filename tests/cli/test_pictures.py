@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import sys
 from collections.abc import Callable
-import re
 from pathlib import Path
 from typing import Any
 
