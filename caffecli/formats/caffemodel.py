@@ -179,10 +179,13 @@ def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weight
                 continue
             top = file.create_group(part)
             for layer in net.layer:
+                arrays = arrays_of.get(layer.name, [])
+                if not layer.name and not arrays:  # VanillaCNN's data layer
+                    continue
                 try:
                     _check_hdf5_name(layer.name)
                     group = top.require_group(layer.name)
-                    for index, array in enumerate(arrays_of.get(layer.name, [])):
+                    for index, array in enumerate(arrays):
                         if not is_absent(array):
                             group.create_dataset(str(index), data=np.asarray(array, np.float32))
                 except (TypeError, ValueError) as error:

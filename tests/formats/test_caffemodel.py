@@ -252,3 +252,9 @@ def test_over_2_gb_are_refused_in_binary(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "a.caffemodel").write_bytes(net.SerializeToString())
     with pytest.raises(FormatError, match="a binary caffemodel ends at 2 GB, use HDF5 for larger ones"):
         caffemodel.read(tmp_path / "a.caffemodel")
+
+
+def test_hdf5_leaves_out_a_layer_without_name_and_blobs(tmp_path: Path) -> None:
+    net = NetParameter(layer=[LayerParameter(type="Data"), LayerParameter(name="a", type="InnerProduct")])
+    caffemodel.write(tmp_path / "a.caffemodel.h5", net, {"": [], "a": [np.ones((2, 3), np.float32)]})
+    assert list(caffemodel.read(tmp_path / "a.caffemodel.h5")) == ["a"]
