@@ -33,7 +33,9 @@ def prelu(b: Builder) -> str:
     if slopes is None:
         raise Unsayable("it has no slopes")
     slopes = slopes.reshape(-1)
-    if slopes.size == 1:
+    if slopes.size == 1 and b.audience == "both":  # OpenCV reads no blob without axes
+        slopes = np.broadcast_to(slopes, b.shape(bottom)[1:2])
+    elif slopes.size == 1:
         return b.layer("PReLU", bottom, shape=b.shape(bottom), blobs=[slopes.reshape(())], prelu_param={"channel_shared": True})
     return b.layer("PReLU", bottom, shape=b.shape(bottom), blobs=[slopes])
 

@@ -8,8 +8,7 @@ from converters.from_torch.builder import Builder, Unsayable, rule
 from converters.from_torch.normalized import lrn
 from converters.from_torch.program import Array, Shape
 from converters.from_torch.scalars import affine, power, power_of, step
-from converters.from_torch.shaped import reshape
-from converters.from_torch.weighted import fixed_convolution
+from converters.from_torch.shaped import enlarged, reshape
 
 
 @rule("add", "sub", "rsub", "mul", "div", "neg")
@@ -105,7 +104,7 @@ def _of_two(b: Builder) -> str:
             prefix = _prefix(b, other)
             if prefix is not None:
                 return b.layer("Scale", value, prefix, shape=b.top, scale_param={"axis": 0})
-    first, second = _enlarged(b, first, "first"), _enlarged(b, second, "second")
+    first, second = enlarged(b, first, b.top, "first"), enlarged(b, second, b.top, "second")
     if kind in ("mul", "div"):
         return b.layer("Eltwise", first, second, shape=b.top, eltwise_param={"operation": "PROD"})
     alpha = b.arg("alpha", 1) * (-1 if kind == "sub" else 1)
@@ -119,29 +118,6 @@ def _prefix(b: Builder, value: str) -> str | None:
     if len(shape) != len(top) or shape[:2] != top[:2] or set(shape[2:]) != {1}:
         return None
     return reshape(b, value, shape[:2], note="factors")
-
-
-def _enlarged(b: Builder, value: str, note: str) -> str:
-    """``value`` repeated along the axes in which it has one place, by convolutions with ones."""
-    top = b.top
-    value = reshape(b, value, (1,) * (len(top) - len(b.shape(value))) + b.shape(value), note=f"{note}_shape")
-    shape = b.shape(value)
-    if shape == top:
-        return value
-    if len(shape) < 3 or shape[0] != top[0]:
-        raise Unsayable(f"it repeats values, from {shape} to {top}")
-    if shape[1] != top[1]:
-        ones = np.ones((top[1], 1, *[1] * (len(top) - 2)), np.float32)
-        value = fixed_convolution(b, value, ones, (*top[:2], *shape[2:]), group=1, note=f"{note}_channels")
-    steps = [big if small != big else 1 for small, big in zip(shape[2:], top[2:], strict=True)]
-    if set(steps) == {1}:
-        return value
-    if any(small not in (1, big) for small, big in zip(shape[2:], top[2:], strict=True)):
-        raise Unsayable(f"it repeats values, from {shape} to {top}")
-    if any(step > 1 and small > 1 for step, small in zip(steps, shape[2:], strict=True)):
-        raise Unsayable(f"it repeats values, from {shape} to {top}")
-    ones = np.ones((top[1], 1, *steps), np.float32)
-    return fixed_convolution(b, value, ones, top, kind="Deconvolution", note=f"{note}_places")
 
 
 @rule("pow", "sqrt", "rsqrt", "reciprocal", "square")

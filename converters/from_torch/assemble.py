@@ -109,8 +109,10 @@ class _Assembly:
         return Imported(net, weights, inputs, self._hand_out(net, blobs))
 
     def _tops(self, made: Made, name: str, blobs: dict[str, str], taken: set[str]) -> dict[str, str]:
-        """What the layer's tops are called: as the layer, or as the bottom that it writes over."""
-        if made.type in _IN_PLACE and len(made.bottoms) == 1 and self._may_be_overwritten(made.bottoms[0]):
+        """What the layer's tops are called: as the layer, or as the bottom that it writes over. Outputs have their own, by
+        which OpenCV finds them."""
+        in_place = made.type in _IN_PLACE and len(made.bottoms) == 1 and made.tops[0] not in self.outputs
+        if in_place and self._may_be_overwritten(made.bottoms[0]):
             return {made.tops[0]: blobs[made.bottoms[0]]}
         wanted = [name] if len(made.tops) == 1 else [f"{name}_{i}" for i in range(len(made.tops))]
         return dict(zip(made.tops, _unique(wanted, taken), strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 
 from converters.from_torch.builder import Builder, Unsayable, rule
 from converters.from_torch.program import Array, Op, Ref, Shape
-from converters.from_torch.scalars import affine, power_of
+from converters.from_torch.scalars import affine, power, power_of
 from converters.from_torch.shaped import reshape
 
 _TRAINING = "it is in training mode; call model.eval() before torch.export.export"
@@ -124,18 +124,23 @@ def lrn(b: Builder) -> str | None:
         found = _neighbours(b, mean.value, value) if beta > 0 and mean.value != value else None
         if found is None or len(b.shape(value)) != 4:
             continue
-        region, size = found
-        given: dict[str, Any] = {"local_size": size, "alpha": mean.scale, "beta": beta}
-        usual = {"local_size": 5, "alpha": 1.0, "beta": 0.75, "k": 1.0}
-        if region:
-            if mean.shift != 1:
-                continue
-            given["norm_region"] = "WITHIN_CHANNEL"
-        else:
-            given["k"] = mean.shift
-        param = {name: number for name, number in given.items() if number != usual.get(name)}
-        return b.layer("LRN", value, shape=b.top, lrn_param=param)
+        within, size = found
+        if within and mean.shift != 1:
+            continue
+        return _lrn(b, value, {"local_size": size, "alpha": mean.scale, "beta": beta, "k": mean.shift}, within)
     return None
+
+
+def _lrn(b: Builder, value: str, given: dict[str, Any], within: bool) -> str:
+    """The layer. OpenCV takes k for 1: it is drawn out before the bracket, then."""
+    factor = 1.0
+    if b.audience == "both" and given["k"] > 0:
+        factor = given["k"] ** -given["beta"]
+        given |= {"alpha": given["alpha"] / given["k"], "k": 1.0}
+    usual = {"local_size": 5, "alpha": 1.0, "beta": 0.75, "k": 1.0}
+    param = {name: number for name, number in given.items() if number != usual[name]}
+    param |= {"norm_region": "WITHIN_CHANNEL"} if within else {}
+    return power(b, b.layer("LRN", value, shape=b.top, note="" if factor == 1 else "k", lrn_param=param), scale=factor)
 
 
 def _neighbours(b: Builder, mean: str, value: str) -> tuple[bool, int] | None:
@@ -181,4 +186,5 @@ def _behind(b: Builder, value: str) -> Op | None:
 
 def _is_square(b: Builder, square: str, value: str) -> bool:
     op = b.program.makers.get(square)
-    return op is not None and op.short == "mul" and op.args["self"] == op.args["other"] == Ref(value)
+    times_itself = op is not None and op.short == "mul" and op.args["self"] == op.args["other"] == Ref(value)
+    return times_itself or power_of(b, square) == (value, 2)

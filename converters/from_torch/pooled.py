@@ -87,7 +87,7 @@ def windows(b: Builder, bottom: str, pool: str, kernel: list[int], stride: list[
     shape = b.shape(bottom)
     counts = _counts(shape[2:], kernel, stride, pad, ceil)
     up = _counts(shape[2:], kernel, stride, pad, True)
-    param: dict[str, Any] = {} if pool == "MAX" else {"pool": pool}
+    param: dict[str, Any] = {"pool": pool}
     param |= _single(sizes("kernel", kernel)) | _single(sizes("stride", stride, 1)) | _single(sizes("pad", pad, 0))
     if up == counts or b.audience == "both":
         top = b.layer("Pooling", bottom, shape=(*shape[:2], *up), pooling_param=param)
@@ -131,7 +131,7 @@ def _even_windows(size: int, count: int) -> tuple[int, int]:
 
 
 def whole_image(b: Builder, bottom: str, pool: str, note: str = "") -> str:
-    param = {"global_pooling": True} if pool == "MAX" else {"pool": pool, "global_pooling": True}
+    param = {"pool": pool, "global_pooling": True}
     return b.layer("Pooling", bottom, shape=(*b.shape(bottom)[:2], 1, 1), note=note, pooling_param=param)
 
 

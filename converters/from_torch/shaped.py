@@ -28,14 +28,32 @@ def reshape(b: Builder, value: str, shape: Sequence[int], note: str = "", flat: 
     return b.layer("Reshape", value, shape=after, note=note, reshape_param={"shape": {"dim": dims}})
 
 
-@rule("flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten", "expand")
+@rule("flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten", "expand", "expand_as")
 def change_shape(b: Builder) -> str:
     bottom = b.bottom("self")
     if np.prod(b.shape(bottom)) != np.prod(b.top):
-        raise Unsayable(f"it repeats values, from {b.shape(bottom)} to {b.top}")
+        return enlarged(b, bottom, b.top, "repeated")
     if not b.fixed(bottom, 0) and b.fixed(b.op.outputs[0], 0) and b.top[:1] != (1,):
         raise Unsayable("it makes another axis of the batch")
     return reshape(b, bottom, b.top)
+
+
+def enlarged(b: Builder, value: str, top: Shape, note: str) -> str:
+    """``value`` repeated along the axes in which it has one place, by convolutions with ones."""
+    value = reshape(b, value, (1,) * (len(top) - len(b.shape(value))) + b.shape(value), note=f"{note}_shape")
+    shape = b.shape(value)
+    if shape == top:
+        return value
+    if len(shape) < 3 or shape[0] != top[0] or any(small not in (1, big) for small, big in zip(shape, top, strict=True)):
+        raise Unsayable(f"it repeats values, from {shape} to {top}")
+    if shape[1] != top[1]:
+        ones = np.ones((top[1], 1, *[1] * (len(top) - 2)), np.float32)
+        value = fixed_convolution(b, value, ones, (*top[:2], *shape[2:]), group=1, note=f"{note}_channels")
+    steps = [big if small != big else 1 for small, big in zip(shape[2:], top[2:], strict=True)]
+    if set(steps) == {1}:
+        return value
+    ones = np.ones((top[1], 1, *steps), np.float32)
+    return fixed_convolution(b, value, ones, top, kind="Deconvolution", note=f"{note}_places")
 
 
 @rule("permute", "transpose", "t", "movedim", "numpy_T")

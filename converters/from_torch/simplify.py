@@ -11,8 +11,8 @@ from converters.from_torch.program import Op, Program, Ref
 
 #: what may give back memory of its first argument
 _VIEWS = (
-    "alias alpha_dropout chunk contiguous detach dropout expand feature_dropout flatten narrow permute reshape select slice split"
-    " split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view"
+    "alias alpha_dropout chunk contiguous detach dropout expand expand_as feature_dropout flatten narrow permute reshape select"
+    " slice split split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view"
 )
 
 
@@ -76,7 +76,7 @@ def _is_same(program: Program, op: Op, first: str) -> bool:
         return (
             first in program.whole or output not in program.whole or all(r.short == "embedding" for r in program.readers[output])
         )
-    if op.short in ("expand", "reshape", "view", "flatten", "squeeze", "adaptive_avg_pool2d", "adaptive_max_pool2d"):
+    if op.short in ("expand", "expand_as", "reshape", "view", "flatten", "squeeze", "adaptive_avg_pool2d", "adaptive_max_pool2d"):
         return program.shapes[first] == program.shapes[output] and program.free[first] == program.free[output]
     return False
 
