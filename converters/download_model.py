@@ -33,6 +33,8 @@ TIMEOUT = 60.0
 #: seconds before each further try that follows one in which nothing came
 PAUSES = (1.0, 4.0)
 _CHUNK = 2**18
+#: what a server says below 500 that may pass: Request Timeout, Too Early, Too Many Requests
+_LATER = (408, 425, 429)
 _LOG = "download_model.py"
 
 
@@ -80,7 +82,8 @@ def read_readme(folder: str | os.PathLike[str]) -> Published:
     entries = {key: value.strip("\"'") for key, value in entries.items()}
     missing = [key for key in ("caffemodel", "caffemodel_url") if not entries.get(key)]
     if missing:
-        raise FormatError(f"{str(readme)!r} names no weights to download: its front matter lacks {' and '.join(missing)}")
+        lacks = f"its front matter lacks {' and '.join(missing)}"
+        raise FormatError(f"{str(readme)!r} names no weights to download: {lacks}; train the net, or add where they are")
     name, url, sha1 = entries["caffemodel"], entries["caffemodel_url"], entries.get("sha1", "").lower()
     if Path(name).name != name or name.startswith("."):
         raise FormatError(f"{str(readme)!r}: caffemodel is {name!r}; expected the name of a file in that folder")
@@ -118,7 +121,7 @@ def _fetch(published: Published, part: Path, file: IO[bytes]) -> None:
         _fill(published.url, part, file)
         file.flush()
         try:
-            _check_sum(published, part, f"what {published.url} gave is not the expected file")
+            _check_sum(published, part, f"what {published.url} gave is not the expected file, look for another address")
             return
         except FormatError:
             file.truncate(0)
@@ -136,9 +139,11 @@ def _fill(url: str, part: Path, file: IO[bytes]) -> None:
             _ask(url, file, before)
             return
         except (Broken, urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+            if isinstance(error, urllib.error.HTTPError):
                 error.close()
-                raise FormatError(f"{url}: the server says {error.code} {error.reason}; look for another address") from error
+                if error.code < 500 and error.code not in _LATER:
+                    said = " ".join(str(error.reason).split())  # of a circle of redirections it speaks in three lines
+                    raise FormatError(f"{url}: the server says {error.code} {said}; look for another address") from error
             idle = 0 if file.seek(0, os.SEEK_END) > before else idle + 1
             if idle > len(PAUSES):
                 why = getattr(error, "reason", None) or error
@@ -187,8 +192,11 @@ def _check_sum(published: Published, path: Path, otherwise: str) -> None:
         caffemodel.read(path)
         logs.warning(_LOG, "The readme has no sha1: all that is known is that the weights can be read")
         return
-    with path.open("rb") as file:
-        came = _sha1(file)
+    try:
+        with path.open("rb") as file:
+            came = _sha1(file)
+    except OSError as error:
+        raise atomic.cannot_read(path, error) from error
     if came != published.sha1:
         raise FormatError(f"{otherwise}; its sha1 is {came}, expected {published.sha1}")
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import resource
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +21,7 @@ from caffecli.errors import FormatError
 from converters import download_model as module
 from converters.download_model import download_model, read_readme
 
+ROOT = Path(__file__).parents[2]
 CONTENT = bytes(i * i % 251 for i in range(300_000))
 SHA1 = hashlib.sha1(CONTENT).hexdigest()
 
@@ -26,6 +33,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}/w.caffemodel"
         self.content, self.cuts, self.ranges, self.asked = CONTENT, [], True, []
         self.status, self.location = 0, ""
+        #: sends away, once; stops there until the other side is gone
+        self.moved, self.wait_at = False, 0
 
 
 @pytest.fixture
@@ -37,6 +46,12 @@ def server(monkeypatch) -> Iterator[Server]:
             found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             state.asked.append(found and int(found[1]))
             content, start = state.content, int(found[1]) if found and state.ranges else 0
+            if state.moved and self.path == "/w.caffemodel":
+                self.send_response(301)
+                self.send_header("Location", "/moved/w")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if state.status:
                 self.send_response(state.status)
                 self.send_header("Location", state.location)
@@ -54,6 +69,12 @@ def server(monkeypatch) -> Iterator[Server]:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
+            if state.wait_at:
+                self.wfile.write(content[: state.wait_at])
+                self.wfile.flush()
+                self.connection.recv(1)  # until it is closed
+                self.close_connection = True
+                return
             cut = state.cuts.pop(0) if state.cuts else None
             self.wfile.write(content[start:] if cut is None else content[start : start + cut])
             self.close_connection = cut is not None
@@ -160,8 +181,8 @@ def test_a_whole_part_needs_no_more(model, server):
 
 def test_another_checksum(model, server):
     server.content = b"<html>sorry</html>"
-    sums = f"its sha1 is {hashlib.sha1(server.content).hexdigest()}, expected {SHA1}"
-    with pytest.raises(FormatError, match=f"what {server.url} gave is not the expected file; {sums}"):
+    sums = f"look for another address; its sha1 is {hashlib.sha1(server.content).hexdigest()}, expected {SHA1}"
+    with pytest.raises(FormatError, match=f"what {server.url} gave is not the expected file, {sums}"):
         download_model(model)
     assert names(model) == ["readme.md"]
     (model / "w.caffemodel").write_bytes(b"mine")
@@ -184,6 +205,9 @@ def test_what_the_server_says(model, server):
     server.status = 404
     with pytest.raises(FormatError, match=r"the server says 404 Not Found; look for another address"):
         download_model(model)
+    server.status = 429
+    with pytest.raises(FormatError, match=r"Too Many Requests; try later"):
+        download_model(model)
     server.status = 503
     with pytest.raises(FormatError, match=r"Service Unavailable; try later"):
         download_model(model)
@@ -193,7 +217,62 @@ def test_what_the_server_says(model, server):
     server.location = "file:///etc/hostname"
     with pytest.raises(FormatError, match=r"Redirection to url 'file:///etc/hostname' is not allowed"):
         download_model(model)
+    server.location = server.url
+    with pytest.raises(FormatError, match=r"the server says 302 .*infinite loop.*; look for another address") as caught:
+        download_model(model)
+    assert "\n" not in str(caught.value)
     assert names(model) == ["readme.md"]
+
+
+def test_a_redirection_is_followed(model, server):
+    server.moved = True
+    assert download_model(model).read_bytes() == CONTENT
+    assert server.asked == [None, None]
+
+
+def start(model, limit=resource.RLIM_INFINITY):
+    """The command in a process of its own, whose files may have ``limit`` bytes."""
+    program = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    program += "; runpy.run_module('caffecli', run_name='__main__')"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1"}
+    args = [sys.executable, "-c", program, "download_model", str(model)]
+    return subprocess.Popen(args, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_in_the_middle(model, server):
+    server.wait_at = 100_000
+    process = start(model)
+    part = model / "w.caffemodel.part"
+    for _ in range(1000):
+        if part.exists() and part.stat().st_size >= server.wait_at:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    server.wait_at, kept = 0, part.stat().st_size
+    assert kept == 100_000
+    assert names(model) == ["readme.md", "w.caffemodel.part"]
+    assert download_model(model).read_bytes() == CONTENT
+    assert server.asked == [None, kept]
+    assert names(model) == ["readme.md", "w.caffemodel"]
+
+
+def test_no_room(model, server):
+    limit = 120_000
+    process = start(model, limit)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"\AError: cannot write '.*w.caffemodel.part': File too large; raise the limit .*\n\Z", err), err
+    assert names(model) == ["readme.md", "w.caffemodel.part"]
+    assert download_model(model).read_bytes() == CONTENT
+    assert server.asked[-1] == limit
+
+
+def test_a_folder_in_its_place(model, server):
+    (model / "w.caffemodel").mkdir()
+    with pytest.raises(FormatError, match=r"cannot read '.*w.caffemodel': Is a directory"):
+        download_model(model)
+    assert server.asked == []
 
 
 def test_nobody_listens(model, server):
