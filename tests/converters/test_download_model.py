@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -230,10 +229,10 @@ def test_a_redirection_is_followed(model, server):
     assert server.asked == [None, None]
 
 
-def start(model, limit=resource.RLIM_INFINITY):
+def start(model, limit=None):
     """The command in a process of its own, whose files may have ``limit`` bytes."""
-    program = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
-    program += "; runpy.run_module('caffecli', run_name='__main__')"
+    limits = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); " if limit else ""
+    program = f"{limits}import runpy; runpy.run_module('caffecli', run_name='__main__')"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1"}
     args = [sys.executable, "-c", program, "download_model", str(model)]
     return subprocess.Popen(args, env=env, stderr=subprocess.PIPE, text=True)
