@@ -21,9 +21,13 @@ from caffecli.net.params import Param
 from caffecli.proto.caffe_pb2 import SolverParameter
 
 
+#: a blob of so many values is one that torch's threads share on the CPU: one kernel after another over it alone finds them awake
+_SHARED_AMONG_THREADS = 32768
+
+
 @dataclass
 class Group:
-    """The parameters of one lr_mult and decay_mult, which are updated together."""
+    """Parameters that are updated together: those of one lr_mult and decay_mult; on the CPU, each large one for itself."""
 
     lr_mult: float
     decay_mult: float
@@ -100,13 +104,14 @@ class Rule(ABC):
 
     def _grouped(self) -> list[Group]:
         """The parameters to update: all but the frozen ones to which nothing can happen."""
-        groups: dict[tuple[float, float], Group] = {}
+        groups: dict[tuple[float, float, int | None], Group] = {}
         for i, p in enumerate(self.params):
             history = self.history[i :: len(self.params)]
             decays = self.remembers_frozen and self.param.weight_decay * p.decay_mult != 0
             if not (p.tensor.requires_grad or decays or any(bool(blob.any()) for blob in history)):
                 continue
-            group = groups.setdefault((p.lr_mult, p.decay_mult), Group(p.lr_mult, p.decay_mult))
+            alone = p.tensor.device.type == "cpu" and p.tensor.numel() >= _SHARED_AMONG_THREADS
+            group = groups.setdefault((p.lr_mult, p.decay_mult, i if alone else None), Group(p.lr_mult, p.decay_mult))
             group.weights.append(p.tensor)
             group.history = [[*kept, blob] for kept, blob in zip(group.history or [[]] * self.slots, history, strict=True)]
             group.changes += self._changes[i : i + 1]
