@@ -20,7 +20,6 @@ from caffecli.errors import SolverError
 from caffecli.net.params import Param
 from caffecli.proto.caffe_pb2 import SolverParameter
 
-
 #: a blob of so many values is one that torch's threads share on the CPU: one kernel after another over it alone finds them awake
 _SHARED_AMONG_THREADS = 32768
 
