@@ -59,14 +59,20 @@ def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> 
 
     A layer that stays is named in a warning, with the reason. Raises SpecError where nothing can be folded; FormatError.
     """
-    merged = merge(load_net(net), caffemodel.read(weights))
+    definition, arrays = load_net(net), caffemodel.read(weights)
+    holders = [layer.name for layer in definition.layer if layer.type in HOLDERS]
+    if holders and not any(arrays.get(name) for name in holders):
+        raise SpecError(f"{str(weights)!r} has no weights for any layer of {str(net)!r}, such as {holders[0]!r}; give its own")
+    merged = merge(definition, arrays)
     for name, holder in merged.folded.items():
         logs.info(_LOG, f"Folded {name!r} into {holder!r}")
     for name, reason in merged.left.items():
         logs.warning(_LOG, f"Left {name!r}: {reason}")
     if not merged.folded:
         reasons = "; ".join(f"layer {name!r}: {reason}" for name, reason in merged.left.items())
-        raise SpecError(f"{str(net)!r}: nothing to fold: {reasons or 'it has no BatchNorm, BN or Scale layer'}")
+        raise SpecError(
+            f"{str(net)!r} with {str(weights)!r}: nothing to fold: {reasons or 'it has no BatchNorm, BN or Scale layer'}"
+        )
     with replacing(out_net, "w") as file:
         file.write(text.format(merged.net))
         caffemodel.write(out_weights, merged.net, merged.weights)
@@ -221,9 +227,17 @@ def _blobs(holder: LayerParameter, weights: Weights) -> tuple[Array, Array]:
     arrays = weights.get(holder.name, [])
     if len(arrays) != 1 + param.bias_term or any(map(caffemodel.is_absent, arrays)):
         raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for {holder.name!r}, expected {1 + param.bias_term}")
-    count = param.num_output
-    bias = arrays[1].astype(np.float64).reshape(count) if param.bias_term else np.zeros(count)
-    return arrays[0].astype(np.float64), bias
+    weight, count = arrays[0].astype(np.float64), param.num_output
+    if holder.type == "InnerProduct":
+        weight = weight.reshape(-1, weight.shape[-1])  # four dimensions in old files
+        made = weight.shape[1 if param.transpose else 0]
+    else:
+        made = weight.shape[1] * param.group if holder.type == "Deconvolution" and weight.ndim > 1 else weight.shape[0]
+    if made != count or any(array.size != count for array in arrays[1:]):
+        raise Unfoldable(
+            f"the caffemodel's {holder.name!r}, of shape {weight.shape}, is that of another net: num_output is {count}"
+        )
+    return weight, arrays[1].astype(np.float64).reshape(count) if param.bias_term else np.zeros(count)
 
 
 def _settle(holder: LayerParameter, weights: Weights, weight: Array, bias: Array) -> None:
@@ -233,7 +247,7 @@ def _settle(holder: LayerParameter, weights: Weights, weight: Array, bias: Array
 
 def _multiplied(holder: LayerParameter, weight: Array, factor: Array) -> Array:
     """The weights with ``factor``, one number for each output channel, multiplied in."""
-    if holder.type == "InnerProduct":  # four dimensions in old files
+    if holder.type == "InnerProduct":
         return weight * (factor if holder.inner_product_param.transpose else factor[:, None])
     if holder.type == "Deconvolution":  # (channels, num_output / group, kernel...), one group after another
         group, (channels, outputs, *kernel) = holder.convolution_param.group, weight.shape

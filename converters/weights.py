@@ -143,7 +143,7 @@ def _owners_filled_in(path: Path_, definition: NetParameter, weights: Weights) -
 def _read_npz(path: Path_) -> tuple[Arrays, dict[str, str]]:
     try:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # other files of a zip come as bytes
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
         raise FormatError(f"{str(path)!r} is not an npz file of numbers, or damaged ({error}); save it again") from error
     texts = {name: str(arrays.pop(name)) for name in ("caffe.net", "caffe.blobs") if name in arrays}

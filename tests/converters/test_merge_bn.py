@@ -212,3 +212,32 @@ def test_files(tmp_path):
     np.testing.assert_allclose(run(other)["c"], run(net)["c"], rtol=1e-5, atol=1e-5)
     with pytest.raises(SpecError, match="nothing to fold: it has no BatchNorm, BN or Scale layer"):
         merge_bn(tmp_path / "o.prototxt", tmp_path / "o.caffemodel", tmp_path / "p.prototxt", tmp_path / "p.caffemodel")
+
+
+def test_weights_of_another_net(tmp_path):
+    source = INPUT + CONV.format("conv", "data", "c", "bias_term: false") + BN.format("bn", "c", "c")
+    (tmp_path / "net.prototxt").write_text(source)
+    out = tmp_path / "o.prototxt", tmp_path / "o.caffemodel"
+    other = filled(source.replace("num_output: 6", "num_output: 5"))
+    caffemodel.write(tmp_path / "a.caffemodel", net_weights.definition(other), net_weights.export(other))
+    words = r"layer 'bn': the caffemodel's 'conv', of shape \(5, 4, 3, 3\), is that of another net: num_output is 6"
+    with pytest.raises(SpecError, match=words):
+        merge_bn(tmp_path / "net.prototxt", tmp_path / "a.caffemodel", *out)
+    other = filled(source.replace('"conv"', '"conv9"'))
+    caffemodel.write(tmp_path / "b.caffemodel", net_weights.definition(other), net_weights.export(other))
+    with pytest.raises(
+        SpecError, match=r"b.caffemodel' has no weights for any layer of .*net.prototxt', such as 'conv'; give its"
+    ):
+        merge_bn(tmp_path / "net.prototxt", tmp_path / "b.caffemodel", *out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.caffemodel", "b.caffemodel", "net.prototxt"]
+
+
+def test_inner_products_of_old_files():
+    """Their weights have four dimensions."""
+    source = f'{INPUT} layer {{ name: "h" type: "InnerProduct" bottom: "data" top: "c" inner_product_param {{ num_output: 5 }} }}'
+    net = filled(source + BN.format("bn", "c", "b"))
+    weights = net_weights.export(net)
+    old = dict(weights, h=[weights["h"][0].reshape(1, 1, 5, -1), weights["h"][1].reshape(1, 1, 1, 5)])
+    definition = text.parse(source + BN.format("bn", "c", "b"), NetParameter())
+    for one, other in zip(merge(definition, old).weights["h"], merge(definition, weights).weights["h"], strict=True):
+        np.testing.assert_array_equal(one, other)
