@@ -58,7 +58,7 @@ def by_hand(name: str) -> nn.Module:
 
 def hand_loop(name: str, device: torch.device) -> Callable[[int], None]:
     """A function that trains the hand-written net for some iterations."""
-    net = by_hand(name).to(device, memory_format=torch.channels_last)
+    net = by_hand(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = torch.rand(SHAPES[name], device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (SHAPES[name][0],), device=device)
     rule = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
@@ -68,7 +68,7 @@ def hand_loop(name: str, device: torch.device) -> Callable[[int], None]:
         for _ in range(iterations):
             rule.zero_grad(set_to_none=True)
             loss: Tensor = entropy(net(data), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             rule.step()
 
     return run

@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 import time
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torch is imported
 
@@ -25,7 +26,7 @@ from caffecli.solver.solver import Solver
 from scripts.bench import solver_param
 
 #: what the rules need beside models/lenet/solver.prototxt
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "SGD": {},
     "Nesterov": {},
     "AdaGrad": {"momentum": 0.0},

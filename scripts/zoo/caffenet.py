@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
@@ -25,7 +26,7 @@ def models() -> Iterator[Model]:
 
 def caffenet(n: NetSpec, data: Top) -> Top:
     def conv(number: int, bottom: Top, num_output: int, kernel_size: int, bias: float, **settings: int) -> Top:
-        fillers = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant(bias)}
+        fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant(bias)}
         return parts.conv(n, f"conv{number}", bottom, num_output, kernel_size, relu=f"relu{number}", **settings, **fillers)
 
     top = conv(1, data, 96, 11, 0, stride=4)
@@ -42,7 +43,7 @@ def caffenet(n: NetSpec, data: Top) -> Top:
 
 def classes(n: NetSpec, name: str, bottom: Top, num_output: int, rate: float = 10) -> Top:
     """The classes of a task of one's own: its weights, new ones, learn faster than the others."""
-    fillers = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant()}
+    fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant()}
     return parts.inner(n, name, bottom, num_output, param=parts.learn(rate), **fillers)
 
 
@@ -106,7 +107,7 @@ def binary_hashing() -> Model:
     def codes(n: NetSpec, data: Top) -> Top:
         latent = inner(n, "fc8_kevin", caffenet(n, data), HASH_BITS)
         n.fc8_kevin_encode = L.Sigmoid(latent)
-        return n.fc8_kevin_encode
+        return n["fc8_kevin_encode"]
 
     def body(n: NetSpec, data: Top) -> Top:
         return classes(n, "fc8_pascal", codes(n, data), 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
@@ -84,10 +85,10 @@ def caption(n: NetSpec) -> Top:
         param=[{"lr_mult": 1}],
         name="embedding",
     )
-    n.lstm1 = lstm(n.embedded_input_frames, n.cont_sentence)
+    n.lstm1 = lstm(n["embedded_input_frames"], n.cont_sentence)
     n.lstm1_video_sequence = L.Concat(n.lstm1, n.embedded_input_sentence, n.stage_indicator_3axis, axis=2, name="concat")
-    n.lstm2 = lstm(n.lstm1_video_sequence, n.cont_sentence)
-    fillers = {"weight_filler": UNIFORM, "bias_filler": parts.constant()}
+    n.lstm2 = lstm(n["lstm1_video_sequence"], n.cont_sentence)
+    fillers: dict[str, Any] = {"weight_filler": UNIFORM, "bias_filler": parts.constant()}
     return parts.inner(n, "predict", n.lstm2, WORDS, axis=2, **fillers)
 
 

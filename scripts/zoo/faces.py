@@ -59,10 +59,10 @@ def small_caffenet(n: NetSpec, data: Top, groups: int) -> Top:
     """Three convolutions in CaffeNet's manner and two inner products of 512."""
 
     def conv(number: int, bottom: Top, num_output: int, kernel_size: int, bias: float, **settings: int) -> Top:
-        fillers = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant(bias)}
+        fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant(bias)}
         return parts.conv(n, f"conv{number}", bottom, num_output, kernel_size, relu=f"relu{number}", **settings, **fillers)
 
-    fillers = {"weight_filler": parts.gaussian(0.005), "bias_filler": parts.constant(1)}
+    fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.005), "bias_filler": parts.constant(1)}
     top = conv(1, data, 96, 7, 0, stride=4)
     top = parts.lrn(n, "norm1", parts.max_pool(n, "pool1", top, 3, 2))
     top = conv(2, top, 256, 5, 1, pad=2)
@@ -81,7 +81,7 @@ def vanilla_cnn() -> Model:
         return n[f"Abs{number}"]
 
     def conv(n: NetSpec, number: int, bottom: Top, num_output: int, kernel_size: int, **settings: Any) -> Top:
-        fillers = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant(0.2)}
+        fillers: dict[str, Any] = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant(0.2)}
         return activate(n, number, parts.conv(n, f"Conv{number}", bottom, num_output, kernel_size, **settings, **fillers))
 
     def body(n: NetSpec, data: Top) -> Top:
@@ -89,7 +89,7 @@ def vanilla_cnn() -> Model:
         top = parts.max_pool(n, "Pool2", conv(n, 2, top, 48, 3, pad=1), 2, 2)
         top = parts.max_pool(n, "Pool3", conv(n, 3, top, 64, 3), 3, 2)
         top = conv(n, 4, top, 64, 2)
-        fillers = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
+        fillers: dict[str, Any] = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
         top = activate(n, 5, parts.inner(n, "Dense1", top, 100, **fillers))
         return parts.inner(n, "Dense2", top, 10, **fillers)
 

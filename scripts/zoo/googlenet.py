@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
@@ -32,7 +33,7 @@ SIDE_LOSSES = {"4a": "loss1", "4d": "loss2"}
 
 def models() -> Iterator[Model]:
     name = "bvlc_googlenet"
-    shared = {
+    shared: dict[str, Any] = {
         "test_iter": [1000],
         "test_interval": 4000,
         "test_initialization": False,

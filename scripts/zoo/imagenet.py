@@ -8,8 +8,8 @@ from scripts.zoo.model import Source, lmdb
 
 TRAIN_DB = "data/ilsvrc12/ilsvrc12_train_lmdb"
 VAL_DB = "data/ilsvrc12/ilsvrc12_val_lmdb"
-CHANNEL_MEAN = {"mean_value": [104, 117, 123]}
-IMAGE_MEAN = {"mean_file": "data/ilsvrc12/imagenet_mean.binaryproto"}
+CHANNEL_MEAN: dict[str, Any] = {"mean_value": [104, 117, 123]}
+IMAGE_MEAN: dict[str, Any] = {"mean_file": "data/ilsvrc12/imagenet_mean.binaryproto"}
 
 
 def ilsvrc12(batches: tuple[int, int], crop: int, *, mirror: bool = True, **mean: Any) -> list[Source]:

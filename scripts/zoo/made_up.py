@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from caffecli.net.graph import by_name
 from caffecli.net.net import Net
 
 
@@ -12,7 +13,7 @@ def weights(net: Net, seed: int = 2) -> Net:
     """Fill the net's blobs with values that neither die out nor blow up on the way through it. Returns the net."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in net.layers.values():
+        for layer in by_name(net.nodes).values():
             for name, blob in zip(layer.blob_names, layer.blobs, strict=True):
                 _fill(name, blob, generator)
     return net

@@ -34,7 +34,7 @@ INVERTED = (
     ("6_2", 6, 160, 1),
     ("6_3", 6, 320, 1),
 )
-PIXELS = {"mean_value": [103.94, 116.78, 123.68], "scale": 0.017}
+PIXELS: dict[str, Any] = {"mean_value": [103.94, 116.78, 123.68], "scale": 0.017}
 
 
 def models() -> Iterator[Model]:
@@ -99,7 +99,7 @@ def mobilenet_v2(n: NetSpec, data: Top) -> Top:
 
 
 def classifier(n: NetSpec, bottom: Top) -> Top:
-    filler = {"weight_filler": parts.MSRA, "bias_filler": parts.constant()}
+    filler: dict[str, Any] = {"weight_filler": parts.MSRA, "bias_filler": parts.constant()}
     return parts.conv(n, "fc7", parts.ave_pool(n, "pool6", bottom), 1000, 1, **filler)
 
 

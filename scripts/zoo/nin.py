@@ -38,7 +38,7 @@ def models() -> Iterator[Model]:
     )
     name = "nin_cifar10"
     data = "data/cifar10/cifar10"
-    mean = {"mean_file": "data/cifar10/mean.binaryproto"}
+    mean: dict[str, Any] = {"mean_file": "data/cifar10/mean.binaryproto"}
     yield Model(
         name,
         "Network in Network on CIFAR-10.",
@@ -69,7 +69,7 @@ def conv(
 ) -> Top:
     """A convolution whose top has its name up to a dash."""
     settings.setdefault("param", parts.learn())
-    fillers = {"weight_filler": parts.gaussian(std), "bias_filler": parts.constant()}
+    fillers: dict[str, Any] = {"weight_filler": parts.gaussian(std), "bias_filler": parts.constant()}
     top_name, _, rest = name.partition("-")
     named = {"name": name} if rest else {}
     n[top_name] = L.Convolution(bottom, num_output=num_output, kernel_size=kernel_size, **settings, **fillers, **named)

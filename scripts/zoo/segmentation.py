@@ -16,8 +16,8 @@ from scripts.zoo import parts, vgg
 from scripts.zoo.model import Model, Source, deploy, lmdb, net, solver
 
 CLASSES = 21  # of PASCAL VOC, the background one of them
-PIXELS = {"mean_value": [104.00699, 116.66877, 122.67892]}
-FILLERS = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
+PIXELS: dict[str, Any] = {"mean_value": [104.00699, 116.66877, 122.67892]}
+FILLERS: dict[str, Any] = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
 
 
 def models() -> Iterator[Model]:
@@ -121,7 +121,7 @@ def fcn(n: NetSpec, data: Top, stride: int) -> Top:
         name = f"upscore_{pool}"
     top = enlarge(n, "upscore" if stride == 32 else f"upscore{stride}", top, stride)
     n.score = crop(top, data)
-    return n.score
+    return n["score"]
 
 
 def parsenet(n: NetSpec, data: Top) -> Top:
@@ -152,7 +152,7 @@ def parsenet(n: NetSpec, data: Top) -> Top:
     filters = {**each, "weight_filler": {"type": "bilinear"}, "bias_filler": parts.constant()}
     n.upscore21 = L.Deconvolution(n.score21, convolution_param=filters, param=parts.learn())
     n.score = L.Crop(n.upscore21, data, axis=2, offset=[0])
-    return n.score
+    return n["score"]
 
 
 def normalize(bottom: Top) -> Top:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from caffe.net_spec import NetSpec, Top
 from caffe.net_spec import layers as L
@@ -73,7 +74,7 @@ def body(n: NetSpec, data: Top) -> Top:
 
 def unit(n: NetSpec, name: str, bottom: Top, num_output: int, bare: bool = False) -> Top:
     """A convolution, batch normalisation and ReLU; ``bare``: the convolution alone."""
-    fillers = {"weight_filler": parts.MSRA, "bias_filler": parts.constant()}
+    fillers: dict[str, Any] = {"weight_filler": parts.MSRA, "bias_filler": parts.constant()}
     top = parts.conv(n, f"conv{name}", bottom, num_output, 3, pad=1, **fillers)
     if bare:
         return top

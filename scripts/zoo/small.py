@@ -25,7 +25,7 @@ def models() -> Iterator[Model]:
 def autoencoder() -> Model:
     def inner(n: NetSpec, name: str, bottom: Top, num_output: int) -> Top:
         rates = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 1, "decay_mult": 0}]
-        fillers = {"weight_filler": parts.gaussian(1, sparse=15), "bias_filler": parts.constant()}
+        fillers: dict[str, Any] = {"weight_filler": parts.gaussian(1, sparse=15), "bias_filler": parts.constant()}
         return parts.inner(n, name, bottom, num_output, param=rates, **fillers)
 
     def body(n: NetSpec, data: Top) -> Top:
@@ -95,7 +95,7 @@ def siamese() -> Model:
         def learnt(make: Any, name: str, bottom: Top, num_output: int, **settings: int) -> Top:
             names = ({"name": f"{name}_w"}, {"name": f"{name}_b"}) if shared else ({}, {})
             rates = [{**names[0], "lr_mult": 1}, {**names[1], "lr_mult": 2}]
-            fillers = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
+            fillers: dict[str, Any] = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
             return make(n, name + suffix, bottom, num_output, param=rates, **settings, **fillers)
 
         top = learnt(parts.conv, "conv1", data, 20, kernel_size=5)
@@ -107,7 +107,7 @@ def siamese() -> Model:
 
     def training(n: NetSpec) -> None:
         n.data, n.data_p = L.Slice(n.pair_data, axis=1, slice_point=[1], ntop=2, name="slice_pair")
-        n.loss = L.ContrastiveLoss(branch(n, n.data), branch(n, n.data_p, "_p"), n.sim, margin=1)
+        n.loss = L.ContrastiveLoss(branch(n, n["data"]), branch(n, n["data_p"], "_p"), n.sim, margin=1)
 
     name = "mnist_siamese"
     pairs = "data/mnist/mnist_siamese"
@@ -164,7 +164,7 @@ def cifar10_sigmoid(name: str, batch: int, normalised: bool) -> Model:
         return parts.inner(n, "ip1", top, 10, param=param, weight_filler=parts.gaussian(0.01), bias_filler=parts.constant())
 
     data = "data/cifar10/cifar10"
-    mean = {"mean_file": "data/cifar10/mean.binaryproto"}
+    mean: dict[str, Any] = {"mean_file": "data/cifar10/mean.binaryproto"}
     sources = lmdb(f"{data}_train_lmdb", f"{data}_test_lmdb", (batch, 1000), name="cifar", **mean)
     return Model(
         name,

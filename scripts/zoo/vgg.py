@@ -15,9 +15,9 @@ from scripts.zoo.model import Body, Model, deploy, lmdb, solver, train_val
 VGG16 = (2, 2, 3, 3, 3)
 VGG19 = (2, 2, 4, 4, 4)
 WIDTHS = (64, 128, 256, 512, 512)
-FILLERS = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
-PIXELS = {"mean_value": [103.939, 116.779, 123.68]}
-FACE_PIXELS = {"mean_value": [93.594, 104.7624, 129.1863]}
+FILLERS: dict[str, Any] = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant()}
+PIXELS: dict[str, Any] = {"mean_value": [103.939, 116.779, 123.68]}
+FACE_PIXELS: dict[str, Any] = {"mean_value": [93.594, 104.7624, 129.1863]}
 PEOPLE = 2622
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from caffe.net_spec import NetSpec, Top
 from scripts.zoo import parts
 from scripts.zoo.imagenet import ilsvrc12
 from scripts.zoo.model import Model, deploy, solver, train_val
 
-FILLERS = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant()}
-MEAN = {"mean_file": "data/ilsvrc12/VGG_mean.binaryproto"}
+FILLERS: dict[str, Any] = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant()}
+MEAN: dict[str, Any] = {"mean_file": "data/ilsvrc12/VGG_mean.binaryproto"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Programs for the developers of caffecli, and the tutorials' scripts."""
