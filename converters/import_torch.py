@@ -50,8 +50,8 @@ def import_program(
     for file in files:
         if os.path.lexists(file):
             raise FormatError(f"{str(file)!r} exists; remove it or choose another name")
-    program = archive.read(path, batch)
     try:
+        program = archive.read(path, batch)
         made = convert(program, Path(out).name, inputs, audience)
     except SpecError as error:
         raise SpecError(f"{str(path)!r} {error}") from error

@@ -47,6 +47,7 @@ COMMANDS = {
     "summarize": ("caffecli.cli.summarize:summarize", "Sum up a net: shapes, parameters, multiply-adds, memory."),
     "resize_images": ("caffecli.cli.resize_images:resize_images", "Bring pictures to one size."),
     "export": ("caffecli.cli.export:export", "Write a net for PyTorch or ONNX."),
+    "import": ("caffecli.cli.import_:import_", "Read a net from PyTorch."),
     "merge_bn": ("caffecli.cli.merge_bn:merge_bn", "Fold BatchNorm and Scale into the layer before."),
     "convert_weights": ("caffecli.cli.convert_weights:convert_weights", "Write weights in another form."),
     "convert_mean": ("caffecli.cli.convert_weights:convert_mean", "Write a mean picture for NumPy, or for Caffe."),

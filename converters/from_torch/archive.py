@@ -30,6 +30,8 @@ Json = Any
 _BFLOAT16 = 13
 _DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f2", 7: "<f4", 8: "<f8", 12: "?", _BFLOAT16: "<u2"}
 _FLOATS = (6, 7, 8, _BFLOAT16)
+#: what reading a file that is not as it should be may raise
+_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, zipfile.BadZipFile)
 _LONGEST_EXPRESSION = 200
 _SAVE = "save it anew: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 #: the parts of a size's expression, ``Mul(Integer(2), Symbol('s0', integer=True))``; all else is taken as the example had it
@@ -55,9 +57,13 @@ def read(path: Path_, batch: int | None = None) -> Program:
     archive = _Archive(Path(path), models[0])
     try:
         return archive.program(1 if batch is None else batch)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, zipfile.BadZipFile) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise FormatError(f"{str(path)!r}: the program in it is damaged, or of another version ({what}); {_SAVE}") from error
+    except _DAMAGES as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path_, error: Exception) -> FormatError:
+    what = f"{type(error).__name__}: {error}"
+    return FormatError(f"{str(path)!r}: the program in it is damaged, or of another version ({what}); {_SAVE}")
 
 
 def _what_else(names: set[str]) -> str:
@@ -110,13 +116,20 @@ class _Archive:
 
     def array(self, folder: str, path: str, entry: Json) -> Array:
         """An array of the file. Raises FormatError for one that is pickled, or that reaches beyond its bytes."""
+        try:
+            return self._array(folder, path, entry)
+        except _DAMAGES as error:
+            raise _damaged(self.path, error) from error
+
+    def _array(self, folder: str, path: str, entry: Json) -> Array:
         meta = entry["tensor_meta"]
         if entry["use_pickle"] or meta is None or meta["dtype"] not in _DTYPES:
             raise FormatError(f"{str(self.path)!r}: {path!r} is not kept as plain numbers; use a plain float tensor, and {_SAVE}")
         dtype = np.dtype(_DTYPES[meta["dtype"]])
         shape, strides = _ints(meta["sizes"]), _ints(meta["strides"])
         offset = int(meta["storage_offset"]["as_int"])
-        flat = np.frombuffer(self.bytes(folder + str(entry["path_name"])), dtype)
+        data = self.bytes(folder + str(entry["path_name"]))
+        flat = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
         if len(strides) != len(shape) or min((*shape, *strides, offset)) < 0:
             raise ValueError(f"array {path!r} has sizes {shape} and strides {strides}")
         if 0 not in shape and offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) >= len(flat):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from converters.from_torch import activations, arithmetic, normalized, pooled, shaped, weighted
 from converters.from_torch.builder import RULES, Audience, Builder, Made, Unsayable
@@ -61,12 +63,15 @@ def _plan(program: Program, audience: Audience) -> list[Builder]:
 
 
 def _apply(builder: Builder) -> None:
+    if any(builder.program.constant(name) is not None for name in builder.wanted):
+        raise Unsayable("it does not depend on the net's input")
     function = RULES.get(builder.op.short)
     if function is None:
         raise Unsayable("no such layer")
-    if any(builder.program.constant(name) is not None for name in builder.wanted):
-        raise Unsayable("it does not depend on the net's input")
-    results = function(builder)
+    try:
+        results = function(builder)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise Unsayable(f"of arguments that are not known here, {type(error).__name__}: {error}") from error
     builder.results = [results] if isinstance(results, str) else list(results)
 
 
@@ -142,22 +147,17 @@ def _end(value: str, same: dict[str, str]) -> str:
 
 
 def _layer_names(layers: list[tuple[Op, Made]]) -> list[str]:
-    """The path of the module that a layer comes from, where it is the only one of it; else that and the operation's name."""
+    """The path of the module that a layer comes from, where it does one thing only; else that and what is done."""
     modules = {op.module for op, _ in layers}
-    inner = {module[:i] for module in modules for i, letter in enumerate(module) if letter == "."}
-    of_module = Counter(module for module, _ in {(op.module, op.name) for op, _ in layers})
-    plain = Counter(op.name for op, made in layers if not made.note)
-    seen: Counter[str] = Counter()
-    names = []
-    for op, made in layers:
-        alone = op.module and op.module not in inner and of_module[op.module] == 1
-        base = op.module if alone else f"{op.module}.{op.name}" if op.module else op.name
-        note = made.note
-        if not note and plain[op.name] > 1:
-            seen[op.name] += 1
-            note = str(seen[op.name]) if seen[op.name] < plain[op.name] else ""
-        names.append(f"{base}/{note}" if note else base)
-    return [name.replace("@", "_") for name in names]
+    outer = {module[:i] for module in modules for i, letter in enumerate(module) if letter == "."}
+    kinds = Counter(module for module, _ in {(op.module, op.target) for op, _ in layers})
+    bases: dict[str, str] = {}
+    taken: set[str] = set()
+    for op in {op.name: op for op, _ in layers}.values():
+        one = op.module and op.module not in outer and kinds[op.module] == 1
+        name = op.module if one else f"{op.module}.{op.short}" if op.module else op.short
+        (bases[op.name],) = _unique([name.replace("@", "_")], taken)
+    return [f"{bases[op.name]}/{made.note}" if made.note else bases[op.name] for op, made in layers]
 
 
 def _unique(names: Iterable[str], taken: set[str]) -> list[str]:
@@ -175,10 +175,14 @@ def _unique(names: Iterable[str], taken: set[str]) -> list[str]:
 
 def _set(layer: LayerParameter, made: Made) -> None:
     """Fill in what a layer is set to."""
+    of_fork = not all(hasattr(layer, name) for name in made.settings)
+    wide: Any = forks.named(layer) if of_fork else layer
     for name, value in made.settings.items():
         if isinstance(value, list):
             for item in value:
-                getattr(layer, name).add(**item)
+                getattr(wide, name).add(**item)
         elif value:
-            message = getattr(layer, name)
+            message = getattr(wide, name)
             message.MergeFrom(type(message)(**value))
+    if of_fork:
+        layer.ParseFromString(wide.SerializeToString())

@@ -1,0 +1,396 @@
+"""Nets in: PyTorch's modules and programs as nets that give the same outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from caffecli.errors import FormatError, SpecError
+from caffecli.formats import caffemodel
+from caffecli.net import exported, weights
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import TEST
+from caffecli.spec import text
+from caffecli.spec.load import load_net, prepare_net
+from converters import import_torch
+from converters.from_torch import archive
+from tests.converters.torch_modules import MODULES, OPERATIONS, Wrapped, trained
+from tests.models.opencv import needs_importer
+
+ROOT = Path(__file__).parents[2]
+#: what OpenCV has no layers for
+NOT_IN_OPENCV = {"argmax", "argmax keepdim", "mean", "mean of the last", "sum of the last"}
+
+
+def save(module, example, path, **given):
+    """What a user does in PyTorch."""
+    with exported.quiet(), torch.no_grad():
+        torch.export.save(torch.export.export(module.eval(), (example,), **given), path)
+    return path
+
+
+def imported(module, example, audience="both"):
+    with exported.quiet():
+        return import_torch.import_module(module, (example,), audience=audience)
+
+
+def wanted(module, example):
+    with torch.no_grad():
+        made = module(example.clone())
+    return [value.numpy() for value in (made if isinstance(made, tuple) else (made,))]
+
+
+def outputs(made, example):
+    """What the net gives, in the order of the program's outputs."""
+    net = Net(prepare_net(made.net, TEST))
+    weights.copy(net, made.weights, "import")
+    with torch.no_grad():
+        tops = net({made.inputs[0]: example})
+    assert set(tops) == set(made.outputs)
+    return [tops[name].numpy() for name in made.outputs]
+
+
+def agree(came, expected, tolerance=1e-6):
+    for ours, theirs in zip(came, expected, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1, np.abs(theirs).max()))
+
+
+def module_of(name):
+    torch.manual_seed(1)
+    if name in MODULES:
+        make, shape = MODULES[name]
+        return trained(make()), torch.randn(shape)
+    return Wrapped(OPERATIONS[name]), torch.randn(2, 6, 9, 8)
+
+
+@pytest.mark.parametrize("audience", ["both", "caffe"])
+@pytest.mark.parametrize("name", [*MODULES, *OPERATIONS])
+def test_gives_the_modules_outputs(name, audience):
+    module, example = module_of(name)
+    agree(outputs(imported(module, example, audience), example), wanted(module, example))
+
+
+@needs_importer
+@pytest.mark.parametrize("name", [name for name in [*MODULES, *OPERATIONS] if name not in NOT_IN_OPENCV])
+def test_opencv_gives_the_modules_outputs(name, tmp_path):
+    import cv2
+
+    module, example = module_of(name)
+    made = imported(module, example)
+    (tmp_path / "net.prototxt").write_text(text.format(made.net))
+    caffemodel.write(tmp_path / "net.caffemodel", made.net, made.weights)
+    theirs = cv2.dnn.readNetFromCaffe(str(tmp_path / "net.prototxt"), str(tmp_path / "net.caffemodel"))
+    theirs.setInput(example.numpy())
+    came = [theirs.forward()] if len(made.outputs) == 1 else theirs.forward(made.outputs)
+    agree(came, wanted(module, example), 1e-5)
+
+
+def test_layers_are_called_by_their_modules_and_weights_stay(tmp_path):
+    module, example = module_of("ResNet")
+    import_torch.import_program(save(module, example, tmp_path / "m.pt2"), tmp_path / "net", ["data"])
+    net, stored = load_net(tmp_path / "net.prototxt"), caffemodel.read(tmp_path / "net.caffemodel")
+    names = [layer.name for layer in net.layer]
+    assert names[:6] == ["data", "conv1", "bn1", "bn1/scale", "relu", "maxpool"]
+    assert {
+        "layer1.0.conv1",
+        "layer1.0.relu",
+        "layer1.0.relu_2",
+        "layer1.0.add",
+        "layer1.1.add",
+        "layer2.0.downsample.1/scale",
+        "fc",
+    } <= set(names)
+    np.testing.assert_array_equal(stored["layer2.0.downsample.0"][0], module.layer2[0].downsample[0].weight.detach())
+    np.testing.assert_array_equal(stored["bn1"][1], module.bn1.running_var)
+    np.testing.assert_array_equal(stored["bn1/scale"][0], module.bn1.weight.detach())
+    np.testing.assert_array_equal(stored["fc"][1], module.fc.bias.detach())
+
+
+def test_usual_layers_as_caffes_users_write_them():
+    module, example = module_of("AlexNet")
+    made = imported(module, example)
+    layers = {layer.name: layer for layer in made.net.layer}
+    assert text.format(layers["features.0"].convolution_param).split() == [
+        "num_output:",
+        "16",
+        "pad:",
+        "2",
+        "kernel_size:",
+        "11",
+        "stride:",
+        "4",
+    ]
+    assert list(layers["features.1"].bottom) == list(layers["features.1"].top) == ["features.0"]
+    assert layers["classifier.1"].type == "InnerProduct"
+    assert not {"Dropout", "Flatten", "Reshape", "Power"} & {layer.type for layer in made.net.layer}
+    lrn = imported(nn.LocalResponseNorm(5, 1e-4), torch.randn(1, 8, 4, 4)).net.layer[1]
+    assert (lrn.type, lrn.lrn_param.alpha, lrn.lrn_param.local_size) == ("LRN", np.float32(1e-4), 5)
+    pool = imported(nn.MaxPool2d(3, 2, 1), torch.randn(1, 8, 6, 6), "caffe").net.layer[1].pooling_param
+    assert text.format(pool).split()[-2:] == ["round_mode:", "FLOOR"]
+
+
+def test_a_free_batch(tmp_path):
+    module, example = module_of("VGG")
+    path = save(module, example, tmp_path / "m.pt2", dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for batch in (None, 5):
+        import_torch.import_program(path, tmp_path / f"net{batch}", batch=batch)
+        net = load_net(tmp_path / f"net{batch}.prototxt")
+        assert net.layer[0].input_param.shape[0].dim[0] == (batch or 1)
+    made = import_torch.convert(archive.read(path), "net")
+    agree(outputs(made, example), wanted(module, example))
+    import_torch.import_program(save(module, example, tmp_path / "fixed.pt2"), tmp_path / "fixed")
+    assert load_net(tmp_path / "fixed.prototxt").layer[0].input_param.shape[0].dim[0] == 2
+
+
+class Twice(nn.Module):
+    """A module that is called twice, in-place operations, an output that is read, an input that is not, two inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x, y, z):
+        first = self.conv(x)
+        second = self.conv(first * y)
+        second += 1
+        second.relu_()
+        return first, second, y
+
+
+def test_several_inputs_and_outputs():
+    torch.manual_seed(1)
+    module, examples = Twice().eval(), tuple(torch.randn(3, 2, 4, 5, 6))
+    with exported.quiet():
+        made = import_torch.import_module(module, examples)
+    net = Net(prepare_net(made.net, TEST))
+    weights.copy(net, made.weights, "import")
+    assert made.inputs == net.inputs == ["x", "y", "z"]
+    with torch.no_grad():
+        tops = net(dict(zip(made.inputs, examples, strict=True)))
+        expected = module(*examples)
+    for name, value in zip(made.outputs, expected, strict=True):
+        np.testing.assert_allclose(tops[name], value, atol=1e-6)
+
+
+def test_half_precision_and_views_among_weights(tmp_path):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            whole = torch.randn(2, 6)
+            self.register_buffer("one", whole[0])
+            self.register_buffer("two", whole[1, ::2])
+            self.register_buffer("short", torch.randn(3).bfloat16())
+
+        def forward(self, x):
+            return (x * self.one)[:, :3] * self.two + self.short.float()
+
+    module, example = Odd().eval(), torch.randn(2, 6)
+    agree(outputs(imported(module, example), example), wanted(module, example))
+
+
+def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
+    class Wild(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.GELU()
+            self.pad = nn.ReflectionPad2d(1)
+            self.drop = nn.Dropout()
+
+        def forward(self, x):
+            x = self.pad(self.act(x)).cumsum(1)
+            return F.gelu(x).permute(0, 2, 3, 1)
+
+    path = save(Wild(), torch.randn(2, 3, 4, 4), tmp_path / "m.pt2")
+    with pytest.raises(SpecError) as caught:
+        import_torch.import_program(path, tmp_path / "net")
+    error = str(caught.value)
+    assert error.startswith(f"'{path}' cannot be imported, as Caffe has no counterpart: ")
+    assert "aten.gelu (Caffe has no error function; use approximate='tanh') at 'act', 'gelu_1'; " in error
+    assert "aten.pad (it pads by reflect; Caffe pads with zeros) at 'pad'; aten.cumsum (no such layer) at 'cumsum'; " in error
+    assert error.endswith(
+        "aten.permute (its axes change places, [0, 2, 3, 1]; of Caffe's only forks have Permute (--for forks)) at 'permute'"
+    )
+    assert "\n" not in error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda x: F.max_pool2d(x, 2, dilation=2), "Caffe's windows have no dilation"),
+        (lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0, "its indices are read"),
+        (lambda x: F.adaptive_avg_pool2d(x, 5), r"its 5 windows over 9 places are not of one size"),
+        (lambda x: x.transpose(2, 3) @ x, "its other is computed from the net's input; Caffe's weights are fixed"),
+        (lambda x: F.dropout(x), "it is in training mode; call model.eval"),
+        (lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6), training=True), "it is in training mode; call model.eval"),
+        (lambda x: x[:, :, ::2], "it takes every so-manieth value"),
+        (lambda x: F.interpolate(x, size=(10, 12)), r"from \[9, 8\] to \[10, 12\]; Caffe enlarges by whole numbers"),
+        (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "Deconvolution differs from it at the border"),
+        (lambda x: x.max(1)[0], "places or values of the largest, not both"),
+        (lambda x: x.argmax().float(), "over all axes, the batch too"),
+        (lambda x: x.sum((0, 1)), "Caffe reduces the last axes, or the channels"),
+        (lambda x: F.conv2d(x[0], torch.ones(2, 6, 1, 1)), "its input has no batch axis"),
+        (lambda x: F.conv2d(F.pad(x, (0, 1, 0, 0)), torch.ones(2, 6, 3, 3), dilation=2), "differs between the sides"),
+        (lambda x: torch.cat([x, torch.ones(2, 1, 9, 8)], 1), "one of its parts does not depend on the net's input"),
+        (lambda x: x + torch.arange(2.0).view(2, 1, 1, 1), "an array that differs along the batch"),
+        (lambda x: x + torch.zeros(5, 1, 1, 1, 1), r"an array of \(5, 1, 1, 1, 1\) makes \(5, 2, 6, 9, 8\) of \(2, 6, 9, 8\)"),
+        (lambda x: torch.div(x, 2, rounding_mode="floor"), "it rounds"),
+        (lambda x: (-2.0) ** x, "its base is -2.0; Caffe's Exp has one above 0"),
+        (lambda x: torch.ones(3), "it does not depend on the net's input"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_reasons(function, why):
+    with pytest.raises(SpecError, match=why):
+        imported(Wrapped(function), torch.randn(2, 6, 9, 8))
+
+
+def test_in_place_into_a_part(tmp_path):
+    class Part(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            y[:, 0].relu_()
+            return y
+
+    path = save(Part(), torch.randn(2, 3), tmp_path / "m.pt2")
+    with pytest.raises(
+        SpecError, match=r"m\.pt2' cannot be imported: aten\.relu_ at 'relu_' writes in place into a part of 'mul'"
+    ):
+        import_torch.import_program(path, tmp_path / "net")
+
+
+def test_forks_have_more(tmp_path):
+    module = Wrapped(lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True).permute(0, 2, 3, 1))
+    example = torch.randn(2, 6, 9, 8)
+    made = imported(module, example, "forks")
+    assert [layer.type for layer in made.net.layer] == ["Input", "Interp", "Permute"]
+    agree(outputs(made, example), wanted(module, example))
+
+
+def test_a_module_that_cannot_be_traced():
+    with pytest.raises(SpecError, match=r"Wrapped cannot be traced by torch\.export: "), exported.quiet():
+        import_torch.import_module(Wrapped(lambda x: x if x.sum() > 0 else -x), (torch.randn(2),))
+
+
+# files that are something else, or are meant to harm
+
+
+def rewritten(path, out, change):
+    """The archive with its members changed by ``change(name, content)``."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, change(info.filename, old.read(info)))
+    return out
+
+
+class Harm:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def program(tmp_path):
+    module, example = module_of("SqueezeNet")
+    return save(module, example, tmp_path / "m.pt2", dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def test_nothing_in_the_file_is_run(program, tmp_path):
+    """Pickles, expressions and code where torch.export.load would run them."""
+    evil = pickle.dumps(Harm(tmp_path / "harmed"))
+    code = f"__import__('pathlib').Path({str(tmp_path / 'harmed')!r}).touch()"
+
+    def change(name, content):
+        if name.endswith(".pt"):
+            return evil
+        if name.endswith("models/model.json"):
+            whole = json.loads(content)
+            whole["guards_code"] = [code]
+            for size in (value["sizes"][0] for value in whole["graph_module"]["graph"]["tensor_values"].values()):
+                if "as_expr" in size:
+                    size["as_expr"]["expr_str"] = code
+            return json.dumps(whole).encode()
+        return content
+
+    path = rewritten(program, tmp_path / "evil.pt2", change)
+    import_torch.import_program(path, tmp_path / "net")
+    assert load_net(tmp_path / "net.prototxt").layer[0].input_param.shape[0].dim[0] == 2  # as the example had it
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_pickled_weights_are_refused(program, tmp_path):
+    def change(name, content):
+        if name.endswith("weights_config.json"):
+            whole = json.loads(content)
+            for entry in whole["config"].values():
+                entry["use_pickle"] = True
+            return json.dumps(whole).encode()
+        return pickle.dumps(Harm(tmp_path / "harmed")) if "/weights/" in name else content
+
+    with pytest.raises(FormatError, match=r"'.*' is not kept as plain numbers"):
+        import_torch.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_damaged_programs(program, tmp_path):
+    def fails(change, why):
+        with pytest.raises(FormatError, match=rf"evil\.pt2': the program in it is damaged, or of another version \({why}"):
+            import_torch.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
+
+    fails(lambda name, content: content[:4] if "/weight_" in name else content, "ValueError: array '.*' reaches beyond")
+    fails(lambda name, content: b"[" * 100_000 if name.endswith("model.json") else content, "RecursionError")
+    fails(lambda name, content: b"{}" if name.endswith("model.json") else content, "KeyError: 'graph_module'")
+    fails(lambda name, content: content.replace(b'"strides": [{"as_int": 6', b'"strides": [{"as_int": -6'), "ValueError: array")
+    assert not (tmp_path / "net.prototxt").exists()
+
+
+def test_files_of_other_kinds(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(FormatError, match=r"model\.pt' was pickled .*, and is not read: .*; save it anew: torch\.export\.save\("):
+        import_torch.import_program(tmp_path / "model.pt", tmp_path / "net")
+    with zipfile.ZipFile(tmp_path / "old.pt2", "w") as file:
+        file.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(FormatError, match=r"old\.pt2' was saved by PyTorch before 2\.8"):
+        import_torch.import_program(tmp_path / "old.pt2", tmp_path / "net")
+
+
+def test_names_of_inputs(program, tmp_path):
+    for names in (["a", "b"], ["a", "a"]):
+        with pytest.raises(SpecError, match=r"m\.pt2' has 1 input\(s\), x: give as many different names, not"):
+            import_torch.import_program(program, tmp_path / "net", names)
+
+
+def test_both_files_or_none(program, tmp_path):
+    (tmp_path / "net.caffemodel").write_text("mine")
+    with pytest.raises(FormatError, match=r"net\.caffemodel' exists; remove it or choose another name"):
+        import_torch.import_program(program, tmp_path / "net")
+    assert (tmp_path / "net.caffemodel").read_text() == "mine"
+    (tmp_path / "net.caffemodel").unlink()
+    with pytest.raises(FormatError, match=r"cannot write .*create the folder .*nowhere' first"):
+        import_torch.import_program(program, tmp_path / "nowhere" / "net")
+    shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pt2"]
+
+
+@pytest.mark.slow
+def test_the_page_runs_and_prints_what_it_shows(tmp_path):
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "0"}
+    command = [sys.executable, "-W", "error", str(ROOT / "scripts/tutorial.py"), str(ROOT / "docs/from-pytorch.md")]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
