@@ -71,27 +71,33 @@ def _title(inside: Inside, options: DrawOptions, told: str) -> str:
 
 def _filters(inside: Inside, options: DrawOptions, picture: Array | None) -> tuple[Pixels, str]:
     found = look.filters(inside, options.layer, options.unit)
-    drawn = _tiles(inside, options, found)
-    if found.shape[3] == 3:
-        return drawn, f"{len(found)} filters of {found.shape[1]} x {found.shape[2]}, in colour"
-    return drawn, f"{len(found)} filters of {found.shape[1]} x {found.shape[2]}"
+    count, height, width, channels = found.shape
+    if count == 1 and channels == 1 and min(height, width) == 1:
+        return _bars(found.ravel(), options.layer, "weights"), f"{found.size} weights"
+    told = f"{count} filters of" if count > 1 else "weights,"
+    return _tiles(options, found), f"{told} {height} x {width}{', in colour' if channels == 3 else ''}"
 
 
 def _activations(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pixels, str]:
     found = look.activations(inside, options.layer, picture)
+    first = options.unit or 0
     if options.unit is not None:
         look.check_unit(options.unit, len(found), options.layer)
-        found = found[options.unit : options.unit + 1]
+        found = found[first : first + 1]
     told = f"activations of shape {found.shape}, {found.min():g} to {found.max():g}"
-    if found.ndim == 1:
-        _check_finite(found, options.layer)
-        words = f"units 0 to {len(found) - 1}" if options.unit is None else f"unit {options.unit}"
-        return sheet.captioned(sheet.bars(found), words), f"{told}, the largest of unit {found.argmax() + (options.unit or 0)}"
-    maps = found if found.ndim == 3 else found[None] if found.ndim == 2 else found.reshape(-1, *found.shape[-2:])
-    return _tiles(inside, options, maps), told
+    if found.size == len(found):
+        drawn = _bars(found.ravel(), options.layer, "units", first)
+        return drawn, f"{told}, the largest of unit {found.argmax() + first}"
+    return _tiles(options, found[None] if found.ndim == 2 else found.reshape(-1, *found.shape[-2:])), told
 
 
-def _tiles(inside: Inside, options: DrawOptions, found: Array) -> Pixels:
+def _bars(values: Array, layer: str, what: str, first: int = 0) -> Pixels:
+    """One value beside another."""
+    _check_finite(values, layer)
+    return sheet.captioned(sheet.bars(values), f"{what} {first} to {first + len(values) - 1}")
+
+
+def _tiles(options: DrawOptions, found: Array) -> Pixels:
     """Pictures (count, height, width, ...) side by side, with the scale they share."""
     _check_finite(found, options.layer)
     count, height, width = found.shape[:3]

@@ -47,7 +47,7 @@ def filters(inside: Inside, layer: str, unit: int | None = None) -> Array:
     channel of each filter by itself, (filters * channels, height, width, 1). ``unit``: those of one channel of the top.
 
     The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape; weights without height and
-    width, such as those over a blob of values, are one picture, (1, rows, columns, 1). Raises ShapeError, SpecError.
+    width, 1x1 ones or those over a blob of values, are one picture, (1, outputs, inputs, 1). Raises ShapeError, SpecError.
     """
     node = inside.net.nodes[inside.index(layer)]
     blobs = node.layer.blobs
@@ -68,6 +68,8 @@ def filters(inside: Inside, layer: str, unit: int | None = None) -> Array:
     if unit is not None:
         check_unit(unit, len(weight), layer)
         weight = weight[unit : unit + 1]
+    if weight.dim() == 4 and tuple(weight.shape[2:]) == (1, 1):
+        weight = weight.flatten(1)
     if weight.dim() == 2:
         weight = weight[None, None]
     if weight.dim() != 4:

@@ -120,6 +120,22 @@ def test_bars():
     assert drawn[75:95, 300, 0].max() < 128
 
 
+@pytest.mark.parametrize(
+    ("kind", "layer", "unit", "words"),
+    [
+        ("filters", "ip2", [], "weights, 10 x 500"),
+        ("filters", "ip2", ["--unit", 3], "500 weights"),
+        ("activations", "ip2", ["--unit", 3], "activations of shape (1,), "),
+        ("activations", "prob", [], "the largest of unit "),
+    ],
+)
+def test_values_without_height_and_width(kind, layer, unit, words, golden, digit, tmp_path, capsys):
+    weights = golden / "lenet" / "lenet_iter_10000.caffemodel"
+    visualize(kind, NET, weights, tmp_path / "o.png", "--layer", layer, "--image", digit, *unit)
+    assert words in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "o.png")).std() > 5
+
+
 @pytest.mark.parametrize("unit", [[], ["--unit", 3]])
 def test_one_unit(unit, golden, digit, tmp_path, capsys):
     weights = golden / "lenet" / "lenet_iter_10000.caffemodel"

@@ -68,6 +68,12 @@ def test_weights_without_height_and_width_are_one_picture(opened):
     np.testing.assert_array_equal(look.filters(inside, "ip2", 1)[0, 0, :, 0], weight[1])
 
 
+def test_filters_of_one_value_are_one_picture(opened):
+    inside = opened(CONV.replace("kernel_size: 3", "kernel_size: 1"), 7)
+    weight = inside.net.layer("conv").weight.detach().numpy()
+    np.testing.assert_array_equal(look.filters(inside, "conv")[0, ..., 0], weight[..., 0, 0])
+
+
 def test_filters_of_a_deconvolution_go_by_its_outputs(opened):
     up = 'layer { name: "up" type: "Deconvolution" bottom: "data" top: "u" '
     up += "convolution_param { num_output: 6 group: 2 kernel_size: 3 } }"
