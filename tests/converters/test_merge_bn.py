@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
 from converters.merge_bn import merge, merge_bn
 
+ROOT = Path(__file__).parents[2]
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 7 dim: 6 } } }'
 BN = 'layer {{ name: "{0}" type: "BatchNorm" bottom: "{1}" top: "{2}" batch_norm_param {{ eps: 0.001 }} }}'
 SCALE = 'layer {{ name: "{0}" type: "Scale" bottom: "{1}" top: "{2}" scale_param {{ bias_term: true }} }}'
@@ -241,3 +243,34 @@ def test_inner_products_of_old_files():
     definition = text.parse(source + BN.format("bn", "c", "b"), NetParameter())
     for one, other in zip(merge(definition, old).weights["h"], merge(definition, weights).weights["h"], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("mobilenet", 54),
+        pytest.param("mobilenet_v2", 106, marks=pytest.mark.slow),
+        pytest.param("resnet50", 106, marks=pytest.mark.slow),
+    ],
+)
+def test_nets_of_the_zoo(name, count):
+    """Nothing of the kind is left, and what goes into the Softmax is the same."""
+    definition = load_net(ROOT / f"models/{name}/deploy.prototxt")
+    layers = [layer for layer in definition.layer if layer.type != "Softmax"]
+    del definition.layer[:]
+    definition.layer.extend(layers)
+    net = Net(prepare_net(definition, TEST))
+    generator = torch.Generator().manual_seed(3)
+    for node in net.nodes:
+        for index, blob in enumerate(node.layer.blobs):
+            if node.layer.type in ("BatchNorm", "Scale"):
+                blob.data.uniform_(0.5, 1.5, generator=generator)
+            else:
+                blob.data.normal_(0, (2 / blob[0].numel()) ** 0.5 if index == 0 else 0.1, generator=generator)
+    done = merge(definition, net_weights.export(net))
+    assert (len(done.folded), done.left) == (count, {})
+    assert len(done.net.layer) == len(layers) - count
+    other = Net(prepare_net(done.net, TEST))
+    net_weights.copy(other, done.weights, "merged")
+    (before,), (after,) = (run(one, (1, 3, 224, 224)).values() for one in (net, other))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
