@@ -98,6 +98,7 @@ def _to_onnx(net: Net, out: Path) -> list[Path]:
     from caffecli.net import exported
 
     _need_onnx()
+    _check_size(sum(blob.nbytes for blob in exported.state(net).values()), out)
     whole = exported.exposed(net)
     made = exported.program(whole)
     try:
@@ -106,8 +107,7 @@ def _to_onnx(net: Net, out: Path) -> list[Path]:
         raise exported.named(whole, lambda layer: _onnx(layer, None, None), error) from error
     model.producer_name, model.producer_version = "caffecli", ""
     model.graph.name = net.name or "net"
-    if model.ByteSize() > _LARGEST:
-        raise FormatError(f"cannot write {str(out)!r}: {model.ByteSize() / 2**30:.1f} GB do not fit into an ONNX file (2 GB)")
+    _check_size(model.ByteSize(), out)
     _tell(net, whole, made)
     with replacing(out) as file:
         file.write(model.SerializeToString())
@@ -130,6 +130,12 @@ def _onnx(made: ExportedProgram, inputs: list[str] | None, outputs: list[str] | 
             verbose=False,
         )
     return program.model_proto  # type: ignore[union-attr]
+
+
+def _check_size(size: int, out: Path) -> None:
+    if size > _LARGEST:
+        what = f"{size / 2**30:.1f} GB do not fit into an ONNX file (2 GB)"
+        raise FormatError(f"cannot write {str(out)!r}: {what}; --to torch takes nets of any size")
 
 
 def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

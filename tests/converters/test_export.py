@@ -265,6 +265,16 @@ def test_onnx_without_its_packages(monkeypatch, tmp_path):
         export.export(ROOT / "models/lenet/deploy.prototxt", None, "onnx", tmp_path / "x.onnx")
 
 
+def test_onnx_of_more_than_2_gb(monkeypatch, tmp_path):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(export, "_LARGEST", 1_700_000)
+    with pytest.raises(
+        FormatError, match=r"cannot write '.*x\.onnx': 0\.0 GB do not fit .* \(2 GB\); --to torch takes nets of any"
+    ):
+        export.export(ROOT / "models/lenet/deploy.prototxt", None, "onnx", tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_both_files_or_none(tmp_path):
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(FormatError, match=r"cannot write .*x\.safetensors"):
