@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from caffecli.errors import FormatError
-from caffecli.formats.atomic import cannot_read
+from caffecli.formats.atomic import cannot_read, read_bytes
+from caffecli.formats.foreign import describe
 from converters.from_torch.program import Array, Op, Program, Ref, Shape
 from converters.from_torch.simplify import plain, settle
 
@@ -50,7 +51,10 @@ def read(path: Path_, batch: int | None = None) -> Program:
     except OSError as error:
         raise cannot_read(path, error) from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise FormatError(f"{str(path)!r} is not a torch.export program (.pt2), or is cut off; {_SAVE}") from error
+        data = read_bytes(path, 4096)
+        if data.startswith(b"PK"):
+            raise FormatError(f"{str(path)!r} is a zip file that is cut off or damaged; copy it again, or {_SAVE}") from error
+        raise describe(path, data, "a torch.export program (.pt2)") from error
     models = sorted(name for name in names if "/models/" in f"/{name}" and name.endswith(".json"))
     if not models:
         raise FormatError(f"{str(path)!r} {_what_else(names)}; {_SAVE}")
