@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from converters.from_torch.builder import Builder, Unsayable, rule
-from converters.from_torch.scalars import power
+from converters.from_torch.program import Array, Ref, Shape
+from converters.from_torch.scalars import affine, power
 from converters.from_torch.weighted import fixed_convolution
 
 #: the largest number of a blob
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
+#: from where on log(1 + exp(x)) is x, in a blob
+_STRAIGHT = 15
 #: operations that are a layer without settings
 _PLAIN = {"abs": "AbsVal", "relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "TanH", "exp": "Exp", "log": "Log", "silu": "Swish"}
 
@@ -29,9 +32,13 @@ def leaky_relu(b: Builder) -> str:
 
 @rule("prelu", "_prelu_kernel")
 def prelu(b: Builder) -> str:
-    bottom, slopes = b.bottom("self"), b.weights("weight")
+    slopes = b.weights("weight")
     if slopes is None:
         raise Unsayable("it has no slopes")
+    return sloped(b, b.bottom("self"), slopes)
+
+
+def sloped(b: Builder, bottom: str, slopes: Array) -> str:
     slopes = slopes.reshape(-1)
     if slopes.size == 1 and b.audience == "both":  # OpenCV reads no blob without axes
         slopes = np.broadcast_to(slopes, b.shape(bottom)[1:2])
@@ -56,11 +63,11 @@ def clip(b: Builder, value: str, low: float, high: float, note: str = "") -> str
     shape = b.shape(value)
     if b.audience != "both":
         return b.layer("Clip", value, shape=shape, note=note, clip_param={"min": low, "max": high})
-    shift = 0 if low in (0, -_LARGEST) else low
+    shift = 0 if low in (0, -LARGEST) else low
     top = power(b, value, shift=-shift, note=f"{note}from")
-    if low != -_LARGEST:
+    if low != -LARGEST:
         top = b.layer("ReLU", top, shape=shape, note=f"{note}low")
-    if high != _LARGEST:
+    if high != LARGEST:
         top = power(b, top, scale=-1, shift=high - shift, note=f"{note}over")
         top = b.layer("ReLU", top, shape=shape, note=f"{note}high")
         return power(b, top, scale=-1, shift=high, note=note)
@@ -78,11 +85,9 @@ def clamp(b: Builder) -> str:
     bounds = [b.constant(bound) for bound in (low, high)]
     if any(bound is not None and array is None for bound, array in zip((low, high), bounds, strict=True)):
         raise Unsayable("its bounds are no numbers")
-    least, most = (
-        default if array is None else float(array) for array, default in zip(bounds, (-_LARGEST, _LARGEST), strict=True)
-    )
+    least, most = (default if array is None else float(array) for array, default in zip(bounds, (-LARGEST, LARGEST), strict=True))
     bottom = b.bottom("self")
-    if least == 0 and most == _LARGEST:
+    if least == 0 and most == LARGEST:
         return b.layer("ReLU", bottom, shape=b.shape(bottom))
     return clip(b, bottom, least, most)
 
@@ -150,3 +155,39 @@ def vector_norm(b: Builder) -> str:
         raise Unsayable("other than the Euclidean one, over axis 1, keepdim=True")
     ones = np.ones((1, shape[1], *[1] * (len(shape) - 2)), np.float32)
     return power(b, fixed_convolution(b, power(b, bottom, 2, note="square"), ones, b.top, group=1, note="sum"), 0.5)
+
+
+@rule("log1p")
+def log_of_one_more(b: Builder) -> str:
+    """BNLL, of the logarithm of 1 + exp(x)."""
+    bottom = b.bottom("self")
+    exp = b.maker(bottom, "exp")
+    if exp is None:
+        raise Unsayable("of what is no exp; use log(1 + x)")
+    return bnll(b, b.of(exp).bottom("self"))
+
+
+@rule("where")
+def where(b: Builder) -> str:
+    """What programs in core operations have for prelu, and for softplus, which is its input where that is large."""
+    condition, value, other = b.arg("condition"), b.arg("self"), b.arg("other")
+    gt = b.program.makers.get(condition.name) if isinstance(condition, Ref) else None
+    if gt is not None and gt.short == "gt" and isinstance(value, Ref) and isinstance(other, Ref):
+        test = b.of(gt)
+        limit, tested = test.constant(test.arg("other")), test.arg("self")
+        mul = b.program.makers.get(other.name)
+        if limit is not None and limit.size == 1 and mul is not None:
+            if limit.flat[0] == 0 and tested == value and mul.short == "mul":
+                factors = [b.constant(mul.args[key]) for key in ("self", "other") if mul.args[key] != value]
+                if len(factors) == 1 and factors[0] is not None and placed_on_channels(factors[0], b.top):
+                    return sloped(b, value.name, factors[0])
+            inner = b.program.makers.get(affine(b, other.name, alone=False).value)
+            if limit.flat[0] >= _STRAIGHT and inner is not None and inner.short == "log1p":
+                return other.name
+    raise Unsayable("it chooses between values; of such, Caffe has prelu and softplus alone")
+
+
+def placed_on_channels(slopes: Array, shape: Shape) -> bool:
+    """Whether an array that is multiplied has one number, or one for each channel."""
+    full = (1,) * (len(shape) - slopes.ndim) + slopes.shape
+    return len(full) == len(shape) > 1 and all(size == 1 for axis, size in enumerate(full) if axis != 1)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from converters.from_torch.builder import Builder, Unsayable, rule
-from converters.from_torch.program import Array, Op, Ref, Shape
+from converters.from_torch.program import Array, Op, Ref
 from converters.from_torch.scalars import affine, power, power_of
-from converters.from_torch.shaped import reshape
+from converters.from_torch.shaped import reshape, whole_image
 
 _TRAINING = "it is in training mode; call model.eval() before torch.export.export"
 
@@ -25,7 +25,9 @@ def batch_norm(b: Builder) -> list[str]:
         raise Unsayable(_TRAINING)
     if mean is None or variance is None:
         channels = b.shape(bottom)[1]
-        top = _by_its_own(b, bottom, b.shape(bottom), channels)
+        param = {**_eps(b), "use_global_stats": False}
+        blobs = [np.zeros(channels), np.ones(channels), np.ones(1)]
+        top = b.layer("BatchNorm", bottom, shape=b.shape(bottom), blobs=blobs, batch_norm_param=param)
     else:
         blobs = _as_stored(b, mean, variance)
         top = b.layer("BatchNorm", bottom, shape=b.shape(bottom), blobs=blobs, batch_norm_param=_eps(b))
@@ -84,32 +86,30 @@ def _affine(b: Builder, value: str, weight: Array | None, bias: Array | None, ax
     return b.layer("Scale", value, shape=shape, blobs=blobs, note="scale", scale_param=param)
 
 
-def _by_its_own(b: Builder, value: str, shape: Shape, rows: int) -> str:
-    """BatchNorm by the statistics of each row of the input; ``rows`` are the channels of ``shape``, which is the value's anew."""
-    value = reshape(b, value, shape, note="rows")
-    blobs = [np.zeros(rows), np.ones(rows), np.ones(1)]
-    param = {**_eps(b), "use_global_stats": False}
-    return b.layer("BatchNorm", value, shape=shape, blobs=blobs, batch_norm_param=param)
-
-
-@rule("instance_norm", "group_norm", "layer_norm", "native_layer_norm")
+@rule("instance_norm", "group_norm", "native_group_norm", "layer_norm", "native_layer_norm")
 def by_input(b: Builder) -> list[str]:
-    """Each group's values as one channel of a batch of one: BatchNorm without stored statistics."""
+    """Each group of an item's values less its mean, times (variance + eps) ** -0.5; Caffe's MVN adds eps to the root instead."""
     bottom = b.bottom("input")
     shape = b.shape(bottom)
     axes: Sequence[int] = (1,)
     if "layer" in b.op.short:
         count = len(b.arg("normalized_shape"))
-        rows, axes = math.prod(shape[: len(shape) - count]), range(len(shape) - count, len(shape))
-    elif b.op.short == "group_norm":
-        rows = shape[0] * b.arg("num_groups")
+        if count == len(shape):
+            raise Unsayable("over the batch, too")
+        groups, axes = math.prod(shape[1 : len(shape) - count]), range(len(shape) - count, len(shape))
+    elif "group" in b.op.short:
+        groups = b.arg("num_groups", b.arg("group"))
     else:
         if not b.arg("use_input_stats", True):
             raise Unsayable("by stored statistics; use batch_norm")
-        rows = shape[0] * shape[1]
-    top = _by_its_own(b, bottom, (1, rows, math.prod(shape) // rows, 1), rows)
-    top = reshape(b, top, shape, note="shape")
-    return [_affine(b, top, b.weights("weight"), b.weights("bias"), axes), *b.op.outputs[1:]]
+        groups = shape[1]
+    rows = (shape[0], groups, math.prod(shape[1:]) // groups, 1)
+    value = reshape(b, bottom, rows, note="rows")
+    value = b.layer("MVN", value, shape=rows, note="centred", mvn_param={"normalize_variance": False})
+    variance = whole_image(b, power(b, value, 2, note="square"), "AVE", note="variance")
+    factors = reshape(b, power(b, variance, -0.5, shift=b.arg("eps", 1e-5), note="factor"), rows[:2], note="factors")
+    value = reshape(b, b.layer("Scale", value, factors, shape=rows, scale_param={"axis": 0}), shape, note="shape")
+    return [_affine(b, value, b.weights("weight"), b.weights("bias"), axes), *b.op.outputs[1:]]
 
 
 def lrn(b: Builder) -> str | None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from converters.from_torch.activations import LARGEST, clip
 from converters.from_torch.builder import Builder, Unsayable, rule
 from converters.from_torch.program import Array, Shape
 from converters.from_torch.scalars import power
-from converters.from_torch.shaped import cut, reshape
+from converters.from_torch.shaped import cut, reshape, whole_image
 from converters.from_torch.weighted import fixed_convolution, listed, sizes
 
 
@@ -130,11 +131,6 @@ def _even_windows(size: int, count: int) -> tuple[int, int]:
     return lengths.pop(), strides.pop()
 
 
-def whole_image(b: Builder, bottom: str, pool: str, note: str = "") -> str:
-    param = {"pool": pool, "global_pooling": True}
-    return b.layer("Pooling", bottom, shape=(*b.shape(bottom)[:2], 1, 1), note=note, pooling_param=param)
-
-
 @rule("max")
 def most_of(b: Builder) -> str:
     if "other" in b.op.args:
@@ -179,6 +175,11 @@ def maximum(b: Builder) -> str:
 
 def of_two(b: Builder) -> str:
     """The larger, or smaller, of two values in each place."""
+    for one, other in (("self", "other"), ("other", "self")):
+        bound = b.constant(b.arg(one))
+        if bound is not None and bound.size == 1:
+            low, high = (float(bound.flat[0]), LARGEST) if b.op.short != "minimum" else (-LARGEST, float(bound.flat[0]))
+            return clip(b, b.bottom(other), low, high)
     first, second = b.bottom("self"), b.bottom("other")
     if b.shape(first) != b.shape(second):
         raise Unsayable("its inputs have different shapes")

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from converters.from_torch.builder import Builder, Unsayable, rule
+from converters.from_torch.permuted import permuted
 from converters.from_torch.program import Ref, Shape
 from converters.from_torch.weighted import fixed_convolution
 
@@ -28,12 +29,20 @@ def reshape(b: Builder, value: str, shape: Sequence[int], note: str = "", flat: 
     return b.layer("Reshape", value, shape=after, note=note, reshape_param={"shape": {"dim": dims}})
 
 
+def whole_image(b: Builder, bottom: str, pool: str, note: str = "") -> str:
+    param = {"pool": pool, "global_pooling": True}
+    return b.layer("Pooling", bottom, shape=(*b.shape(bottom)[:2], 1, 1), note=note, pooling_param=param)
+
+
 @rule("flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "unflatten", "expand", "expand_as")
 def change_shape(b: Builder) -> str:
     bottom = b.bottom("self")
+    found = permuted(b, bottom)
+    if found is not None:
+        return found
     if np.prod(b.shape(bottom)) != np.prod(b.top):
         return enlarged(b, bottom, b.top, "repeated")
-    if not b.fixed(bottom, 0) and b.fixed(b.op.outputs[0], 0) and b.top[:1] != (1,):
+    if not b.fixed(bottom, 0) and b.fixed(b.op.outputs[0], 0):
         raise Unsayable("it makes another axis of the batch")
     return reshape(b, bottom, b.top)
 
@@ -154,28 +163,3 @@ def part(b: Builder) -> str:
 def _need_fixed(b: Builder, value: str, axis: int) -> None:
     if not b.fixed(value, axis):
         raise Unsayable("it takes parts of an axis whose size is not fixed")
-
-
-@rule("pixel_shuffle", "pixel_unshuffle")
-def pixel_shuffle(b: Builder) -> str:
-    """A (de)convolution whose kernels have one 1 each."""
-    bottom = b.bottom("self")
-    factor = b.arg("upscale_factor", b.arg("downscale_factor"))
-    small = b.top if b.op.short == "pixel_unshuffle" else b.shape(bottom)
-    weight = np.tile(np.eye(factor**2, dtype=np.float32).reshape(factor**2, 1, factor, factor), (small[1] // factor**2, 1, 1, 1))
-    kind = "Convolution" if b.op.short == "pixel_unshuffle" else "Deconvolution"
-    return fixed_convolution(b, bottom, weight, b.top, group=small[1] // factor**2, kind=kind, stride=factor)
-
-
-@rule("channel_shuffle", "native_channel_shuffle")
-def channel_shuffle(b: Builder) -> str:
-    """A convolution of 1 by 1 that puts the channels into another order."""
-    bottom = b.bottom("self")
-    return shuffled(b, bottom, b.arg("groups"), b.top)
-
-
-def shuffled(b: Builder, bottom: str, groups: int, shape: Shape) -> str:
-    channels = shape[1]
-    order = np.arange(channels).reshape(groups, channels // groups).T.ravel()
-    weight = np.eye(channels, dtype=np.float32)[order].reshape(channels, channels, *[1] * (len(shape) - 2))
-    return fixed_convolution(b, bottom, weight, shape, group=1)
