@@ -181,7 +181,11 @@ def _trace(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> ExportedProg
         made = torch.export.export(module, _zeros(examples), dynamic_shapes=(free,), strict=False)
     except Exception:  # whatever stands against it: a reshape to a fixed count, a batch that a layer reads as a number
         made = torch.export.export(module, _zeros(shapes), strict=False)
-    return made.run_decompositions()
+    if not hasattr(torch.export, "default_decompositions"):  # torch before 2.6
+        return made.run_decompositions()
+    table = torch.export.default_decompositions()
+    del table[torch.ops.aten.prelu.default]  # one operation, which ONNX and caffecli import know, not three
+    return made.run_decompositions(table)
 
 
 def _axis_of(batch: int | None, shape: Sequence[int], axis: int) -> int | None:

@@ -147,36 +147,25 @@ def recurrent_equals_net(net):
             states = {name: came[name[:-1] + "T"] for name in carried}
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        'layer { name: "f" type: "Flatten" bottom: "data" top: "y" }',
-        'layer { name: "r" type: "Reshape" bottom: "data" top: "y" reshape_param { shape { dim: 0 dim: -1 dim: 4 } } }',
-        'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }',
-        'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { kernel_size: 2 stride: 3 pad: 1 } }',
-        'layer { name: "p" type: "Pooling" bottom: "data" top: "y" pooling_param { pool: AVE kernel_size: 4 stride: 3 pad: 3 } }',
-        'layer { name: "n" type: "LRN" bottom: "data" top: "y" lrn_param { local_size: 3 alpha: 0.5 } }',
-        'layer { name: "n" type: "LRN" bottom: "data" top: "y" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 } }',
-        'layer { name: "t" type: "Threshold" bottom: "data" top: "t" } '
-        'layer { name: "m" type: "ArgMax" bottom: "t" top: "y" argmax_param { axis: 2 top_k: 3 } }',
-        'layer { name: "m" type: "ArgMax" bottom: "data" top: "y" argmax_param { top_k: 5 out_max_val: true } }',
-        'layer { name: "d" type: "Deconvolution" bottom: "data" top: "y" convolution_param { '
-        "num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false } }",
-    ],
-    ids=[
-        "flatten",
-        "reshape",
-        "average with padding",
-        "max with a window dropped",
-        "deep padding",
-        "LRN",
-        "LRN within",
-        "the last of equals",
-        "places and values",
-        "deconvolution",
-    ],
-)
+#: what Caffe does in its own way
+BODIES = {
+    "flatten": 'type: "Flatten"',
+    "reshape": 'type: "Reshape" reshape_param { shape { dim: 0 dim: -1 dim: 4 } }',
+    "average with padding": 'type: "Pooling" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }',
+    "max with a window dropped": 'type: "Pooling" pooling_param { kernel_size: 2 stride: 3 pad: 1 }',
+    "deep padding": 'type: "Pooling" pooling_param { pool: AVE kernel_size: 4 stride: 3 pad: 3 }',
+    "LRN": 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 }',
+    "LRN within": 'type: "LRN" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 }',
+    "PReLU": 'type: "PReLU"',
+    "the last of equals": 'type: "Threshold" } layer { name: "m" bottom: "y" top: "m" type: "ArgMax" argmax_param { axis: 2 top_k: 3 }',
+    "places and values": 'type: "ArgMax" argmax_param { top_k: 5 out_max_val: true }',
+    "deconvolution": 'type: "Deconvolution" convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 }',
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_onnx_of_caffes_own_ways(body, tmp_path):
+    body = f'layer {{ name: "y" bottom: "data" top: "y" {body} }}'
     onnx_equals_net(made_up.weights(export.build(write_net(tmp_path, body), None)))
 
 

@@ -19,6 +19,7 @@ from caffecli.formats import caffemodel
 from caffecli.net import exported, weights
 from caffecli.net.net import Net
 from converters import export
+from converters.import_torch import import_program
 from converters.weights import convert_weights
 from scripts.zoo import made_up
 from tests.models.opencv import assert_agree, needs_importer, read
@@ -145,3 +146,16 @@ def test_programs_give_the_same(files: tuple[Path, Path], tmp_path: Path) -> Non
         program = torch.export.load(tmp_path / "net.pt2").module()
     for values, came in zip(outputs(net).values(), program(*made_up.inputs(net, 2).values()), strict=True):
         np.testing.assert_allclose(came.detach().numpy(), values, rtol=0, atol=1e-5 * np.abs(values).max())
+
+
+def test_programs_come_back(files: tuple[Path, Path], tmp_path: Path) -> None:
+    export.export(*files, "torch", tmp_path / "net.pt2")
+    import_program(tmp_path / "net.pt2", tmp_path / "back")
+    net, back = export.build(*files), export.build(tmp_path / "back.prototxt", tmp_path / "back.caffemodel")
+    inputs = made_up.inputs(net)
+    with torch.no_grad():
+        outputs, came = net(inputs), back(dict(zip(back.inputs, inputs.values(), strict=True)))
+    assert len(came) == len(outputs)
+    for name, values in outputs.items():  # which have other names now
+        alike = [again for again in came.values() if again.shape == values.shape]
+        assert any(torch.allclose(again, values, rtol=0, atol=1e-5 * float(values.abs().max())) for again in alike), name
