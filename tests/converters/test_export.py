@@ -157,7 +157,7 @@ BODIES = {
     "LRN": 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 }',
     "LRN within": 'type: "LRN" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 }',
     "PReLU": 'type: "PReLU"',
-    "the last of equals": 'type: "Threshold" } layer { name: "m" bottom: "y" top: "m" type: "ArgMax" argmax_param { axis: 2 top_k: 3 }',
+    "the last of equals": 'type: "Threshold" } layer { name: "m" bottom: "y" top: "m" type: "ArgMax" argmax_param { top_k: 3 }',
     "places and values": 'type: "ArgMax" argmax_param { top_k: 5 out_max_val: true }',
     "deconvolution": 'type: "Deconvolution" convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 }',
 }
