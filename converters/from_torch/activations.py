@@ -7,6 +7,7 @@ import numpy as np
 from converters.from_torch.builder import Builder, Unsayable, rule
 from converters.from_torch.program import Array, Ref, Shape
 from converters.from_torch.scalars import affine, power
+from converters.from_torch.shaped import reshape
 from converters.from_torch.weighted import fixed_convolution
 
 #: the largest number of a blob
@@ -151,10 +152,21 @@ def vector_norm(b: Builder) -> str:
     bottom = b.bottom("self")
     shape, dims = b.shape(bottom), b.arg("dim")
     axes = [d % len(shape) for d in ([dims] if isinstance(dims, int) else dims or [])]
-    if b.arg("ord", b.arg("p", 2)) != 2 or axes != [1] or len(b.top) != len(shape) or len(shape) < 3:
-        raise Unsayable("other than the Euclidean one, over axis 1, keepdim=True")
+    if b.arg("ord", b.arg("p", 2)) != 2 or axes != [1]:
+        raise Unsayable("other than the Euclidean one, over axis 1")
+    shape = shape if len(shape) > 2 else (*shape, 1, 1)
+    square = power(b, reshape(b, bottom, shape, note="as_image"), 2, note="square")
     ones = np.ones((1, shape[1], *[1] * (len(shape) - 2)), np.float32)
-    return power(b, fixed_convolution(b, power(b, bottom, 2, note="square"), ones, b.top, group=1, note="sum"), 0.5)
+    total = fixed_convolution(b, square, ones, (shape[0], 1, *shape[2:]), group=1, note="sum")
+    return reshape(b, power(b, total, 0.5), b.top, note="shape")
+
+
+@rule("gt")
+def threshold(b: Builder) -> str:
+    limit, bottom = b.constant(b.arg("other")), b.bottom("self")
+    if limit is None or limit.size != 1:
+        raise Unsayable("of two values; Caffe's Threshold is a number")
+    return b.layer("Threshold", bottom, shape=b.shape(bottom), threshold_param={"threshold": float(limit.flat[0])})
 
 
 @rule("log1p")

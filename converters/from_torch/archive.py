@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from caffecli.errors import FormatError
+from caffecli.errors import FormatError, SpecError
 from caffecli.formats.atomic import cannot_read, read_bytes
 from caffecli.formats.foreign import describe
 from converters.from_torch.program import Array, Op, Program, Ref, Shape
@@ -44,7 +44,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
 
 
 def read(path: Path_, batch: int | None = None) -> Program:
-    """The program in a .pt2 file; a batch that is free gets the size ``batch``, or 1. Raises FormatError."""
+    """The program in a .pt2 file; a batch that is free gets the size ``batch``, or 1. Raises FormatError, SpecError."""
     try:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
@@ -166,6 +166,8 @@ class _Sizes:
         try:
             return self._evaluate(ast.parse(expression["expr_str"][:_LONGEST_EXPRESSION], mode="eval").body)
         except (KeyError, SyntaxError, TypeError):
+            if expression.get("hint") is None:
+                raise SpecError("cannot be imported: sizes in it depend on values; Caffe's are fixed") from None
             return int(expression["hint"]["as_int"])
 
     def _evaluate(self, node: ast.AST) -> int:

@@ -70,9 +70,12 @@ def _apply(builder: Builder) -> None:
         raise Unsayable("no such layer")
     try:
         results = function(builder)
+        results = [results] if isinstance(results, str) else list(results)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise Unsayable(f"of arguments that are not known here, {type(error).__name__}: {error}") from error
-    builder.results = [results] if isinstance(results, str) else list(results)
+    if any(name == value and name in builder.wanted for name, value in zip(builder.op.outputs, results, strict=False)):
+        raise Unsayable("more than its first result is read")
+    builder.results = results
 
 
 def _some(places: list[str]) -> str:
@@ -88,7 +91,8 @@ class _Assembly:
         self.layers = [(builder.op, made) for builder in builders for made in builder.made]
         for _, made in self.layers:
             made.bottoms = [_end(value, same) for value in made.bottoms]
-        self.outputs = list(dict.fromkeys(_end(value, same) for value in program.outputs))  # each once
+        self.returned = [_end(value, same) for value in program.outputs]
+        self.outputs = list(dict.fromkeys(self.returned))
         self.readers = Counter(bottom for _, made in self.layers for bottom in made.bottoms)
         self.makers = {top: made for _, made in self.layers for top in made.tops}
         self.names = _layer_names(self.layers)
@@ -130,14 +134,14 @@ class _Assembly:
         """The outputs' names. Those that layers read, which Caffe would not count as outputs, stand there once more; so does one
         that a Silence follows, as what is last is OpenCV's output."""
         names = {layer.name for layer in net.layer}
-        found = []
+        found = {}
         for value in self.outputs:
-            found.append(blobs[value])
+            found[value] = blobs[value]
             last = value == self.outputs[-1] and net.layer[-1].type == "Silence"
             if self.readers[value] or value in self.program.inputs or last:
-                (found[-1],) = _unique([f"{blobs[value]}_out"], names)
-                net.layer.add(name=found[-1], type="Split", bottom=[blobs[value]], top=[found[-1]])
-        return found
+                (found[value],) = _unique([f"{blobs[value]}_out"], names)
+                net.layer.add(name=found[value], type="Split", bottom=[blobs[value]], top=[found[value]])
+        return [found[value] for value in self.returned]
 
 
 def _end(value: str, same: dict[str, str]) -> str:

@@ -53,6 +53,9 @@ def enlarged(b: Builder, value: str, top: Shape, note: str) -> str:
     shape = b.shape(value)
     if shape == top:
         return value
+    if len(shape) == 2:
+        value = reshape(b, value, (*shape, 1, 1), note=f"{note}_image")
+        return reshape(b, enlarged(b, value, (*top, 1, 1), note), top, note=note)
     if len(shape) < 3 or shape[0] != top[0] or any(small not in (1, big) for small, big in zip(shape, top, strict=True)):
         raise Unsayable(f"it repeats values, from {shape} to {top}")
     if shape[1] != top[1]:

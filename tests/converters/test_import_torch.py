@@ -28,7 +28,7 @@ from tests.models.opencv import needs_importer
 
 ROOT = Path(__file__).parents[2]
 #: what OpenCV has no layers for
-NOT_IN_OPENCV = {"argmax", "argmax keepdim", "mean", "mean of the last", "sum of the last"}
+NOT_IN_OPENCV = {"argmax", "argmax keepdim", "mean", "mean of the last", "sum of the last", "threshold"}
 
 
 @pytest.mark.parametrize("audience", ["both", "caffe"])
