@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from caffe.blob import Blob, ParamBlob, Weight
+from caffe.memory import Memory
 from caffecli.layers.base import Layer
 from caffecli.layers.data import DummyData, Input
 from caffecli.layers.python import Python
@@ -27,6 +28,8 @@ class Step:
     fed: tuple[tuple[str, Blob], ...]
     #: per top, whether what the layer makes is put there
     puts: tuple[bool, ...]
+    #: the memory of those
+    makes: tuple[Memory, ...]
     #: whether a pass leaves all tops as they are
     still: bool
     in_place: bool
@@ -69,12 +72,14 @@ def _add_tops(net: Net, node: Node, made: dict[str, Blob]) -> None:
 def _step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
     """How ``node`` runs on the blobs ``made``."""
     kept = _filled_once(node, made)
+    puts = tuple(name not in kept and node.layer.type not in SHARES_DATA for name in node.tops)
     return Step(
         node,
         tuple(made[name] for name in node.bottoms),
         tuple(made[name] for name in node.tops),
         tuple((name, made[name]) for name in kept),
-        tuple(name not in kept and node.layer.type not in SHARES_DATA for name in node.tops),
+        puts,
+        tuple(made[name].data_memory for name, put in zip(node.tops, puts, strict=True) if put),
         isinstance(node.layer, Input) or (bool(kept) and len(kept) == len(node.tops)),
         not set(node.bottoms).isdisjoint(node.tops),
         tuple(tuple(net.shapes[slot]) for slot in node.inputs),

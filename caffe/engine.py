@@ -8,6 +8,7 @@ what stands in their top.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from caffecli.net.net import Net, Observer, Result
 _RUN_ONCE = ("Dropout", "Python")
 
 _NOTHING: dict[str, Tensor] = {}
+_shape = operator.attrgetter("shape")
 
 Callback = Callable[[int], Any]
 
@@ -62,8 +64,8 @@ class Engine:
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
-    def forward(self, start: int = 0, end: int | None = None) -> Tensor:
-        """Layers ``start`` to ``end``, inclusive; returns their part of the loss."""
+    def forward(self, start: int = 0, end: int | None = None) -> Tensor | None:
+        """Layers ``start`` to ``end``, inclusive; returns their part of the loss, if they have one."""
         end = len(self.steps) - 1 if end is None else end
         keep = self._has_backward and torch.is_grad_enabled()
         total: Tensor | None = None
@@ -81,26 +83,37 @@ class Engine:
                         self._fresh.clear()  # it may have written into blobs
         finally:
             self._fresh.clear()
-        return torch.zeros((), device=self.device) if total is None else total
+        return total
 
     def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
         """A whole pass for a solver: its loss's ``backward`` is this engine's. With arguments, the net's own ``run``."""
         if inputs is not None or observe is not None:
             return Net.run(self.net, inputs, observe)
         loss = self.forward()
+        loss = torch.zeros((), device=self.device) if loss is None else loss
         if torch.is_grad_enabled() and self._has_backward:
             loss = _Pass.apply(loss.requires_grad_(), self)  # type: ignore[no-untyped-call]
         return Result(loss, {name: self._value(self.blobs[name]) for name in self.net.outputs})
 
     def _forward_layer(self, index: int, keep: bool) -> Tensor | None:
+        """One layer; returns its part of the loss, if it has one. With ``keep``, for a backward pass to come."""
         step = self.steps[index]
-        self._graphs.pop(index, None)
+        if self._graphs:
+            self._graphs.pop(index, None)
         if step.still:
             return None
-        keep = keep and step.node.backward
-        graph, hosts = self._run(step, keep)
+        if keep and step.node.backward:
+            graph, hosts = self._run(step)
+            tops = graph.tops
+            if any(top.requires_grad for top in tops):
+                self._graphs[index] = graph
+        else:
+            bottoms, hosts = self._bottoms(step, False)
+            for memory in step.makes:
+                memory.release()
+            tops = self.net.run_layer(step.node, bottoms, self._fed(step) if step.fed else _NOTHING)
         loss: Tensor | None = None
-        for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, graph.tops, strict=True):
+        for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, tops, strict=True):
             made = top.detach() if top.requires_grad else top
             if weight:
                 part = made.sum() * weight
@@ -114,18 +127,24 @@ class Engine:
                     made = made.clone()  # a view of what the user may write into
                 blob.data_memory.put(made)
             self._fresh[blob.data_memory] = made
-        if keep and any(top.requires_grad for top in graph.tops):
-            self._graphs[index] = graph
         return loss
 
-    def _run(self, step: Step, keep: bool) -> tuple[Graph, list[int]]:
-        """The layer on what its bottoms hold; with where those lie that the user can write into."""
-        shapes = tuple([blob.shape for blob in step.bottoms])
+    def _run(self, step: Step) -> tuple[Graph, list[int]]:
+        """The layer on what its bottoms hold, as autograd sees it; with where those lie that the user can write into."""
+        found, hosts = self._bottoms(step, True)
+        bottoms = tuple([x.detach().requires_grad_(down) for x, down in zip(found, step.node.down, strict=True)])
+        with torch.set_grad_enabled(bool(bottoms or step.node.layer.blob_names)):
+            tops = self.net.run_layer(step.node, bottoms, self._fed(step))
+        return Graph(bottoms, tuple([blob.data_memory.version for blob in step.bottoms]), tops), hosts
+
+    def _bottoms(self, step: Step, keep: bool) -> tuple[list[Tensor], list[int]]:
+        """What the bottoms hold, the layer set up for it; with where those lie that the user can write into."""
+        shapes = tuple(map(_shape, step.bottoms))
         if shapes != step.shapes:
             self._reshape_layer(step, shapes)
         bottoms: list[Tensor] = []
         hosts: list[int] = []
-        for blob, down in zip(step.bottoms, step.node.down, strict=True):
+        for blob in step.bottoms:
             bottom = self._fresh.get(blob.data_memory)
             if bottom is None:
                 bottom = self._value(blob)
@@ -135,15 +154,11 @@ class Engine:
                     hosts.append(bottom.untyped_storage().data_ptr())
             elif bottom.shape != blob.shape:  # another blob's that shares the memory
                 bottom = bottom.reshape(blob.shape)
-            bottoms.append(bottom.detach().requires_grad_() if keep and down else bottom)
-        fed = {name: self._value(blob) for name, blob in step.fed} if step.fed else _NOTHING
-        if keep and (bottoms or step.node.layer.blob_names):
-            with torch.enable_grad():
-                tops = self.net.run_layer(step.node, tuple(bottoms), fed)
-        else:
-            tops = self.net.run_layer(step.node, bottoms, fed)
-        versions = tuple([blob.data_memory.version for blob in step.bottoms]) if keep else ()
-        return Graph(tuple(bottoms), versions, tops), hosts
+            bottoms.append(bottom)
+        return bottoms, hosts
+
+    def _fed(self, step: Step) -> Mapping[str, Tensor]:
+        return {name: self._value(blob) for name, blob in step.fed} if step.fed else _NOTHING
 
     def _value(self, blob: Blob) -> Tensor:
         return blob.data_memory.tensor(blob.shape, self.device)
@@ -194,7 +209,7 @@ class Engine:
             changed = any(blob.data_memory.written(bottom.detach(), version) for blob, bottom, version in read)
             if not changed or step.node.layer.type in _RUN_ONCE:
                 return graph
-        graph = self._graphs[index] = self._run(step, True)[0]
+        graph = self._graphs[index] = self._run(step)[0]
         return graph
 
     # -- shapes and devices ----------------------------------------------------------------------------------------

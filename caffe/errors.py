@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from caffecli.errors import CaffeError, FormatError, PythonLayerError, SpecError
 
@@ -35,18 +34,26 @@ class BlobNameError(SpecError, KeyError):
     __str__ = Exception.__str__  # KeyError shows the repr
 
 
-@contextmanager
-def users_errors() -> Iterator[None]:
-    """Let the error of a Python layer be also of the type that the user's own code has raised."""
+class UsersErrors:
+    """A context that lets the error of a Python layer be also of the type that the user's own code has raised."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, PythonLayerError):
+            both = _both(error)
+            if both is not error:
+                raise both from error.__cause__
+
+
+def _both(error: PythonLayerError) -> PythonLayerError:
+    """``error`` as one of the cause's type too, where there can be such a type."""
+    cause = error.__cause__
+    if cause is None or isinstance(error, type(cause)):
+        return error
     try:
-        yield
-    except PythonLayerError as error:
-        cause = error.__cause__
-        if cause is None or isinstance(error, type(cause)):
-            raise
-        try:
-            both = type(type(cause).__name__, (PythonLayerError, type(cause)), {"__str__": Exception.__str__})
-            raised = both(str(error))
-        except TypeError:  # a type that cannot be mixed, or wants other arguments
-            raise error from cause
-        raise raised from cause
+        both = type(type(cause).__name__, (PythonLayerError, type(cause)), {"__str__": Exception.__str__})
+        return both(str(error))
+    except TypeError:  # a type that cannot be mixed, or wants other arguments
+        return error

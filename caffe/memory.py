@@ -24,6 +24,9 @@ class Memory:
     def __init__(self) -> None:
         self._made: Tensor | None = None
         self._host: Tensor | None = None
+        #: ``_host`` in the shapes that were last asked for
+        self._view: Tensor | None = None
+        self._array: Floats | None = None
         #: counts the values that layers have put here
         self.version = 0
 
@@ -34,16 +37,23 @@ class Memory:
 
     def array(self, shape: Shape) -> Floats:
         """The values in C order, writable; arrays taken before go on showing them while the count does not grow."""
-        return self._exposed(shape).numpy()
+        if self._array is None or self._array.shape != shape:
+            self._array = self._exposed(shape).numpy()
+        return self._array.view()
 
     def tensor(self, shape: Shape, device: torch.device) -> Tensor:
         """The values as a layer reads them; not to be written into."""
         if self._host is not None:
-            return self._exposed(shape).to(device)
-        if self._made is None:
+            made = self._exposed(shape)
+        elif self._made is None:
             return torch.zeros(tuple(shape), device=device)
-        made = self._fitting(shape)
+        else:
+            made = self._fitting(shape)
         return made if made.device == device else made.to(device)
+
+    def release(self) -> None:
+        """Give up values that are about to be made anew, so that they can be made where these stand."""
+        self._made = None
 
     def put(self, value: Tensor) -> None:
         """Let ``value`` be the values."""
@@ -86,7 +96,10 @@ class Memory:
             self._made = None
         elif self._host.numel() < count:
             self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])
-        return self._host[:count].view(tuple(shape))
+            self._view = self._array = None
+        if self._view is None or self._view.shape != shape:
+            self._view = self._host[:count].view(tuple(shape))
+        return self._view
 
     def _fitting(self, shape: Shape) -> Tensor:
         """The tensor in ``shape``, cut off or filled up with zeros where it has another count."""

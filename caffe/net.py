@@ -13,7 +13,7 @@ from caffe import mode
 from caffe.batches import Batches, check_inputs
 from caffe.blob import Blob, BlobVec
 from caffe.engine import Engine
-from caffe.errors import ArgumentError, BlobNameError, LayerNameError, users_errors
+from caffe.errors import ArgumentError, BlobNameError, LayerNameError, UsersErrors
 from caffe.files import NetFiles, StrPath, check_file
 from caffe.memory import Floats
 from caffe.year_2014 import Forms2014
@@ -89,7 +89,7 @@ class Net(Batches, NetFiles, Forms2014):
         param = load.load_net(network_file)
         param.state.CopyFrom(NetState(phase=phase, level=level or 0, stage=stages or ()))  # type: ignore[arg-type]
         folder = Path(network_file).parent
-        with users_errors():
+        with UsersErrors():
             self._take(Engine(core.Net(param, mode.seed(), (folder,), mode.shard() if phase == TRAIN else (0, 1))))
         if weights is not None:
             self.copy_from(weights)
@@ -223,12 +223,13 @@ class Net(Batches, NetFiles, Forms2014):
 
     def _forward(self, start: int, end: int) -> float:
         """Layers by their numbers; returns the loss."""
-        with users_errors():
+        with UsersErrors():
             self._engine.to(mode.device())
-            return float(self._engine.forward(start, end).detach())
+            loss = self._engine.forward(start, end)
+            return 0.0 if loss is None else float(loss)
 
     def _backward(self, start: int, end: int) -> None:
-        with users_errors():
+        with UsersErrors():
             self._engine.to(mode.device())
             self._engine.backward(start, end)
 
@@ -253,7 +254,7 @@ class Net(Batches, NetFiles, Forms2014):
 
     def reshape(self) -> None:
         """Let all blobs follow the shapes given to the inputs; the next forward would do it too."""
-        with users_errors():
+        with UsersErrors():
             self._engine.reshape()
 
     def clear_param_diffs(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from caffe import mode
 from caffe.driven import DrivenRule
 from caffe.engine import Engine
-from caffe.errors import ArgumentError, users_errors
+from caffe.errors import ArgumentError, UsersErrors
 from caffe.files import StrPath, check_file
 from caffe.net import Net
 from caffecli import logs
@@ -50,7 +50,7 @@ class Solver:
         if param.debug_info:
             logs.warning("solver.cpp:45", "debug_info is shown by `caffecli train` alone; here look at the blobs themselves")
             param.debug_info = False
-        with users_errors():
+        with UsersErrors():
             self._core = Core(param, "cpu")
         engines = [_engine(net) for net in (self._core.net, *self._core.test_nets)]
         self._core.run = engines[0].run
@@ -131,7 +131,7 @@ class Solver:
             self._move(device)
         for net in (self._net, *self._test_nets):
             net._engine.push()
-        with users_errors():
+        with UsersErrors():
             yield
         self._net._engine.pull()
 
