@@ -84,16 +84,25 @@ def _divided_anew(b: Builder, top: str, own: Array, wanted: Array, divisor: int 
 
 
 def windows(b: Builder, bottom: str, pool: str, kernel: list[int], stride: list[int], pad: list[int], ceil: bool) -> str:
-    """Pooling by these windows. Where rounding down gives fewer of them than Caffe does, the last ones are cut off again."""
+    """Pooling by these windows. Where Caffe, which rounds up, has more of them than rounding down gives, the places that only
+    those see are cut off, or they themselves are where they see padding."""
     shape = b.shape(bottom)
     counts = _counts(shape[2:], kernel, stride, pad, ceil)
     up = _counts(shape[2:], kernel, stride, pad, True)
+    if not any(pad):  # without padding the reference keeps windows behind the image, too, and reads what is not its own
+        up = [-(-(n - k) // s) + 1 for n, k, s in zip(shape[2:], kernel, stride, strict=True)]
     param: dict[str, Any] = {"pool": pool}
     param |= _single(sizes("kernel", kernel)) | _single(sizes("stride", stride, 1)) | _single(sizes("pad", pad, 0))
-    if up == counts or b.audience == "both":
+    if up == counts:
+        return b.layer("Pooling", bottom, shape=(*shape[:2], *up), pooling_param=param)
+    if b.audience != "both":
+        return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param={**param, "round_mode": "FLOOR"})
+    if any(pad):
         top = b.layer("Pooling", bottom, shape=(*shape[:2], *up), pooling_param=param)
         return cut(b, top, [(axis + 2, 0, count) for axis, count in enumerate(counts)])
-    return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param={**param, "round_mode": "FLOOR"})
+    seen = [(c - 1) * s + k if c != u else n for n, k, s, c, u in zip(shape[2:], kernel, stride, counts, up, strict=True)]
+    bottom = cut(b, bottom, [(axis + 2, 0, end) for axis, end in enumerate(seen)])
+    return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param=param)
 
 
 def _single(settings: dict[str, Any]) -> dict[str, Any]:
