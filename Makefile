@@ -30,9 +30,10 @@ bench: $(INSTALLED) ## speed, beside a hand-written PyTorch loop of the same net
 	@$(BIN)/python scripts/bench_layers.py
 	@$(BIN)/python -m scripts.bench_solvers
 
-docs: $(INSTALLED) ## docs/layers.md made anew; what the documentation says, tried out
+docs: $(INSTALLED) ## docs/layers.md and docs/models.md made anew; what the documentation says, tried out
 	@$(BIN)/python -m scripts.layer_catalogue
-	@$(BIN)/python -m pytest tests/test_docs.py tests/test_layer_catalogue.py
+	@$(BIN)/python -m scripts.model_table
+	@$(BIN)/python -m pytest tests/test_docs.py tests/test_layer_catalogue.py tests/models/test_model_table.py
 
 tutorials: $(INSTALLED) ## the tutorials run, in the folder tutorial, and their pictures made anew
 	@rm -rf tutorial
