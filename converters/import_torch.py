@@ -29,7 +29,7 @@ Path_ = str | os.PathLike[str]
 
 _LOG = "import_torch.py"
 #: layers of ours that OpenCV's importer (4.x) does not know
-_NOT_IN_OPENCV = ("ArgMax", "Bias", "Clip", "Embed", "Interp", "Reduction", "Threshold")
+_NOT_IN_OPENCV = ("ArgMax", "Bias", "Clip", "DummyData", "Embed", "Interp", "LSTM", "Reduction", "RNN", "Threshold")
 
 
 def import_program(

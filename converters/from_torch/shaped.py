@@ -12,6 +12,9 @@ from converters.from_torch.permuted import permuted
 from converters.from_torch.program import Ref, Shape
 from converters.from_torch.weighted import fixed_convolution
 
+#: into how many parts an axis is taken that changes its place
+MOST_PARTS = 64
+
 
 def reshape(b: Builder, value: str, shape: Sequence[int], note: str = "", flat: bool = False) -> str:
     """``value`` in another shape, by Flatten (of axes from 1 on, or if ``flat``) or Reshape; itself if it has that shape."""
@@ -78,12 +81,32 @@ def permute(b: Builder) -> str:
         order = list(range(len(shape)))
         first, second = (b.arg("dim0"), b.arg("dim1")) if b.op.short == "transpose" else (0, 1)
         order[first], order[second] = order[second], order[first]
-    real = [axis for axis in order if shape[axis] != 1 or not b.fixed(bottom, axis)]
+    return turned(b, bottom, order)
+
+
+def turned(b: Builder, value: str, order: Sequence[int], note: str = "") -> str:
+    """``value`` with its axes in another order: Permute, which forks have, or, where one axis changes its place, its parts put
+    together elsewhere."""
+    shape = b.shape(value)
+    top = tuple(shape[axis] for axis in order)
+    real = [axis for axis in order if shape[axis] != 1 or not b.fixed(value, axis)]
     if real == sorted(real):
-        return reshape(b, bottom, b.top)
-    if b.audience != "forks":
-        raise Unsayable(f"its axes change places, {order}; of Caffe's only forks have Permute (--for forks)")
-    return b.layer("Permute", bottom, shape=b.top, permute_param={"order": order})
+        return reshape(b, value, top, note=note)
+    if b.audience == "forks":
+        return b.layer("Permute", value, shape=top, note=note, permute_param={"order": list(order)})
+    movable = [axis for axis in real if _without(real, axis) == sorted(_without(real, axis)) and b.fixed(value, axis)]
+    axis = min(movable, key=lambda axis: shape[axis], default=-1)
+    if axis < 0 or shape[axis] > MOST_PARTS:
+        raise Unsayable(f"its axes change places, {list(order)}; of Caffe's only forks have Permute (--for forks)")
+    place = list(order).index(axis)
+    one = (*top[:place], 1, *top[place + 1 :])
+    parts = sliced(b, value, axis, range(1, shape[axis] + 1), note=f"{note}_parts".removeprefix("_"))
+    parts = [reshape(b, part, one, note=f"{note}_part{i}".removeprefix("_")) for i, part in enumerate(parts)]
+    return b.layer("Concat", *parts, shape=top, note=note, concat_param={} if place == 1 else {"axis": place})
+
+
+def _without(axes: Sequence[int], one: int) -> list[int]:
+    return [axis for axis in axes if axis != one]
 
 
 @rule("cat", "concat", "concatenate")

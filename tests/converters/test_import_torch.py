@@ -166,7 +166,7 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
 
         def forward(self, x):
             x = self.pad(self.act(x)).cumsum(1)
-            return F.gelu(x).permute(0, 2, 3, 1)
+            return F.gelu(x).permute(0, 3, 2, 1)
 
     path = save(Wild(), torch.randn(2, 3, 4, 4), tmp_path / "m.pt2")
     with pytest.raises(SpecError) as caught:
@@ -176,7 +176,7 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
     assert "aten.gelu (Caffe has no error function; use approximate='tanh') at 'act', 'gelu_1'; " in error
     assert "aten.pad (it pads by reflect; Caffe pads with zeros) at 'pad'; aten.cumsum (no such layer) at 'cumsum'; " in error
     assert error.endswith(
-        "aten.permute (its axes change places, [0, 2, 3, 1]; of Caffe's only forks have Permute (--for forks)) at 'permute'"
+        "aten.permute (its axes change places, [0, 3, 2, 1]; of Caffe's only forks have Permute (--for forks)) at 'permute'"
     )
     assert "\n" not in error
     assert list(tmp_path.iterdir()) == [path]
