@@ -140,10 +140,11 @@ def _check_size(size: int, out: Path) -> None:
 
 def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     """``aten.sort.stable`` in ONNX, whose TopK leaves equals in their order; what top_k of ArgMax needs."""
-    from onnxscript import opset18
+    import onnxscript
 
-    count = opset18.Reshape(opset18.Gather(opset18.Shape(x), opset18.Constant(value_int=dim)), opset18.Constant(value_ints=[1]))
-    return opset18.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
+    onnx: Any = onnxscript.opset18
+    count = onnx.Reshape(onnx.Gather(onnx.Shape(x), onnx.Constant(value_int=dim)), onnx.Constant(value_ints=[1]))
+    return onnx.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
 
 def _need_onnx() -> None:

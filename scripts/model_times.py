@@ -34,7 +34,8 @@ from scripts.zoo import made_up
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
-HAS_IMPORTER = hasattr(cv2.dnn, "readNetFromCaffe")  # OpenCV 5 has not
+#: of Caffe's nets; OpenCV 5 has none
+IMPORTER: Any = getattr(cv2.dnn, "readNetFromCaffe", None)
 THREADS, RUNS, SECONDS = 2, 5, 1.5
 LONG, FEW = 2.0, 3  # runs that take so many seconds are few
 #: tops of data layers that hold numbers of classes and of words, and markers
@@ -47,7 +48,7 @@ def machine() -> str:
     """What the times hold for."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    opencv = f", OpenCV {cv2.__version__}" if HAS_IMPORTER else ""
+    opencv = f", OpenCV {cv2.__version__}" if IMPORTER else ""
     return f"{os.cpu_count()} cores of {(*models, platform.processor(), 'unknown make')[0]}, torch {torch.__version__}{opencv}"
 
 
@@ -83,7 +84,7 @@ def opencv(net: Net, definition: Path, given: dict[str, torch.Tensor]) -> float 
         path = Path(folder) / "net.caffemodel"
         caffemodel.write(path, net.param, weights.export(net))
         try:
-            theirs = cv2.dnn.readNetFromCaffe(str(definition), str(path))  # type: ignore[attr-defined]
+            theirs = IMPORTER(str(definition), str(path))
             for blob, values in given.items():
                 theirs.setInput(values.numpy(), blob)
             return clock(lambda: theirs.forward(net.outputs))
@@ -140,7 +141,7 @@ def main(name: str) -> dict[str, Any]:
         net = deploy(name)
         given = made_up.inputs(net)
         found["forward"] = forward(net, given)
-        if HAS_IMPORTER:
+        if IMPORTER:
             found["opencv"] = opencv(net, folder / "deploy.prototxt", given)
         picture = tuple(given[net.inputs[0]].shape)
         del net, given
