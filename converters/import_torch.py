@@ -20,6 +20,7 @@ from caffecli.spec import text
 from converters.from_torch import archive
 from converters.from_torch.assemble import Imported, assemble
 from converters.from_torch.builder import Audience
+from converters.from_torch.found import find
 from converters.from_torch.program import Program
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def convert(program: Program, name: str, inputs: Sequence[str] | None = None, au
         raise SpecError(
             f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not {names}"
         )
-    made = assemble(program, name, names, audience)
+    made = assemble(find(program), name, names, audience)
     strange = sorted({layer.type for layer in made.net.layer if layer.type in _NOT_IN_OPENCV})
     if strange and audience == "both":
         logs.warning(_LOG, f"OpenCV's importer does not read {', '.join(strange)}; Caffe does")

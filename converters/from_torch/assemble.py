@@ -11,12 +11,12 @@ from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
-from converters.from_torch import activations, arithmetic, normalized, permuted, pooled, recurrent, shaped, weighted
+from converters.from_torch import activations, arithmetic, largest, normalized, permuted, pooled, recurrent, shaped, weighted
 from converters.from_torch.builder import RULES, Audience, Builder, Made, Unsayable
 from converters.from_torch.program import Op, Program
 
 #: whose rules are entered in RULES
-FAMILIES = (activations, arithmetic, normalized, permuted, pooled, recurrent, shaped, weighted)
+FAMILIES = (activations, arithmetic, largest, normalized, permuted, pooled, recurrent, shaped, weighted)
 
 #: layers that write over their bottom where nothing else reads it, and what makes bottoms that share another blob's memory
 _IN_PLACE = ("BatchNorm", "PReLU", "ReLU", "Scale")

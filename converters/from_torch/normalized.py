@@ -112,6 +112,18 @@ def by_input(b: Builder) -> list[str]:
     return [_affine(b, value, b.weights("weight"), b.weights("bias"), axes), *b.op.outputs[1:]]
 
 
+@rule("caffe.mvn")
+def mvn(b: Builder) -> str:
+    """``eps`` is None where values are not divided."""
+    eps = b.arg("eps")
+    param: dict[str, Any] = {"normalize_variance": False} if eps is None else {}
+    if eps is not None and np.float32(eps) != np.float32(1e-9):
+        param["eps"] = eps
+    if b.arg("across"):
+        param["across_channels"] = True
+    return b.layer("MVN", b.bottom("self"), shape=b.top, mvn_param=param)
+
+
 def lrn(b: Builder) -> str | None:
     """LRN where x * (k + alpha * mean of x^2 nearby) ** -beta is what the operation comes to, else None."""
     one, two = b.arg("self"), b.arg("other")

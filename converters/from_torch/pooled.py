@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from converters.from_torch.activations import LARGEST, clip
 from converters.from_torch.builder import Builder, Unsayable, rule
 from converters.from_torch.program import Array, Shape
 from converters.from_torch.scalars import power
@@ -31,8 +30,23 @@ def max_pool(b: Builder) -> list[str]:
     if any(step != 1 for step in listed(b.arg("dilation", 1), 1)):
         raise Unsayable("Caffe's windows have no dilation")
     if len(b.op.outputs) > 1 and b.op.outputs[1] in b.wanted:
-        raise Unsayable("its indices are read")
+        return _with_mask(b)
     return [_pooled(b, "MAX"), *b.op.outputs[1:]]
+
+
+def _with_mask(b: Builder) -> list[str]:
+    """With the places of the largest, in the picture: Pooling's second top."""
+    if "1d" in b.op.short or len(b.top) != 4:
+        raise Unsayable("its indices are read; Caffe gives those of pictures, with a batch axis")
+    bottom = b.bottom("self")
+    kernel, pad = listed(b.arg("kernel_size"), 2), listed(b.arg("padding", 0), 2)
+    top = windows(b, bottom, "MAX", kernel, listed(b.arg("stride") or kernel, 2), pad, bool(b.arg("ceil_mode", False)))
+    (pooling,) = [made for made in b.made if made.type == "Pooling"]
+    if pooling.bottoms != [bottom] or len(b.made) > 1:
+        raise Unsayable("its indices are read, and Caffe has more windows, which round up; use ceil_mode=True, or --for caffe")
+    pooling.tops.append(f"{top}:mask")
+    b.silence([] if b.op.outputs[0] in b.wanted else [top])
+    return [top, pooling.tops[1]]
 
 
 @rule("avg_pool1d", "avg_pool2d")
@@ -140,32 +154,16 @@ def _even_windows(size: int, count: int) -> tuple[int, int]:
     return lengths.pop(), strides.pop()
 
 
-@rule("max")
-def most_of(b: Builder) -> str:
-    if "other" in b.op.args:
-        return of_two(b)
-    if "dim" in b.op.args:
-        raise Unsayable("Caffe's ArgMax gives places or values of the largest, not both; use amax or argmax")
-    return reduced(b)
-
-
-@rule("mean", "sum", "amax")
-def reduce(b: Builder) -> str:
-    return reduced(b)
-
-
+@rule("mean", "sum")
 def reduced(b: Builder) -> str:
     """By what fits: pooling of whole images, a convolution over the channels, Reduction over the last axes."""
     bottom = b.bottom("self")
     shape = b.shape(bottom)
     dims = b.arg("dim")
     axes = sorted({d % len(shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(shape)))})
-    most = b.op.short in ("amax", "max")
     if len(shape) == 4 and axes == [2, 3]:
-        top = whole_image(b, bottom, "MAX" if most else "AVE")
+        top = whole_image(b, bottom, "AVE")
         top = power(b, top, scale=float(math.prod(shape[2:])), note="sum") if b.op.short == "sum" else top
-    elif most:
-        raise Unsayable(f"over axes {axes} of {len(shape)}; Caffe has it over whole images, axes 2 and 3 of 4")
     elif axes == [1] and len(shape) > 2:
         weight = np.full((1, shape[1], *[1] * (len(shape) - 2)), 1 if b.op.short == "sum" else 1 / shape[1], np.float32)
         top = fixed_convolution(b, bottom, weight, (shape[0], 1, *shape[2:]), group=1)
@@ -177,36 +175,16 @@ def reduced(b: Builder) -> str:
     return reshape(b, top, b.top, note="shape")
 
 
-@rule("maximum", "minimum")
-def maximum(b: Builder) -> str:
-    return of_two(b)
-
-
-def of_two(b: Builder) -> str:
-    """The larger, or smaller, of two values in each place."""
-    for one, other in (("self", "other"), ("other", "self")):
-        bound = b.constant(b.arg(one))
-        if bound is not None and bound.size == 1:
-            low, high = (float(bound.flat[0]), LARGEST) if b.op.short != "minimum" else (-LARGEST, float(bound.flat[0]))
-            return clip(b, b.bottom(other), low, high)
-    first, second = b.bottom("self"), b.bottom("other")
-    if b.shape(first) != b.shape(second):
-        raise Unsayable("its inputs have different shapes")
-    if b.op.short == "minimum":
-        first, second = (power(b, value, scale=-1, note=f"minus{i}") for i, value in enumerate((first, second)))
-    top = b.layer("Eltwise", first, second, shape=b.top, eltwise_param={"operation": "MAX"})
-    return power(b, top, scale=-1, note="minus") if b.op.short == "minimum" else top
-
-
-@rule("argmax")
-def argmax(b: Builder) -> str:
-    bottom, dim = b.bottom("self"), b.arg("dim")
-    if dim is None:
-        raise Unsayable("over all axes, the batch too; name the axis")
-    shape = list(b.shape(bottom))
-    shape[dim] = 1
-    top = b.layer("ArgMax", bottom, shape=shape, argmax_param={"axis": dim % len(shape)})
-    return reshape(b, top, b.top, note="shape")
+@rule("max_unpool2d")
+def unpool(b: Builder) -> str:
+    if b.audience != "forks":
+        raise Unsayable("of Caffe's only forks have Upsample (--for forks)")
+    bottom, size = b.bottom("self"), b.top[2:]
+    shape = b.shape(bottom)[2:]
+    scale = size[0] // shape[0]
+    even = size == tuple(scale * n for n in shape)
+    param = {"scale": scale} if even else {"upsample_h": size[0], "upsample_w": size[1]}
+    return b.layer("Upsample", bottom, b.bottom("indices"), shape=b.top, upsample_param=param)
 
 
 @rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")

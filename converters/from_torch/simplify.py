@@ -62,7 +62,7 @@ def plain(program: Program) -> Program:
         else:
             ops.append(made)
     outputs = [same.get(name, name) for name in program.outputs]
-    return replace(program, ops=_read(ops, outputs), outputs=outputs)
+    return replace(program, ops=needed(ops, outputs), outputs=outputs)
 
 
 def _is_same(program: Program, op: Op, first: str) -> bool:
@@ -81,7 +81,7 @@ def _is_same(program: Program, op: Op, first: str) -> bool:
     return False
 
 
-def _read(ops: list[Op], outputs: list[str]) -> list[Op]:
+def needed(ops: list[Op], outputs: list[str]) -> list[Op]:
     """The operations that the outputs are made of."""
     wanted, kept = set(outputs), []
     for op in reversed(ops):

@@ -28,7 +28,10 @@ from tests.models.opencv import needs_importer
 
 ROOT = Path(__file__).parents[2]
 #: what OpenCV has no layers for
-NOT_IN_OPENCV = {"argmax", "argmax keepdim", "mean", "mean of the last", "sum of the last", "threshold"}
+NOT_IN_OPENCV = {
+    *("argmax", "argmax keepdim", "argmin", "amax of the rows", "max", "max and places", "min", "topk", "topk smallest"),
+    *("mean", "mean of the last", "sum of the last", "threshold"),
+}
 
 
 @pytest.mark.parametrize("audience", ["both", "caffe"])
@@ -182,11 +185,18 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def unpooled(x):
+    """The one half of SegNet, and the other."""
+    small, places = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(2 * small, places, 2, output_size=x.shape)
+
+
 @pytest.mark.parametrize(
     ("function", "why"),
     [
         (lambda x: F.max_pool2d(x, 2, dilation=2), "Caffe's windows have no dilation"),
-        (lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0, "its indices are read"),
+        (lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0, "its indices are read, and Caffe has more windows"),
+        (unpooled, r"aten\.max_unpool2d \(of Caffe's only forks have Upsample \(--for forks\)\)"),
         (lambda x: F.adaptive_avg_pool2d(x, 5), r"its 5 windows over 9 places are not of one size"),
         (lambda x: x.transpose(2, 3) @ x, "its other is computed from the net's input; Caffe's weights are fixed"),
         (lambda x: F.dropout(x), "it is in training mode; call model.eval"),
@@ -194,7 +204,7 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
         (lambda x: x[:, :, ::2], "it takes every so-manieth value"),
         (lambda x: F.interpolate(x, size=(10, 12)), r"from \[9, 8\] to \[10, 12\]; Caffe enlarges by whole numbers"),
         (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "Deconvolution differs from it at the border"),
-        (lambda x: x.max(1)[0], "places or values of the largest, not both"),
+        (lambda x: x.amax((1, 2)), r"over axes \[1, 2\] of 4; Caffe has it over whole images, axes 2 and 3"),
         (lambda x: x.argmax().float(), "over all axes, the batch too"),
         (lambda x: x.sum((0, 1)), "Caffe reduces the last axes, or the channels"),
         (lambda x: F.conv2d(x[0], torch.ones(2, 6, 1, 1)), "its input has no batch axis"),
@@ -233,6 +243,22 @@ def test_forks_have_more(tmp_path):
     made = imported(module, example, "forks")
     assert [layer.type for layer in made.net.layer] == ["Input", "Interp", "Permute"]
     agree(outputs(made, example), wanted(module, example))
+
+
+def test_places_of_a_max_pooling():
+    for x in (torch.randn(2, 6, 9, 8), torch.randn(2, 6, 4, 8)):
+        made = imported(Wrapped(unpooled), x, "forks")
+        assert [layer.type for layer in made.net.layer] == ["Input", "Pooling", "Power", "Upsample"]
+        agree(outputs(made, x), wanted(Wrapped(unpooled), x))
+
+
+def test_a_linear_taken_apart_comes_together(tmp_path):
+    module, x = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3, bias=False)), torch.randn(2, 6, 9, 8)
+    with exported.quiet(), torch.no_grad():
+        torch.export.save(torch.export.export(module, (x,)).run_decompositions(), tmp_path / "m.pt2")
+    made = import_torch.convert(archive.read(tmp_path / "m.pt2"), "net")
+    assert [(layer.type, layer.inner_product_param.axis) for layer in made.net.layer[1::2]] == [("InnerProduct", 3)] * 2
+    agree(outputs(made, x), wanted(module, x))
 
 
 def test_a_module_that_cannot_be_traced():

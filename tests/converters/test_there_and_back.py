@@ -12,7 +12,8 @@ import torch
 from caffecli.errors import SpecError
 from caffecli.net import exported, weights
 from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import TEST
+from caffecli.proto.caffe_pb2 import TEST, NetParameter
+from caffecli.spec import text
 from caffecli.spec.load import prepare_net
 from converters import export, import_torch
 from converters.from_torch import archive
@@ -28,12 +29,12 @@ LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt
 BY_POWER = {"vgg_cnn_f": 2, "vgg_cnn_m": 2, "vgg_cnn_s": 1}
 
 
-def there_and_back(net, tmp_path):
+def there_and_back(net, tmp_path, audience="both"):
     """The net that import makes of a net's export; its weights are held to be the same, bit for bit."""
     path = tmp_path / "there.pt2"
     with exported.quiet():
         torch.export.save(exported.program(net), path)
-    made = import_torch.convert(archive.read(path), net.name, net.inputs)
+    made = import_torch.convert(archive.read(path), net.name, net.inputs, audience)
     path.unlink()
     for name, layer in net.layers.items():
         for old, new in zip(layer.blobs, made.weights.get(name, []), strict=True):
@@ -42,10 +43,10 @@ def there_and_back(net, tmp_path):
 
 
 def agree_with_net(made, net):
-    given = made_up.inputs(net, made.net.layer[0].input_param.shape[0].dim[0])
+    back = Net(prepare_net(made.net, TEST))
+    given = {name: values for i in back.inputs for name, values in made_up.inputs(back, back.shape(i)[0]).items() if name == i}
     with torch.no_grad():
         expected = [top.numpy() for top in net(given).values()]
-        back = Net(prepare_net(made.net, TEST))
         weights.copy(back, made.weights, "import")
         tops = back(given)
     assert back.inputs == net.inputs
@@ -88,11 +89,74 @@ def test_parsenet_comes_back_in_other_layers(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("segnet", r"aten\.scatter \(no such layer\) at 'upsample5'"), ("s2vt", r"aten\.addmm \(.*\) at 'lstm1', 'lstm2'")],
-)
-def test_nets_that_do_not_come_back(name, why, tmp_path):
-    net = export.build(ROOT / "models" / name / "deploy.prototxt", None)
-    with pytest.raises(SpecError, match=why):
+@pytest.mark.parametrize(("name", "audience"), [("segnet", "forks"), ("s2vt", "both")])
+def test_forks_layers_and_states(name, audience, tmp_path):
+    """SegNet's masks are those of forks, and what an LSTM carries on are inputs and outputs of its program."""
+    net = exported.exposed(made_up.weights(export.build(ROOT / "models" / name / "deploy.prototxt", None)))
+    made = there_and_back(net, tmp_path, audience)
+    agree_with_net(made, net)
+    assert types(made.net) == types(net.param)
+
+
+@pytest.mark.slow
+def test_forks_layers_are_named_for_others(tmp_path):
+    net = export.build(ROOT / "models/segnet/deploy.prototxt", None)
+    with pytest.raises(
+        SpecError, match=r"aten\.max_unpool2d \(of Caffe's only forks have Upsample \(--for forks\)\) at 'upsample5'"
+    ):
         there_and_back(net, tmp_path)
+
+
+def small_net(layer, *shapes):
+    inputs = zip("xyz", shapes, strict=False)
+    lines = [f'layer {{ name: "{n}" type: "Input" top: "{n}" input_param {{ shape {{ {_dims(s)} }} }} }}' for n, s in inputs]
+    param = text.parse("\n".join([*lines, layer]), NetParameter())
+    return exported.exposed(made_up.weights(Net(prepare_net(param, TEST))))
+
+
+def _dims(shape):
+    return " ".join(f"dim: {size}" for size in shape)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("time", [1, 3])
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_recurrent_layers_there_and_back(kind, time, static, tmp_path):
+    bottoms = "".join(f' bottom: "{name}"' for name in ("xyz" if static else "xy"))
+    layer = f'layer {{ name: "l" type: "{kind}"{bottoms} top: "l" recurrent_param {{ num_output: 3 {FILLER} }} }}'
+    net = small_net(layer, (time, 2, 5), (time, 2), *[(2, 4)] * static)
+    made = there_and_back(net, tmp_path)
+    assert types(made.net) == types(net.param)
+    agree_with_net(made, net)
+
+
+FILLER = 'weight_filler { type: "uniform" min: -1 max: 1 } bias_filler { type: "uniform" min: -1 max: 1 }'
+MASKED = """layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "u" type: "Upsample" bottom: "p" bottom: "m" top: "u" upsample_param { %s } }"""
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 5), (2, 4, 5, 3)])
+@pytest.mark.parametrize(
+    "param", ["", "top_k: 3", "out_max_val: true", "out_max_val: true top_k: 2", "axis: 1", "axis: -1 top_k: 2"]
+)
+def test_argmax_there_and_back(param, shape, tmp_path):
+    net = small_net(f'layer {{ name: "l" type: "ArgMax" bottom: "x" top: "l" argmax_param {{ {param} }} }}', shape)
+    made = there_and_back(net, tmp_path)
+    assert [layer.type for layer in made.net.layer] == ["Input", "ArgMax"]
+    agree_with_net(made, net)
+
+
+@pytest.mark.parametrize("param", ["", "eps: 0.5", "across_channels: true", "normalize_variance: false"])
+def test_mvn_there_and_back(param, tmp_path):
+    net = small_net(f'layer {{ name: "l" type: "MVN" bottom: "x" top: "l" mvn_param {{ {param} }} }}', (2, 4, 5, 3))
+    made = there_and_back(net, tmp_path)
+    assert text.format(made.net.layer[1].mvn_param).split() == param.split()
+    agree_with_net(made, net)
+
+
+@pytest.mark.parametrize(("shape", "param"), [((2, 3, 4, 6), "scale: 2"), ((2, 3, 5, 6), "upsample_h: 5 upsample_w: 6")])
+def test_masks_there_and_back(shape, param, tmp_path):
+    net = small_net(MASKED % param, shape)
+    made = there_and_back(net, tmp_path, "forks")
+    assert [layer.type for layer in made.net.layer] == ["Input", "Pooling", "Upsample"]
+    agree_with_net(made, net)
