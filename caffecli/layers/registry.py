@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
 
 _LAYERS: dict[str, type[Layer]] = {}
@@ -50,9 +51,12 @@ def create(param: LayerParameter, phase: int = TRAIN) -> Layer:
         phase = param.phase
     cls = _LAYERS.get(param.type)
     if cls is None:
+        what = f"layer {param.name!r}: unknown type {param.type!r}"
+        if fork := forks.type_owner(param.type):
+            raise SpecError(f"{what}; it is one of {fork}, which is not here: remove the layer, or write it as a Python layer")
         near = difflib.get_close_matches(param.type, _LAYERS, 1, 0.5)
         folded = {name.lower(): name for name in _LAYERS}
         near = [folded[param.type.lower()]] if param.type.lower() in folded else near
         hint = f"did you mean {near[0]!r}?" if near else f"known types: {', '.join(types())}"
-        raise SpecError(f"layer {param.name!r}: unknown type {param.type!r}; {hint}")
+        raise SpecError(f"{what}; {hint}")
     return cls(param, TEST if phase == TEST else TRAIN)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -23,7 +24,8 @@ from google.protobuf.message import DecodeError, Message
 
 from caffecli.proto import caffe_pb2
 from caffecli.proto.caffe_pb2 import NetParameter
-from caffecli.proto.fork_schemas import FORKS, REFUSED
+from caffecli.proto.fork_names import INSTEAD, REFUSED, REFUSED_TYPES, REFUSED_VALUES
+from caffecli.proto.fork_schemas import FORKS
 
 MOVED = 8_000_000
 
@@ -145,8 +147,26 @@ def named(message: Message) -> Any:
 
 def owner(message: str, field: str) -> str | None:
     """The forks that have this field, when it means nothing here."""
-    owners = [fork for fork, refused in REFUSED.items() if field in refused.get(message, "").split()]
-    return " and ".join(owners) or None
+    return _joined(fork for fork, refused in REFUSED.items() if field in refused.get(message, "").split())
+
+
+def instead(message: str, name: str) -> str | None:
+    """What to write for a fork's field, or for a value of an enum, that has another name here."""
+    return INSTEAD.get((message, name))
+
+
+def value_owner(enum: str, value: str) -> str | None:
+    """The forks that have this value, when it means nothing here."""
+    return _joined(fork for fork, refused in REFUSED_VALUES.items() if value in refused.get(enum, "").split())
+
+
+def type_owner(layer_type: str) -> str | None:
+    """The forks that have this type of layer, when it is not here."""
+    return _joined(fork for fork, refused in REFUSED_TYPES.items() if layer_type in refused.split())
+
+
+def _joined(forks: Iterable[str]) -> str | None:
+    return " and ".join(forks) or None
 
 
 def read_net(data: bytes) -> NetParameter | None:

@@ -136,13 +136,11 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
     if found := re.match(r'Message type "[\w.]+" should not have multiple "(\w+)" fields', what):
         return f"field {found[1]!r} is given a second time; it holds one value"
     if found := re.match(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$', what):
-        value = found[2].strip("\"'")
+        value, enum = found[2].strip("\"'"), root.file.pool.FindEnumTypeByName(found[1])
         quoted = token.startswith(('"', "'"))
-        return (
-            f"expected {value}, a name without quotes"
-            if quoted
-            else _unknown_value(value, root.file.pool.FindEnumTypeByName(found[1]))
-        )
+        if quoted and value not in enum.values_by_name and enum.name == "LayerType":
+            return f"expected a type of the old 'layers', as CONVOLUTION; for {value!r} write layer {{ ... }}, the present form"
+        return f"expected {value}, a name without quotes" if quoted else _unknown_value(value, enum)
     if what.startswith("Value out of range"):
         return f"{token} is out of range for this field"
     if what.startswith("String missing ending quote"):
@@ -158,8 +156,8 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
 
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
-    if name == "plateau_winsize":
-        return f'{what}; it is one of SSD\'s: remove it, write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train'
+    if remedy := forks.instead(message.name, name):
+        return f"{what}; {remedy}"
     if fork := forks.owner(message.name, name):
         return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
     if message.name == "V1LayerParameter" and name in root.file.pool.FindMessageTypeByName("caffe.LayerParameter").fields_by_name:
@@ -180,9 +178,13 @@ def _has_field(message: Descriptor | None, name: str) -> bool:
 
 
 def _unknown_value(name: str, enum: EnumDescriptor) -> str:
+    what = f"unknown value {name!r} for {enum.name}"
+    if remedy := forks.instead(enum.name, name):
+        return f"{what}; {remedy}"
+    if fork := forks.value_owner(enum.name, name):
+        return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
     known = [f"{value.name} ({value.number})" for value in enum.values]
-    hint = nearest(name, enum.values_by_name)
-    return f"unknown value {name!r} for {enum.name}" + (hint or f"; expected one of {', '.join(known)}")
+    return what + (nearest(name, enum.values_by_name) or f"; expected one of {', '.join(known)}")
 
 
 def _unclosed(text: str) -> int | None:

@@ -8,7 +8,8 @@ from google.protobuf import descriptor_pb2
 
 from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
-from caffecli.proto import caffe_pb2, forks
+from caffecli.layers import registry
+from caffecli.proto import caffe_pb2, fork_names, forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.spec import text
 from caffecli.spec.upgrade import upgrade_net
@@ -172,6 +173,31 @@ def test_the_reference_is_unchanged_in_the_wide_schema():
         ("layer { reorg_param { stride: 2 } }", "in LayerParameter; it is one of MobileNet-YOLO (eric612/MobileNet-YOLO)"),
         ("layer { norm_param { fix_scale: true } }", "in NormalizeParameter; it is one of ParseNet"),
         (
+            "layer { psroi_pooling_param { } }",
+            "in LayerParameter; it is one of R-FCN (daijifeng001/caffe-rfcn), of which no layer",
+        ),
+        (
+            "layer { detection_evaluate_param { } }",
+            "it is one of SSD (weiliu89/caffe), of which no layer here makes use: remove it",
+        ),
+        (
+            "layer { pooling_param { ceil_mode: false } }",
+            "'ceil_mode' in PoolingParameter; write round_mode: FLOOR for ceil_mode: false, and remove ceil_mode: true",
+        ),
+        ("layer { convolution_param { hole: 2 } }", "in ConvolutionParameter; it is DeepLab's: write dilation"),
+        (
+            "layers { type: VIDEO_DATA }",
+            "unknown value 'VIDEO_DATA' for LayerType; it is one of C3D (facebook/C3D), of which no layer here makes "
+            "use: remove it",
+        ),
+        ("layers { type: CROP }", "for LayerType; the old 'layers' have no such type: write all as layer { type: \"Crop\" ... }"),
+        ("layer { convolution_param { engine: MKLDNN } }", "unknown value 'MKLDNN' for Engine; it is one of Intel (intel/caffe)"),
+        (
+            "layers { type: 'Softmax' }",
+            "1:16: expected a type of the old 'layers', as CONVOLUTION; for 'Softmax' write layer { ... }, the present form",
+        ),
+        ("layers { type: 'SOFTMAX' }", "expected SOFTMAX, a name without quotes"),
+        (
             "layers { type: RELU permute_param { order: 1 } }",
             "<string>:1:21: unknown field 'permute_param' in V1LayerParameter; the old 'layers' have no such field: write all as "
             'layer { type: "Type" ... }, the present form',
@@ -185,6 +211,27 @@ def test_errors_say_whose_a_field_is(source, said):
         text.parse(source, NetParameter())
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_refused_is_not_here():
+    """A field, value or type that has come to mean something leaves the table of those that do not."""
+    wide = {message.name: {field.name for field in message.field} for message in forks.wide_file().message_type}
+    for fork in fork_names.REFUSED.values():
+        for message, fields in fork.items():
+            assert not wide[message] & set(fields.split()), message
+    refused = {name for names in fork_names.REFUSED_TYPES.values() for name in names.split()}
+    assert not refused & set(registry.types())
+
+
+def test_a_type_of_a_fork_is_said_to_be_its():
+    with pytest.raises(SpecError) as error:
+        registry.create(LayerParameter(name="mbox_loss", type="MultiBoxLoss"))
+    assert str(error.value) == (
+        "layer 'mbox_loss': unknown type 'MultiBoxLoss'; it is one of SSD (weiliu89/caffe), which is not here: remove the layer, "
+        "or write it as a Python layer"
+    )
+    with pytest.raises(SpecError, match=r"it is one of NVIDIA \(NVIDIA/caffe\) and FlowNet \(lmb-freiburg/flownet2\)"):
+        registry.create(LayerParameter(name="l1", type="L1Loss"))
 
 
 INPUT = LayerParameter(name="in", type="Input")
