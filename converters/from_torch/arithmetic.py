@@ -6,7 +6,7 @@ import numpy as np
 
 from converters.from_torch.builder import Builder, Unsayable, rule
 from converters.from_torch.normalized import lrn
-from converters.from_torch.program import Array, Shape
+from converters.from_torch.program import Array, Ref, Shape
 from converters.from_torch.scalars import affine, power, power_of, step
 from converters.from_torch.shaped import enlarged, reshape
 
@@ -47,15 +47,25 @@ def _with_array(b: Builder, one: Array | None, two: Array | None) -> str:
         return _scale(b, value, array, None)
     if kind == "sub" and two is not None:
         alpha = -alpha
+    scaled = _scaled(b, value, array) if two is not None or (kind == "add" and alpha == 1) else None
+    if scaled is not None:
+        return _scale(b, *scaled, alpha * array)
     if two is None:  # array + alpha * value
         return _biased(b, power(b, value, scale=-alpha if kind == "sub" else alpha, note="alpha"), array)
-    scaled = b.maker(value, "mul")
-    if scaled is not None and alpha == 1:
-        other = b.of(scaled)
-        factor = other.constant(other.arg("other"))
-        if factor is not None and factor.size > 1 and factor.shape == array.shape and b.shape(value) == b.top:
-            return _scale(b, other.bottom("self"), factor, array)
     return _biased(b, value, alpha * array)
+
+
+def _scaled(b: Builder, value: str, array: Array) -> tuple[str, Array] | None:
+    """What ``value`` is an array times, and that array, where one of this shape may be added in the same layer."""
+    op = b.maker(value, "mul")
+    if op is None or b.shape(value) != b.top:
+        return None
+    other = b.of(op)
+    for one, two in (("self", "other"), ("other", "self")):
+        factor, source = other.constant(other.arg(one)), other.arg(two)
+        if factor is not None and factor.size > 1 and factor.shape == array.shape and isinstance(source, Ref):
+            return source.name, factor
+    return None
 
 
 def _biased(b: Builder, value: str, array: Array) -> str:

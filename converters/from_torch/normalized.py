@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from converters.from_torch.program import Array, Op, Ref
 from converters.from_torch.scalars import affine, power, power_of
 from converters.from_torch.shaped import reshape, whole_image
 
+#: an eps that matters to no deviation but 0
+_NOTHING = 1e-8
 _TRAINING = "it is in training mode; call model.eval() before torch.export.export"
 
 
@@ -103,25 +105,37 @@ def by_input(b: Builder) -> list[str]:
         if not b.arg("use_input_stats", True):
             raise Unsayable("by stored statistics; use batch_norm")
         groups = shape[1]
+    value = _standard(b, bottom, groups, lambda variance: power(b, variance, -0.5, shift=b.arg("eps", 1e-5), note="factor"))
+    return [_affine(b, value, b.weights("weight"), b.weights("bias"), axes), *b.op.outputs[1:]]
+
+
+def _standard(b: Builder, value: str, groups: int, factor: Callable[[str], str]) -> str:
+    """Each group of an item's values less its mean, times what ``factor`` makes of its variance."""
+    shape = b.shape(value)
     rows = (shape[0], groups, math.prod(shape[1:]) // groups, 1)
-    value = reshape(b, bottom, rows, note="rows")
+    value = reshape(b, value, rows, note="rows")
     value = b.layer("MVN", value, shape=rows, note="centred", mvn_param={"normalize_variance": False})
     variance = whole_image(b, power(b, value, 2, note="square"), "AVE", note="variance")
-    factors = reshape(b, power(b, variance, -0.5, shift=b.arg("eps", 1e-5), note="factor"), rows[:2], note="factors")
-    value = reshape(b, b.layer("Scale", value, factors, shape=rows, scale_param={"axis": 0}), shape, note="shape")
-    return [_affine(b, value, b.weights("weight"), b.weights("bias"), axes), *b.op.outputs[1:]]
+    factors = reshape(b, factor(variance), rows[:2], note="factors")
+    return reshape(b, b.layer("Scale", value, factors, shape=rows, scale_param={"axis": 0}), shape, note="shape")
 
 
 @rule("caffe.mvn")
 def mvn(b: Builder) -> str:
-    """``eps`` is None where values are not divided."""
-    eps = b.arg("eps")
+    """``eps`` is None where values are not divided. OpenCV adds it to the variance, not to the deviation."""
+    eps, bottom = b.arg("eps"), b.bottom("self")
+    if eps is not None and eps > _NOTHING and b.audience == "both":
+
+        def factor(variance: str) -> str:
+            return power(b, power(b, variance, 0.5, note="deviation"), -1, shift=eps, note="factor")
+
+        return _standard(b, bottom, 1 if b.arg("across") else b.top[1], factor)
     param: dict[str, Any] = {"normalize_variance": False} if eps is None else {}
     if eps is not None and np.float32(eps) != np.float32(1e-9):
         param["eps"] = eps
     if b.arg("across"):
         param["across_channels"] = True
-    return b.layer("MVN", b.bottom("self"), shape=b.top, mvn_param=param)
+    return b.layer("MVN", bottom, shape=b.top, mvn_param=param)
 
 
 def lrn(b: Builder) -> str | None:

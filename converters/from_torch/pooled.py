@@ -103,20 +103,24 @@ def windows(b: Builder, bottom: str, pool: str, kernel: list[int], stride: list[
     shape = b.shape(bottom)
     counts = _counts(shape[2:], kernel, stride, pad, ceil)
     up = _counts(shape[2:], kernel, stride, pad, True)
-    if not any(pad):  # without padding the reference keeps windows behind the image, too, and reads what is not its own
-        up = [-(-(n - k) // s) + 1 for n, k, s in zip(shape[2:], kernel, stride, strict=True)]
+    # without padding the reference keeps windows behind the image, too, and reads what is not its own; OpenCV for each axis
+    behind = [-(-(n - k) // s) + 1 for n, k, s in zip(shape[2:], kernel, stride, strict=True)]
+    both = b.audience == "both"
+    up = [all_ if p == 0 and (both or not any(pad)) else u for u, all_, p in zip(up, behind, pad, strict=True)]
     param: dict[str, Any] = {"pool": pool}
     param |= _single(sizes("kernel", kernel)) | _single(sizes("stride", stride, 1)) | _single(sizes("pad", pad, 0))
     if up == counts:
         return b.layer("Pooling", bottom, shape=(*shape[:2], *up), pooling_param=param)
-    if b.audience != "both":
+    if not both:
         return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param={**param, "round_mode": "FLOOR"})
-    if any(pad):
-        top = b.layer("Pooling", bottom, shape=(*shape[:2], *up), pooling_param=param)
-        return cut(b, top, [(axis + 2, 0, count) for axis, count in enumerate(counts)])
-    seen = [(c - 1) * s + k if c != u else n for n, k, s, c, u in zip(shape[2:], kernel, stride, counts, up, strict=True)]
-    bottom = cut(b, bottom, [(axis + 2, 0, end) for axis, end in enumerate(seen)])
-    return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param=param)
+    axes = list(zip(range(2, 4), shape[2:], counts, up, pad, strict=True))
+    ends = [
+        (axis, min(n, (c - 1) * s + k)) for (axis, n, c, u, p), s, k in zip(axes, stride, kernel, strict=True) if p == 0 != u - c
+    ]
+    bottom = cut(b, bottom, [(axis, 0, end) for axis, end in ends])
+    tops = [u if p else c for _, _, c, u, p in axes]
+    top = b.layer("Pooling", bottom, shape=(*shape[:2], *tops), pooling_param=param)
+    return cut(b, top, [(axis, 0, c) for axis, _, c, u, p in axes if p and u != c], note="windows")
 
 
 def _single(settings: dict[str, Any]) -> dict[str, Any]:

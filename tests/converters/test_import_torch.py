@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 #: what OpenCV has no layers for
 NOT_IN_OPENCV = {
     *("argmax", "argmax keepdim", "argmin", "amax of the rows", "max", "max and places", "min", "topk", "topk smallest"),
-    *("mean", "mean of the last", "sum of the last", "threshold"),
+    *("max_pool2d places", "mean", "mean of the last", "sum of the last", "threshold"),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from caffecli.errors import SpecError
+from caffecli.layers.data import Input
 from caffecli.net import exported, weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
@@ -94,8 +95,13 @@ def test_forks_layers_and_states(name, audience, tmp_path):
     """SegNet's masks are those of forks, and what an LSTM carries on are inputs and outputs of its program."""
     net = exported.exposed(made_up.weights(export.build(ROOT / "models" / name / "deploy.prototxt", None)))
     made = there_and_back(net, tmp_path, audience)
+    assert [layer.name for layer in made.net.layer if layer.type != "Input"] == [
+        name for name, layer in net.layers.items() if not isinstance(layer, Input)
+    ]
     agree_with_net(made, net)
-    assert types(made.net) == types(net.param)
+    before = types(net.param)
+    before["Scale"] += before.pop("BN", 0)
+    assert types(made.net) == before
 
 
 @pytest.mark.slow
@@ -149,7 +155,7 @@ def test_argmax_there_and_back(param, shape, tmp_path):
 @pytest.mark.parametrize("param", ["", "eps: 0.5", "across_channels: true", "normalize_variance: false"])
 def test_mvn_there_and_back(param, tmp_path):
     net = small_net(f'layer {{ name: "l" type: "MVN" bottom: "x" top: "l" mvn_param {{ {param} }} }}', (2, 4, 5, 3))
-    made = there_and_back(net, tmp_path)
+    made = there_and_back(net, tmp_path, "caffe")
     assert text.format(made.net.layer[1].mvn_param).split() == param.split()
     agree_with_net(made, net)
 

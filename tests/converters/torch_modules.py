@@ -201,6 +201,9 @@ MODULES = {
     "normalizing": (Normalizing, (2, 6, 9, 8)),
 }
 
+#: a number for each channel
+CHANNELS = torch.arange(1.0, 7).view(6, 1, 1)
+
 #: single operations on a value of (2, 6, 9, 8)
 OPERATIONS = {
     "abs": torch.abs,
@@ -227,6 +230,7 @@ OPERATIONS = {
     "clamp max": lambda x: x.clamp(max=0.5),
     "clamp min": lambda x: x.clamp(min=0.25),
     "constants": lambda x: (x + torch.arange(8.0)) * torch.arange(9.0)[:, None] - torch.ones(6, 1, 1) / x.exp(),
+    "constants around": lambda x: CHANNELS + CHANNELS * x - (x * CHANNELS - CHANNELS) + (CHANNELS - CHANNELS * x),
     "div": lambda x: x / (1 + x.abs()),
     "elu": lambda x: F.elu(x, 0.5),
     "exp2": lambda x: torch.pow(2, x),
@@ -248,6 +252,7 @@ OPERATIONS = {
     "max_pool2d ceil": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True),
     "max_pool2d places": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True, return_indices=True)[1].float(),
     "max_pool2d last": lambda x: F.max_pool2d(x, (3, 2), 2, (1, 0)),
+    "max_pool2d by steps": lambda x: F.max_pool2d(x, (4, 1), (1, 3), (2, 0)),
     "maximum": lambda x: torch.maximum(x, x.tanh()),
     "mean": lambda x: x.mean((1, 2, 3)),
     "mean taken off": lambda x: x - x.mean((2, 3), keepdim=True),
