@@ -7,6 +7,10 @@ from __future__ import annotations
 
 #: fields: by fork, by message
 REFUSED = {
+    "SPP-net (ShaoqingRen/SPP_net)": {
+        "V0LayerParameter": "conv_param pool_param inner_product_param",
+        "SolverParameter": "vstep_lr",
+    },
     "SSD (weiliu89/caffe)": {
         "LayerParameter": "annotated_data_param multibox_loss_param detection_evaluate_param video_data_param",
         "TransformationParameter": "resize_param noise_param crop_h crop_w distort_param expand_param emit_constraint",
@@ -142,7 +146,7 @@ REFUSED = {
         "EltwiseParameter": "coeff_blob",
     },
     "Intel (intel/caffe)": {
-        "LayerParameter": "quantization_param spatial_dropout_param mn_activation_param mn_grad_compress_param "
+        "LayerParameter": "engine quantization_param spatial_dropout_param mn_activation_param mn_grad_compress_param "
         "eval_detection_param region_loss_param",
         "NetParameter": "bn_stats_batch_size multinode engine compile_net_state",
         "BatchNormParameter": "filler",
@@ -150,6 +154,7 @@ REFUSED = {
         "TransformationParameter": "random_resize_param random_aspect_ratio_param",
     },
     "dgd_person_reid (Cysu/dgd_person_reid)": {
+        "NetParameter": "richness",
         "LayerParameter": "guided_dropout_param",
     },
     "deepdetect (jolibrain/caffe)": {
@@ -248,6 +253,7 @@ INSTEAD = {
     ("ConvolutionParameter", "hole_h"): "it is DeepLab's: write dilation twice, for height and width",
     ("ConvolutionParameter", "hole_w"): "it is DeepLab's: write dilation twice, for height and width",
     ("LayerType", "CROP"): "the old 'layers' have no such type: write all as layer { type: \"Crop\" ... }, the present form",
+    ("NetParameter", "item"): "it is one of SSD's label maps: this is no net",
     ("SolverParameter", "plateau_winsize"): (
         'it is one of SSD\'s: remove it, write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train'
     ),

@@ -190,6 +190,10 @@ def test_the_reference_is_unchanged_in_the_wide_schema():
             "unknown value 'VIDEO_DATA' for LayerType; it is one of C3D (facebook/C3D), of which no layer here makes "
             "use: remove it",
         ),
+        (
+            "item { name: 'dog' }",
+            "<string>:1:1: unknown field 'item' in NetParameter; it is one of SSD's label maps: this is no net",
+        ),
         ("layers { type: CROP }", "for LayerType; the old 'layers' have no such type: write all as layer { type: \"Crop\" ... }"),
         ("layer { convolution_param { engine: MKLDNN } }", "unknown value 'MKLDNN' for Engine; it is one of Intel (intel/caffe)"),
         (
