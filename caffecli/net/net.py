@@ -59,7 +59,7 @@ class Net(nn.Module):
         if not filtered.layer:
             raise SpecError(_no_layers(param))
         report.parameters(filtered)
-        self.param = insert_splits(filtered)
+        self.param = insert_splits(filtered, param)
         known = {layer.name for layer in filtered.layer}
         #: tops of the splits put in -> the blob that they are
         self._split = {top: layer.bottom[0] for layer in self.param.layer if layer.name not in known for top in layer.top}

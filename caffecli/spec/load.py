@@ -27,4 +27,4 @@ def prepare_net(net: NetParameter, phase: int, level: int = 0, stages: Iterable[
     prepared = NetParameter()
     prepared.CopyFrom(net)
     prepared.state.CopyFrom(NetState(phase=Phase.Name(phase), level=level, stage=stages))
-    return insert_splits(filter_net(prepared, prepared.state))
+    return insert_splits(filter_net(prepared, prepared.state), prepared)

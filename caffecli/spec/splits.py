@@ -15,12 +15,13 @@ from caffecli.spec.text import nearest
 Top = tuple[int, int]  # (index of the layer, index of its top)
 
 
-def insert_splits(net: NetParameter) -> NetParameter:
+def insert_splits(net: NetParameter, whole: NetParameter | None = None) -> NetParameter:
     """A copy of ``net`` with a Split layer behind each top that is read more than once.
 
-    Raises SpecError when a layer reads a blob that no layer before it makes.
+    Raises SpecError when a layer reads a blob that no layer before it makes; where ``whole``, the net with the layers that its
+    state leaves out, has one that does so in another stage, the error says in which.
     """
-    sources, readers, weights = _trace(net)
+    sources, readers, weights = _trace(net, whole or net)
     split = NetParameter()
     split.CopyFrom(net)
     del split.layer[:]
@@ -43,7 +44,7 @@ def insert_splits(net: NetParameter) -> NetParameter:
     return split
 
 
-def _trace(net: NetParameter) -> tuple[dict[tuple[int, int], Top], Counter[Top], dict[Top, float]]:
+def _trace(net: NetParameter, whole: NetParameter) -> tuple[dict[tuple[int, int], Top], Counter[Top], dict[Top, float]]:
     """For each bottom the top it reads; for each top the number of its readers, and its loss weight."""
     makers: dict[str, Top] = {}
     sources: dict[tuple[int, int], Top] = {}
@@ -52,7 +53,7 @@ def _trace(net: NetParameter) -> tuple[dict[tuple[int, int], Top], Counter[Top],
     for i, layer in enumerate(net.layer):
         for j, blob in enumerate(layer.bottom):
             if blob not in makers:
-                raise SpecError(_unknown_bottom(net, i, blob, makers))
+                raise SpecError(_unknown_bottom(net, i, blob, makers, whole))
             sources[i, j] = makers[blob]
             readers[makers[blob]] += 1
         makers.update((blob, (i, j)) for j, blob in enumerate(layer.top))
@@ -62,13 +63,29 @@ def _trace(net: NetParameter) -> tuple[dict[tuple[int, int], Top], Counter[Top],
     return sources, readers, weights
 
 
-def _unknown_bottom(net: NetParameter, i: int, blob: str, makers: dict[str, Top]) -> str:
+def _unknown_bottom(net: NetParameter, i: int, blob: str, makers: dict[str, Top], whole: NetParameter) -> str:
     what = f"layer {net.layer[i].name!r}: unknown bottom blob {blob!r}"
     later = [layer.name for layer in net.layer[i + 1 :] if blob in layer.top]
     if later:
         return f"{what}; layer {later[0]!r} makes it, and must come before"
     phase = f" in phase {Phase.Name(net.state.phase)}" if net.state.HasField("phase") else ""
+    if stage := _stage_of(blob, whole):
+        return f"{what}; no layer makes it{phase} without stage {stage!r}: give --stage, or a state in the solver"
     return what + (nearest(blob, makers) or f"; no layer makes it{phase}")
+
+
+def _stage_of(blob: str, whole: NetParameter) -> str | None:
+    """The stage that a layer waits for which would make the blob in the present phase."""
+    rules = [rule for layer in whole.layer if blob in layer.top for rule in layer.include]
+    phase = whole.state.phase
+    missing = [
+        stage
+        for rule in rules
+        if not rule.HasField("phase") or rule.phase == phase
+        for stage in rule.stage
+        if stage not in whole.state.stage
+    ]
+    return missing[0] if missing else None
 
 
 def _split_name(layer: str, blob: str, top: int) -> str:

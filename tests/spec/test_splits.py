@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.spec import text
+from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 
 
@@ -93,6 +94,25 @@ def test_a_bottom_that_another_phase_has() -> None:
     with pytest.raises(SpecError) as error:
         insert_splits(made)
     assert str(error.value) == "layer 'c': unknown bottom blob 'z'; no layer makes it in phase TEST"
+
+
+@pytest.mark.parametrize(
+    ("rule", "state", "words"),
+    [
+        ("phase: TEST stage: 'a' stage: 'b'", "stage: 'a'", " without stage 'b': give --stage, or a state in the solver"),
+        ("stage: 'b'", "", " without stage 'b': give --stage, or a state in the solver"),
+        ("phase: TRAIN stage: 'b'", "", ""),
+        ("min_level: 1", "", ""),
+    ],
+)
+def test_a_bottom_that_another_stage_has(rule: str, state: str, words: str) -> None:
+    source = (
+        f"state {{ phase: TEST {state} }} layer {{ name: 'd' top: 'z' include {{ {rule} }} }} layer {{ name: 'c' bottom: 'z' }}"
+    )
+    whole = text.parse(source, NetParameter())
+    with pytest.raises(SpecError) as error:
+        insert_splits(filter_net(whole, whole.state), whole)
+    assert str(error.value) == f"layer 'c': unknown bottom blob 'z'; no layer makes it in phase TEST{words}"
 
 
 @st.composite
