@@ -106,6 +106,7 @@ def summarize(
     param.state.level = level
     param.state.stage.extend(stages)
     with logs.quiet():
+        load.prepare_net(param, phase, level, stages)  # whose errors know of the layers that are left out
         param = filter_net(param, param.state)
     for layer in param.layer:
         if batch is not None:

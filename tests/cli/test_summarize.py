@@ -76,3 +76,12 @@ def test_resize(golden: Path, tmp_path: Path) -> None:
     assert out.splitlines()[-1].endswith("resized, 0 there already, 0 could not be read")
     assert call("resize_images", golden / "tools" / "images", tmp_path / "out").startswith("0 resized")
     call("resize_images", "--width=0", golden / "tools" / "images", tmp_path / "out", code=2)
+
+
+def test_a_net_whose_data_wait_for_a_stage(net: Path) -> None:
+    net.write_text(NET.replace('type: "Input"', 'type: "Input" include { stage: "deploy" }'))
+    result = CliRunner().invoke(load_command("summarize"), [str(net)])
+    assert "layer 'conv': unknown bottom blob 'x'; no layer makes it in phase TEST without stage 'deploy'" in str(
+        result.exception
+    )
+    assert call("summarize", "--stage", "deploy", net).startswith("small: 112 parameters")
