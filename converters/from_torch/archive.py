@@ -95,7 +95,7 @@ class _Archive:
         sizes = _Sizes(_batch_symbols(values, inputs), batch)
         numbers: dict[str, float] = {name: sizes.of(value) for name, value in graph.get("sym_int_values", {}).items()}
         numbers |= {name: value["as_float"] for name, value in graph.get("sym_float_values", {}).items() if "as_float" in value}
-        ops, outputs = settle([_op(node) for node in graph["nodes"]], _outputs(signature["output_specs"]))
+        ops, outputs = settle(_in_order([_op(node) for node in graph["nodes"]]), _outputs(signature["output_specs"]))
         return plain(
             Program(
                 inputs=inputs,
@@ -218,6 +218,17 @@ def _outputs(specs: list[Json]) -> list[str]:
     """The values that the program returns; what it writes into its buffers on the way does not matter."""
     wanted = [spec["user_output"]["arg"] for spec in specs if "user_output" in spec]
     return [arg["as_tensor"]["name"] for arg in wanted if "as_tensor" in arg]
+
+
+def _in_order(ops: list[Op]) -> list[Op]:
+    """The operations, none of which may read a value before it is made: going from results to what made them has an end."""
+    later = {output for op in ops for output in op.outputs}
+    for op in ops:
+        early = later.intersection(op.refs())
+        if early:
+            raise ValueError(f"{op.name!r} reads {min(early)!r} before it is made")
+        later.difference_update(op.outputs)
+    return ops
 
 
 def _op(node: Json) -> Op:

@@ -118,3 +118,17 @@ def test_both_files_or_none(program, tmp_path):
         import_torch.import_program(program, tmp_path / "nowhere" / "net")
     shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pt2"]
+
+
+def test_values_that_are_made_of_themselves(program, tmp_path):
+    def change(name, content):
+        if not name.endswith("models/model.json"):
+            return content
+        whole = json.loads(content)
+        first, last = whole["graph_module"]["graph"]["nodes"][0], whole["graph_module"]["graph"]["nodes"][-1]
+        first["inputs"][0]["arg"] = {"as_tensor": {"name": last["outputs"][0]["as_tensor"]["name"]}}
+        return json.dumps(whole).encode()
+
+    path = rewritten(program, tmp_path / "round.pt2", change)
+    with pytest.raises(FormatError, match=r"round\.pt2': the program in it is damaged.* reads '.*' before it is made"):
+        import_torch.import_program(path, tmp_path / "net")
