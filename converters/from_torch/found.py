@@ -55,16 +55,17 @@ def _replaced(program: Program, finders: dict[str, Finder]) -> Program:
 
 def linear(reading: Reading, op: Op) -> Op:
     """A product by a matrix between two views: linear over the last axis."""
-    product = reading.op(named(op, "self"), "addmm", "mm")
+    product = reading.op(named(op, "self"), "addmm", "linear", "mm")
     need(not {"alpha", "beta"} & set(product.args))
-    by = ("mat1", "mat2") if product.short == "addmm" else ("self", "mat2")
-    rows = reading.op(named(product, by[0]), *VIEWS)
-    x, shape = named(rows, "self"), reading.shapes[named(product, by[0])]
-    inner = reading.shapes[x]
-    need(len(inner) > 2 and inner[-1] == shape[1] and reading.shapes[op.outputs[0]][:-1] == inner[:-1])
-    args = {"input": Ref(x), "weight": Ref(reading.weight(named(product, by[1])))}
-    if product.short == "addmm":
-        args["bias"] = Ref(named(product, "self"))
+    by, bias = {"addmm": ("mat1", "self"), "linear": ("input", "bias"), "mm": ("self", "")}[product.short]
+    flat = named(product, by)
+    x = named(reading.op(flat, *VIEWS), "self")
+    shape, inner = reading.shapes[flat], reading.shapes[x]
+    need(len(shape) == 2 < len(inner) and inner[-1] == shape[1] and reading.shapes[op.outputs[0]][:-1] == inner[:-1])
+    weight = named(product, "weight") if product.short == "linear" else reading.weight(named(product, "mat2"))
+    args = {"input": Ref(x), "weight": Ref(weight)}
+    if isinstance(product.args.get(bias), Ref):
+        args["bias"] = product.args[bias]
     return replace(product, target="aten.linear", args=args, outputs=op.outputs)
 
 

@@ -77,6 +77,34 @@ def test_lstm(reads, given, states, time):
     agree(ours(made, examples, times=2), theirs(module, examples))
 
 
+class CRNN(nn.Module):
+    """Lines of text as its ports to PyTorch read them: columns of a picture are steps, which each LSTM goes through both ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.cnn = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(2, 2), nn.Conv2d(8, 6, (4, 3)))
+        self.rnn = nn.ModuleList([nn.LSTM(6, 5, bidirectional=True), nn.LSTM(4, 5, bidirectional=True)])
+        self.embedding = nn.ModuleList([nn.Linear(10, 4), nn.Linear(10, 7)])
+
+    def forward(self, x):
+        x = self.cnn(x).squeeze(2).permute(2, 0, 1)
+        for rnn, embedding in zip(self.rnn, self.embedding, strict=True):
+            y, _ = rnn(x)
+            time, batch, values = y.size()
+            x = embedding(y.view(time * batch, values)).view(time, batch, -1)
+        return (x.log_softmax(2),)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_crnn(batch):
+    torch.manual_seed(1)
+    module, example = CRNN().eval(), torch.randn(batch, 1, 8, 16)
+    made = imported(module, (example,))
+    agree(ours(made, (example,)), theirs(module, (example,)))
+    (product,) = (layer for layer in made.net.layer if layer.name == "embedding.0")
+    assert (product.type, product.inner_product_param.axis) == ("InnerProduct", 2)
+
+
 def test_layers_and_weights():
     torch.manual_seed(1)
     module = nn.Sequential(Wrapped(lambda x: x), nn.LSTM(4, 3), Wrapped(lambda y: y[0]), nn.Linear(3, 2))
