@@ -146,9 +146,11 @@ def _results(b: Builder, y: str, last_h: list[str], last_c: list[str]) -> list[s
     return made
 
 
-@rule("gru", "rnn_tanh", "rnn_relu")
+@rule("gru", "gru_cell", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell")
 def others(b: Builder) -> str:
-    if b.op.short == "gru":
+    if b.op.short == "lstm_cell":
+        raise Unsayable("a step by itself; take nn.LSTM over all steps, or over one with its states as inputs")
+    if "gru" in b.op.short:
         raise Unsayable("Caffe has no GRU; train an LSTM")
     raise Unsayable("Caffe's RNN has one more matrix and tanh behind each step; train an LSTM")
 

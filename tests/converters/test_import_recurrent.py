@@ -162,6 +162,27 @@ def test_reasons(module, why):
         imported(module, (torch.randn(5, 2, 4),))
 
 
+def test_cells():
+    why = r"aten\.lstm_cell \(a step by itself; take nn\.LSTM over all steps, or over one with its states as inputs\)"
+    with pytest.raises(SpecError, match=why):
+        imported(nn.LSTMCell(4, 3), (torch.randn(2, 4),))
+
+
+def test_states_handed_from_one_to_another():
+    class Translate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.write = nn.LSTM(4, 3), nn.LSTM(4, 3)
+
+        def forward(self, x, z):
+            return (self.write(z, self.read(x)[1])[0],)
+
+    torch.manual_seed(1)
+    module, examples = Translate(), (torch.randn(5, 2, 4), torch.randn(3, 2, 4))
+    agree(ours(made := imported(module, examples), examples, times=2), theirs(module, examples))
+    assert [layer.recurrent_param.expose_hidden for layer in made.net.layer if layer.type == "LSTM"] == [True, True]
+
+
 def test_dropout_in_training():
     with pytest.raises(SpecError, match=r"it is in training mode; call model\.eval"), exported.quiet():
         import_torch.import_module(nn.LSTM(4, 3, 2, dropout=0.5), (torch.randn(5, 2, 4),))
