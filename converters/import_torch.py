@@ -44,7 +44,8 @@ def import_program(
 
     ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size of a batch that is free (1), or
     that it was made with. ``audience``: ``both`` writes layers that the reference and OpenCV read alike, ``caffe`` takes Clip,
-    Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute and Interp, which the reference does not.
+    Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and Upsample, which the
+    reference does not.
     Raises FormatError for a file that cannot be read or written, or that exists; SpecError naming all that Caffe cannot say.
     """
     files = [Path(f"{out}{ending}") for ending in (".prototxt", ".caffemodel")]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     type=click.Choice(["both", "caffe", "forks"]),
     default="both",
     show_default=True,
-    help="Who is to read the net: Caffe and OpenCV both; caffe alone, with fewer layers; Caffe's forks, with Permute and Interp.",
+    help="Who is to read the net: Caffe and OpenCV both; caffe alone, with fewer layers; Caffe's forks, with Permute, Interp and "
+    "Upsample.",
 )
 @click.argument("program", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))

@@ -40,16 +40,16 @@ def _replaced(program: Program, finders: dict[str, Finder]) -> Program:
                 continue
     if not new:
         return program
-    made = {output for op in new.values() for output in op.outputs}
+    first = {output: op for op in new.values() for output in op.outputs}
     ops: list[Op] = []
     placed: set[str] = set()
-    first = {output: op for op in new.values() for output in op.outputs}
     for op in program.ops:
-        if not made.intersection(op.outputs):
+        instead = next((first[output] for output in op.outputs if output in first), None)
+        if instead is None:
             ops.append(op)
-        elif first[op.outputs[0]].name not in placed:  # of several outputs the first: all are made of the same values
-            placed.add(first[op.outputs[0]].name)
-            ops.append(first[op.outputs[0]])
+        elif instead.name not in placed:  # of several outputs the first: all are made of the same values
+            placed.add(instead.name)
+            ops.append(instead)
     return replace(program, ops=needed(ops, program.outputs))
 
 
