@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import PoolingParameter, SPPParameter
 
 Pair = tuple[int, int]
@@ -47,7 +48,8 @@ class Pooling(Layer):
     """One value for each window of an image (num, channels, height, width).
 
     ``pooling_param``: pool MAX (the default), AVE or STOCHASTIC; kernel_size or kernel_h and kernel_w, or global_pooling for the
-    whole image; stride (1), pad (0), also as ``*_h`` and ``*_w``; round_mode CEIL (the default) or FLOOR. ``engine``: no effect.
+    whole image; stride (1), pad (0), also as ``*_h`` and ``*_w``; round_mode CEIL (the default) or FLOOR, which some forks write
+    as ceil_mode true or false. ``engine``: no effect.
 
     Windows: ceil or floor of (n + 2 * pad - kernel) / stride, plus 1, less a last one that would start behind the image.
 
@@ -74,9 +76,8 @@ class Pooling(Layer):
         self.whole = param.global_pooling
         image = shape[2], shape[3]
         kernel = self._kernel(param, image)
-        self.windows = Windows(
-            kernel, self._pair(param, "stride"), self._pair(param, "pad"), param.round_mode == PoolingParameter.CEIL
-        )
+        ceil = param.round_mode == PoolingParameter.CEIL and forks.named(param).ceil_mode
+        self.windows = Windows(kernel, self._pair(param, "stride"), self._pair(param, "pad"), ceil)
         self._check_windows()
         if min(self.windows.tops(image)) < 1:
             raise self.shape_error(

@@ -248,7 +248,6 @@ REFUSED_TYPES = {
 
 #: what to write for a fork's field, or for its value: by message or enum, and name
 INSTEAD = {
-    ("PoolingParameter", "ceil_mode"): "write round_mode: FLOOR for ceil_mode: false, and remove ceil_mode: true",
     ("ConvolutionParameter", "hole"): "it is DeepLab's: write dilation",
     ("ConvolutionParameter", "hole_h"): "it is DeepLab's: write dilation twice, for height and width",
     ("ConvolutionParameter", "hole_w"): "it is DeepLab's: write dilation twice, for height and width",

@@ -139,6 +139,8 @@ FORKS = {
         extend DropoutParameter { optional bool scale_train = 2 [default = true]; }""",
     "MobileNet-YOLO (eric612/MobileNet-YOLO)": """
         extend LayerParameter { optional ReLUParameter relu6_param = 211; }""",
+    "ceil_mode (pull request 3057 of BVLC/caffe, which many forks took)": """
+        extend PoolingParameter { optional bool ceil_mode = 13 [default = true]; }""",
     "NVIDIA (NVIDIA/caffe)": """
         enum Type { DOUBLE = 0; FLOAT = 1; FLOAT16 = 2; INT = 3; UINT = 4; BOOL = 5; }
         extend BlobProto {

@@ -48,6 +48,8 @@ CASES = {
     "kernel_size: 2 stride: 2 round_mode: FLOOR": ((2, 2), (2, 2), (0, 0), False),
     "kernel_size: 3 stride: 2 pad: 1": ((3, 3), (2, 2), (1, 1), True),
     "kernel_size: 3 stride: 2 pad: 1 round_mode: FLOOR": ((3, 3), (2, 2), (1, 1), False),
+    "kernel_size: 3 stride: 2 pad: 1 ceil_mode: false": ((3, 3), (2, 2), (1, 1), False),
+    "kernel_size: 3 stride: 2 ceil_mode: true": ((3, 3), (2, 2), (0, 0), True),
     "kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 3 pad_h: 1 pad_w: 0": ((3, 2), (1, 3), (1, 0), True),
     "kernel_size: 2 stride: 2 pad: 1": ((2, 2), (2, 2), (1, 1), True),
     "kernel_size: 3 stride: 2 pad: 2": ((3, 3), (2, 2), (2, 2), True),  # deeper than half the kernel
