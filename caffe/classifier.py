@@ -20,7 +20,8 @@ class Classifier(PictureNet):
     """A net that classifies pictures.
 
     ``image_dims``: (height, width) that pictures are resized to before crops of the net's input size are taken; by default the
-    input size itself. ``mean``, ``input_scale``, ``raw_scale``, ``channel_swap``: see ``caffe.io.Transformer``.
+    input size itself. ``mean``, ``input_scale``, ``raw_scale``, ``channel_swap``: see
+    ``caffe.io.Transformer``; ``mean_file``, ``gpu``: ``PictureNet``.
     """
 
     def __init__(
@@ -32,8 +33,11 @@ class Classifier(PictureNet):
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
+        *,
+        mean_file: StrPath | None = None,
+        gpu: bool = False,
     ) -> None:
-        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap, mean_file=mean_file, gpu=gpu)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
         self.image_dims: Any = self.crop_dims if image_dims is None or len(image_dims) == 0 else image_dims
         if len(self.image_dims) != 2 or np.any(np.asarray(self.image_dims) < self.crop_dims):

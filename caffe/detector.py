@@ -27,7 +27,8 @@ class Detector(PictureNet):
     """A net that classifies windows of pictures, each warped to the net's input size.
 
     ``context_pad``: how many pixels of the input, on each side, show what surrounds the window; where the picture ends, the mean.
-    ``mean``, ``input_scale``, ``raw_scale``, ``channel_swap``: see ``caffe.io.Transformer``.
+    ``mean``, ``input_scale``, ``raw_scale``, ``channel_swap``: see
+    ``caffe.io.Transformer``; ``mean_file``, ``gpu``: ``PictureNet``.
     """
 
     def __init__(
@@ -39,8 +40,11 @@ class Detector(PictureNet):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
         context_pad: int | None = None,
+        *,
+        mean_file: StrPath | None = None,
+        gpu: bool = False,
     ) -> None:
-        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap, mean_file=mean_file, gpu=gpu)
         self.configure_crop(context_pad)
 
     def detect_windows(self, images_windows: Iterable[tuple[StrPath, Iterable[Any]]]) -> list[dict[str, Any]]:

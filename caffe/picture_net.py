@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe import mode
 from caffe.errors import ArgumentError
 from caffe.files import StrPath
 from caffe.io import Transformer
@@ -18,7 +19,10 @@ Array = NDArray[Any]
 
 
 class PictureNet(Net):
-    """A net in the phase TEST, with its weights, and a ``transformer`` that makes images fit for its first input."""
+    """A net in the phase TEST, with its weights, and a ``transformer`` that makes images fit for its first input.
+
+    ``mean_file`` and ``gpu`` are as in 2014: the .npy file of a mean, and whether to call ``set_mode_gpu``.
+    """
 
     def __init__(
         self,
@@ -28,7 +32,12 @@ class PictureNet(Net):
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
+        *,
+        mean_file: StrPath | None = None,
+        gpu: bool = False,
     ) -> None:
+        if gpu:
+            mode.set_mode_gpu()
         super().__init__(model_file, TEST, weights=pretrained_file)
         if not self.inputs or len(self.blobs[self.inputs[0]].shape) != 4:
             raise ArgumentError(
@@ -40,6 +49,8 @@ class PictureNet(Net):
         self.transformer.set_transpose(in_, (2, 0, 1))
         if mean is not None:
             self.transformer.set_mean(in_, mean)
+        elif mean_file is not None:
+            self.set_mean(in_, mean_file)
         if input_scale is not None:
             self.transformer.set_input_scale(in_, input_scale)
         if raw_scale is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from tests.caffe.pictures import picture
@@ -73,3 +74,17 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(RuntimeError, match=r"has no input of \(batch, channels, height, width\); give a deploy.prototxt"):
         caffe.Classifier(tmp_path / "train.prototxt", folder / "pictures.caffemodel")
+
+
+def test_as_in_2014(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "mean.npy", MEAN)
+    settings = {name: value for name, value in SETTINGS["all"].items() if name != "mean"}
+    net = classifier(folder, mean_file=str(tmp_path / "mean.npy"), gpu=False, **settings)
+    with np.load(folder / "pictures.npz") as answers:
+        np.testing.assert_allclose(net.predict(IMAGES), answers["all/ten"], atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_gpu_where_there_is_none(folder: Path) -> None:
+    with pytest.raises(caffe.errors.ArgumentError, match="no GPU that can be used"):
+        classifier(folder, gpu=True)
