@@ -37,14 +37,13 @@ TAIL = """
 nets, from our caffemodel, **step** an iteration of training on one picture by the solver beside the net (iter_size apart):
 forward, backward, update, which is most of it where a net has many parameters. Medians of {runs} runs or more ({few} where one
 takes over two seconds) after one that does not count, on made-up pictures and weights, each net in a process of its own, on two
-threads: {machine}.
+threads: {machine}. **forward** has the weights laid out as `caffecli test` has them.
 
 ```
-PYTHONPATH=opencv4 python -m scripts.model_table --time
+.venv/bin/python -m scripts.model_table --time
 ```
 
-measures them anew, after `pip install --target opencv4 'opencv-python-headless<5'`: OpenCV 5 has no importer of Caffe nets, and
-leaves its column as it is. What it reads gives our outputs to 1e-4, CNN-F, -M and -S apart: it takes the k of an LRN for 1.
+measures them anew, after `make .venv`, whose OpenCV is 4: OpenCV 5 has no importer of Caffe nets, and leaves its column as it is. What it reads gives our outputs to 1e-4, CNN-F, -M and -S apart: it takes the k of an LRN for 1.
 [benchmarks.md](benchmarks.md) has the speed of training at the solvers' own batches.
 """
 
