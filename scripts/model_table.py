@@ -40,10 +40,11 @@ takes over two seconds) after one that does not count, on made-up pictures and w
 threads: {machine}. **forward** has the weights laid out as `caffecli test` has them.
 
 ```
-.venv/bin/python -m scripts.model_table --time
+python -m scripts.model_table --time
 ```
 
-measures them anew, after `make .venv`, whose OpenCV is 4: OpenCV 5 has no importer of Caffe nets, and leaves its column as it is. What it reads gives our outputs to 1e-4, CNN-F, -M and -S apart: it takes the k of an LRN for 1.
+measures them anew, in the environment of `make .venv`, whose OpenCV is 4: OpenCV 5 has no importer of Caffe nets, and leaves its
+column as it is. What it reads gives our outputs to 1e-4, CNN-F, -M and -S apart: it takes the k of an LRN for 1.
 [benchmarks.md](benchmarks.md) has the speed of training at the solvers' own batches.
 """
 
