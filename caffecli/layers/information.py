@@ -12,7 +12,7 @@ from caffecli.formats.atomic import read_bytes
 from caffecli.formats.foreign import describe
 from caffecli.layers.base import Shape
 from caffecli.layers.labels import check_count, classes_of, to_classes
-from caffecli.layers.loss import Loss, full, normalizer, total
+from caffecli.layers.loss import Loss, full, normalizer
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
 from caffecli.proto.caffe_pb2 import BlobProto
@@ -107,7 +107,7 @@ class InfogainLoss(Loss):
         if self.ignore_label is not None:
             kept = to_classes(labels).reshape(outer, inner, 1) != self.ignore_label
             gains = gains * kept
-        loss = total(-(gains * values), normalizer(self.mode, outer, outer * inner, kept))
+        loss = -(gains * values).sum() / normalizer(self.mode, outer, outer * inner, kept)
         loss = loss if bad is None else loss.masked_fill(bad.any(), math.nan)
         return (loss, log_p.exp()) if self.with_prob else loss
 

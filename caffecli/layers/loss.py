@@ -65,11 +65,6 @@ class Loss(Layer):
         return default
 
 
-def total(losses: Tensor, by: int | Tensor) -> Tensor:
-    """The sum of ``losses`` divided by ``by``; as a mean, which is one step less each way, where it is one."""
-    return losses.mean() if isinstance(by, int) and by == losses.numel() else losses.sum() / by
-
-
 def normalizer(mode: int, items: int, count: int, kept: Tensor | None) -> int | Tensor:
     """What a loss over ``count`` predictions of ``items`` items is divided by, at least 1; ``kept`` masks those not ignored."""
     if mode == LossParameter.VALID and kept is not None:
@@ -104,33 +99,36 @@ class SoftmaxWithLoss(Loss):
         self.softmax_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
         check_count(self, self.softmax_axis, bottoms)
         self.mode = self.normalization(LossParameter.VALID)
+        self.mean = self.ignore_label is None and self.mode in (LossParameter.VALID, LossParameter.FULL)
         self.with_prob = len(self.param.top) > 1
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        axis, x = self.softmax_axis, full(x)
-        outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
-        shape = (outer,) if inner == 1 else (outer, inner)
-        target, scores = to_classes(labels), x
-        if target.shape != shape or x.dim() != len(shape) + 1 or axis != 1:
-            target, scores = target.reshape(shape), x.reshape(outer, x.shape[axis], *shape[1:])
-        nll = self._nll(scores, target, labels)
-        nll.detach().clamp_(max=_WORST)  # caps the value and leaves the gradient, which does not depend on it
-        kept = None if self.ignore_label is None else target != self.ignore_label
-        loss = total(nll, normalizer(self.mode, outer, outer * inner, kept))
+        axis, x, target = self.softmax_axis, full(x), to_classes(labels)
+        scores = x
+        if axis != 1 or x.dim() != 2 or target.dim() != 1:
+            outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+            rest = () if inner == 1 else (inner,)
+            scores, target = x.reshape(outer, classes, *rest), target.reshape(outer, *rest)
+        log_p = torch.log_softmax(scores, 1)
+        log_p.data.clamp_(min=-_WORST)  # past autograd, and exp(-87) is 0 to the gradient, which so stays p - 1
+        loss = self._loss(log_p, target, labels)
         return (loss, torch.softmax(x, axis)) if self.with_prob else loss
 
-    def _nll(self, x: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """-log p of each prediction, 0 for the ignored ones."""
-        classes, ignore = x.shape[1], self.ignore_label
-        index = _NEVER if ignore is None else ignore
-        if torch_checks(x):
-            try:
-                return F.cross_entropy(x, target, ignore_index=index, reduction="none")
-            except (IndexError, RuntimeError) as error:
-                raise label_error(self, labels, classes, ignore) or error from None
-        bad = out_of_range(target, classes, ignore)
-        nll = F.cross_entropy(x, target.masked_fill(bad, 0), ignore_index=index, reduction="none")
-        return nll.masked_fill(bad, math.nan)
+    def _loss(self, log_p: Tensor, target: Tensor, labels: Tensor) -> Tensor:
+        """The normalized sum of -log p over the targets that count."""
+        ignore, bad = self.ignore_label, None
+        kept = None if ignore is None else target != ignore
+        if not torch_checks(log_p):
+            bad = out_of_range(target, log_p.shape[1], ignore)
+            target = target.masked_fill(bad, 0)
+        try:
+            index = _NEVER if ignore is None else ignore
+            loss = F.nll_loss(log_p, target, ignore_index=index, reduction="mean" if self.mean else "sum")
+        except (IndexError, RuntimeError) as error:
+            raise label_error(self, labels, log_p.shape[1], ignore) or error from None
+        if not self.mean:
+            loss = loss / normalizer(self.mode, log_p.shape[0], target.numel(), kept)
+        return loss if bad is None else loss.masked_fill(bad.any(), math.nan)
 
 
 @register("SigmoidCrossEntropyLoss")
