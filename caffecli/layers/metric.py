@@ -46,10 +46,9 @@ class Accuracy(Layer):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         axis, classes, ignore = self.label_axis, x.shape[self.label_axis], self.ignore_label
         x, target = x.detach(), to_classes(labels)
-        shape = (math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :]))
         if x.dim() != 2 or axis != 1:
-            x = x.reshape(shape[0], classes, shape[1])
-        target = target.reshape(shape[0], 1, *x.shape[2:])
+            x = x.reshape(math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]))
+        target = target.reshape(x.shape[0], 1, *x.shape[2:])
         bad = None
         if not torch_checks(x):
             bad = out_of_range(target, classes, ignore)
@@ -64,7 +63,7 @@ class Accuracy(Layer):
         below = torch.lt(x, true_score, out=torch.empty_like(x))  # of numbers, as comparing into truth values is not vectorized
         right = below.sum(1, keepdim=True, dtype=dtype) >= classes - self.top_k
         if kept is None:
-            accuracy = right.sum(dtype=dtype) / max(1, right.numel())
+            accuracy = right.mean(dtype=dtype)
         else:
             right = right.logical_and_(kept)
             accuracy = right.sum(dtype=dtype) / kept.sum().clamp(min=1)

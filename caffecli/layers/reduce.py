@@ -9,6 +9,9 @@ from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ReductionParameter
 
+#: values along the axis from which the largest one is sooner found by comparing with the maximum than by argmax
+_FEW = 100
+
 
 @register("ArgMax")
 class ArgMax(Layer):
@@ -40,22 +43,28 @@ class ArgMax(Layer):
             x = x.float()
         if self.by_axis:
             place = _largest(x, self.along, self.top_k)
-            return x.gather(self.along, place) if self.values else place.to(x.dtype)
+            return x.gather(self.along, place.long()) if self.values else place.to(x.dtype)
         rows = x if x.dim() == 2 else x.reshape(x.shape[0], -1)
         place = _largest(rows, 1, self.top_k)
-        top = torch.stack((place.to(x.dtype), rows.gather(1, place)), 1) if self.values else place.to(x.dtype)
+        top = torch.stack((place.to(x.dtype), rows.gather(1, place.long())), 1) if self.values else place.to(x.dtype)
         return top.reshape(x.shape[0], 1 + self.values, self.top_k, *(1,) * (x.dim() - 3))
 
 
 def _largest(x: Tensor, axis: int, count: int) -> Tensor:
-    """The places of the ``count`` largest values along an axis, of equals the later first."""
+    """The places of the ``count`` largest values along an axis, of equals the later first; as int64 or in ``x``'s type."""
     last = x.shape[axis] - 1
+    eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
     if count == 1:
-        return last - x.flip(axis).argmax(axis, keepdim=True)
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not eager or last < _FEW:
+            return last - x.flip(axis).argmax(axis, keepdim=True)
+        # The maximum is vectorized, its place is not. Of the places of all values that equal it, the last.
+        largest = torch.ge(x, x.amax(axis, keepdim=True), out=torch.empty_like(x))
+        places = torch.arange(last + 1, dtype=x.dtype).view(-1, *(1,) * (x.dim() - axis - 1))
+        return largest.mul_(places).amax(axis, keepdim=True)
+    if eager:
         value, place = x.topk(min(count, last) + 1, axis)  # one more than asked for, to see that no equals compete for a place
-        if bool((value.diff(dim=axis) < 0).all()):
-            return place.narrow(axis, 0, count)
+        if value.diff(dim=axis).amax().item() < 0:
+            return place.to(x.dtype).narrow(axis, 0, count)
     if x.dtype != torch.float32 or exporting():  # a sort, which ONNX has too
         return last - x.flip(axis).argsort(dim=axis, descending=True, stable=True).narrow(axis, 0, count)
     # torch.topk leaves the order of equals open. Whole numbers that rise with the value, then with the place, have no equals.
