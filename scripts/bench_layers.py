@@ -144,7 +144,7 @@ def light(device: torch.device) -> dict[str, Row]:
         "ArgMax": ('type: "ArgMax"', [scores.detach()],
                    lambda x: (x.shape[1] - 1.0 - x.flip(1).argmax(1))[:, None, None], []),
         "ArgMax, top 5": ('type: "ArgMax" argmax_param { top_k: 5 }', [scores.detach()],
-                          lambda x: x.topk(5)[1].float()[:, None], []),
+                          lambda x: (999.0 - x.flip(1).argsort(dim=1, descending=True, stable=True)[:, :5])[:, None], []),
         "Accuracy": ('type: "Accuracy"', [scores.detach(), labels.float()],
                      lambda x, t: ((x < x.gather(1, t.long()[:, None])).sum(1) == 999).float().mean(), []),
         "SoftmaxWithLoss": ('type: "SoftmaxWithLoss"', [scores, labels.float()], _softmax_loss, []),
