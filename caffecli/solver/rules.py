@@ -113,10 +113,11 @@ class AdaDelta(Rule):
         momentum, delta = self.param.momentum, self.param.delta
         torch._foreach_mul_(squares, momentum)
         torch._foreach_addcmul_(squares, grads, grads, value=1 - momentum)
-        ratio = torch._foreach_add(updates, delta)
+        ratio = torch._foreach_add(squares, delta)
+        below = torch._foreach_add(updates, delta)
         torch._foreach_mul_(updates, momentum)  # while the cache has them
-        torch._foreach_div_(ratio, torch._foreach_add(squares, delta))
-        torch._foreach_sqrt_(ratio)
+        torch._foreach_div_(ratio, below)
+        torch._foreach_rsqrt_(ratio)  # upside down, as this takes half the time of sqrt
         torch._foreach_mul_(grads, ratio)
         torch._foreach_addcmul_(updates, grads, grads, value=1 - momentum)
         torch._foreach_add_(weights, grads, alpha=-rate)
