@@ -1,14 +1,13 @@
 """Runs a net's layers as Caffe does: any stretch of them, from and to blobs that the user can read and write.
 
 A layer's graph is kept for the backward pass where the net has one at all: a net with a loss that learns, or ``force_backward``.
-A deploy net has none; its forward is the bare layers under ``no_grad``. A bottom that the user has changed since is
+A deploy net has none; its forward is the bare layers in inference mode. A bottom that the user has changed since is
 differentiated as it is now. A changed top changes only what is read of it later, where Caffe's Sigmoid and TanH differentiate by
 what stands in their top.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from caffe import building
-from caffe.blob import Blob, Weight
+from caffe.blob import Blob, Weight, shape_of
 from caffe.building import Step
 from caffe.memory import Memory
+from caffe.planning import Plan
 from caffe.reshape import shape_again
 from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
@@ -28,7 +28,6 @@ from caffecli.net.net import Net, Observer, Result
 _RUN_ONCE = ("Dropout", "Python")
 
 _NOTHING: dict[str, Tensor] = {}
-_shape = operator.attrgetter("shape")
 
 Callback = Callable[[int], Any]
 
@@ -58,6 +57,9 @@ class Engine:
         self.after_backward: list[Callback] = []
         self._learned = building.learned(self.weights)
         self._has_backward = any(node.backward for node in net.nodes)
+        users = any(isinstance(node.layer, Python) for node in net.nodes)
+        self._mode = torch.no_grad if self._has_backward or users else torch.inference_mode
+        self._plan: Plan | None = None
         self._graphs: dict[int, Graph] = {}
         #: values made in the pass that runs, as their layers made them
         self._fresh: dict[Memory, Tensor] = {}
@@ -66,12 +68,17 @@ class Engine:
 
     def forward(self, start: int = 0, end: int | None = None) -> Tensor | None:
         """Layers ``start`` to ``end``, inclusive; returns their part of the loss, if they have one."""
-        end = len(self.steps) - 1 if end is None else end
+        last = len(self.steps) - 1
+        end = last if end is None else end
         keep = self._has_backward and torch.is_grad_enabled()
+        plain = start == 0 and end == last and not (self._has_backward or self.before_forward or self.after_forward)
+        planned = self._planned() if plain else None
         total: Tensor | None = None
         self.push()
         try:
-            with torch.no_grad():
+            with self._mode():
+                if planned is not None:
+                    start = planned.run(self.net, self._value, self._take)
                 for index in range(start, end + 1):
                     for callback in self.before_forward:
                         callback(index)
@@ -84,6 +91,13 @@ class Engine:
         finally:
             self._fresh.clear()
         return total
+
+    def _planned(self) -> Plan | None:
+        """How a whole pass goes over the blobs as they are now; None where it is to be found out on the way."""
+        if self._plan is None or not self._plan.holds():
+            ready = all(step.still or step.shapes == tuple(map(shape_of, step.bottoms)) for step in self.steps)
+            self._plan = Plan.of(self.steps) if ready else None
+        return self._plan
 
     def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
         """A whole pass for a solver: its loss's ``backward`` is this engine's. With arguments, the net's own ``run``."""
@@ -112,6 +126,10 @@ class Engine:
             for memory in step.makes:
                 memory.release()
             tops = self.net.run_layer(step.node, bottoms, self._fed(step) if step.fed else _NOTHING)
+        return self._take(step, tops, hosts)
+
+    def _take(self, step: Step, tops: tuple[Tensor, ...], hosts: list[int]) -> Tensor | None:
+        """Let a layer's tops be the values of its blobs; returns their part of the loss, if they have one."""
         loss: Tensor | None = None
         for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, tops, strict=True):
             made = top.detach() if top.requires_grad else top
@@ -139,7 +157,7 @@ class Engine:
 
     def _bottoms(self, step: Step, keep: bool) -> tuple[list[Tensor], list[int]]:
         """What the bottoms hold, the layer set up for it; with where those lie that the user can write into."""
-        shapes = tuple(map(_shape, step.bottoms))
+        shapes = tuple(map(shape_of, step.bottoms))
         if shapes != step.shapes:
             self._reshape_layer(step, shapes)
         bottoms: list[Tensor] = []
@@ -219,7 +237,7 @@ class Engine:
         for step in self.steps:
             if isinstance(step.node.layer, SourceLayer | Input | DummyData):
                 continue
-            shapes = tuple([blob.shape for blob in step.bottoms])
+            shapes = tuple(map(shape_of, step.bottoms))
             if shapes == step.shapes and not isinstance(step.node.layer, Python):
                 continue
             for blob, shape, weight in zip(step.tops, self._reshape_layer(step, shapes), step.node.loss_weights, strict=True):

@@ -89,17 +89,22 @@ class Memory:
 
     def _exposed(self, shape: Shape) -> Tensor:
         count = math.prod(shape)
-        if self._host is None:
-            self._host = torch.zeros(count)
-            if self._made is not None:
-                self._host.copy_(self._fitting(shape).reshape(-1))
-            self._made = None
-        elif self._host.numel() < count:
-            self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])
-            self._view = self._array = None
+        if self._host is None or self._host.numel() < count:
+            self._grow(shape, count)
         if self._view is None or self._view.shape != shape:
-            self._view = self._host[:count].view(tuple(shape))
+            self._view = self._host[:count].view(tuple(shape))  # type: ignore[index]
         return self._view
+
+    def _grow(self, shape: Shape, count: int) -> None:
+        """Make room on the host, and take there what stands here; as a tensor that may be written into outside inference mode."""
+        with torch.inference_mode(False):
+            if self._host is not None:
+                self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])
+            else:
+                self._host = torch.zeros(count)
+                if self._made is not None:
+                    self._host.copy_(self._fitting(shape).reshape(-1))
+        self._made = self._view = self._array = None
 
     def _fitting(self, shape: Shape) -> Tensor:
         """The tensor in ``shape``, cut off or filled up with zeros where it has another count."""

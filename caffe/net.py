@@ -199,11 +199,11 @@ class Net(Batches, NetFiles, Forms2014):
         """
         first = 0 if start is None else self._index(start)
         last = len(self._layers) - 1 if end is None else self._index(end)
-        wanted = {*(self.outputs if end is None else self.top_names[end]), *(blobs or ())}
+        wanted = self._engine.net.outputs if end is None else self.top_names[end]
         if inputs:
             self._feed("Input", inputs, self.inputs, "data")
         self._forward(first, last)
-        return {name: self.blobs[name].data for name in wanted}
+        return {name: self._blobs_dict[name].data for name in (*wanted, *(blobs or ()))}
 
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **top_diffs: Any
@@ -215,11 +215,11 @@ class Net(Batches, NetFiles, Forms2014):
         """
         first = len(self._layers) - 1 if start is None else self._index(start)
         last = 0 if end is None else self._index(end)
-        wanted = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())}
+        wanted = self._engine.net.inputs if end is None else self.bottom_names[end]
         if top_diffs:
             self._feed("Top diff", top_diffs, self.outputs, "diff")
         self._backward(first, last)
-        return {name: self.blobs[name].diff for name in wanted}
+        return {name: self._blobs_dict[name].diff for name in (*wanted, *(diffs or ()))}
 
     def _forward(self, start: int, end: int) -> float:
         """Layers by their numbers; returns the loss."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
-from caffecli.errors import SpecError
+from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
 from caffecli.layers.data import Data, DummyData, Input, SourceLayer
@@ -128,8 +128,12 @@ class Net(nn.Module):
         try:
             return _as_tuple(node.layer(*bottoms))
         except RuntimeError as error:
-            shapes = listing(node.layer, [b.shape for b in bottoms])
-            raise node.layer.shape_error(f"cannot run on {shapes}: {_first_line(error)}") from error
+            raise self.refusal(node, bottoms, error) from error
+
+    def refusal(self, node: Node, bottoms: Sequence[Tensor], error: RuntimeError) -> ShapeError:
+        """The error that says which layer torch could not run, and on what."""
+        shapes = listing(node.layer, [b.shape for b in bottoms])
+        return node.layer.shape_error(f"cannot run on {shapes}: {_first_line(error)}")
 
     def _run_source(self, node: Node, fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The tops of a layer without bottoms: what it was ``fed``, or makes."""
