@@ -46,6 +46,8 @@ class Engine:
     def __init__(self, net: Net) -> None:
         self.net = net
         self.device = torch.device("cpu")
+        #: whether the arrays are where the layers run
+        self._at_home = True
         #: in the order in which the layers make them
         self.blobs, self.steps = building.steps(net)
         self.weights = [Weight(param) for param in net.params]
@@ -262,7 +264,7 @@ class Engine:
             if isinstance(node.layer, SourceLayer | DummyData | Input):
                 node.layer.device = device
         self._graphs.clear()
-        self.device = device
+        self.device, self._at_home = device, device.type == "cpu"
 
     def tie_users(self) -> None:
         """Let the blobs of all Python layers be the net's."""
@@ -272,13 +274,13 @@ class Engine:
 
     def push(self) -> None:
         """Bring what the user may have written into weights to the device."""
-        if self.device.type != "cpu":
+        if not self._at_home:
             for weight in self.weights:
                 weight.push()
 
     def pull(self) -> None:
         """Bring new weights to the user's arrays."""
-        if self.device.type != "cpu":
+        if not self._at_home:
             for weight in self.weights:
                 weight.pull()
 

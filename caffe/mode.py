@@ -14,6 +14,8 @@ from caffecli import logs
 from caffecli.layers import registry
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
+_CPU = torch.device("cpu")
+
 
 class _State:
     gpu = False
@@ -66,7 +68,7 @@ def set_device(gpu_id: int) -> None:
 
 def device() -> torch.device:
     """Where nets run now."""
-    return torch.device("cuda", _state.device) if _state.gpu else torch.device("cpu")
+    return torch.device("cuda", _state.device) if _state.gpu else _CPU
 
 
 def set_random_seed(seed: int) -> None:
