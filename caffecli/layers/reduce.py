@@ -55,7 +55,7 @@ def _largest(x: Tensor, axis: int, count: int) -> Tensor:
     last = x.shape[axis] - 1
     eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
     if count == 1:
-        if not eager or last < _FEW:
+        if not eager or not _FEW <= last < 2**24:  # above that, not all places are float32 numbers
             return last - x.flip(axis).argmax(axis, keepdim=True)
         # The maximum is vectorized, its place is not. Of the places of all values that equal it, the last.
         largest = torch.ge(x, x.amax(axis, keepdim=True), out=torch.empty_like(x))
