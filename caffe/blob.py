@@ -64,7 +64,8 @@ shape_of = operator.attrgetter("_shape")
 class Weight:
     """A learnable blob with all its sharers: the tensor that is trained, and its diff.
 
-    On the CPU arrays share the tensor's memory. On another device they are of ``host``, which is brought there before each pass.
+    On the CPU arrays share the tensor's memory, which is in C order from the first array on. On another device they are of
+    ``host``, which is brought there before each pass.
     """
 
     def __init__(self, param: Param) -> None:
@@ -73,12 +74,19 @@ class Weight:
         self.diff = Memory()
 
     def array(self, shape: tuple[int, ...]) -> Floats:
-        tensor = self.param.tensor.detach()
+        tensor = self.param.tensor
         if tensor.is_cpu:
-            return tensor.numpy().reshape(shape)
+            self.lay_out(torch.contiguous_format)
+            return tensor.detach().numpy().reshape(shape)
         if self.host is None:
-            self.host = tensor.cpu().contiguous()
+            self.host = tensor.detach().cpu().contiguous()
         return self.host.numpy().reshape(shape)
+
+    def lay_out(self, order: torch.memory_format) -> None:
+        """Change the tensor's layout; where it has that already, it stays where it is."""
+        tensor = self.param.tensor
+        if tensor.dim() == 4 or order == torch.contiguous_format:
+            tensor.data = tensor.data.contiguous(memory_format=order)
 
     def push(self) -> None:
         """Bring what the user may have written to the device."""
@@ -96,7 +104,7 @@ class Weight:
         if tensor.device.type == device.type and (device.index is None or tensor.device == device):
             return
         if tensor.is_cpu:
-            self.host = tensor.data
+            self.host = tensor.data if tensor.is_contiguous() else None  # then there are no arrays
             tensor.data = tensor.data.to(device)
         elif device.type == "cpu" and self.host is not None:
             self.pull()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from caffe.blob import Blob, ParamBlob, Weight
 from caffe.memory import Memory
@@ -35,6 +37,14 @@ class Step:
     in_place: bool
     #: the bottoms' shapes that the layer is set up for
     shapes: tuple[tuple[int, ...], ...]
+
+
+class Graph(NamedTuple):
+    """What a layer's forward leaves for its backward: its bottoms, which version of each blob they are, and its tops."""
+
+    bottoms: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    tops: tuple[Tensor, ...]
 
 
 #: layers whose tops are views of their bottom in Caffe; the last two share the diffs too
@@ -112,11 +122,9 @@ def learned(weights: Iterable[Weight]) -> dict[Layer, list[Weight]]:
 
 
 def params(net: Net, weights: Iterable[Weight]) -> dict[Layer, list[Blob]]:
-    """Per layer, its learned blobs. Puts the tensors into C order, so that arrays can share their memory."""
+    """Per layer, its learned blobs."""
     places: dict[tuple[Layer, int], Weight] = {}
     for weight in weights:
-        tensor = weight.param.tensor
-        tensor.data = tensor.data.contiguous()
         places |= dict.fromkeys(weight.param.places, weight)
     found: dict[Layer, list[Blob]] = {}
     for node in net.nodes:
@@ -124,6 +132,12 @@ def params(net: Net, weights: Iterable[Weight]) -> dict[Layer, list[Blob]]:
         if isinstance(node.layer, Python):
             tie_user(node.layer, found[node.layer])
     return found
+
+
+def lay_out(weights: Iterable[Weight], c_order: bool) -> None:
+    """Put the weights in C order, or channels-last; the latter only before there are arrays of them."""
+    for weight in weights:
+        weight.lay_out(torch.contiguous_format if c_order else torch.channels_last)
 
 
 def tie_user(layer: Python, own: Iterable[Blob]) -> None:

@@ -9,14 +9,14 @@ what stands in their top.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from caffe import building
 from caffe.blob import Blob, Weight, shape_of
-from caffe.building import Step
+from caffe.building import Graph, Step
 from caffe.memory import Memory
 from caffe.planning import Plan
 from caffe.reshape import shape_again
@@ -32,18 +32,14 @@ _NOTHING: dict[str, Tensor] = {}
 Callback = Callable[[int], Any]
 
 
-class Graph(NamedTuple):
-    """What a layer's forward leaves for its backward: its bottoms, which version of each blob they are, and its tops."""
-
-    bottoms: tuple[Tensor, ...]
-    versions: tuple[int, ...]
-    tops: tuple[Tensor, ...]
-
-
 class Engine:
-    """The blobs of ``net`` and the passes over them. ``net`` keeps its weights in C order, so that arrays can share them."""
+    """The blobs of ``net`` and the passes over them.
 
-    def __init__(self, net: Net) -> None:
+    One that is trained, or shares weights with one (``c_order``), has its weights in C order, so that arrays can share them.
+    Others have them channels-last, where convolutions run fastest, as long as nobody looks.
+    """
+
+    def __init__(self, net: Net, c_order: bool = False) -> None:
         self.net = net
         self.device = torch.device("cpu")
         #: whether the arrays are where the layers run
@@ -61,6 +57,8 @@ class Engine:
         self._has_backward = any(node.backward for node in net.nodes)
         users = any(isinstance(node.layer, Python) for node in net.nodes)
         self._mode = torch.no_grad if self._has_backward or users else torch.inference_mode
+        self._c_order = c_order or self._has_backward
+        building.lay_out(self.weights, self._c_order)
         self._plan: Plan | None = None
         self._graphs: dict[int, Graph] = {}
         #: values made in the pass that runs, as their layers made them
@@ -266,8 +264,10 @@ class Engine:
         self._graphs.clear()
         self.device, self._at_home = device, device.type == "cpu"
 
-    def tie_users(self) -> None:
-        """Let the blobs of all Python layers be the net's."""
+    def shared(self) -> None:
+        """Take up the weights that now are another net's too, blobs of Python layers among them."""
+        if self._c_order:
+            building.lay_out(self.weights, True)
         for layer, blobs in self.params.items():
             if isinstance(layer, Python):
                 building.tie_user(layer, blobs)

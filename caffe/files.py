@@ -36,7 +36,7 @@ class NetFiles:
         """Use the very weights of ``other`` in all layers of the same name. Raises ShapeError where their shapes differ."""
         self._engine.to(other._engine.device)
         weights.share(self._engine.net, other._engine.net)
-        self._engine.tie_users()
+        self._engine.shared()
 
     def save(self, filename: StrPath) -> None:
         """Write a binary caffemodel, under any name."""

@@ -144,7 +144,7 @@ class Solver:
 
 def _engine(net: core.Net) -> Engine:
     """The engine of a solver's net, whose passes are its from now on."""
-    engine = Engine(net)
+    engine = Engine(net, c_order=True)
     net.run = engine.run  # type: ignore[method-assign]
     return engine
 

@@ -129,6 +129,36 @@ class TestArrays:
         net.forward(data=pictures(2, 3, 8, 6))
         np.testing.assert_array_equal(net.blobs["ip"].data, np.tile(np.arange(5, dtype=np.float32), (2, 1)))
 
+    def test_weights_are_in_c_order_however_the_net_lays_them_out(self, tmp_path: Path) -> None:
+        net, sharer = net_of(tmp_path), net_of(tmp_path)
+        sharer.share_with(net)
+        first = net.forward(["conv"], data=pictures(2, 3, 8, 6))
+        assert not net._engine.weights[0].param.tensor.is_contiguous()  # or this test shows nothing
+        weight = sharer.params["conv"][0].data
+        assert weight.flags.c_contiguous and weight.shape == (4, 3, 3, 3) and np.shares_memory(weight, net.params["conv"][0].data)
+        windows = np.lib.stride_tricks.sliding_window_view(pictures(2, 3, 8, 6), (3, 3), (2, 3))
+        expected = np.einsum("nchwij,ocij->nohw", windows, weight).clip(0)
+        np.testing.assert_allclose(first["conv"], expected, 1e-4, 1e-5)
+        np.testing.assert_allclose(net.forward(["conv"])["conv"], expected, 1e-4, 1e-5)
+        weight[1:] *= 2
+        for one in (net, sharer):
+            doubled = one.forward(["conv"], data=pictures(2, 3, 8, 6))["conv"]
+            np.testing.assert_allclose(doubled[:, 1:], 2 * expected[:, 1:], 1e-4, 1e-5)
+            np.testing.assert_allclose(doubled[:, 0], expected[:, 0], 1e-4, 1e-5)
+        net.save(str(tmp_path / "saved.caffemodel"))
+        weight[...] = 0
+        net.copy_from(str(tmp_path / "saved.caffemodel"))
+        np.testing.assert_array_equal(sharer.forward(["conv"])["conv"], doubled)
+
+    def test_a_net_that_learns_takes_the_weights_of_one_that_does_not(self, tmp_path: Path) -> None:
+        deploy, trained = net_of(tmp_path), net_of(tmp_path, DEPLOY + "force_backward: true")
+        trained.share_with(deploy)
+        assert all(weight.param.tensor.is_contiguous() for weight in deploy._engine.weights)
+        trained.forward(data=pictures(2, 3, 8, 6))
+        trained.backward(prob=pictures(2, 5))
+        assert trained.params["conv"][0].diff.any()
+        assert np.shares_memory(trained.params["conv"][0].data, deploy.params["conv"][0].data)
+
     def test_they_outlive_the_net(self, tmp_path: Path) -> None:
         net = net_of(tmp_path)
         net.forward(data=pictures(2, 3, 8, 6))
