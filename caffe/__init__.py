@@ -34,10 +34,13 @@ from caffe.solver import (
     get_solver,
 )
 from caffe.timer import NCCL, Timer
+from caffecli import host
 from caffecli.layers.python import PythonLayerBase as Layer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 __version__ = "1.0.0"
+
+host.keep_memory()  # Caffe's blobs do not give theirs back either
 
 __all__ = [
     "NCCL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +14,23 @@ from torch import Tensor
 Floats = NDArray[Any]
 Shape = Sequence[int]
 
+#: so few values are copied rather than given memory of their own at each look
+_FEW = 4096
+
 
 class Memory:
     """One blob's data, or its diff; several blobs may share it, each with a shape of its own.
 
     Until ``array`` is first called it is the tensor that a layer has made, which costs nothing. From then on it is host memory
-    that stays where it is: what layers make is copied into it, and what the user writes there is what layers read.
+    that stays where it is: what layers make is copied into it, and what the user writes there is what layers read. When a layer
+    makes it anew and nobody has kept an array, it is that tensor again.
     """
 
     def __init__(self) -> None:
         self._made: Tensor | None = None
         self._host: Tensor | None = None
+        #: ``_host`` as an array, which all arrays that were given out refer to
+        self._base: Floats | None = None
         #: ``_host`` in the shapes that were last asked for
         self._view: Tensor | None = None
         self._array: Floats | None = None
@@ -38,7 +45,8 @@ class Memory:
     def array(self, shape: Shape) -> Floats:
         """The values in C order, writable; arrays taken before go on showing them while the count does not grow."""
         if self._array is None or self._array.shape != shape:
-            self._array = self._exposed(shape).numpy()
+            self._exposed(shape)
+            self._array = self._base[: math.prod(shape)].reshape(tuple(shape))  # type: ignore[index]
         return self._array.view()
 
     def tensor(self, shape: Shape, device: torch.device) -> Tensor:
@@ -58,10 +66,16 @@ class Memory:
     def put(self, value: Tensor) -> None:
         """Let ``value`` be the values."""
         self.version += 1
+        if self._host is not None and self._host.numel() > _FEW and not self._held():
+            self._host = self._base = self._view = self._array = None
         if self._host is None:
             self._made = value
         else:
             self._exposed(value.shape).copy_(value)
+
+    def _held(self) -> bool:
+        """Whether an array that was given out is still in use."""
+        return sys.getrefcount(self._base) > (2 if self._array is None else 3)  # the argument's own, and ours
 
     def add(self, value: Tensor) -> None:
         """Add ``value`` to the values."""
@@ -104,6 +118,7 @@ class Memory:
                 self._host = torch.zeros(count)
                 if self._made is not None:
                     self._host.copy_(self._fitting(shape).reshape(-1))
+        self._base = self._host.numpy()
         self._made = self._view = self._array = None
 
     def _fitting(self, shape: Shape) -> Tensor:

@@ -6,7 +6,8 @@ processor time per pass, which other programs disturb little; medians of passes,
 - bare: the net's layers by ``caffecli.net.Net.run`` under ``no_grad``, from a tensor to a tensor;
 - copied: the same, the array copied into one that the net reads, and the outputs copied into arrays;
 - caffe: ``net.blobs["data"].data[...] = x``, then ``net.forward()``;
-- held: the same while an array of every blob is held, so that all of them are copied.
+- held: the same while an array of every blob is held, so that all of them are copied;
+- C order: ``caffe`` after an array of every weight was taken, which puts them in C order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ IN_A_ROW = 10
 
 
 def main(path: str, batch: int) -> None:
-    nets = {"caffe": caffe.Net(path, caffe.TEST), "held": caffe.Net(path, caffe.TEST)}
+    nets = {kind: caffe.Net(path, caffe.TEST) for kind in ("caffe", "held", "C order")}
     (name,) = nets["caffe"].inputs
     shape = (batch, *nets["caffe"].blobs[name].shape[1:])
     for net in nets.values():
@@ -35,7 +36,9 @@ def main(path: str, batch: int) -> None:
         net.reshape()
     arrays = [blob.data for blob in nets["held"].blobs.values()]
     nets["held"].share_with(nets["caffe"])
-    bare = nets["caffe"]._engine.net  # all passes are of the same weights in the same places
+    for blobs in nets["C order"].params.values():
+        arrays += [blob.data for blob in blobs]
+    bare = nets["caffe"]._engine.net  # all passes but the last are of the same weights in the same places
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     tensor = torch.from_numpy(x)
     array = np.empty_like(x)
@@ -66,11 +69,12 @@ def main(path: str, batch: int) -> None:
                 start = time.process_time()
                 pass_()
                 times[kind].append(1000 * (time.process_time() - start))
-    print(f"{path}, input {shape}, {torch.get_num_threads()} thread(s), {len(arrays)} blobs, {len(times['bare'])} passes of each")
+    count, passes = len(nets["caffe"].blobs), len(times["bare"])
+    print(f"{path}, input {shape}, {torch.get_num_threads()} thread(s), {count} blobs, {passes} passes of each")
     base = statistics.median(times["bare"][1:])
     for kind, spent in times.items():
         median = statistics.median(spent[1:])
-        print(f"{kind:6} {median:9.3f} ms   {median / base:.3f} of bare")
+        print(f"{kind:7} {median:9.3f} ms   {median / base:.3f} of bare")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,12 @@ def test_freed_memory_is_used_again_without_the_system() -> None:
     assert prepared < plain / 4
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_whoever_imports_caffe_keeps_memory_too() -> None:
+    shown = "import os; print('MALLOC_TRIM_THRESHOLD_' in os.environ, 'GOMP_SPINCOUNT' in os.environ)"
+    assert run(f"import caffe; {shown}") == "True False\n"
+
+
 def test_what_the_user_has_set_stays() -> None:
     shown = "{n: v for n, v in os.environ.items() if n[:4] in ('GOMP', 'MALL')}"
     program = f"from caffecli import host; import os; host.prepare(); print({shown})"
