@@ -75,7 +75,10 @@ class Memory:
 
     def _held(self) -> bool:
         """Whether an array that was given out is still in use."""
-        return sys.getrefcount(self._base) > (2 if self._array is None else 3)  # the argument's own, and ours
+        return self._references() > _OWN + (self._array is not None)
+
+    def _references(self) -> int:
+        return sys.getrefcount(self._base)
 
     def add(self, value: Tensor) -> None:
         """Add ``value`` to the values."""
@@ -130,3 +133,13 @@ class Memory:
             short = count - flat.numel()
             made = torch.cat([flat, flat.new_zeros(short)]) if short > 0 else flat[:count]
         return made.reshape(tuple(shape))
+
+
+def _unseen() -> Memory:
+    memory = Memory()
+    memory._grow((1,), 1)
+    return memory
+
+
+#: how many references are counted, however Python counts, where there is none but the memory's own
+_OWN = _unseen()._references()
