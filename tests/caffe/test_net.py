@@ -232,8 +232,8 @@ class TestRunning:
         net.forward(data=pictures(2, 3, 8, 6))
         assert not net.backward(prob=np.ones((2, 5)))["data"].any()
 
-    def test_force_backward(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("caffe.mode._state.seed", 1)  # of other weights the difference quotient may be too inexact
+    def test_force_backward(self, tmp_path: Path) -> None:
+        torch.manual_seed(1)  # with other weights the step may cross a kink of the ReLU
         net = net_of(tmp_path, "force_backward: true" + DEPLOY)
         x = pictures(2, 3, 8, 6)
         net.forward(data=x)
@@ -241,10 +241,10 @@ class TestRunning:
         seed[:, 1] = 1
         got = net.backward(["conv"], prob=seed)
         assert set(got) == {"data", "conv"}
-        x[0, 1, 2, 3] += (step := 0.01)
+        x[0, 1, 2, 3] += (step := 0.002)
         before = net.blobs["prob"].data[0, 1].copy()
         after = net.forward(data=x)["prob"][0, 1]
-        np.testing.assert_allclose(got["data"][0, 1, 2, 3], (after - before) / step, rtol=0.05, atol=1e-5)
+        np.testing.assert_allclose(got["data"][0, 1, 2, 3], (after - before) / step, rtol=0.05, atol=5e-5)
 
     def test_diffs_of_parameters_add_up_until_cleared(self, tmp_path: Path) -> None:
         net = net_of(tmp_path, LOSS, caffe.TRAIN, stages=["scored"])
