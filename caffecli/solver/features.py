@@ -26,7 +26,9 @@ from caffecli.formats.hdf5_rows import RowWriter
 from caffecli.layers.data import SourceLayer
 from caffecli.net import weights
 from caffecli.net.graph import AUTOMATIC
-from caffecli.net.net import Net, Result
+from caffecli.net.net import Net
+from caffecli.net.runners.base import Result
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.solver import devices, loop, report
 from caffecli.sources.image_list import read_list
@@ -132,9 +134,10 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
             rows = records if records is not None else batches * shape[0]
             feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
         logs.error(f"{_SOURCE}:133", "Extracting Features")
+        runner = Whole(net)
         with report.Bar(batches, unit="batch") as bar:
             for i in range(batches):
-                _, blobs = look(net, [feature.slot for feature in features])
+                _, blobs = look(runner, [feature.slot for feature in features])
                 keys = layers[0].batch.keys if layers and layers[0].batch else ()
                 stop = None if records is None else min(size, records - i * size)
                 for feature, blob in zip(features, blobs, strict=True):
@@ -145,17 +148,17 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
             feature.finish()
 
 
-def look(net: Net, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
-    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch is told with its record's key."""
+def look(runner: Whole, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
+    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch comes with its record's key."""
     seen: dict[int, Tensor] = {}
 
     def observe(node: Any, tops: tuple[Tensor, ...]) -> None:
         seen.update({slot: top for slot, top in zip(node.outputs, tops, strict=True) if slot in slots})
 
     try:
-        result = net.run(observe=observe if slots else None)
+        result = runner.forward(observe=observe if slots else None)
     except DataError as error:
-        raise loop.with_record(error, net) from error
+        raise loop.with_record(error, runner.net) from error
     return result, [seen[slot] for slot in slots]
 
 

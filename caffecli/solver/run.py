@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from caffecli import logs
 from caffecli.formats import log_file
+from caffecli.net import precision
+from caffecli.net.runners import compiled
+from caffecli.net.runners.compiled import Compiled
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import compiled, devices, mixed, parallel, recorders, snapshot
+from caffecli.solver import devices, parallel, recorders, snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.deterministic import deterministic
 from caffecli.solver.keep import Keep
@@ -79,8 +84,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     devices.log_train(found)
     if options.compiled:
         compiled.check(found[0])
-    if options.amp:
-        mixed.check(found[0])
+    asked = precision.choose(options.amp, found[0])
     if options.snapshot is not None:
         options = replace(options, snapshot=snapshot.find_state(options.snapshot))
         del param.weights[:]
@@ -96,8 +100,8 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             found[0],
             world.agreed(signals.requested),
             world,
-            amp=options.amp,
-            compiled=options.compiled,
+            runner=partial(Compiled if options.compiled else Whole, precision=asked),
+            test_runner=partial(Whole, precision=asked),
             callbacks=looking,
             rate=options.rate,
         )

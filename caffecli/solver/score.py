@@ -10,10 +10,11 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.logs import number
-from caffecli.net import weights
+from caffecli.net import precision, weights
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, features, mixed, predictions, report
+from caffecli.solver import devices, features, predictions, report
 from caffecli.spec import load
 
 
@@ -55,14 +56,12 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     net = Net(param, folders=(options.model.parent,))
     try:
         net.place(device)
-        if options.amp:
-            mixed.check(device)
-            mixed.mix(net)
+        runner = Whole(net, precision.choose(options.amp, device))
         for name in options.weights.split(","):
             weights.load(net, name.strip())
         with predictions.recording(net, options.predictions, options.confusion, options.blob, options.top) as recorder:
             logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
-            loss, means = _run(net, options.iterations, recorder)
+            loss, means = _run(runner, options.iterations, recorder)
     finally:
         net.close()
     logs.info("caffe.cpp:309", f"Loss: {number(loss)}")
@@ -71,15 +70,15 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     return means
 
 
-def _run(net: Net, iterations: int, recorder: predictions.Recorder) -> tuple[float, dict[str, Tensor]]:
+def _run(runner: Whole, iterations: int, recorder: predictions.Recorder) -> tuple[float, dict[str, Tensor]]:
     sums: dict[str, Tensor] = {}
     total = 0.0
     with report.Bar(iterations, unit="batch") as bar:
         for i in range(iterations):
-            (loss, outputs), blobs = features.look(net, recorder.slots)
+            (loss, outputs), blobs = features.look(runner, recorder.slots)
             recorder.take(blobs)
             total += float(loss)
-            for name, value, _ in report.flat(net, outputs):
+            for name, value, _ in report.flat(runner.net, outputs):
                 logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
             for name, blob in outputs.items():
                 sums[name] = sums[name] + blob if name in sums else blob.clone()

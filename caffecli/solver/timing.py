@@ -10,10 +10,11 @@ import torch
 
 from caffecli import logs
 from caffecli.logs import number
+from caffecli.net import precision
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
 from caffecli.proto.caffe_pb2 import TRAIN, Phase
-from caffecli.solver import devices, mixed
+from caffecli.solver import devices
 from caffecli.spec import load
 
 
@@ -54,13 +55,10 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     param.state.stage.extend(options.stages)
     net = Net(param, folders=(options.model.parent,))
     net.place(device)
-    if options.amp:
-        mixed.check(device)
-        mixed.mix(net)
-    steps = Stepwise(net)
+    steps = Stepwise(net, precision.choose(options.amp, device))
     try:
         logs.info("caffe.cpp:351", "Performing Forward")
-        logs.info("caffe.cpp:356", f"Initial loss: {number(steps.forward())}")
+        logs.info("caffe.cpp:356", f"Initial loss: {number(float(steps.forward().loss))}")
         logs.info("caffe.cpp:357", "Performing Backward")
         for index in reversed(range(len(net.nodes))):
             _prepare_backward(steps, index)

@@ -16,7 +16,7 @@ from caffecli.errors import ShapeError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec.load import load_net, prepare_net
 
