@@ -126,9 +126,9 @@ class Engine(Runner):
         return self._take(step, tops, user_memory)
 
     def _take(self, step: Step, tops: tuple[Tensor, ...], user_memory: list[int]) -> Tensor | None:
-        """Let a layer's tops be the values of its blobs; returns their part of the loss, if they have one.
+        """Give a layer's tops to its blobs; returns their part of the loss, if they have one.
 
-        ``user_memory``: the addresses of the layer's bottoms that the user can write into. A top there is copied.
+        ``user_memory``: the addresses of bottoms that the user can write into. A top that is a view of one is copied.
         """
         losses: list[tuple[Tensor, float]] = []
         for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, tops, strict=True):

@@ -14,7 +14,7 @@ from caffe.memory import Memory
 from caffecli.layers.base import Layer
 from caffecli.net.net import Net
 
-#: lets a layer's tops be the values of its blobs; the last argument says where the user can write: the addresses of storages
+#: gives a layer's tops to its blobs; the last argument has the addresses of inputs, which the user can write into
 Take = Callable[[Step, tuple[Tensor, ...], list[int]], Any]
 
 
