@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from caffecli import logs
+from caffecli.layers.base import Context
 from caffecli.logs import number
 from caffecli.net import precision
 from caffecli.net.net import Net
@@ -53,7 +54,7 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     param.state.phase = options.phase
     param.state.level = options.level
     param.state.stage.extend(options.stages)
-    net = Net(param, folders=(options.model.parent,))
+    net = Net(param, Context(folders=(options.model.parent,)))
     net.place(device)
     steps = Stepwise(net, precision.choose(options.amp, device))
     try:
