@@ -20,7 +20,7 @@ from caffecli.formats.atomic import replacing
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
-from converters.means import binaryproto_to_npy
+from converters.convert_mean import binaryproto_to_npy
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -9,7 +9,7 @@ import numpy as np
 from caffecli import logs
 from caffecli.formats.db import Backend, open_writer
 from caffecli.proto.caffe_pb2 import Datum
-from converters import idx
+from converters.convert_mnist_data import read_pair
 from converters.parallel import bar
 
 _SOURCE = "convert_mnist_siamese_data.cpp"
@@ -32,7 +32,7 @@ def convert_mnist_siamese_data(
     Raises FormatError for files that are not idx or are damaged, and when ``db`` exists or cannot be written; DataError when
     there are not as many labels as pictures, or none.
     """
-    pictures, classes = idx.read_pair(images, labels)
+    pictures, classes = read_pair(images, labels)
     count, rows, columns = pictures.shape
     pairs = np.random.default_rng(seed).integers(count, size=(count, 2))
     same = classes[pairs[:, 0]] == classes[pairs[:, 1]]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Path_ = str | os.PathLike[str]
 
-_LOG = "import_torch.py"
+_LOG = "import_.py"
 #: layers of ours that OpenCV's importer (4.x) does not know
 _NOT_IN_OPENCV = ("ArgMax", "Bias", "Clip", "DummyData", "Embed", "Interp", "LSTM", "Reduction", "RNN", "Threshold")
 
