@@ -1,4 +1,4 @@
-"""convert_imageset: pictures named in a list -> a database of datums. Source: Caffe's ``tools/convert_imageset.cpp``."""
+"""convert_imageset: the pictures of a list -> a database of datums. Source: Caffe's ``tools/convert_imageset.cpp``."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def convert_imageset(
     Keys are ``%08d_name``, the number being the line's (after a shuffle: the place in the new order). Pictures that
     cannot be read are logged and left out. The database appears under its name only when it is complete.
 
-    Raises FormatError when ``db`` exists or cannot be written, DataError for a list that is empty or malformed, sizes that
-    differ (``check_size``), an unknown ``encode_type``, and when not one picture could be read.
+    Raises FormatError when ``db`` exists or cannot be written, DataError for a list that is empty or malformed, sizes
+    that differ (``check_size``), an unknown ``encode_type``, and when not one picture could be read.
     """
     options = options or Options()
     entries = read_list(list_file)
@@ -100,8 +100,8 @@ class Entry(NamedTuple):
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """The entries of a list file. Names may hold spaces: the last one parts name and label. A blank line keeps its place (keys
-    count lines) as an entry without a name.
+    """The entries of a list file. Names may hold spaces: the last one parts name and label. A blank line keeps its
+    place (keys count lines) as an entry without a name.
 
     Raises FormatError when the file cannot be read, DataError for an empty list and for lines without a label.
     """

@@ -1,6 +1,8 @@
-"""idx files, in which MNIST comes: read, written, and turned into databases. Source: Caffe's ``convert_mnist_data.cpp``.
+"""idx files, in which MNIST comes: read, written, and turned into databases. Source: Caffe's
+``convert_mnist_data.cpp``.
 
-A big-endian header (0, 0, element type, number of dimensions; each dimension as 32 bits), then the elements, row by row.
+A big-endian header (0, 0, element type, number of dimensions; each dimension as 32 bits), then the elements, row by
+row.
 """
 
 from __future__ import annotations
@@ -86,10 +88,11 @@ def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) ->
 def convert_mnist_data(
     images: str | os.PathLike[str], labels: str | os.PathLike[str], db: str | os.PathLike[str], *, backend: Backend = "lmdb"
 ) -> int:
-    """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``; returns the count.
+    """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``; returns
+    the count.
 
-    Raises FormatError for files that are not such or are damaged, and when ``db`` exists or cannot be written; DataError
-    when there are not as many labels as pictures.
+    Raises FormatError for files that are not such or are damaged, and when ``db`` exists or cannot be written;
+    DataError when there are not as many labels as pictures.
     """
     pictures, classes = read_pair(images, labels)
     count, rows, columns = pictures.shape
