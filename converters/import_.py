@@ -1,6 +1,6 @@
-"""Nets in: a PyTorch program, or a module, made of operations that Caffe has, as a deploy prototxt and a caffemodel.
+"""import: a PyTorch program or module -> a deploy prototxt and a caffemodel.
 
-Layers are called by the modules they come from (``features.0``), weights stay bit for bit. Blobs are what the program's
+Layers are called by the modules that they come from (``features.0``), weights stay bit for bit. Blobs are what the program's
 values are: pictures in the order of channels and the scale that it was trained with.
 """
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Path_ = str | os.PathLike[str]
 
 _LOG = "import_.py"
-#: layers of ours that OpenCV's importer (4.x) does not know
-_NOT_IN_OPENCV = ("ArgMax", "Bias", "Clip", "DummyData", "Embed", "Interp", "LSTM", "Reduction", "RNN", "Threshold")
 
 
 def import_program(
@@ -82,7 +80,7 @@ def import_module(
     try:
         with torch.no_grad():
             made = torch.export.export(module, tuple(examples))
-    except Exception as error:  # whatever stands against it
+    except Exception as error:  # torch.export raises many types
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise SpecError(f"{type(module).__name__} cannot be traced by torch.export: {lines[0] if lines else error!r}") from error
     with tempfile.TemporaryDirectory() as folder:
@@ -92,13 +90,16 @@ def import_module(
 
 def convert(program: Program, name: str, inputs: Sequence[str] | None = None, audience: Audience = "both") -> Imported:
     """The net and the weights of a program; its shapes are checked against the program's. Raises SpecError."""
+    from caffecli.layers import layer_class
+
     names = list(inputs or program.inputs)
     if len(names) != len(program.inputs) or len(set(names)) != len(names):
         raise SpecError(
             f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not {names}"
         )
     made = assemble(recompose(program), name, names, audience)
-    strange = sorted({layer.type for layer in made.net.layer if layer.type in _NOT_IN_OPENCV})
-    if strange and audience == "both":
-        logs.warning(_LOG, f"OpenCV's importer does not read {', '.join(strange)}; Caffe does")
+    types = sorted({layer.type for layer in made.net.layer})
+    unread = [name for name in types if (cls := layer_class(name)) is not None and not cls.read_by_opencv]
+    if unread and audience == "both":
+        logs.warning(_LOG, f"OpenCV's importer does not read {', '.join(unread)}; Caffe does")
     return made

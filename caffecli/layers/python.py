@@ -152,6 +152,10 @@ class Python(Layer):
         self.user = PythonLayerBase()
         self.register_buffer("device_mark", torch.empty(0), persistent=False)  # moves with the net
 
+    @classmethod
+    def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
+        return tuple(f"blob{i}" for i in range(count))
+
     def setup(self, bottoms: list[Shape]) -> None:
         setting = self.param.python_param
         self.where = f"{setting.module}.{setting.layer}"

@@ -11,6 +11,9 @@ import torch
 
 from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
+from caffecli.layers import Layer, registry
+from caffecli.layers.conv import Convolution
+from caffecli.layers.folding import Foldable
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
@@ -243,6 +246,32 @@ def test_inner_products_of_old_files():
     definition = text.parse(source + BN.format("bn", "c", "b"), NetParameter())
     for one, other in zip(merge(definition, old).weights["h"], merge(definition, weights).weights["h"], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Halved(Foldable, Layer):
+    """y = x / 2 + 1."""
+
+    keeps_shape = True
+
+    @classmethod
+    def factor_and_shift(cls, param, blobs):
+        return np.full(6, 0.5), np.ones(6)
+
+    def forward(self, x):
+        return x / 2 + 1
+
+
+class Twin(Convolution):
+    """A Convolution by another name."""
+
+
+def test_layers_from_outside(monkeypatch):
+    for name, cls in (("Halved", Halved), ("Twin", Twin)):
+        monkeypatch.setitem(registry._LAYERS, name, cls)
+        monkeypatch.setattr(cls, "type", name)
+    conv = CONV.format("conv", "data", "c", "").replace('"Convolution"', '"Twin"')
+    done = merged_of(INPUT + conv + 'layer { name: "half" type: "Halved" bottom: "c" top: "h" }')
+    assert done.folded == {"half": "conv"}
 
 
 @pytest.mark.parametrize(
