@@ -3,10 +3,10 @@
 Values stay bit for bit; those of 64 bits become the nearest of 32, as when Caffe reads them, and those for NVIDIA's
 FLOAT16 the nearest of 16.
 
-npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``, as the layers' classes
-call them and ``export`` writes them; by number, ``mine1.0``, for types that have no class here. Beside the arrays they keep the
-net's definition (``caffe.net``) and each layer's names of blobs in Caffe's order (``caffe.blobs``), so that a caffemodel comes
-back as it was. HDF5 files hold no definition.
+npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``, as the layers'
+classes call them and ``export`` writes them; by number, ``mine1.0``, for types that have no class here. Beside the
+arrays they keep the net's definition (``caffe.net``) and each layer's names of blobs in Caffe's order
+(``caffe.blobs``), so that a caffemodel comes back as it was. HDF5 files hold no definition.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _from_arrays(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> tuple
 
 
 def _order_of(names: Sequence[str]) -> Sequence[str]:
-    """All blobs, in Caffe's order, of a layer that has blobs of these names; its type is not known. Empty where none has."""
+    """The names of all blobs, in Caffe's order, of a layer that has these among them; empty where no class has."""
     if not names:
         return ()
     from caffecli.layers.registry import classes

@@ -1,7 +1,7 @@
 """import: a PyTorch program or module -> a deploy prototxt and a caffemodel.
 
-Layers are called by the modules that they come from (``features.0``), weights stay bit for bit. Blobs are what the program's
-values are: pictures in the order of channels and the scale that it was trained with.
+Layers are called by the modules that they come from (``features.0``), weights stay bit for bit. Blobs are what the
+program's values are: pictures in the order of channels and the scale that it was trained with.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ def import_program(
     batch: int | None = None,
     audience: Audience = "both",
 ) -> list[Path]:
-    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither; returns
-    them.
+    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither.
 
-    ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size of a batch that is
-    free (1), or that it was made with. ``audience``: ``both`` writes layers that the reference and OpenCV read alike,
-    ``caffe`` takes Clip, Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and
-    Upsample, which the reference does not. Raises FormatError for a file that cannot be read or written, or that
-    exists; SpecError naming all that Caffe cannot say.
+    Returns the two paths.
+
+    ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size for a free batch axis
+    (1); another batch axis has the size that the program was traced with. ``audience``: ``both`` writes layers that the
+    reference and OpenCV read alike, ``caffe`` takes Clip, Bias and ``round_mode`` too, which OpenCV does not read,
+    ``forks`` also Permute, Interp and Upsample, which the reference does not. Raises FormatError for a file that cannot
+    be read or written, or that exists; SpecError naming all that Caffe cannot say.
     """
     files = [Path(f"{out}{ending}") for ending in (".prototxt", ".caffemodel")]
     for file in files:

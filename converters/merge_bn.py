@@ -1,8 +1,8 @@
 """merge_bn: BatchNorm, BN and Scale layers folded into a neighbour with weights, for nets that run and are not trained.
 
-Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. Before it,
-a x + b goes into the weights w a and the bias c + w b, where no zeros are padded around x. Which layers fold, and how, their
-classes say: ``caffecli.layers.folding``.
+Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. Before
+it, a x + b goes into the weights w a and the bias c + w b, where no zeros are padded around x. Which layers fold, and
+how, their classes say: ``caffecli.layers.folding``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Merged:
 def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> Merged:
     """Fold what can be folded in the prototxt ``net`` and its caffemodel, and write both anew, or neither.
 
-    A layer that stays is named in a warning, with the reason. Raises SpecError where nothing can be folded; FormatError.
+    A layer that stays is named in a warning, with the reason. Raises SpecError where nothing can be folded;
+    FormatError.
     """
     definition, arrays = load_net(net), caffemodel.read(weights)
     targets = [layer.name for layer in definition.layer if _target_class(layer)]

@@ -1,8 +1,8 @@
 """How layers fold into one another, for nets that run and are not trained; ``caffecli merge_bn`` does it.
 
-Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. Before it,
-a x + b makes the weights w a and the bias c + w b. A class that derives from ``Foldable`` is such a layer a x + b, one that
-derives from ``FoldTarget`` is w x + c. All numbers here are float64.
+Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. Before
+it, a x + b makes the weights w a and the bias c + w b. A class that derives from ``Foldable`` is such a layer a x + b,
+one that derives from ``FoldTarget`` is w x + c. All numbers here are float64.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FoldTarget:
 
     @classmethod
     def fold_before(cls, settings: Any, weight: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
-        """The weight and the bias of weight (factor * x + shift), both numbers for each input channel. Raises Unfoldable."""
+        """The weight and the bias of weight (factor * x + shift), of numbers for each input channel. Raises Unfoldable."""
         raise NotImplementedError
 
 

@@ -33,7 +33,7 @@ class Imported:
 
 
 def assemble(program: Program, name: str, inputs: list[str], audience: Audience) -> Imported:
-    """The net of a program, with input blobs called ``inputs``. Raises SpecError, which lists all that is unsupported."""
+    """The net of a program, with input blobs called ``inputs``. Raises SpecError, which lists what is unsupported."""
     builders = _plan(program, audience)
     return _Assembly(program, builders).net(name, inputs)
 

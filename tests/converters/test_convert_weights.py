@@ -78,7 +78,8 @@ def test_nvidias_form_is_read(tmp_path):
 NAMED = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 2 kernel_size: 1 } }
-layer { name: "dw" type: "ConvolutionDepthwise" bottom: "c" top: "d" convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "dw" type: "ConvolutionDepthwise" bottom: "c" top: "d"
+  convolution_param { num_output: 2 kernel_size: 1 } }
 layer { name: "up" type: "Deconvolution" bottom: "d" top: "u"
   convolution_param { num_output: 2 kernel_size: 1 bias_term: false } }
 layer { name: "norm" type: "BatchNorm" bottom: "u" top: "n" }
