@@ -17,6 +17,7 @@ from caffecli import logs
 from caffecli.errors import CaffeError, FormatError
 from caffecli.formats import safetensors
 from caffecli.formats.atomic import replacing
+from caffecli.layers.base import Context
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
@@ -59,7 +60,7 @@ def build(definition: Path_, weights: Path_ | None) -> Net:
 
     param = prepare_net(load_net(definition), TEST)
     exported.check(param)
-    net = Net(param, folders=(Path(definition).parent,))
+    net = Net(param, Context(folders=(Path(definition).parent,)))
     if weights is not None:
         net_weights.load(net, os.fspath(weights))
     else:

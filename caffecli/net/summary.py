@@ -23,7 +23,7 @@ import torch
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.layers import layer_class
-from caffecli.layers.base import Shape
+from caffecli.layers.base import Context, Shape
 from caffecli.layers.data import SourceLayer
 from caffecli.net import weights as net_weights
 from caffecli.net.graph import Node
@@ -104,7 +104,7 @@ def summarize(
             _set_batch(layer, batch)
         _stand_in(layer, picture)
     with logs.quiet():
-        net = (_Outline if weights is None else Net)(param, folders=(path.parent,))
+        net = (_Outline if weights is None else Net)(param, Context(folders=(path.parent,)))
     try:
         if weights is not None:
             net_weights.load(net, str(weights))

@@ -23,6 +23,7 @@ from caffecli.formats import datum, db
 from caffecli.formats.atomic import replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.hdf5_rows import RowWriter
+from caffecli.layers.base import Context
 from caffecli.net import weights
 from caffecli.net.graph import AUTOMATIC
 from caffecli.net.net import Net, Result
@@ -101,7 +102,7 @@ def extract(options: FeatureOptions) -> None:
     param = load.load_net(options.model)
     param.state.phase = TEST
     param.state.level = 0
-    net = Net(param, folders=(options.model.parent,))
+    net = Net(param, Context(folders=(options.model.parent,)))
     try:
         net.place(device)
         for name in options.weights.split(","):
@@ -116,7 +117,7 @@ def extract(options: FeatureOptions) -> None:
 
 def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
     layers = list(net.source_layers.values())
-    size = layers[0].infer([])[0][0] if layers else 0
+    size = layers[0].reshape([])[0][0] if layers else 0
     batches = (options.batches or 0) if records is None else math.ceil(records / size)
     with ExitStack() as outputs:
         for feature in features:
@@ -183,7 +184,7 @@ def keys_path(path: str) -> str:
 
 def record_count(net: Net) -> int:
     """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
-    counts = {name: (layer.record_count(), layer.infer([])[0][0]) for name, layer in net.source_layers.items()}
+    counts = {name: (layer.record_count(), layer.reshape([])[0][0]) for name, layer in net.source_layers.items()}
     if not counts:
         raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
     if len(set(counts.values())) > 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caffecli import logs
+from caffecli.layers.base import Context
 from caffecli.logs import number
 from caffecli.net import weights
 from caffecli.net.net import Net
@@ -52,7 +53,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     param.state.phase = TEST
     param.state.level = options.level
     param.state.stage.extend(options.stages)
-    net = Net(param, folders=(options.model.parent,))
+    net = Net(param, Context(folders=(options.model.parent,)))
     try:
         net.place(device)
         if options.amp:

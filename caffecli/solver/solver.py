@@ -12,6 +12,7 @@ from caffecli import logs
 from caffecli.errors import DataError, SolverError
 from caffecli.formats import solverstate
 from caffecli.formats.solverstate import SolverState
+from caffecli.layers.base import Context
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
@@ -252,7 +253,7 @@ class Solver:
 
     def _made(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
         """A net whose data layers serve ``shard``; of a test, each rank reads stretches of the batches instead."""
-        net = Net(param, self._seed, self._folders, shard).place(self.device)
+        net = Net(param, Context(self._seed, shard, self._folders)).place(self.device)
         if self._amp:
             mixed.mix(net)
         return net

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from caffecli import logs
+from caffecli.layers.base import Context
 from caffecli.logs import number
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
@@ -52,7 +53,7 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     param.state.phase = options.phase
     param.state.level = options.level
     param.state.stage.extend(options.stages)
-    net = Net(param, folders=(options.model.parent,))
+    net = Net(param, Context(folders=(options.model.parent,)))
     net.place(device)
     if options.amp:
         mixed.check(device)

@@ -14,6 +14,7 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.errors import ShapeError, SpecError
 from caffecli.formats import caffemodel
+from caffecli.layers.base import Context
 from caffecli.layers.data import Input
 from caffecli.layers.shape import Split
 from caffecli.net import weights as net_weights
@@ -48,7 +49,7 @@ class Inside:
         if not any(layer.type == "Input" for layer in param.layer):
             raise SpecError(f"{str(definition)!r} has no Input layer to give a picture to; take the deploy net")
         with logs.quiet():
-            net = Net(param, folders=(Path(definition).parent,))
+            net = Net(param, Context(folders=(Path(definition).parent,)))
             if weights is None:
                 logs.warning("inside.py", "No weights given: looking at what the fillers made")
             else:
