@@ -25,9 +25,9 @@ def convert_weights(source: Path, target: Path, net: Path | None, nvidia: str | 
     raw_data. Values stay as they are, but for --nvidia FLOAT16, and numbers of 64 bits, which Caffe, too, rounds to 32. HDF5
     files hold no definition of the net: --net gives one.
     """
-    from converters import weights
+    from converters import convert_weights as converter
 
-    weights.convert_weights(source, target, net, nvidia)
+    converter.convert_weights(source, target, net, nvidia)
     click.echo(f"Wrote {target}")
 
 
@@ -36,7 +36,7 @@ def convert_weights(source: Path, target: Path, net: Path | None, nvidia: str | 
 @click.argument("target", type=click.Path(path_type=Path))
 def convert_mean(source: Path, target: Path) -> None:
     """Write the mean picture in SOURCE, a binaryproto or a numpy array, as the other: .npy when TARGET ends so."""
-    from converters import means
+    from converters import convert_mean as converter
 
-    means.convert_mean(source, target)
+    converter.convert_mean(source, target)
     click.echo(f"Wrote {target}")
