@@ -20,7 +20,6 @@ from caffecli.errors import SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
 from caffecli.formats.caffemodel import Weights
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net
@@ -270,7 +269,7 @@ def _batch_norm(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Arra
 
 def _bn(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
     """PSPNet's has scale, shift, mean and variance; SegNet's scale and shift, by ``bn_mode`` with each batch's own statistics."""
-    param = forks.named(layer).bn_param
+    param = layer.bn_param
     values = [array.astype(np.float64).ravel() for array in arrays]
     if len(values) == 4:
         factor = values[0] / np.sqrt(values[3] + param.eps)

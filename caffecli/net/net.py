@@ -22,6 +22,7 @@ from caffecli.net import params as net_params
 from caffecli.net import report
 from caffecli.net.graph import Node, Wiring, check_names, force_backward, mark_backward
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
+from caffecli.spec import support
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 
@@ -53,6 +54,7 @@ class Net(nn.Module):
         filtered = filter_net(param, param.state)
         if not filtered.layer:
             raise SpecError(_no_layers(param))
+        support.check(filtered, registry.types(), param)
         report.parameters(filtered)
         self.param = insert_splits(filtered, param)
         known = {layer.name for layer in filtered.layer}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from converters.from_torch import activations, arithmetic, largest, normalized, permuted, pooled, recurrent, shaped, weighted
 from converters.from_torch.builder import RULES, Audience, Builder, Made, Unsayable
@@ -179,14 +177,10 @@ def _unique(names: Iterable[str], taken: set[str]) -> list[str]:
 
 def _set(layer: LayerParameter, made: Made) -> None:
     """Fill in what a layer is set to."""
-    of_fork = not all(hasattr(layer, name) for name in made.settings)
-    wide: Any = forks.named(layer) if of_fork else layer
     for name, value in made.settings.items():
         if isinstance(value, list):
             for item in value:
-                getattr(wide, name).add(**item)
+                getattr(layer, name).add(**item)
         elif value:
-            message = getattr(wide, name)
+            message = getattr(layer, name)
             message.MergeFrom(type(message)(**value))
-    if of_fork:
-        layer.ParseFromString(wide.SerializeToString())

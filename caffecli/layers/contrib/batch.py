@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import FillerParameter
 
 LEARN, INFERENCE = 0, 1
@@ -46,7 +43,7 @@ class BN(Layer):
     variance: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).bn_param
+        param = self.param.bn_param
         given = [[name for name in names if param.HasField(name)] for names in (SEGNET, PSPNET)]
         if all(given) or not any(given):
             raise self.spec_error(
@@ -60,7 +57,7 @@ class BN(Layer):
         fillers = ("slope_filler", "bias_filler") if self.kept else ("scale_filler", "shift_filler")
         blob = (1, self._channels(bottoms), 1, 1)
         for name, filler in zip(("scale", "shift"), fillers, strict=True):
-            self.add_blob(name, blob, _plain(getattr(param, filler)), learned=not self.frozen)
+            self.add_blob(name, blob, getattr(param, filler), learned=not self.frozen)
         if self.kept:
             self.add_blob("mean", blob, learned=False)
             self.add_blob("variance", blob, FillerParameter(value=1) if self.frozen else None, learned=False)
@@ -95,7 +92,3 @@ class BN(Layer):
         variance, mean = torch.var_mean(x, axes, correction=0)
         for kept, now in ((self.mean, mean), (self.variance, variance)):
             kept.mul_(self.momentum).add_(now.reshape(kept.shape), alpha=1 - self.momentum)
-
-
-def _plain(filler: Any) -> FillerParameter:
-    return FillerParameter.FromString(filler.SerializeToString())
