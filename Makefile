@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs tutorials clean .venv
+.PHONY: help demo test test-all check bench proto docs tutorials clean .venv
 
 help: ## this list
 	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ bench: $(INSTALLED) ## speed, beside a hand-written PyTorch loop of the same net
 	@$(BIN)/python scripts/bench.py
 	@$(BIN)/python scripts/bench_layers.py
 	@$(BIN)/python -m scripts.bench_solvers
+
+proto: $(INSTALLED) ## caffe_pb2 and fork_numbers made anew of caffe.proto and the forks' .proto files
+	@$(BIN)/python -m scripts.generate_schema
 
 docs: $(INSTALLED) ## docs/layers.md and docs/models.md made anew; what the documentation says, tried out
 	@$(BIN)/python -m scripts.layer_catalogue

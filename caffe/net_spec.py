@@ -23,7 +23,6 @@ from typing import Any, TypeAlias
 from google.protobuf import message_factory
 
 from caffecli.errors import SpecError
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 
 Names: TypeAlias = "dict[Function | Top, str]"
@@ -42,7 +41,7 @@ class TopNameError(SpecError, AttributeError, KeyError):
 def param_name_dict() -> dict[str, str]:
     """Layer type -> name of its parameter message without ``_param``: ``{"InnerProduct": "inner_product", ...}``."""
     names: dict[str, str] = {}
-    for field in _new_layer().DESCRIPTOR.fields:
+    for field in LayerParameter.DESCRIPTOR.fields:
         if field.name.endswith("_param") and field.message_type is not None:
             names.setdefault(field.message_type.name.removesuffix("Parameter"), field.name.removesuffix("_param"))
     return names
@@ -117,7 +116,7 @@ class Function:
         """Add this layer to ``layers``, after those it needs."""
         if self in layers:
             return
-        layer = _new_layer()
+        layer = LayerParameter()
         layer.type = self.type_name
         for bottom in self.inputs:
             bottom._to_proto(layers, names, autonames)
@@ -175,17 +174,14 @@ class NetSpec:
 
 
 def _net(tops: tuple[Top | Function, ...], names: Names) -> Any:
-    """A NetParameter; one of the wider schema when a layer has settings of one of Caffe's forks, so that it prints them."""
+    """A NetParameter of the layers that the tops need."""
     layers: dict[Function, Any] = {}
     autonames: Counter[str] = Counter()
     for top in tops:
         if not isinstance(top, Top | Function):
             raise TypeError(f"{names.get(top, 'a top')} is neither a Top nor a Function (type is {type(top)})")
         top._to_proto(layers, names, autonames)
-    wide = forks.named(NetParameter())
-    wide.layer.extend(layers.values())
-    plain = NetParameter.FromString(wide.SerializeToString())
-    return plain if forks.widen(plain, str(wide)) is None else wide
+    return NetParameter(layer=layers.values())
 
 
 class Layers:
@@ -208,17 +204,12 @@ class Parameters:
     """``params``, or ``P``: ``P.Pooling.MAX`` is the constant MAX of PoolingParameter. Raises AttributeError."""
 
     def __getattr__(self, name: str) -> Any:
-        messages = _new_layer().DESCRIPTOR.file.message_types_by_name
+        messages = LayerParameter.DESCRIPTOR.file.message_types_by_name
         if f"{name}Parameter" not in messages:
             near = difflib.get_close_matches(f"{name}Parameter", messages, 1)
             hint = f"; did you mean {near[0].removesuffix('Parameter')!r}?" if near else ""
             raise FieldNameError(f"there is no message {name}Parameter{hint}")
         return message_factory.GetMessageClass(messages[f"{name}Parameter"])
-
-
-def _new_layer() -> Any:
-    """An empty LayerParameter with the fields of Caffe's forks."""
-    return forks.named(LayerParameter())
 
 
 _param_names = param_name_dict()

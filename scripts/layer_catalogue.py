@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "layers.md"
 EXAMPLES = ROOT / "docs" / "layer_examples.prototxt"
 
 #: what a layer of Caffe, or of a fork, can be told
-FIELDS: list[FieldDescriptor] = list(forks.named(LayerParameter()).DESCRIPTOR.fields)
+FIELDS: list[FieldDescriptor] = list(LayerParameter.DESCRIPTOR.fields)
 
 HEAD = """# Layers
 
@@ -74,6 +74,8 @@ def _section(cls: type[Layer], example: str) -> str:
 
 def _rows(fields: list[FieldDescriptor]) -> Iterator[str]:
     for field in fields:
+        if not forks.is_read(field.containing_type.name, field.name):
+            continue
         kind = _type_name(field)
         repeated = field.label == FieldDescriptor.LABEL_REPEATED if hasattr(field, "label") else field.is_repeated
         default = ""
@@ -86,7 +88,10 @@ def _type_name(field: FieldDescriptor) -> str:
     if field.message_type is not None:
         return field.message_type.name
     if field.enum_type is not None:
-        return " or ".join(value.name for value in field.enum_type.values)
+        enum = field.enum_type.full_name.removeprefix("caffe.")
+        ours = forks.is_of_reference(field.containing_type.name, field.number)
+        values = [each for each in field.enum_type.values if not ours or forks.is_of_reference(enum, each.number)]
+        return " or ".join(value.name for value in values)
     kinds = {FieldDescriptor.CPPTYPE_BOOL: "bool", FieldDescriptor.CPPTYPE_STRING: "string"}
     numbers = {FieldDescriptor.CPPTYPE_FLOAT: "float", FieldDescriptor.CPPTYPE_DOUBLE: "float"}
     return kinds.get(field.cpp_type) or numbers.get(field.cpp_type, "integer")

@@ -22,7 +22,7 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 CALLS = {("cli", "converters"), ("cli", "caffe")}  # on one floor
 WITH_TORCH = {"layers", "net", "solver", "visual"}
 FILES = [path for folder in ("caffecli", "converters", "caffe") for path in sorted((ROOT / folder).rglob("*.py"))]
-OURS = [path for path in FILES if path.name != "caffe_pb2.py"]
+OURS = [path for path in FILES if path.name not in ("caffe_pb2.py", "fork_numbers.py")]
 
 
 def room(parts: tuple[str, ...]) -> str | None:

@@ -33,11 +33,11 @@ def upgrade_net_proto_text(old_net: str, new_net: str) -> None:
 def upgrade_net_proto_binary(old_net: str, new_net: str) -> None:
     """Write the weights OLD_NET (a caffemodel), of any age of Caffe, in the present form to NEW_NET."""
     from caffecli.formats import atomic, foreign
-    from caffecli.proto import forks
+    from caffecli.proto import wire
     from caffecli.spec import upgrade
 
     data = atomic.read_bytes(old_net)
-    net = forks.read_net(data)
+    net = wire.read_net(data)
     if net is None or not (net.layer or net.layers):
         raise foreign.describe(old_net, data, "a caffemodel")
     upgraded, complete = upgrade.upgrade_net_checked(net, old_net)
@@ -60,7 +60,7 @@ def upgrade_solver_proto_text(old_solver: str, new_solver: str) -> None:
 def _finish(source: str, line: int, old: Message, new: Message, complete: bool, old_path: str, new_path: str) -> None:
     """Write the result, with the reference's log lines; settings that found no place make it a failure, once written."""
     from caffecli.formats import atomic
-    from caffecli.proto import forks
+    from caffecli.proto import wire
     from caffecli.proto.caffe_pb2 import NetParameter
     from caffecli.spec import text
 
@@ -71,7 +71,7 @@ def _finish(source: str, line: int, old: Message, new: Message, complete: bool, 
     kind = "binary" if "binary" in source else "text"
     binary = kind == "binary" and isinstance(new, NetParameter)
     with atomic.replacing(new_path) as file:
-        file.write(forks.write_net(new) if binary else text.format(new).encode())
+        file.write(wire.write_net(new) if binary else text.format(new).encode())
     logs.info(f"{source}:{line}", f"Wrote upgraded {new.DESCRIPTOR.name} {kind} proto to {new_path}")
     if not complete:
         raise SpecError(f"{old_path!r} has settings that its layers have no use for (see above); {new_path!r} is without them")

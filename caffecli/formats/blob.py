@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from caffecli.errors import FormatError
-from caffecli.proto import forks
+from caffecli.proto import caffe_pb2
 from caffecli.proto.caffe_pb2 import BlobProto, BlobShape
 
 Array = NDArray[np.float32]
@@ -27,6 +27,7 @@ M = TypeVar("M", bound=Message)
 MAX_MESSAGE = 2**31 - 1
 
 _NUMBERS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
+_MESSAGES = ("BlobShape", "BlobProto", "NetParameter", "SolverState", "LayerParameter", "V1LayerParameter", "V0LayerParameter")
 #: by NVIDIA's ``raw_data_type``
 _RAW = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 #: those that NVIDIA's Caffe reads back, by their names there
@@ -34,14 +35,23 @@ RAW_TYPES = {"DOUBLE": 0, "FLOAT": 1, "FLOAT16": 2}
 
 
 def _twin_pool() -> descriptor_pool.DescriptorPool:
-    file = descriptor_pb2.FileDescriptorProto()
-    file.CopyFrom(forks.file_schema())
-    blob = next(message for message in file.message_type if message.name == "BlobProto")
-    for field in blob.field:
-        if field.name in _NUMBERS:
-            field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
-            field.label = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
-            field.ClearField("options")
+    """The messages that hold blobs, with bytes for the blobs' numbers and for all other messages, whose meaning is no matter."""
+    file = descriptor_pb2.FileDescriptorProto(name="caffecli/twin.proto", package="caffe")
+    for name in _MESSAGES:
+        message = file.message_type.add()
+        caffe_pb2.DESCRIPTOR.message_types_by_name[name].CopyToProto(message)
+        message.ClearField("enum_type")
+        for field in message.field:
+            if name == "BlobProto" and field.name in _NUMBERS:
+                field.type, field.label = field.TYPE_BYTES, field.LABEL_OPTIONAL
+                field.ClearField("options")
+            elif field.type == field.TYPE_ENUM:
+                field.type = field.TYPE_INT32
+                field.ClearField("type_name")
+                field.ClearField("default_value")
+            elif field.type == field.TYPE_MESSAGE and field.type_name.removeprefix(".caffe.") not in _MESSAGES:
+                field.type, field.label = field.TYPE_BYTES, field.LABEL_REPEATED  # in a file it may come in parts
+                field.ClearField("type_name")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return pool

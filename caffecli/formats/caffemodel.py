@@ -7,6 +7,7 @@ Source: Caffe's ``Net::ToProto``, ``Net::ToHDF5`` and their CopyTrainedLayersFro
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from caffecli.formats import hdf5
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.foreign import describe
-from caffecli.proto import forks
+from caffecli.proto import wire
 from caffecli.proto.caffe_pb2 import NetParameter
 
 #: blobs by layer name, layers in the file's order. HDF5 files of Caffe leave out a blob that is shared with an earlier layer:
@@ -102,11 +103,10 @@ def write(
         return
     size = {None: 4, "FLOAT": 4, "FLOAT16": 2, "DOUBLE": 8}[raw_type]
     blobs.check_size(path, sum(a.size * size for part in (weights, diffs or {}) for arrays in part.values() for a in arrays))
-    made = _NetTwin.FromString(net.SerializeToString())
+    made = _NetTwin.FromString(_to_file(net.SerializeToString()))
     named: set[str] = set()
     for layer in made.layer:
         layer.ClearField("blobs")
-        forks.move_back(layer)
         if layer.name in named:
             continue
         named.add(layer.name)
@@ -125,14 +125,13 @@ def write(
 
 
 _NetTwin = blobs.twin("NetParameter")
+_to_file = functools.lru_cache(maxsize=2)(wire.to_file)  # a training writes the same net each time
 
 
 def _plain(net: Any, path: str | os.PathLike[str]) -> NetParameter:
     """A twin without blobs as a plain message."""
     try:
-        for layer in net.layer:
-            forks.move_taken(layer)
-        return NetParameter.FromString(net.SerializeToString())
+        return NetParameter.FromString(wire.from_file(net.SerializeToString()))
     except DecodeError as error:
         raise FormatError(f"{str(path)!r} is damaged: the settings of one of its layers cannot be read") from error
 

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import ExpParameter, FillerParameter, LogParameter
 
 
@@ -294,7 +293,7 @@ class Dropout(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio
-        ours = forks.named(self.param.dropout_param)
+        ours = self.param.dropout_param
         self.scale, self.always = 1.0 if ours.scale_train else 1 - self.ratio, ours.sample_weights_test
         self.random = self.training or self.always
         if not 0 <= self.ratio < 1:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.conv import drawn_window
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 
 Pair = tuple[int, int]
@@ -78,7 +77,7 @@ class Pooling(Layer):
         self.random = self.pool == PoolingParameter.STOCHASTIC and self.training
         self.mask = len(self.param.top) > 1
         self.whole = param.global_pooling
-        ceil = param.round_mode == PoolingParameter.CEIL and forks.named(param).ceil_mode
+        ceil = param.round_mode == PoolingParameter.CEIL and param.ceil_mode
         self.windows = Windows(self._kernel(param), self._pair(param, "stride"), self._pair(param, "pad"), ceil)
         self._check_windows()
 

@@ -57,8 +57,8 @@ def create(param: LayerParameter, phase: int = TRAIN, context: Context | None = 
     cls = _LAYERS.get(param.type)
     if cls is None:
         what = f"layer {param.name!r}: unknown type {param.type!r}"
-        if fork := forks.type_owner(param.type):
-            raise SpecError(f"{what}; it is one of {fork}, which is not here: remove the layer, or write it as a Python layer")
+        if owners := forks.of_type(param.type):
+            raise SpecError(f"{what}; it is one of {' or '.join(map(forks.title, owners))}, which is not here")
         near = difflib.get_close_matches(param.type, _LAYERS, 1, 0.5)
         folded = {name.lower(): name for name in _LAYERS}
         near = [folded[param.type.lower()]] if param.type.lower() in folded else near

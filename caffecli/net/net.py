@@ -23,6 +23,7 @@ from caffecli.net.precision import FULL, PrecisionPolicy
 from caffecli.net.runners.base import as_tuple
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
+from caffecli.spec import support
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 
@@ -45,6 +46,7 @@ class Net(nn.Module):
         filtered = filter_net(param, param.state)
         if not filtered.layer:
             raise SpecError(_no_layers(param))
+        support.check(filtered, registry.types(), param)
         report.parameters(filtered)
         self.param = insert_splits(filtered, param)
         known = {layer.name for layer in filtered.layer}

@@ -1,214 +1,105 @@
-"""Fields that Caffe's forks add to its messages, each with the fork's own number.
+"""Caffe's forks: what to call them, and whose a field or a type is.
 
-caffe.proto has exactly the reference's fields. A text with a field of a fork is read by a wider schema, ``caffe.proto`` plus all
-of ``FORKS``, and becomes a message of the plain one, in which those fields ride along as unknown ones, into caffemodels too::
-
-    wide = widen(NetParameter, text)    # what to parse the text into; None where it has no fork's field
-    plain = NetParameter.FromString(wide.SerializeToString())
-    named(plain)                        # the wide message again: to print it, or to read ``named(layer_param).permute_param``
-
-A number that the reference, or another fork, gives to another field is moved up by ``MOVED``. In files it stays the fork's, so
-that the fork can read ours; there the layer's type says what the number means: ``read_net``, ``write_net``.
+caffe.proto has exactly the reference's fields. What a fork adds stands in a file of its own, ``proto/forks/*.proto``;
+the messages of ``caffe_pb2`` have the fields of all. ``wire`` reads and writes the forks' numbers.
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterable
-from typing import Any
+from caffecli.proto.fork_types import OTHERS, TYPES
+from caffecli.proto.unsupported import FIELDS as UNSUPPORTED
+from caffecli.proto.unsupported import HOW, NAMES
 
-from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
-from google.protobuf.message import DecodeError, Message
+#: the forks whose fields are here, each a file in proto/forks, by file: what to call them. New ones come last: a number
+#: that two give away stays with the first
+FORKS = {
+    "ssd": "SSD (weiliu89/caffe)",
+    "segnet": "SegNet (alexgkendall/caffe-segnet)",
+    "deeplab": "DeepLab (version 2, and hszhao/PSPNet)",
+    "pspnet": "PSPNet (hszhao/PSPNet)",
+    "deeplab_v1": "DeepLab (version 1, TheLegendAli/DeepLab-Context)",
+    "shufflenet": "ShuffleNet (farmingyard/ShuffleNet)",
+    "faster_rcnn": "Faster R-CNN (rbgirshick/caffe-fast-rcnn)",
+    "mobilenet_yolo": "MobileNet-YOLO (eric612/MobileNet-YOLO)",
+    "ceil_mode": "ceil_mode (pull request 3057 of BVLC/caffe, which many forks took)",
+    "nvidia": "NVIDIA (NVIDIA/caffe)",
+    "parsenet": "ParseNet (weiliu89/caffe, branch fcn)",
+    "rfcn": "R-FCN (daijifeng001/caffe-rfcn)",
+    "microsoft": "R-FCN for Windows (microsoft/caffe)",
+    "mnc": "MNC (daijifeng001/caffe-mnc)",
+    "mscnn": "MS-CNN (zhaoweicai/mscnn)",
+    "cascade_rcnn": "Cascade R-CNN (zhaoweicai/cascade-rcnn)",
+    "tsn": "TSN (yjxiong/caffe)",
+    "caffe_face": "center loss (ydwen/caffe-face)",
+    "sphereface": "SphereFace (wy1iu/sphereface)",
+    "lsoftmax": "L-Softmax (wy1iu/LargeMargin_Softmax_Loss)",
+    "caffe_windows": "NormFace and AM-Softmax (happynear/caffe-windows)",
+    "intel": "Intel (intel/caffe)",
+    "yolo": "YOLO (yeahkun/caffe-yolo)",
+    "flownet": "FlowNet (lmb-freiburg/flownet2)",
+    "c3d": "C3D (facebook/C3D)",
+    "c3d_v1": "C3D (facebook/C3D, version 1.0)",
+    "caffe_ocr": "caffe_ocr (senlinuc/caffe_ocr)",
+    "ctpn": "CTPN (tianzhi0549/CTPN)",
+    "warpctc": "WarpCTC (xmfbit/warpctc-caffe)",
+    "openpose": "OpenPose (CMU-Perceptual-Computing-Lab/caffe_train)",
+    "cpm": "CPM (shihenw/caffe)",
+    "crfasrnn": "CRF as RNN (torrvision/caffe)",
+    "deconvnet": "DeconvNet (HyeonwooNoh/caffe)",
+    "refinedet": "RefineDet (sfzhang15/RefineDet)",
+    "textboxes_pp": "TextBoxes++ (MhLiao/TextBoxes_plusplus)",
+    "caffe_augmentation": "caffe-augmentation (kevinlin311tw/caffe-augmentation)",
+    "caffenet_benchmark": "caffenet-benchmark (ducha-aiki/caffe)",
+    "ristretto": "Ristretto (pmgysel/caffe)",
+    "lifted_structure": "lifted structure (rksltnl/Caffe-Deep-Metric-Learning-CVPR16)",
+    "compact_bilinear": "compact bilinear pooling (gy20073/compact_bilinear_pooling)",
+    "deepdetect": "deepdetect (jolibrain/caffe)",
+    "lrcn": "LRCN (LisaAnne/lisa-caffe-public)",
+    "dgd": "dgd_person_reid (Cysu/dgd_person_reid)",
+    "gradient_reversal": "gradient reversal (ddtm/caffe)",
+    "transfer": "transfer-caffe (thuml/transfer-caffe)",
+    "caffe_sl": "caffe-sl (wanji/caffe-sl)",
+    "stn": "spatial transformer networks (daerduoCarey/SpatialTransformerLayer)",
+    "segnet_cudnn5": "SegNet (TimoSaemann/caffe-segnet-cudnn5)",
+    "caffe_augmentation_2016": "caffe-augmentation (twtygqyy/caffe-augmentation)",
+    "openpose_2018": "OpenPose (CMU-Perceptual-Computing-Lab/openpose_caffe_train)",
+    "deep_compression": "DeepCompression (may0324/DeepCompression-caffe)",
+    "enet": "ENet (TimoSaemann/caffe-enet)",
+    "structured_sparsity": "structured sparsity (wenwei202/caffe)",
+}
 
-from caffecli.proto import caffe_pb2
-from caffecli.proto.caffe_pb2 import NetParameter
-from caffecli.proto.fork_names import INSTEAD, REFUSED, REFUSED_TYPES, REFUSED_VALUES
-from caffecli.proto.fork_schemas import FORKS
-
+#: fields of forks have such numbers where the reference, or an earlier fork, has given theirs away (scripts/generate_schema.py)
 MOVED = 8_000_000
 
-#: layer types whose settings a fork keeps under a number of the reference's: the reference's field, and the fork's
-_TAKEN = {"Upsample": ("embed_param", "upsample_param"), "Interp": ("input_param", "interp_param")}
 
-_ITEM = re.compile(
-    r"(?P<close>\})|(?P<kind>message|enum|extend) (?P<name>\w+) \{"
-    r"|(?P<label>optional|repeated) (?P<type>[\w.]+) (?P<field>\w+) = (?P<number>\d+)(?: \[default = (?P<default>\S+)\])?;"
-    r"|(?P<value>\w+) = (?P<at>\d+);"
-)
-_SCALARS = {"bool", "bytes", "float", "int32", "string", "uint32"}
+def title(fork: str) -> str:
+    """What to call a fork."""
+    return FORKS.get(fork) or OTHERS[fork]
 
 
-@functools.cache
-def wide_file() -> FileDescriptorProto:
-    """caffe.proto with all that the forks add."""
-    file = FileDescriptorProto()
-    caffe_pb2.DESCRIPTOR.CopyToProto(file)
-    for schema in FORKS.values():
-        _read(schema, file)
-    return file
+def of_type(layer_type: str) -> list[str]:
+    """The forks that have this type of layer, beyond the reference's."""
+    return [fork for fork, types in TYPES.items() if layer_type in types.split()]
 
 
-def _read(schema: str, file: FileDescriptorProto) -> None:
-    """Add to ``file`` what a fork's schema says; types come before their use."""
-    messages = {message.name: message for message in file.message_type}
-    open_items: list[Any] = [file]
-    for item in _ITEM.finditer(schema):
-        inside = open_items[-1]
-        if item["close"]:
-            open_items.pop()
-        elif item["kind"] == "extend":
-            open_items.append(messages[item["name"]])
-        elif item["kind"] == "message":
-            messages[item["name"]] = file.message_type.add(name=item["name"])
-            open_items.append(messages[item["name"]])
-        elif item["kind"]:
-            known = [enum for enum in inside.enum_type if enum.name == item["name"]]
-            open_items.append(known[0] if known else inside.enum_type.add(name=item["name"]))
-        elif item["label"]:
-            _add_field(inside, item, item["type"] in messages)
-        else:
-            inside.value.add(name=item["value"], number=int(item["at"]))
+def of_unsupported(message: str, field: str) -> list[str]:
+    """The forks that have this field, where nothing here reads it."""
+    return [fork for fork, messages in UNSUPPORTED.items() if field in messages.get(message, "").split()]
 
 
-def _add_field(message: DescriptorProto, item: re.Match[str], is_message: bool) -> None:
-    taken = {field.number for field in message.field}
-    number = int(item["number"])
-    field = message.field.add(name=item["field"], number=number + MOVED if number in taken else number)
-    field.label = FieldDescriptorProto.Label.Value(f"LABEL_{item['label'].upper()}")
-    kind = item["type"] if item["type"] in _SCALARS else "message" if is_message else "enum"
-    field.type = FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
-    if kind in ("message", "enum"):
-        field.type_name = f".caffe.{item['type']}"
-    if item["default"]:
-        field.default_value = item["default"]
+def of_name(message: str, name: str) -> str | None:
+    """The fork, as it is called, that has this field or value, of which no more than the name is known."""
+    return next((fork for fork, known in NAMES.items() if name in known.get(message, "").split()), None)
 
 
-@functools.cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wide_file().SerializeToString())
-    return pool
+def is_of_reference(message: str, number: int) -> bool:
+    """Whether a field, or a value of an enum, is one of the reference's, by its number here."""
+    from caffecli.proto.fork_numbers import FIELDS, VALUES
+
+    owners = (FIELDS.get(message) or VALUES.get(message, {})).get(number, ())
+    return number < MOVED and (not owners or ("", number) in owners)
 
 
-@functools.cache
-def _wide_class(full_name: str) -> Any:
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(full_name))
-
-
-@functools.cache
-def _mentions() -> re.Pattern[str]:
-    """Where a text may have a field of a fork."""
-    names = [
-        field.name
-        for message in wide_file().message_type
-        if message.name in caffe_pb2.DESCRIPTOR.message_types_by_name
-        for field in message.field
-        if field.name not in caffe_pb2.DESCRIPTOR.message_types_by_name[message.name].fields_by_name
-    ]
-    return re.compile(rf"\b(?:{'|'.join(names)})\s*[:{{<]")
-
-
-@functools.cache
-def file_schema() -> FileDescriptorProto:
-    """The wide schema but for the fields whose numbers a fork uses otherwise: those are bytes, as they stand in a file."""
-    file = FileDescriptorProto()
-    file.CopyFrom(wide_file())
-    taken = {reference for reference, _ in _TAKEN.values()}
-    layer = next(message for message in file.message_type if message.name == "LayerParameter")
-    for field in layer.field:
-        if field.name in taken:
-            field.ClearField("type_name")
-            field.type = FieldDescriptorProto.TYPE_BYTES
-    return file
-
-
-@functools.cache
-def _file_net() -> Any:
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file_schema().SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))
-
-
-def widen(message: Message, text: str) -> Message | None:
-    """An empty message of ``message``'s type in the wide schema; None where ``text`` has no fork's field."""
-    if message.DESCRIPTOR.file is not caffe_pb2.DESCRIPTOR or not _mentions().search(text):
-        return None
-    return _wide_class(message.DESCRIPTOR.full_name)()
-
-
-def named(message: Message) -> Any:
-    """The message in the wide schema, where the fields of forks have their names."""
-    if message.DESCRIPTOR.file is not caffe_pb2.DESCRIPTOR:
-        return message
-    return _wide_class(message.DESCRIPTOR.full_name).FromString(message.SerializePartialToString())
-
-
-def owner(message: str, field: str) -> str | None:
-    """The forks that have this field, when it means nothing here."""
-    return _joined(fork for fork, refused in REFUSED.items() if field in refused.get(message, "").split())
-
-
-def instead(message: str, name: str) -> str | None:
-    """What to write for a fork's field, or for a value of an enum, that has another name here."""
-    return INSTEAD.get((message, name))
-
-
-def value_owner(enum: str, value: str) -> str | None:
-    """The forks that have this value, when it means nothing here."""
-    return _joined(fork for fork, refused in REFUSED_VALUES.items() if value in refused.get(enum, "").split())
-
-
-def type_owner(layer_type: str) -> str | None:
-    """The forks that have this type of layer, when it is not here."""
-    return _joined(fork for fork, refused in REFUSED_TYPES.items() if layer_type in refused.split())
-
-
-def _joined(forks: Iterable[str]) -> str | None:
-    return " and ".join(forks) or None
-
-
-def read_net(data: bytes) -> NetParameter | None:
-    """The net in a binary file of the reference or of any fork; None where it is none."""
-    try:
-        net = NetParameter.FromString(data)
-        if all(layer.type not in _TAKEN for layer in net.layer):
-            return net
-        wide = _file_net().FromString(data)
-        for layer in wide.layer:
-            move_taken(layer)
-    except DecodeError:
-        return None
-    return NetParameter.FromString(wide.SerializePartialToString())
-
-
-def write_net(net: NetParameter) -> bytes:
-    """The net as a binary file that the forks of its layers can read."""
-    data = net.SerializeToString()
-    if all(layer.type not in _TAKEN for layer in net.layer):
-        return data
-    wide = _file_net().FromString(data)
-    for layer in wide.layer:
-        move_back(layer)
-    written: bytes = wide.SerializeToString()
-    return written
-
-
-def move_taken(layer: Any) -> None:
-    """Move the settings of a fork's layer from the reference's number, as in files, to the one they have here.
-
-    ``layer`` is a LayerParameter of ``file_schema``.
-    """
-    reference, ours = _TAKEN.get(layer.type, ("", ""))
-    if reference and layer.HasField(reference):
-        getattr(layer, ours).MergeFromString(getattr(layer, reference))
-        layer.ClearField(reference)
-
-
-def move_back(layer: Any) -> None:
-    """The opposite of ``move_taken``, before a file is written."""
-    reference, ours = _TAKEN.get(layer.type, ("", ""))
-    if reference and layer.HasField(ours):
-        setattr(layer, reference, getattr(layer, ours).SerializeToString())
-        layer.ClearField(ours)
+def is_read(message: str, field: str) -> bool:
+    """Whether a field means something here."""
+    return field not in HOW.get(message, "").split() and not of_unsupported(message, field)

@@ -18,25 +18,27 @@ def filter_net(net: NetParameter, state: NetState) -> NetParameter:
     filtered = NetParameter()
     filtered.CopyFrom(net)
     del filtered.layer[:]
-    filtered.layer.extend(layer for layer in net.layer if _included(layer, state))
+    filtered.layer.extend(layer for layer in net.layer if takes_part(layer, state))
     return filtered
 
 
-def _included(layer: LayerParameter, state: NetState) -> bool:
+def takes_part(layer: LayerParameter, state: NetState, log: bool = True) -> bool:
+    """Whether ``state`` includes the layer; rules that it breaks are logged. Raises SpecError."""
     if layer.include and layer.exclude:
         raise SpecError(f"layer {layer.name!r}: give include rules or exclude rules, not both")
     if layer.include:
-        return _any_met(layer.include, layer, state)
-    return not _any_met(layer.exclude, layer, state)
+        return _any_met(layer.include, layer, state, log)
+    return not _any_met(layer.exclude, layer, state, log)
 
 
-def _any_met(rules: Iterable[NetStateRule], layer: LayerParameter, state: NetState) -> bool:
+def _any_met(rules: Iterable[NetStateRule], layer: LayerParameter, state: NetState, log: bool) -> bool:
     for rule in rules:
         broken = _why_broken(rule, state)
         if broken is None:
             return True
         line, why = broken
-        logs.info(f"net.cpp:{line}", f"The NetState {why} specified by a rule in layer {layer.name}")
+        if log:
+            logs.info(f"net.cpp:{line}", f"The NetState {why} specified by a rule in layer {layer.name}")
     return False
 
 

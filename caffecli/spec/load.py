@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from caffecli.proto.caffe_pb2 import NetParameter, NetState, Phase, SolverParameter
-from caffecli.spec import text
+from caffecli.spec import support, text
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 from caffecli.spec.upgrade import upgrade_net, upgrade_solver
@@ -19,7 +19,9 @@ def load_net(path: str | os.PathLike[str]) -> NetParameter:
 
 def load_solver(path: str | os.PathLike[str]) -> SolverParameter:
     """The solver in a prototxt of any age; the paths in it stay as they are written. Raises SpecError."""
-    return upgrade_solver(text.read(path, SolverParameter), str(path))
+    solver = upgrade_solver(text.read(path, SolverParameter), str(path))
+    support.check_solver(solver, str(path))
+    return solver
 
 
 def prepare_net(net: NetParameter, phase: int, level: int = 0, stages: Iterable[str] = ()) -> NetParameter:

@@ -37,6 +37,8 @@ _EXPECTED = {
     "Expected string": "a text in quotes",
     r'Expected (".*")\.': "",
 }
+#: what kinds of file begin with which message
+_FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
 
 
@@ -65,17 +67,13 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
     """Fill ``message`` from a text, and return it. ``name`` stands for the file in errors. Raises SpecError."""
     # C++ reads `- 1` as -1, Python does not; columns stay
     text = _LONE_MINUS.sub(lambda found: found[1] or found[2] + "-", text)
-    wide = forks.widen(message, text)
-    parsed = message if wide is None else wide
     try:
-        text_format.Parse(text, parsed)
+        text_format.Parse(text, message)
     except text_format.ParseError as error:
-        line, column, what = _explain(error, text, parsed.DESCRIPTOR)
+        line, column, what = _explain(error, text, message.DESCRIPTOR)
         raise SpecError(f"{name}:{line}:{column}: {what}") from None
     except RecursionError:
         raise SpecError(f"{name}: messages are nested too deep") from None
-    if wide is not None:
-        message.MergeFromString(wide.SerializePartialToString())
     if not message.IsInitialized():
         raise SpecError(f"{name}: required field(s) are missing: {', '.join(message.FindInitializationErrors())}")
     return message
@@ -83,7 +81,7 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
 
 def format(message: Message) -> str:
     """The message as text, a field to a line."""
-    return "".join(f"{line}\n" for line in _lines(forks.named(message), ""))
+    return "".join(f"{line}\n" for line in _lines(message, ""))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -156,34 +154,35 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
 
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
-    if remedy := forks.instead(message.name, name):
-        return f"{what}; {remedy}"
-    if fork := forks.owner(message.name, name):
-        return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
+    if fork := forks.of_name(message.name, name):
+        return f"{what}; it is one of {fork}, which is not here"
     if message.name == "V1LayerParameter" and name in root.file.pool.FindMessageTypeByName("caffe.LayerParameter").fields_by_name:
         return f"{what}; the old 'layers' have no such field: write all as layer {{ type: \"Type\" ... }}, the present form"
     if message is not root and name in root.fields_by_name:
         return f"{what}; is a '}}' missing before it?"
-    for other, noun in ((caffe_pb2.NetParameter.DESCRIPTOR, "net"), (caffe_pb2.SolverParameter.DESCRIPTOR, "solver")):
-        if message is root and name in other.fields_by_name:
-            return f"{what}; it is one of {other.name}: is this a {noun} file?"
-    parts = [part for part, field in message.fields_by_name.items() if _has_field(field.message_type, name)]
+    for other, noun in _FILES.items():
+        if message is root and name in other.DESCRIPTOR.fields_by_name:
+            return f"{what}; it is one of {other.DESCRIPTOR.name}: is this a {noun} file?"
+    fields = _of_reference(message)
+    parts = [part for part in fields if name in _of_reference(message.fields_by_name[part].message_type)]
     if 0 < len(parts) <= 4:
         return f"{what}; it belongs in {' or '.join(parts)}"
-    return what + nearest(name, message.fields_by_name)
+    return what + (nearest(name, fields) or nearest(name, message.fields_by_name))
 
 
-def _has_field(message: Descriptor | None, name: str) -> bool:
-    return message is not None and name in message.fields_by_name
+def _of_reference(message: Descriptor | None) -> list[str]:
+    """The names of a message's fields that are not of a fork."""
+    if message is None:
+        return []
+    name = message.full_name.removeprefix("caffe.")
+    return [field.name for field in message.fields if forks.is_of_reference(name, field.number)]
 
 
 def _unknown_value(name: str, enum: EnumDescriptor) -> str:
     what = f"unknown value {name!r} for {enum.name}"
-    if remedy := forks.instead(enum.name, name):
-        return f"{what}; {remedy}"
-    if fork := forks.value_owner(enum.name, name):
-        return f"{what}; it is one of {fork}, of which no layer here makes use: remove it"
-    known = [f"{value.name} ({value.number})" for value in enum.values]
+    if fork := forks.of_name(enum.name, name):
+        return f"{what}; it is one of {fork}, which is not here"
+    known = [f"{value.name} ({value.number})" for value in enum.values if value.number < forks.MOVED]
     return what + (nearest(name, enum.values_by_name) or f"; expected one of {', '.join(known)}")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from google.protobuf.message import Message
 
-from caffecli.proto import forks
+from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, V1LayerParameter
+from caffecli.proto.fork_types import TYPES
 
 _TYPES = {
     "NONE": "",
@@ -50,7 +53,7 @@ _TYPES = {
     "WINDOW_DATA": "WindowData",
 }
 #: V1 fields that are written otherwise now; the rest have kept their names
-_CHANGED = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer"}
+_CHANGED = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer", "strict_dim"}
 
 _DATA_LAYERS = {
     V1LayerParameter.DATA: "data_param",
@@ -98,7 +101,7 @@ def upgrade(net: NetParameter) -> NetParameter:
 
 def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
     for field, value in old.ListFields():
-        if field.name in _CHANGED:
+        if field.name in _CHANGED or not _goes_on(field.name, old):
             continue
         if isinstance(value, str):
             setattr(layer, field.name, value)
@@ -108,9 +111,9 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
         else:
             getattr(layer, field.name).extend(value)
     if old.HasField("type"):
-        layer.type = _TYPES[V1LayerParameter.LayerType.Name(old.type)]
-    else:
-        _upgrade_interp(old, layer)
+        layer.type = _type(V1LayerParameter.LayerType.Name(old.type))
+    if layer.type == "Interp" and layer.interp_param.HasField("zoom_factor"):
+        layer.interp_param.ClearField("shrink_factor")  # in the first DeepLab the zoom comes first
     for i, name in enumerate(old.param):
         _param(layer, i).name = name
     for i, mode in enumerate(old.blob_share_mode):
@@ -121,15 +124,25 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
         _param(layer, i).decay_mult = decay
 
 
-def _upgrade_interp(old: V1LayerParameter, layer: LayerParameter) -> None:
-    """The INTERP layer that the first DeepLab adds to V1; its type is not one of the reference's."""
-    wide = forks.named(old)
-    if wide.HasField("type") and wide.DESCRIPTOR.enum_types_by_name["LayerType"].values_by_number[wide.type].name == "INTERP":
-        made = forks.named(LayerParameter(type="Interp"))
-        made.interp_param.CopyFrom(wide.interp_param)
-        if wide.interp_param.HasField("zoom_factor"):  # there it comes first
-            made.interp_param.ClearField("shrink_factor")
-        layer.MergeFromString(made.SerializeToString())
+def _type(name: str) -> str:
+    """The present name of a type; those of forks are the present ones in capitals, but for some, which stay as they are."""
+    return _TYPES[name] if name in _TYPES else _types_of_forks().get(name.replace("_", ""), name)
+
+
+@functools.cache
+def _types_of_forks() -> dict[str, str]:
+    types = {each.upper(): each for names in TYPES.values() for each in names.split()}
+    del types["NORMALIZE"]  # that of caffe-windows, which is not SSD's
+    return types
+
+
+def _goes_on(name: str, old: V1LayerParameter) -> bool:
+    """Whether a field is one of today's, too. Raises SpecError where a layer of the reference would be another without it."""
+    if name in LayerParameter.DESCRIPTOR.fields_by_name:
+        return True
+    if V1LayerParameter.LayerType.Name(old.type) in _TYPES:
+        raise SpecError(f"layer {old.name!r}: {name} is a setting of one of Caffe's forks, which is not here")
+    return False
 
 
 def _param(layer: LayerParameter, i: int) -> ParamSpec:

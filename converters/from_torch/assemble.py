@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from converters.from_torch import activations, arithmetic, extrema, linear, normalization, pooling, recurrent, shapes
 from converters.from_torch.builder import RULES, Audience, Builder, NewLayer, Unsupported
@@ -197,14 +196,10 @@ def _unique(names: Iterable[str], taken: set[str]) -> list[str]:
 
 def _fill_in_settings(layer: LayerParameter, new: NewLayer) -> None:
     """Write the settings of a new layer into its message."""
-    of_fork = not all(hasattr(layer, name) for name in new.settings)
-    wide: Any = forks.named(layer) if of_fork else layer
     for name, value in new.settings.items():
         if isinstance(value, list):
             for item in value:
-                getattr(wide, name).add(**item)
+                getattr(layer, name).add(**item)
         elif value:
-            message = getattr(wide, name)
+            message = getattr(layer, name)
             message.MergeFrom(type(message)(**value))
-    if of_fork:
-        layer.ParseFromString(wide.SerializeToString())

@@ -80,8 +80,25 @@ def test_settings_of_forks_are_printed_by_name() -> None:
     net = n.to_proto()
     assert "permute_param {\n    order: 0\n" in str(net)
     assert list(parsed(str(net)).layer[1].top) == ["permute"]
+    assert net.layer[1].permute_param.order == [0, 2, 3, 1]
     del n.tops["permute"]
     assert isinstance(n.to_proto(), caffe_pb2.NetParameter)
+
+
+def test_nets_are_written_for_forks_whose_layers_are_not_here() -> None:
+    n = NetSpec()
+    n.data, n.label = L.AnnotatedData(
+        ntop=2,
+        data_param={"source": "lmdb", "batch_size": 8, "backend": P.Data.LMDB},
+        annotated_data_param={"label_map_file": "map", "batch_sampler": [{"max_sample": 1}, {"max_trials": 50}]},
+        transform_param={"resize_param": {"prob": 1, "resize_mode": P.Resize.WARP, "interp_mode": [P.Resize.AREA]}},
+    )
+    n.rois = L.PSROIPooling(n.data, n.label, spatial_scale=0.0625, output_dim=21, group_size=7)
+    n.loss = L.MultiBoxLoss(n.data, n.label, neg_pos_ratio=3, code_type=P.PriorBox.CENTER_SIZE)
+    net = parsed(str(n.to_proto()))
+    assert [sampler.max_trials for sampler in net.layer[0].annotated_data_param.batch_sampler] == [100, 50]
+    assert net.layer[1].psroi_pooling_param.group_size == 7
+    assert net.layer[2].multibox_loss_param.code_type == caffe_pb2.PriorBoxParameter.CENTER_SIZE
 
 
 def test_mistakes_are_named() -> None:

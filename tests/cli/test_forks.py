@@ -13,7 +13,6 @@ from caffecli.formats import caffemodel
 from caffecli.net.net import Net
 from caffecli.net.runners.whole import Whole
 from caffecli.net.weights import load
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
@@ -84,7 +83,7 @@ def test_an_ssd_is_trained_and_run(folder: Path) -> None:
 def test_a_snapshot_keeps_the_settings_of_forks(folder: Path) -> None:
     run("train", "--solver", "solver.prototxt")
     saved = caffemodel.read_net("s_iter_3.caffemodel")
-    layers = {layer.name: forks.named(layer) for layer in saved.layer}
+    layers = {layer.name: layer for layer in saved.layer}
     assert list(layers["loc_perm"].permute_param.order) == [0, 2, 3, 1]
     assert layers["norm"].norm_param.scale_filler.value == 20
     printed = text.format(saved)
@@ -128,7 +127,7 @@ def test_a_net_with_bn_is_trained_and_its_statistics_are_kept(folder: Path) -> N
     assert (blobs[0] != 1).all() and (blobs[3] > 0).all()
     saved = caffemodel.read_net("s_iter_3.caffemodel").layer[2]
     assert [param.lr_mult for param in saved.param] == [1, 1, 0, 0]
-    assert forks.named(saved).bn_param.slope_filler.value == 1
+    assert saved.bn_param.slope_filler.value == 1
     run("train", "--solver", "solver.prototxt", "--weights", "s_iter_3.caffemodel")
 
 

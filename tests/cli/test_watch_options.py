@@ -69,4 +69,4 @@ def test_ssds_plateau_names_the_flag(edit: Callable[..., None], fails: Fails) ->
     assert 'give lr_policy: "fixed", and --plateau N:GAMMA' in fails(*TRAIN)
     edit("solver.prototxt", "gamma: 0.1", "gamma: 0.1 plateau_winsize: 100 plateau_winsize: 200")
     line = fails(*TRAIN)
-    assert "unknown field 'plateau_winsize'" in line and "give --plateau N:GAMMA to caffecli train" in line
+    assert "needs the setting plateau_winsize of SSD" in line and "give --plateau N:GAMMA to caffecli train" in line

@@ -1,27 +1,52 @@
-"""caffe.proto has exactly the reference's fields, and every protobuf runtime from 4.25 on reads the generated module."""
+"""caffe.proto has exactly the reference's fields; the generated code is that of the .proto files; every protobuf "
+"from 4.25 on
+reads it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
-from caffecli.proto import caffe_pb2
+from caffecli.proto import caffe_pb2, forks
+from scripts import generate_schema
 
 ROOT = Path(__file__).parents[2]
 ROUND_TRIPS = Path(__file__).parent / "round_trips.py"
 
 
-def fields() -> list[tuple[str, ...]]:
-    """The rows of caffe_proto_fields.tsv for the module's own descriptor."""
+def wide() -> FileDescriptorProto:
+    """The schema that programs see, without what it has of forks."""
     file = descriptor_pb2.FileDescriptorProto()
     caffe_pb2.DESCRIPTOR.CopyToProto(file)
+
+    def plain(message: Any, name: str) -> None:
+        kept = [field for field in message.field if forks.is_of_reference(name, field.number)]
+        del message.field[:]
+        message.field.extend(kept)
+        del message.nested_type[:]
+        for enum in message.enum_type:
+            values = [value for value in enum.value if forks.is_of_reference(f"{name}.{enum.name}", value.number)]
+            del enum.value[:]
+            enum.value.extend(values)
+
+    for message in file.message_type:
+        plain(message, message.name)
+    enums = [enum for enum in file.enum_type if enum.name == "Phase"]
+    del file.enum_type[:]
+    file.enum_type.extend(enums)
+    return file
+
+
+def fields(file: FileDescriptorProto) -> list[tuple[str, ...]]:
+    """The rows of caffe_proto_fields.tsv for a schema."""
     rows: list[tuple[str, ...]] = []
 
     def add_enum(prefix: str, enum: Any) -> None:
@@ -59,14 +84,43 @@ def python_default(field: Any) -> str:
     return repr(field.default_value) if isinstance(field.default_value, str) else str(field.default_value)
 
 
-def test_fields_are_the_references(golden: Path) -> None:
+def compiled() -> FileDescriptorProto:
+    """What protoc makes of caffe.proto."""
+    compiler = generate_schema.protoc()
+    if compiler is None:
+        pytest.skip("protoc is not installed")
+    return generate_schema.compile_all(compiler)[generate_schema.REFERENCE]
+
+
+@pytest.mark.parametrize("schema", [compiled, wide])
+def test_fields_are_the_references(golden: Path, schema: Callable[[], FileDescriptorProto]) -> None:
     head, *recorded = (golden / "caffe_proto_fields.tsv").read_text().splitlines()
     assert head.split("\t") == ["message", "number", "label", "type", "name", "default", "options"]
     rows = {tuple(line.split("\t")) for line in recorded}
-    assert {row[:5] for row in fields()} == {row[:5] for row in rows}
-    assert {(*row[:5], row[6]) for row in fields()} == {(*row[:5], row[6]) for row in rows}
-    written = {row[:5]: row[5] for row in fields() if row[5]}
+    found = fields(schema())
+    assert {row[:5] for row in found} == {row[:5] for row in rows}
+    assert {(*row[:5], row[6]) for row in found} == {(*row[:5], row[6]) for row in rows}
+    written = {row[:5]: row[5] for row in found if row[5]}
     assert {key: {row[:5]: row[5] for row in rows}[key] for key in written} == written
+
+
+def test_the_generated_code_is_that_of_the_proto_files() -> None:
+    compiler = generate_schema.protoc()
+    if compiler is None:
+        pytest.skip("protoc is not installed")
+    for name, made in generate_schema.generate(compiler).items():
+        assert (ROOT / name).read_text() == made, f"{name} is stale: run make proto"
+
+
+def test_a_field_with_two_types_is_refused() -> None:
+    first, second = (FileDescriptorProto(name=f"caffecli/proto/forks/{fork}.proto") for fork in ("ssd", "segnet"))
+    for file, kind in ((first, "TYPE_INT32"), (second, "TYPE_STRING")):
+        field = file.message_type.add(name="Own").field.add(name="x", number=1, label="LABEL_OPTIONAL")
+        field.type = FieldDescriptorProto.Type.Value(kind)
+    others = {f"caffecli/proto/forks/{fork}.proto": FileDescriptorProto() for fork in forks.FORKS}
+    reference = {generate_schema.REFERENCE: FileDescriptorProto()}
+    with pytest.raises(ValueError, match=r"segnet: Own\.x has another type, or label, than it has elsewhere"):
+        generate_schema.merge(others | reference | {first.name: first, second.name: second})
 
 
 def test_round_trips_with_this_runtime() -> None:

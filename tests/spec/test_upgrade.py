@@ -11,7 +11,9 @@ import pytest
 
 from caffecli import logs
 from caffecli.errors import SpecError
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter, V0LayerParameter, V1LayerParameter
+from caffecli.proto.fork_types import TYPES
 from caffecli.spec import text, upgrade, upgrade_v0, upgrade_v1
 from caffecli.spec.upgrade import needs_upgrade, upgrade_net, upgrade_net_checked, upgrade_solver
 
@@ -93,12 +95,25 @@ def test_net_that_is_up_to_date_stays() -> None:
 
 
 def test_every_v1_type_has_a_present_name() -> None:
-    assert set(upgrade_v1._TYPES) == set(V1LayerParameter.LayerType.keys())
+    types = V1LayerParameter.LayerType.items()
+    ours = [name for name, number in types if forks.is_of_reference("V1LayerParameter.LayerType", number)]
+    assert set(upgrade_v1._TYPES) == set(ours)
+
+
+def test_v1_types_of_forks_get_the_names_that_they_have_today() -> None:
+    types = V1LayerParameter.LayerType.items()
+    named = {name: upgrade_v1._type(name) for name, _ in types if name not in upgrade_v1._TYPES}
+    known = {name for types in TYPES.values() for name in types.split()}
+    assert (named["IMAGE_SEG_DATA"], named["CONVOLUTION3D"], named["BN"]) == ("ImageSegData", "Convolution3D", "BN")
+    assert {name for name in named.values() if name not in known} == {
+        *("NORMALIZE", "BATCH_NORM", "ELTWISE_PRODUCT", "DICE_LOSS")  # they are not what has this name today
+    }
 
 
 def test_every_v1_setting_has_a_place() -> None:
     present = {field.name for field in LayerParameter.DESCRIPTOR.fields}
-    assert {field.name for field in V1LayerParameter.DESCRIPTOR.fields} - upgrade_v1._CHANGED <= present
+    ours = [each for each in V1LayerParameter.DESCRIPTOR.fields if forks.is_of_reference("V1LayerParameter", each.number)]
+    assert {field.name for field in ours} - upgrade_v1._CHANGED <= present
 
 
 def test_every_v0_setting_has_a_place_or_a_line() -> None:

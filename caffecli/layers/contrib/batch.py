@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch.nn import functional as F
 from caffecli.layers.base import Coordinates, Layer, Shape
 from caffecli.layers.folding import Array, Foldable, Unfoldable, per_channel
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import FillerParameter, LayerParameter
 
 LEARN, INFERENCE = 0, 1
@@ -50,7 +48,7 @@ class BN(Foldable, Layer):
 
     @classmethod
     def factor_and_shift(cls, param: LayerParameter, blobs: Sequence[Array]) -> tuple[Array, Array]:
-        settings = forks.named(param).bn_param
+        settings = param.bn_param
         values = per_channel(blobs)
         if len(values) == 4:
             factor = values[0] / np.sqrt(values[3] + settings.eps)
@@ -62,7 +60,7 @@ class BN(Foldable, Layer):
         return values[0], values[1]
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).bn_param
+        param = self.param.bn_param
         given = [[name for name in names if param.HasField(name)] for names in (SEGNET, PSPNET)]
         if all(given) or not any(given):
             raise self.spec_error(
@@ -76,7 +74,7 @@ class BN(Foldable, Layer):
         fillers = ("slope_filler", "bias_filler") if self.kept else ("scale_filler", "shift_filler")
         blob = (1, self._channels(bottoms), 1, 1)
         for name, filler in zip(("scale", "shift"), fillers, strict=True):
-            self.add_blob(name, blob, _plain(getattr(param, filler)), learned=not self.frozen)
+            self.add_blob(name, blob, getattr(param, filler), learned=not self.frozen)
         if self.kept:
             self.add_blob("mean", blob, learned=False)
             self.add_blob("variance", blob, FillerParameter(value=1) if self.frozen else None, learned=False)
@@ -111,7 +109,3 @@ class BN(Foldable, Layer):
         variance, mean = torch.var_mean(x, axes, correction=0)
         for kept, now in ((self.mean, mean), (self.variance, variance)):
             kept.mul_(self.momentum).add_(now.reshape(kept.shape), alpha=1 - self.momentum)
-
-
-def _plain(filler: Any) -> FillerParameter:
-    return FillerParameter.FromString(filler.SerializeToString())

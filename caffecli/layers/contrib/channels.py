@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import FillerParameter
 
 
@@ -23,7 +22,7 @@ class Permute(Layer):
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
-        self.given = list(forks.named(self.param).permute_param.order)
+        self.given = list(self.param.permute_param.order)
         if len(set(self.given)) < len(self.given):
             raise self.spec_error(f"expected each axis once in order, got {self.given}")
 
@@ -50,7 +49,7 @@ class ShuffleChannel(Layer):
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
-        self.group = forks.named(self.param).shuffle_channel_param.group
+        self.group = self.param.shuffle_channel_param.group
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if len(bottoms[0]) < 2:
@@ -100,7 +99,7 @@ class ReLU6(Layer):
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
-        self.slope = forks.named(self.param).relu6_param.negative_slope
+        self.slope = self.param.relu6_param.negative_slope
 
     def deconvolved(self, diff: Tensor) -> Tensor:
         """What is positive on its way down passes, whatever went up."""
@@ -128,11 +127,9 @@ class Normalize(Layer):
     scale: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).norm_param
+        param = self.param.norm_param
         self.eps, self.across_spatial = param.eps, param.across_spatial
-        filler = FillerParameter(type="constant", value=1)
-        if param.HasField("scale_filler"):
-            filler = FillerParameter.FromString(param.scale_filler.SerializeToString())
+        filler = param.scale_filler if param.HasField("scale_filler") else FillerParameter(type="constant", value=1)
         self.add_blob("scale", () if param.channel_shared else (self._channels(bottoms),), filler)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:

@@ -10,7 +10,6 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 
 Array = NDArray[np.float32]
 CORNER, CENTER_SIZE, CORNER_SIZE = 1, 2, 3
@@ -41,7 +40,7 @@ class DetectionOutput(Layer):
     no_gradient = (0, 1, 2, 3)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).detection_output_param
+        param = self.param.detection_output_param
         if not param.num_classes:
             raise self.spec_error("expected num_classes, with the background's, got none")
         if param.nms_param.nms_threshold < 0 or not 0 < param.nms_param.eta <= 1:

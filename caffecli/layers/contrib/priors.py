@@ -9,7 +9,6 @@ from torch import Tensor
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 
 
 @register("PriorBox")
@@ -31,7 +30,7 @@ class PriorBox(Layer):
     no_gradient = (0, 1)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).prior_box_param
+        param = self.param.prior_box_param
         self.clip, self.offset = param.clip, param.offset
         self.variance = list(param.variance) or [0.1]
         if len(self.variance) not in (1, 4) or min(self.variance) <= 0:

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.loss import Loss, full
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 
 
 @register("ROIPooling")
@@ -30,7 +29,7 @@ class ROIPooling(Layer):
     no_gradient = (1,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).roi_pooling_param
+        param = self.param.roi_pooling_param
         self.pooled, self.scale = (param.pooled_h, param.pooled_w), param.spatial_scale
         if min(self.pooled) < 1:
             raise self.spec_error(f"expected pooled_h and pooled_w of at least 1, got {list(self.pooled)}")
@@ -115,7 +114,7 @@ class SmoothL1Loss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        sigma = forks.named(self.param).smooth_l1_loss_param.sigma
+        sigma = self.param.smooth_l1_loss_param.sigma
         if sigma <= 0:
             raise self.spec_error(f"expected a sigma above 0, got {sigma:g}")
         self.turn = 1 / sigma**2

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.proto import forks
 
 
 @register("Interp")
@@ -27,7 +26,7 @@ class Interp(Layer):
     read_by_opencv = False
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).interp_param
+        param = self.param.interp_param
         self.cut = -param.pad_beg, -param.pad_end
         if min(self.cut) < 0:
             raise self.spec_error(f"expected pad_beg and pad_end 0 or less, got {param.pad_beg} and {param.pad_end}")
@@ -77,7 +76,7 @@ class Upsample(Layer):
     no_gradient = (1,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = forks.named(self.param).upsample_param
+        param = self.param.upsample_param
         given = [param.HasField("upsample_h"), param.HasField("upsample_w")]
         if any(given) and not (param.upsample_h and param.upsample_w):
             raise self.spec_error("expected both upsample_h and upsample_w, 1 or more")

@@ -1,0 +1,182 @@
+"""What is known of forks and is not here is said in one message, after the net is filtered for its phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caffecli import logs
+from caffecli.errors import SpecError
+from caffecli.layers import registry
+from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
+from caffecli.spec import support, text
+from caffecli.spec.filter import filter_net
+from caffecli.spec.load import load_solver
+from caffecli.spec.upgrade import upgrade_net
+
+INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }'
+SSD = """name: "ssd"
+layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
+  transform_param { resize_param { height: 300 } } annotated_data_param { } }
+layer { name: "in" type: "Input" top: "data" include { phase: TEST } input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "loss" type: "MultiBoxLoss" bottom: "conv" bottom: "label" top: "loss" include { phase: TRAIN } }
+"""
+
+
+def refused(source: str, phase: str = "TRAIN") -> str:
+    """The words that refuse a net in a phase; "" where it is not refused."""
+    net = upgrade_net(text.parse(source, NetParameter()))
+    net.state.phase = phase
+    try:
+        support.check(filter_net(net, net.state), registry.types(), net)
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
+def test_types_come_first_and_all_at_once() -> None:
+    assert refused(SSD) == (
+        "net 'ssd' needs the layers AnnotatedData ('data') and MultiBoxLoss ('loss') of SSD (weiliu89/caffe), which "
+        "are not here; "
+        "in phase TEST the net runs"
+    )
+
+
+def test_what_another_phase_needs_stops_nothing() -> None:
+    assert refused(SSD, "TEST") == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            'layer { name: "d" type: "Data" top: "data" transform_param { resize_param { height: 3 } crop_h: 2 } }',
+            "the net needs the settings transform_param.resize_param ('d') and transform_param.crop_h ('d') of SSD "
+            "(weiliu89/caffe), "
+            "which are not here; its deploy net, which has neither data layers nor losses, runs",
+        ),
+        (
+            'layer { name: "d" type: "DummyData" top: "x" top: "label" } '
+            'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" loss_param { class_weighting: 2 '
+            "} }",
+            "the net needs the setting loss_param.class_weighting ('l') of SegNet (alexgkendall/caffe-segnet), "
+            "which is not here; "
+            "its deploy net, which has neither data layers nor losses, runs",
+        ),
+        (
+            INPUT + 'layer { name: "ip" type: "InnerProduct" bottom: "data" inner_product_param { normalize: true } }',
+            "the net needs the setting inner_product_param.normalize ('ip') of NormFace and AM-Softmax "
+            "(happynear/caffe-windows), "
+            "which is not here",
+        ),
+        (
+            INPUT + 'layer { name: "r" type: "PSROIPooling" bottom: "data" } layer { name: "s" type: "PSROIPooling" '
+            'bottom: "data" }',
+            "the net needs the layer PSROIPooling ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is not "
+            "here; it can be "
+            "written as a Python layer",
+        ),
+        (
+            INPUT + 'layer { name: "n" type: "Normalize" bottom: "data" normalize_param { normalize_type: "L1" } }',
+            "the net needs the setting normalize_param ('n') of NormFace and AM-Softmax (happynear/caffe-windows), "
+            "which is not here",
+        ),
+        (
+            INPUT + 'layer { name: "c" type: "Convolution" bottom: "data" convolution_param { hole: 2 } }',
+            "the net needs the setting convolution_param.hole ('c') of DeepLab (version 1, "
+            "TheLegendAli/DeepLab-Context), which is not "
+            "here; for convolution_param.hole write dilation, which is the same",
+        ),
+        (
+            INPUT + 'layer { name: "e" type: "Eltwise" bottom: "data" eltwise_param { operation: STOCHASTIC_SUM } }',
+            "the net needs the setting eltwise_param.operation: STOCHASTIC_SUM ('e') of TSN (yjxiong/caffe), which is not here",
+        ),
+        (
+            'layer { name: "v" type: "VideoData" top: "v" } layer { name: "b" type: "BatchReduction" bottom: "v" }',
+            "the net needs the layers VideoData ('v') and BatchReduction ('b') of TSN (yjxiong/caffe), which are "
+            "not here; they can be "
+            "written as Python layers",
+        ),
+        (
+            'layer { name: "v" type: "VideoData" top: "v" }',
+            "the layer VideoData ('v') of SSD (weiliu89/caffe) or TSN (yjxiong/caffe) or C3D (facebook/C3D), which "
+            "is not here; its "
+            "deploy net",
+        ),
+        (
+            'layers { name: "seg" type: IMAGE_SEG_DATA top: "d" } layers { name: "c" type: CROP bottom: "d" }',
+            "the net needs the layer ImageSegData ('seg') of DeepLab (version 2, and hszhao/PSPNet) and the layer "
+            "CROP ('c') of "
+            "CRF as RNN (torrvision/caffe) or DeconvNet (HyeonwooNoh/caffe) or HED (s9xie/hed), which are not here; "
+            "for CROP write "
+            'layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by itself',
+        ),
+    ],
+)
+def test_what_is_missing_of_which_fork_and_what_works_all_the_same(source: str, said: str) -> None:
+    words = refused(source)
+    assert said in words
+    assert "remove" not in words and "\n" not in words
+
+
+def test_what_is_at_its_default_changes_nothing() -> None:
+    assert (
+        refused(INPUT + 'layer { name: "c" type: "Convolution" bottom: "data" convolution_param { hole: 1 relu: false } }') == ""
+    )
+
+
+def test_a_type_that_nobody_knows_is_left_to_the_registry() -> None:
+    assert refused('layer { name: "x" type: "Convolutoin" }') == ""
+
+
+def test_a_layer_from_outside_reads_its_own_settings() -> None:
+    net = text.parse(INPUT + 'layer { type: "Correlation" bottom: "data" correlation_param { pad: 2 } }', NetParameter())
+    support.check(net, [*registry.types(), "Correlation"])
+
+
+def test_a_setting_of_the_old_format_that_has_no_place_today_is_not_dropped() -> None:
+    with pytest.raises(SpecError, match="layer 'l': softmaxloss_param is a setting of one of Caffe's forks, which is not here"):
+        upgrade_net(text.parse("layers { name: 'l' type: SOFTMAX_LOSS softmaxloss_param { } }", NetParameter()))
+    assert "CensorLabel ('c')" in refused("layers { name: 'c' type: CENSOR_LABEL censor_label_param { } }")
+
+
+def test_what_chooses_only_how_it_is_computed_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logs, "warning", lambda source, words: said.append(words))
+    relu = 'layer { name: "r" type: "ReLU" bottom: "data" forward_type: FLOAT16 relu_param { engine: MKLDNN } }'
+    assert refused(f'name: "n" default_forward_type: FLOAT16 {INPUT} {relu} {relu}') == ""
+    assert said == [
+        "net 'n': not looked at, as they choose only how a fork computes: default_forward_type, forward_type (2 times)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            'eval_type: "detection" ap_version: "11point"',
+            "the solver needs the settings eval_type and ap_version of SSD (weiliu89/caffe), which are not here",
+        ),
+        ('eval_type: "classification" show_per_class_result: false', ""),
+        ("min_lr: 0.001", "the solver needs the setting min_lr of NVIDIA (NVIDIA/caffe), which is not here"),
+        (
+            "plateau_winsize: 4",
+            "the setting plateau_winsize of SSD (weiliu89/caffe), which is not here; for plateau_winsize write "
+            'lr_policy: "fixed", and '
+            "give --plateau N:GAMMA to caffecli train",
+        ),
+    ],
+)
+def test_solvers_are_looked_at_as_they_are_loaded(tmp_path: Path, source: str, said: Any) -> None:
+    path = tmp_path / "s.prototxt"
+    path.write_text(f"base_lr: 0.1 {source}")
+    text.read(path, SolverParameter)
+    if not said:
+        load_solver(path)
+        return
+    with pytest.raises(SpecError) as error:
+        load_solver(path)
+    assert str(error.value).startswith(f"{path}: the solver needs ") and said in str(error.value)
