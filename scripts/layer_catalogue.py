@@ -110,8 +110,8 @@ def _count(limits: tuple[int, int | None]) -> str:
 
 
 def _title(module: str) -> str:
-    title = module.rpartition(".")[2].replace("_", " ").capitalize()
-    return f"From the forks: {title.lower()}" if ".contrib." in module else title
+    title = module.partition(".layers.")[2].removeprefix("forks.").replace("_", " ").replace(".", ", ")
+    return f"From the forks: {title}" if ".forks." in module else title.capitalize()
 
 
 def _markdown(doc: str) -> str:

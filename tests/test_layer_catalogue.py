@@ -30,7 +30,7 @@ CAFFE_TYPES = """
 
 def own_types() -> set[str]:
     """The registered types but for those of the forks."""
-    return {name for name in registry.types() if ".contrib" not in registry.layer_class(name).__module__}
+    return {name for name in registry.types() if ".forks" not in registry.layer_class(name).__module__}
 
 
 def test_every_type_of_caffe_is_there_and_no_other() -> None:

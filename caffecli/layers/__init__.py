@@ -2,9 +2,9 @@
 
 from caffecli.layers import (
     activation,
-    contrib,
     conv,
     data,
+    forks,
     hdf5_output,
     im2col,
     information,
@@ -28,10 +28,10 @@ from caffecli.layers.registry import create, layer_class, types
 __all__ = [
     "Layer",
     "activation",
-    "contrib",
     "conv",
     "create",
     "data",
+    "forks",
     "hdf5_output",
     "im2col",
     "information",

@@ -1,4 +1,4 @@
-"""Layers of Fast and Faster R-CNN: ROIPooling, SmoothL1Loss."""
+"""R-CNN's layers, of Fast and Faster R-CNN: ROIPooling, SmoothL1Loss."""
 
 from __future__ import annotations
 
