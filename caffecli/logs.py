@@ -16,7 +16,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from types import TracebackType
+from typing import Any, TextIO
 
 _LEVELS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 _logger = logging.getLogger("caffecli")
@@ -120,3 +121,30 @@ def hide(handler: logging.Handler) -> None:
     handler.close()
     if all(isinstance(h, logging.NullHandler) for h in _logger.handlers):
         _logger.setLevel(logging.NOTSET)
+
+
+class Bar:
+    """A tqdm bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``."""
+
+    def __init__(self, total: int, start: int = 0, unit: str = "it", shown: bool = True) -> None:
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, mininterval=0.2, leave=False)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self) -> None:
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def note(self, **figures: float) -> None:
+        """Show figures (loss, lr) behind the bar, from its next refresh on."""
+        if self._bar is not None:
+            self._bar.set_postfix({name: number(value) for name, value in figures.items()}, refresh=False)

@@ -1,4 +1,4 @@
-"""The rooms: each imports only from those before it, and torch stays where tensors are."""
+"""The rooms: each imports only from those above it, and torch stays where tensors are."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ FLOORS = [
     {"sources"},
     {"layers"},
     {"net"},
-    {"solver", "visual"},
-    {"caffe", "converters", "cli"},
+    {"solver"},
+    {"caffe"},
+    {"tools"},
+    {"converters"},
+    {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-CALLS = {("cli", "converters"), ("cli", "caffe")}  # on one floor
-WITH_TORCH = {"layers", "net", "solver", "visual"}
+WITH_TORCH = {"layers", "net", "solver", "tools", "caffe"}
 FILES = [path for folder in ("caffecli", "converters", "caffe") for path in sorted((ROOT / folder).rglob("*.py"))]
 OURS = [path for path in FILES if path.name != "caffe_pb2.py"]
 
@@ -64,13 +66,13 @@ def test_imports_go_downhill(path: Path) -> None:
         there = room(tuple(module.split(".")))
         if there is None or there in (here, "caffecli", "__version__"):
             continue
-        assert LEVEL[there] < LEVEL[here] or (here, there) in CALLS, f"{name(path)} imports {module}"
+        assert LEVEL[there] < LEVEL[here], f"{name(path)} imports {module}"
 
 
 @pytest.mark.parametrize("path", OURS, ids=name)
 def test_torch_stays_where_tensors_are(path: Path) -> None:
     here = room(path.relative_to(ROOT).parts)
-    if here in WITH_TORCH or here == "caffe":
+    if here in WITH_TORCH:
         return
     found = [module for module in imports(path, everywhere=False) if module.split(".")[0] in ("torch", "torchvision")]
     assert not found, f"{name(path)} imports {found}"
@@ -85,8 +87,8 @@ def test_commands_load_what_is_heavy_when_they_are_called(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OURS, ids=name)
-def test_files_stay_short(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 320
+def test_files_end(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500, "what belongs together is one file, and this is more"
 
 
 @pytest.mark.parametrize("path", OURS, ids=name)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import caffe
-from caffecli.cli.launchers import PROGRAMS
 from caffecli.cli.main import COMMANDS
 from caffecli.proto.caffe_pb2 import LayerParameter, SolverParameter
+from caffecli.tools.link_tools import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/coming-from-caffe.md"
@@ -49,7 +49,7 @@ EVIDENCE = {
     "features": "cli/test_extract_features.py::test_all_takes_each_record_once",
     "a look at a net": "block",
     "weights in other forms": "names",
-    "what a net has learnt": "visual/test_draw.py::test_each_kind",
+    "what a net has learnt": "tools/test_visualize.py::test_each_kind",
     "models": "converters/test_download_model.py::test_download",
     "Python": "caffe/test_net.py::test_threads",
     "layers of forks": "names",

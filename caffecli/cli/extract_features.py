@@ -10,7 +10,7 @@ import click
 from caffecli.cli.options import caffe_command
 
 if TYPE_CHECKING:
-    from caffecli.solver.features import Format
+    from caffecli.tools.extract_features import Format
 
 FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
 
@@ -37,9 +37,9 @@ def extract_features(
     if "" in names + files or len(set(files)) < len(files):
         raise click.UsageError(f"each name of {blobs} and {outputs} must say something, and no output come twice.", ctx)
     batches, kind, gpu = _settings(list(rest), each, ctx)
-    from caffecli.solver import features
+    from caffecli.tools import extract_features as tool
 
-    features.extract(features.FeatureOptions(weights, model, names, files, batches, kind, gpu))
+    tool.extract(tool.FeatureOptions(weights, model, names, files, batches, kind, gpu))
 
 
 def _settings(rest: list[str], each: bool, ctx: click.Context) -> tuple[int | None, Format, str | None]:

@@ -29,9 +29,9 @@ def _gpu(mode: str, device_id: int) -> str | None:
 @click.argument("snapshot", type=_file, required=False)
 def _train_net(solver: Path, snapshot: Path | None) -> None:
     """Train a net, or go on from SNAPSHOT: caffe train --solver=SOLVER [--snapshot=SNAPSHOT]."""
-    from caffecli.solver import run
+    from caffecli.tools import train as tool
 
-    run.train(run.TrainOptions(solver, snapshot))
+    tool.train(tool.TrainOptions(solver, snapshot))
 
 
 @caffe_command("finetune_net")
@@ -39,9 +39,9 @@ def _train_net(solver: Path, snapshot: Path | None) -> None:
 @click.argument("weights")
 def _finetune_net(solver: Path, weights: str) -> None:
     """Train a net that starts from trained weights: caffe train --solver=SOLVER --weights=WEIGHTS."""
-    from caffecli.solver import run
+    from caffecli.tools import train as tool
 
-    run.train(run.TrainOptions(solver, weights=weights))
+    tool.train(tool.TrainOptions(solver, weights=weights))
 
 
 @caffe_command("test_net")
@@ -52,10 +52,10 @@ def _finetune_net(solver: Path, weights: str) -> None:
 @_device
 def _test_net(model: Path, weights: str, iterations: int, mode: str, device_id: int) -> None:
     """Score a trained net: caffe test. The last line is the mean of the first output, as it was then."""
-    from caffecli.solver import score
+    from caffecli.tools import test as tool
 
     gpu = _gpu(mode, device_id)
-    means = score.test(score.TestOptions(model, weights, iterations, gpu, cpu=gpu is None))
+    means = tool.test(tool.TestOptions(model, weights, iterations, gpu, cpu=gpu is None))
     for mean in list(means.values())[:1]:
         logs.error("test_net.cpp:50", f"Test accuracy: {logs.number(float(mean.flatten()[0]))}")
 
@@ -67,10 +67,10 @@ def _test_net(model: Path, weights: str, iterations: int, mode: str, device_id: 
 @_device
 def _net_speed_benchmark(model: Path, iterations: int, mode: str, device_id: int) -> None:
     """Measure how long each layer takes: caffe time."""
-    from caffecli.solver import timing
+    from caffecli.tools import time as tool
 
     gpu = _gpu(mode, device_id)
-    timing.time(timing.TimeOptions(model, iterations, gpu=gpu, cpu=gpu is None))
+    tool.time(tool.TimeOptions(model, iterations, gpu=gpu, cpu=gpu is None))
 
 
 @caffe_command("device_query")

@@ -139,7 +139,15 @@ def device_options(command: F) -> F:
 amp_option = click.option("--amp", is_flag=True, help="Multiply matrices in bfloat16; weights, updates and losses stay float32.")
 
 
+def _stages(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(value.split(","))
+
+
 def net_state_options(command: F) -> F:
-    """``--level`` (int) and ``--stage`` (str), which the include and exclude rules of a net look at."""
+    """``--level`` (int) and ``--stage`` (as ``stages``), which the include and exclude rules of a net look at.
+
+    Without ``--stage`` there is one stage, called "", as in Caffe.
+    """
     level = click.option("--level", type=int, default=0, help="The level of the net.", show_default=True)
-    return level(click.option("--stage", default="", help="The stages of the net, separated by ','.")(command))
+    stage = click.option("--stage", "stages", default="", callback=_stages, help="The stages of the net, separated by ','.")
+    return level(stage(command))

@@ -26,7 +26,7 @@ def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Pa
 
 
 def picture_options(command: F) -> F:
-    """The net, and how pictures are made fit for it: the fields of ``caffe.picture_files.PictureOptions``."""
+    """The net, and how pictures are made fit for it: the fields of ``caffecli.tools.picture_options.PictureOptions``."""
     options = [
         click.option("--model_def", help=f"The net definition; by default that in {_CAFFENET}."),
         click.option("--pretrained_model", help=f"Its weights; by default those in {_CAFFENET}."),

@@ -15,7 +15,7 @@ from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver import checks, learning_rate, loop, mixed, nets, report, rules, snapshot
+from caffecli.solver import checks, learning_rate, loop, mixed, nets, rules, snapshot
 from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
 from caffecli.solver.compiled import Compiled
@@ -94,7 +94,7 @@ class Solver:
         self.stopped = False
         for callback in self.callbacks:
             callback.started(self)
-        with report.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:
+        with logs.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:
             loop.train(self, 0 if self.stopped else self.param.max_iter - self.iter, bar)
         due = self.param.snapshot and self.iter % self.param.snapshot == 0
         if self.param.snapshot_after_train and not due:

@@ -9,8 +9,9 @@ import torch
 
 from caffecli import logs
 from caffecli.formats import log_file
+from caffecli.net import devices
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import compiled, devices, mixed, parallel, recorders, snapshot
+from caffecli.solver import compiled, mixed, parallel, recorders, snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.deterministic import deterministic
 from caffecli.solver.keep import Keep

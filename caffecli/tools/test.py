@@ -10,11 +10,13 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.logs import number
-from caffecli.net import weights
+from caffecli.net import devices, weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, features, mixed, predictions, report
+from caffecli.solver import mixed, progress
 from caffecli.spec import load
+from caffecli.tools import extract_features as features
+from caffecli.tools import predictions
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     finally:
         net.close()
     logs.info("caffe.cpp:309", f"Loss: {number(loss)}")
-    for line in report.output_lines(report.flat(net, means)):
+    for line in progress.output_lines(progress.flat(net, means)):
         logs.info("caffe.cpp:321", line)
     return means
 
@@ -74,12 +76,12 @@ def test(options: TestOptions) -> dict[str, Tensor]:
 def _run(net: Net, iterations: int, recorder: predictions.Recorder) -> tuple[float, dict[str, Tensor]]:
     sums: dict[str, Tensor] = {}
     total = 0.0
-    with report.Bar(iterations, unit="batch") as bar:
+    with logs.Bar(iterations, unit="batch") as bar:
         for i in range(iterations):
             (loss, outputs), blobs = features.look(net, recorder.slots)
             recorder.take(blobs)
             total += float(loss)
-            for name, value, _ in report.flat(net, outputs):
+            for name, value, _ in progress.flat(net, outputs):
                 logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
             for name, blob in outputs.items():
                 sums[name] = sums[name] + blob if name in sums else blob.clone()

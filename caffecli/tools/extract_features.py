@@ -24,11 +24,11 @@ from caffecli.formats.atomic import replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.hdf5_rows import RowWriter
 from caffecli.layers.data import SourceLayer
-from caffecli.net import weights
+from caffecli.net import devices, weights
 from caffecli.net.graph import AUTOMATIC
 from caffecli.net.net import Net, Result
 from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, loop, report
+from caffecli.solver import loop
 from caffecli.sources.image_list import read_list
 from caffecli.spec import load
 
@@ -132,7 +132,7 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
             rows = records if records is not None else batches * shape[0]
             feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
         logs.error(f"{_SOURCE}:133", "Extracting Features")
-        with report.Bar(batches, unit="batch") as bar:
+        with logs.Bar(batches, unit="batch") as bar:
             for i in range(batches):
                 _, blobs = look(net, [feature.slot for feature in features])
                 keys = layers[0].batch.keys if layers and layers[0].batch else ()

@@ -13,7 +13,7 @@ from caffe import mode
 from caffecli.errors import FormatError
 from caffecli.formats import mean
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CAFFENET = ROOT / "models" / "bvlc_reference_caffenet"
 
 

@@ -10,10 +10,11 @@ import torch
 
 from caffecli import logs
 from caffecli.logs import number
+from caffecli.net import devices
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
 from caffecli.proto.caffe_pb2 import TRAIN, Phase
-from caffecli.solver import devices, mixed
+from caffecli.solver import mixed
 from caffecli.spec import load
 
 

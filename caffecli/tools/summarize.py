@@ -13,6 +13,10 @@ value; a layer run in place needs none.
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +42,7 @@ _READERS = {
     "WindowData": "window_data_param",
     "HDF5Data": "hdf5_data_param",
 }
+_UNITS = ("", "k", "M", "G", "T", "P")
 #: the settings of data layers that have a batch_size
 _BATCHED = (*_READERS.values(), "memory_data_param")
 
@@ -197,3 +202,73 @@ def _multiply_adds(node: Node, bottoms: Sequence[tuple[int, ...]], tops: Sequenc
         static = named.pop(layer.names[2], 0)
         return sum(named.values()) * steps * streams + static * streams
     return 0
+
+
+# -- as text ----------------------------------------------------------------------------------------------------------
+
+
+def to_json(net: NetSummary) -> str:
+    sums = {"parameters": net.parameters, "multiply_adds": net.multiply_adds, "memory": net.memory}
+    layers = [{key: value for key, value in dataclasses.asdict(layer).items() if value is not None} for layer in net.layers]
+    return json.dumps({"name": net.name, **sums, "layers": layers}, indent=1)
+
+
+def to_csv(net: NetSummary) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    values = any(layer.mean is not None for layer in net.layers)
+    more = ["mean", "deviation", "zeros"] if values else []
+    writer.writerow(["layer", "type", "tops", "shapes", "parameters", "multiply_adds", "memory", *more])
+    for layer in net.layers:
+        shapes = ";".join("x".join(map(str, shape)) for shape in layer.tops.values())
+        row = [layer.name, layer.type, ";".join(layer.tops), shapes, layer.parameters, layer.multiply_adds, layer.memory]
+        writer.writerow(row + [getattr(layer, name) for name in more])
+    return out.getvalue().rstrip("\n")
+
+
+def to_table(net: NetSummary) -> str:
+    values = any(layer.mean is not None for layer in net.layers)
+    head = [
+        "layer",
+        "type",
+        "top",
+        "shape",
+        "parameters",
+        "multiply-adds",
+        "memory",
+        *(["mean", "std", "zeros"] if values else []),
+    ]
+    rows = [head]
+    for layer in net.layers:
+        rows += _rows(layer, values)
+    rows.append(["total", "", "", "", f"{net.parameters:,}", f"{net.multiply_adds:,}", f"{net.memory:,}"] + [""] * 3 * values)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows
+    ]
+    lines = [line.rstrip() for line in lines]
+    rule = "-" * max(map(len, lines))
+    sums = [_short(net.parameters, " parameters"), _short(net.multiply_adds, " multiply-adds")]
+    sums += [_short(net.memory, "B of blobs"), _short(4 * net.parameters, "B of weights")]
+    return "\n".join([f"{net.name or 'net'}: {', '.join(sums)}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _rows(layer: LayerSummary, values: bool) -> list[list[str]]:
+    """A layer's line, and one for each further top."""
+    more = [f"{v:.4g}" if v is not None else "" for v in (layer.mean, layer.deviation, layer.zeros)] if values else []
+    rows = []
+    for number, (top, shape) in enumerate(layer.tops.items() or [("", ())]):
+        figures = [f"{n:,}" if n else "" for n in (layer.parameters, layer.multiply_adds, layer.memory)]
+        named = [layer.name, layer.type] if number == 0 else ["", ""]
+        spelled = " × ".join(map(str, shape)) or "()"
+        rows.append([*named, top, spelled, *(figures + more if number == 0 else [""] * (3 + len(more)))])
+    return rows
+
+
+def _short(count: float, what: str) -> str:
+    """Three digits and a unit: ``61 M parameters``, ``244 MB of weights``."""
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}{what}".replace("  ", " ")

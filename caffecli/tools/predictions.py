@@ -21,7 +21,7 @@ from caffecli.layers.data import SourceLayer
 from caffecli.layers.labels import to_classes
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
-from caffecli.solver.features import find_blob
+from caffecli.tools.extract_features import find_blob
 
 #: the layers whose first bottom scores the classes; all but Softmax have the labels as their second
 _WITH_LABELS = ("Accuracy", "SoftmaxWithLoss")
