@@ -118,13 +118,15 @@ def fill_twin(blob: Any, array: NDArray[Any], raw_type: str | None = None) -> No
 
     Raises FormatError where FLOAT16, which ends at 65504, has no place for a number.
     """
-    blob.shape.CopyFrom(type(blob.shape)(dim=array.shape))
+    blob.ClearField("shape")
+    if array.ndim:  # Caffe gives a blob of no axes no shape
+        blob.shape.dim.extend(array.shape)
     if raw_type is None:
-        blob.data = np.ascontiguousarray(array, "<f4").tobytes()
+        blob.data = np.asarray(array, "<f4").tobytes()
         return
     blob.raw_data_type = RAW_TYPES[raw_type]
     with np.errstate(over="ignore"):
-        raw = np.ascontiguousarray(array, _RAW[RAW_TYPES[raw_type]])
+        raw = np.asarray(array, _RAW[RAW_TYPES[raw_type]])
     lost = np.isinf(raw) & np.isfinite(array)
     if lost.any():
         raise FormatError(f"{array[lost].flat[0]:g} does not fit into {raw_type}, whose largest number is 65504; choose FLOAT")

@@ -118,7 +118,7 @@ def write(
             except FormatError as error:
                 raise FormatError(f"cannot write {str(path)!r}: layer {layer.name!r}, blob {index}: {error}") from error
             if index < len(gradients):
-                blob.diff = np.ascontiguousarray(gradients[index], "<f4").tobytes()
+                blob.diff = np.asarray(gradients[index], "<f4").tobytes()
     data = made.SerializeToString()
     with replacing(path) as file:
         file.write(data)

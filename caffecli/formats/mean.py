@@ -41,7 +41,7 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
         raise FormatError(f"cannot write {str(path)!r}: expected a mean of (channels, height, width), got shape {array.shape}")
     channels, height, width = array.shape
     blob = _BlobTwin(num=1, channels=channels, height=height, width=width)
-    blob.data = np.ascontiguousarray(array, "<f4").tobytes()
+    blob.data = np.asarray(array, "<f4").tobytes()
     with replacing(path) as file:
         file.write(blob.SerializeToString())
 

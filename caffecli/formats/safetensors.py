@@ -35,13 +35,13 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], text
 
 def pieces(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str] | None = None) -> list[bytes]:
     """The file's bytes: its head, then each array's."""
-    plain = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in arrays.items()}
+    plain = {name: np.asarray(array, array.dtype.newbyteorder("<")) for name, array in arrays.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(texts or {})}}
     start = 0
     for name, array in plain.items():
         header[name] = {
             "dtype": _NAMES[array.dtype],
-            "shape": list(arrays[name].shape),
+            "shape": list(array.shape),
             "data_offsets": [start, start + array.nbytes],
         }
         start += array.nbytes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.shape import refuse_in_place
 from caffecli.proto import forks
@@ -26,6 +26,8 @@ class ReLU(Layer):
     Source: Nair and Hinton, ICML 2010; leaky form: Maas et al., 2013; ``relu_layer.cpp``.
     """
 
+    precision = Precision.ANY
+    usually_in_place = True
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -43,6 +45,8 @@ class PReLU(Layer):
     Raises ShapeError for a bottom of fewer than 2 axes. Source: He, Zhang, Ren and Sun, ICCV 2015; ``prelu_layer.cpp``.
     """
 
+    usually_in_place = True
+    blob_order = ("slope",)
     keeps_shape = True
     slope: Tensor
 
@@ -120,6 +124,7 @@ class TanH(Layer):
 class AbsVal(Layer):
     """y = |x|; at 0 the gradient is 0. Not in place. Source: ``absval_layer.cpp``."""
 
+    in_place = False
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -136,6 +141,7 @@ class Clip(Layer):
     Raises SpecError where one is missing or min is above max. Source: ``clip_layer.cpp``.
     """
 
+    read_by_opencv = False
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -155,6 +161,7 @@ class Clip(Layer):
 class Threshold(Layer):
     """y = 1 where x > threshold (0 by default), else 0; no gradient. Source: ``threshold_layer.cpp``."""
 
+    read_by_opencv = False
     keeps_shape = True
     no_gradient = (0,)
 
@@ -259,12 +266,14 @@ class Dropout(Layer):
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
 
+    precision = Precision.ANY
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.ratio = self.param.dropout_param.dropout_ratio
         ours = forks.named(self.param.dropout_param)
         self.scale, self.always = 1.0 if ours.scale_train else 1 - self.ratio, ours.sample_weights_test
+        self.random = self.training or self.always
         if not 0 <= self.ratio < 1:
             raise self.spec_error(f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero")
 

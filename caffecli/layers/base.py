@@ -13,6 +13,7 @@ but does not learn by gradient (BatchNorm's statistics) are blobs too, declared 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -31,8 +32,22 @@ def exporting() -> bool:
     return getattr(torch.compiler, "is_exporting", bool)()  # older torch cannot tell
 
 
+class Precision(enum.Enum):
+    """The numbers in which a layer computes under mixed precision (``--amp``)."""
+
+    #: multiplies matrices: in bfloat16, which is where the time goes
+    BFLOAT16 = "bfloat16"
+    #: loses nothing by taking values as they come, in bfloat16 or float32
+    ANY = "any"
+    #: sums many values, takes powers, is a loss: gets float32
+    FLOAT32 = "float32"
+
+
 class Layer(nn.Module):
-    """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``."""
+    """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``.
+
+    What other parts of the program have to know about a layer, its class says here. ``tests/layers/contract.py`` checks it.
+    """
 
     #: the name in prototxts; it takes the place of a method of ``nn.Module`` that casts, which ``to`` does too
     type: ClassVar[str] = ""  # type: ignore[assignment]
@@ -47,6 +62,31 @@ class Layer(nn.Module):
     keeps_shape: ClassVar[bool] = False
     #: bottoms that never get a gradient (labels, say)
     no_gradient: ClassVar[tuple[int, ...]] = ()
+    #: bottoms that hold labels
+    label_bottoms: ClassVar[tuple[int, ...]] = ()
+    #: the names that the blobs can have, in Caffe's order; files that name blobs use them
+    blob_order: ClassVar[tuple[str, ...]] = ()
+    #: False: refuses a top that is its bottom, as Caffe does
+    in_place: ClassVar[bool] = True
+    #: nets usually write its top over its bottom
+    usually_in_place: ClassVar[bool] = False
+    #: in Caffe the tops' data, and their diffs, are the first bottom's memory
+    shares_data: ClassVar[bool] = False
+    shares_diff: ClassVar[bool] = False
+    #: whether it draws random numbers, or runs code that may: it is run once a pass, never again for its gradient
+    random: bool = False
+    #: what it computes in under ``--amp``
+    precision: ClassVar[Precision] = Precision.FLOAT32
+    #: False: stays as it is under ``--compile``: it looks at values, or runs what is not torch's
+    compiles: ClassVar[bool] = True
+    #: writes a file, which several processes cannot share
+    one_process: ClassVar[bool] = False
+    #: why it cannot be part of a ``torch.export`` program, as the end of a sentence; "": it can
+    not_exported: ClassVar[str] = ""
+    #: whether OpenCV's importer of Caffe nets (4.x) knows the type; ``caffecli import`` asks it of what it writes
+    read_by_opencv: ClassVar[bool] = True
+    #: the colour of its box in a drawing of the net
+    color: ClassVar[str] = "#6495ED"
 
     def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ConvolutionParameter
 
@@ -57,6 +57,9 @@ class BaseConvolution(Layer):
     A subclass names the weights' two channel dimensions, the tops' spatial sizes, and the operation on (N, C, spatial...).
     """
 
+    precision = Precision.BFLOAT16
+    blob_order = ("weight", "bias")
+    color = "#FF5050"
     bottom_count = (1, None)
     top_count = (1, None)
     weight: Tensor

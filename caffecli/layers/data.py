@@ -31,6 +31,7 @@ class SourceLayer(Layer):
     given, with its records' keys.
     """
 
+    not_exported = "reads records; export the deploy net, whose inputs are Input layers"
     bottom_count = (0, 0)
     top_count: ClassVar[tuple[int, int | None]] = (1, 2)
     #: the reference's line that tells the shape of a batch; "": it does not
@@ -189,6 +190,8 @@ class DummyData(Layer):
     ``width`` in place of ``shape`` spell shapes of four axes. Source: ``dummy_data_layer.cpp``.
     """
 
+    read_by_opencv = False
+    not_exported = "makes its own values; put an Input layer in its place"
     bottom_count = (0, 0)
     top_count = (1, None)
 

@@ -28,6 +28,9 @@ class HDF5Output(Layer):
     Source: ``hdf5_output_layer.cpp``.
     """
 
+    compiles = False
+    one_process = True
+    not_exported = "writes a file"
     bottom_count = (2, 2)
     top_count = (0, 0)
     no_gradient = (0, 1)

@@ -31,6 +31,8 @@ class MultinomialLogisticLoss(Loss):
     Source: ``multinomial_logistic_loss_layer.cpp``.
     """
 
+    label_bottoms = (1,)
+
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         items, *others = bottoms[0]
@@ -57,6 +59,7 @@ class InfogainLoss(Loss):
     where a label is not a class; on an accelerator such a label makes the loss NaN. Source: ``infogain_loss_layer.cpp``.
     """
 
+    label_bottoms = (1,)
     bottom_count = (2, 3)
     top_count = (1, 2)
     no_gradient = (1, 2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.select import row_error, to_rows
 from caffecli.proto.caffe_pb2 import FillerParameter
@@ -23,6 +23,9 @@ class InnerProduct(Layer):
     Source: ``inner_product_layer.cpp``.
     """
 
+    precision = Precision.BFLOAT16
+    blob_order = ("weight", "bias")
+    color = "#CC33FF"
     weight: Tensor
     bias: Tensor | None
 
@@ -90,6 +93,8 @@ class Scale(Broadcast):
     second bottom, then bias, of the same shape. Source: ``scale_layer.cpp``.
     """
 
+    usually_in_place = True
+    blob_order = ("scale", "bias")
     scale: Tensor
     bias: Tensor
 
@@ -114,6 +119,8 @@ class Bias(Broadcast):
     ``bias_param``: axis (1), num_axes (1), filler (0). Blob: bias, unless it is the second bottom. Source: ``bias_layer.cpp``.
     """
 
+    read_by_opencv = False
+    blob_order = ("bias",)
     bias: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -136,6 +143,9 @@ class Embed(Layer):
     Source: ``embed_layer.cpp``.
     """
 
+    compiles = False
+    read_by_opencv = False
+    blob_order = ("weight", "bias")
     no_gradient = (0,)
     weight: Tensor
     bias: Tensor | None
@@ -170,6 +180,7 @@ class Parameter(Layer):
     Raises SpecError for a shape that is missing or has a dimension under 0. Source: ``parameter_layer.hpp``.
     """
 
+    blob_order = ("value",)
     bottom_count = (0, 0)
     value: Tensor
 

@@ -41,6 +41,7 @@ class Softmax(Layer):
 class Loss(Layer):
     """What loss layers share: two bottoms with as many items, the labels second, and a number as top."""
 
+    compiles = False
     bottom_count = (2, 2)
     is_loss = True
     no_gradient: ClassVar[tuple[int, ...]] = (1,)
@@ -91,6 +92,7 @@ class SoftmaxWithLoss(Loss):
     a class; on an accelerator, which must not be waited for, such a label makes the loss NaN.
     """
 
+    label_bottoms = (1,)
     top_count = (1, 2)
     makes_inner_layer = True
 

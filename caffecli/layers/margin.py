@@ -26,6 +26,8 @@ class HingeLoss(Loss):
     accelerator such a label makes the loss NaN. Source: ``hinge_loss_layer.cpp``.
     """
 
+    label_bottoms = (1,)
+
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         items, *others = bottoms[0]
@@ -51,6 +53,7 @@ class ContrastiveLoss(Loss):
     Source: Hadsell, Chopra and LeCun, CVPR 2006; ``contrastive_loss_layer.cpp``.
     """
 
+    label_bottoms = (2,)
     bottom_count = (3, 3)
     no_gradient = (2,)
 

@@ -25,6 +25,8 @@ class Accuracy(Layer):
     a class; on an accelerator, which must not be waited for, such a label makes the accuracy NaN.
     """
 
+    compiles = False
+    label_bottoms = (1,)
     bottom_count = (2, 2)
     top_count = (1, 2)
     no_gradient = (0, 1)

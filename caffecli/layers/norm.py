@@ -111,6 +111,8 @@ class BatchNorm(Layer):
     Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
     """
 
+    usually_in_place = True
+    blob_order = ("mean", "variance", "factor")
     keeps_shape = True
     mean: Tensor
     variance: Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import PoolingParameter, SPPParameter
@@ -59,6 +59,9 @@ class Pooling(Layer):
     Zeiler and Fergus, ICLR 2013. Source: ``pooling_layer.cpp``, ``pooling_layer.cu``.
     """
 
+    precision = Precision.ANY
+    compiles = False
+    color = "#FF9900"
     top_count = (1, 2)
 
     def check_counts(self, bottoms: int, tops: int) -> None:
@@ -72,6 +75,7 @@ class Pooling(Layer):
             raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {shape}")
         param = self.param.pooling_param
         self.pool = param.pool
+        self.random = self.pool == PoolingParameter.STOCHASTIC and self.training
         self.mask = len(self.param.top) > 1
         self.whole = param.global_pooling
         image = shape[2], shape[3]
@@ -144,6 +148,8 @@ class SPP(Layer):
     Source: He, Zhang, Ren and Sun, ECCV 2014; ``spp_layer.cpp``.
     """
 
+    compiles = False
+
     def setup(self, bottoms: list[Shape]) -> None:
         param, shape = self.param.spp_param, tuple(bottoms[0])
         if len(shape) != 4 or min(shape[2:]) < 1:
@@ -151,6 +157,7 @@ class SPP(Layer):
         if param.pyramid_height < 1:
             raise self.spec_error("pyramid_height is missing; expected at least 1")
         self.height, self.pool = param.pyramid_height, param.pool
+        self.random = self.pool == SPPParameter.STOCHASTIC and self.training
         self.image = shape[2], shape[3]
         self.grids = self._grids(self.image)
 

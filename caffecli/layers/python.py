@@ -138,6 +138,9 @@ class Python(Layer):
     Source: ``python_layer.hpp``.
     """
 
+    compiles = False
+    random = True
+    not_exported = "runs Python code of your own"
     bottom_count = (0, None)
     top_count = (0, None)
     device_mark: Tensor

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli import logs
-from caffecli.layers.base import Layer, Shape, exporting
+from caffecli.layers.base import Layer, Precision, Shape, exporting
 from caffecli.layers.loss import full
 from caffecli.layers.lstm_unit import lstm_unit
 from caffecli.layers.registry import register
@@ -37,6 +37,9 @@ class Recurrent(Layer):
     Where cont is 0 or 1 torch's own kernels run, over all sequences at once, unless a loop over time is faster.
     """
 
+    precision = Precision.BFLOAT16
+    compiles = False
+    read_by_opencv = False
     bottom_count = (2, None)
     top_count = (1, None)
     no_gradient = (1,)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import DataError
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Precision, Shape
 from caffecli.layers.labels import out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
@@ -24,6 +24,7 @@ class Slice(Layer):
     within the axis; ShapeError where the tops do not divide the axis. Source: ``slice_layer.cpp``.
     """
 
+    precision = Precision.ANY
     top_count = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -62,6 +63,7 @@ class Crop(Layer):
     bottom. Source: ``crop_layer.cpp``.
     """
 
+    precision = Precision.ANY
     bottom_count = (2, 2)
     no_gradient = (1,)
 
@@ -96,6 +98,8 @@ class Tile(Layer):
     Raises SpecError where tiles is missing or under 1, or the axis out of range. Source: ``tile_layer.cpp``.
     """
 
+    precision = Precision.ANY
+
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.tile_param
         self.tile_axis, self.tiles = self.axis(param.axis, len(bottoms[0])), param.tiles
@@ -117,6 +121,7 @@ class Filter(Layer):
     Raises ShapeError where the items' counts differ or the selector has more than a value for each. Source: ``filter_layer.cpp``.
     """
 
+    compiles = False
     bottom_count = (2, None)
     top_count = (1, None)
 
@@ -151,6 +156,7 @@ class BatchReindex(Layer):
     be waited for, such an item is NaN. Source: ``batch_reindex_layer.cpp``.
     """
 
+    compiles = False
     bottom_count = (2, 2)
     no_gradient = (1,)
 

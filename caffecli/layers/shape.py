@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import ShapeError
-from caffecli.layers.base import Layer, Shape, exporting
+from caffecli.layers.base import Layer, Precision, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import EltwiseParameter
 
@@ -28,6 +28,7 @@ class Concat(Layer):
     Raises ShapeError where they do not agree, SpecError where the axis is out of range or given twice.
     """
 
+    precision = Precision.ANY
     bottom_count = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -91,6 +92,11 @@ class Eltwise(Layer):
 
 class _View(Layer):
     """A layer whose top is its bottom in another shape."""
+
+    precision = Precision.ANY
+    in_place = False
+    shares_data = True
+    shares_diff = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         refuse_in_place(self)
@@ -184,6 +190,9 @@ class Reshape(_View):
 class Split(Layer):
     """y_i = x for each top; the bottom's gradient is the sum of the tops'. Nets insert it where a blob is used twice."""
 
+    precision = Precision.ANY
+    in_place = False
+    shares_data = True
     top_count = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -198,6 +207,8 @@ class Split(Layer):
 class Silence(Layer):
     """Takes bottoms and makes nothing, so that a net does not print them as its outputs."""
 
+    precision = Precision.ANY
+    compiles = False
     bottom_count = (1, None)
     top_count = (0, 0)
 

@@ -68,7 +68,7 @@ def _owned(net: Net) -> set[tuple[Layer, int]]:
 
 def to_numpy(blob: Tensor) -> np.ndarray:
     """A blob's values as a C-contiguous float32 array; shares memory where it can."""
-    return np.ascontiguousarray(blob.detach().float().cpu().numpy())
+    return np.asarray(blob.detach().float().cpu().numpy(), order="C")  # ascontiguousarray gives a blob of no axes one
 
 
 def load(net: Net, path: str | Path) -> None:
@@ -123,9 +123,10 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
 def fits(expected: tuple[int, ...], found: tuple[int, ...]) -> bool:
     """Whether an array of shape ``found`` can fill a blob of shape ``expected``.
 
-    The same shape; or, as files from before 2014 give four dimensions to all, the same after leading ones are put before.
+    The same shape; or, as files from before 2014 give four dimensions to all, the same after leading ones are put before; or,
+    for a blob of no axes, (1,), as caffecli itself once wrote it.
     """
-    if expected == found:
+    if expected == found or (not expected and found == (1,)):
         return True
     return len(found) == 4 and len(expected) <= 4 and (1,) * (4 - len(expected)) + expected == found
 

@@ -182,7 +182,7 @@ def fingerprint(state: SolverState) -> str:
     """Ties a position file to its solverstate: iteration and a checksum of the history."""
     check = 0
     for blob in state.history:
-        check = zlib.crc32(np.ascontiguousarray(blob, dtype=np.float32).tobytes(), check)
+        check = zlib.crc32(np.asarray(blob, np.float32).tobytes(), check)
     return f"{state.iter}:{check:08x}"
 
 

@@ -37,6 +37,7 @@ class BN(Layer):
     number.
     """
 
+    blob_order = ("scale", "shift", "mean", "variance")
     scale: Tensor
     shift: Tensor
     mean: Tensor

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
 from caffecli.proto import forks
@@ -20,6 +20,8 @@ class Permute(Layer):
     ``permute_param { order }``: axes that it leaves out follow in their own order. One bottom, one top.
     Raises SpecError where an axis does not exist or is given twice. Source: SSD, ``permute_layer.cpp``.
     """
+
+    precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
         dims = len(bottoms[0])
@@ -42,6 +44,8 @@ class ShuffleChannel(Layer):
     ``shuffle_channel_param { group }``: g (1), a divisor of the C channels. Bottom and top: (N, C, ...).
     Source: Zhang, Zhou, Lin and Sun, CVPR 2018 (ShuffleNet); farmingyard/ShuffleNet.
     """
+
+    precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.group = forks.named(self.param).shuffle_channel_param.group
@@ -85,6 +89,8 @@ class ReLU6(Layer):
     Differences: chuanqi305/ssd has ``relu6_param`` without a slope, under another number (208).
     """
 
+    precision = Precision.ANY
+
     def setup(self, bottoms: list[Shape]) -> None:
         self.slope = forks.named(self.param).relu6_param.negative_slope
 
@@ -103,6 +109,8 @@ class Normalize(Layer):
 
     Differences: ParseNet's own layer has fix_scale besides, and keeps its settings under other numbers.
     """
+
+    blob_order = ("scale",)
 
     def setup(self, bottoms: list[Shape]) -> None:
         shape = tuple(bottoms[0])

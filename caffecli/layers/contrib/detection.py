@@ -37,6 +37,7 @@ class DetectionOutput(Layer):
     ``visualize`` is an error; a fourth bottom, the images for it, is taken and not looked at.
     """
 
+    compiles = False
     bottom_count = (3, 4)
     no_gradient = (0, 1, 2, 3)
 

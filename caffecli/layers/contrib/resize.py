@@ -25,6 +25,8 @@ class Interp(Layer):
     in TheLegendAli/DeepLab-Context, is upgraded.
     """
 
+    read_by_opencv = False
+
     def setup(self, bottoms: list[Shape]) -> None:
         if len(bottoms[0]) != 4:
             raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
