@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import caffe_command, net_state_options
+from caffecli.cli.options import caffe_command, layers_option, net_state_options
 
 
 @caffe_command("draw_net")
@@ -15,6 +15,7 @@ from caffecli.cli.options import caffe_command, net_state_options
 )
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST", "ALL"]), default="ALL", help="The layers of this phase.")
 @net_state_options
+@layers_option
 @click.option("--display_lrm", is_flag=True, help="Show the learning rate multipliers.")
 @click.argument("net")
 @click.argument("picture")

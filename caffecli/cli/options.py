@@ -139,6 +139,25 @@ def device_options(command: F) -> F:
 amp_option = click.option("--amp", is_flag=True, help="Multiply matrices in bfloat16; weights, updates and losses stay float32.")
 
 
+def _modules(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in value.split(",")) if value else ()
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise click.BadParameter(f"{name!r} is no name of a module, such as my_layers or package.my_layers.", ctx, param)
+    return names
+
+
+layers_option = click.option(
+    "--layers",
+    default="",
+    envvar="CAFFECLI_LAYERS",
+    metavar="MODULE[,MODULE...]",
+    callback=_modules,
+    help="Python modules that register layers of your own, found on Python's path or in the working directory; by default those "
+    "that CAFFECLI_LAYERS names.",
+)
+
+
 def _stages(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(value.split(","))
 

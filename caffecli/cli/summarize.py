@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import caffe_command, net_state_options
+from caffecli.cli.options import caffe_command, layers_option, net_state_options
 
 
 def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -27,6 +27,7 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--csv", "as_csv", is_flag=True, help="Write a CSV table.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 @net_state_options
+@layers_option
 @click.argument("net", type=click.Path(path_type=Path))
 def summarize(net: Path, phase: str, as_csv: bool, as_json: bool, **settings: Any) -> None:
     """Sum up the net definition NET: each layer's shapes, parameters, multiply-adds and memory.

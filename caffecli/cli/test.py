@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 
 
 @caffe_command("test")
@@ -21,6 +21,7 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, net_
 @amp_option
 @device_options
 @net_state_options
+@layers_option
 def test(predictions: Path | None, confusion: Path | None, blob: str | None, **settings: Any) -> None:
     """Score a trained net: the mean of its outputs over some batches.
 

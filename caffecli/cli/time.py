@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 
 
 @caffe_command("time")
@@ -20,6 +20,7 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, net_
 @amp_option
 @device_options
 @net_state_options
+@layers_option
 def time(phase: str, **settings: Any) -> None:
     """Measure how long each layer takes, forward and backward."""
     from caffecli.proto import caffe_pb2

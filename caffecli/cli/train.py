@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 from caffecli.cli.record_options import record_options
 from caffecli.cli.watch_options import watch_options
 
@@ -31,6 +31,7 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @record_options
 @device_options
 @net_state_options
+@layers_option
 def train(sigint_effect: str, sighup_effect: str, **settings: Any) -> None:
     """Train a net as its solver file says, or go on with a run."""
     if settings["snapshot"] and settings["weights"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import caffe_command
+from caffecli.cli.options import caffe_command, layers_option
 
 KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency")
 
@@ -25,6 +25,7 @@ KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency
 @click.option("--size", type=click.IntRange(1), help="occlusion: the side of the square; else a quarter of the picture's.")
 @click.option("--stride", type=click.IntRange(1), help="occlusion: by how much it moves; else a quarter of its side.")
 @click.option("--fill", type=float, default=0.0, help="occlusion: what it is filled with.")
+@layers_option
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("rest", metavar="[WEIGHTS] OUT.png", type=click.Path(path_type=Path), nargs=-1, required=True)

@@ -1,4 +1,4 @@
-"""The classes of picture files: what ``caffecli classify`` does."""
+"""``caffecli classify``: the classes of picture files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classes of windows of picture files: what ``caffecli detect`` does."""
+"""``caffecli detect``: the classes of windows of picture files."""
 
 from __future__ import annotations
 

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe import draw
-from caffecli.proto.caffe_pb2 import NetState, Phase
+from caffecli.proto.caffe_pb2 import TEST, Phase
 from caffecli.spec.filter import filter_net
-from caffecli.spec.load import load_net
+from caffecli.tools.open import read_net
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """What to draw, and where: the name of ``picture`` ends in its format. ``phase``: the layers of this phase; None: all."""
+    """What to draw, and where: the name of ``picture`` ends in its format. ``phase``: the layers of this phase; None: all.
+
+    ``layers``: modules of the user's own that register layers.
+    """
 
     net: str | Path
     picture: str | Path
@@ -22,12 +25,12 @@ class DrawOptions:
     level: int = 0
     stages: tuple[str, ...] = ()
     display_lrm: bool = False
+    layers: tuple[str, ...] = ()
 
 
 def draw_net(options: DrawOptions) -> None:
     """Draw the net into the picture. Raises CaffeError."""
-    param = load_net(options.net)
-    if options.phase is not None:
-        stages = [name for name in options.stages if name]
-        param = filter_net(param, NetState(phase=options.phase, level=options.level, stage=stages))
+    phase = TEST if options.phase is None else options.phase
+    whole = read_net(options.net, phase, options.level, options.stages, layers=options.layers)
+    param = whole if options.phase is None else filter_net(whole, whole.state)
     draw.draw_net_to_file(param, options.picture, options.rankdir, display_lrm=options.display_lrm)

@@ -1,4 +1,4 @@
-"""What a net consists of: its layers' shapes, parameters, multiply-adds and memory, found without running it.
+"""``caffecli summarize``: a net's shapes, parameters, multiply-adds and memory, found without running it.
 
 Multiply-adds are those of a forward pass over the whole batch: one for each product that is added to a sum.
 
@@ -13,6 +13,7 @@ value; a layer run in place needs none.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -31,8 +32,9 @@ from caffecli.net import weights as net_weights
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
-from caffecli.spec import load
 from caffecli.spec.filter import filter_net
+from caffecli.spec.splits import insert_splits
+from caffecli.tools.open import build_net, read_net
 
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 #: layers that read records -> their settings
@@ -99,32 +101,29 @@ def summarize(
     weights: Path | None = None,
     level: int = 0,
     stages: Sequence[str] = ("",),
+    layers: Sequence[str] = (),
 ) -> NetSummary:
     """Sum up the net of a prototxt. ``batch`` takes the place of its batch size.
 
     Records that are not there are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
     ``force_gray``) and ``crop_size``. With ``weights``, the summary tells of the values of the blobs too.
+    ``layers``: modules of the user's own that register layers.
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
     """
-    param = load.load_net(path)
-    param.state.phase = phase  # type: ignore[assignment]
-    param.state.level = level
-    param.state.stage.extend(stages)
+    whole = read_net(path, phase, level, stages, layers=layers)
     with logs.quiet():
-        load.prepare_net(param, phase, level, stages)  # whose errors know of the layers that are left out
-        param = filter_net(param, param.state)
+        param = filter_net(whole, whole.state)
+        insert_splits(param, whole)  # whose errors know of the layers that are left out
     for layer in param.layer:
         if batch is not None:
             _set_batch(layer, batch)
         _stand_in(layer, picture)
     with logs.quiet():
-        net = (_Outline if weights is None else Net)(param, folders=(path.parent,))
-    try:
+        net = build_net(param, path, kind=_Outline if weights is None else Net)
+    with contextlib.closing(net):
         if weights is not None:
             net_weights.load(net, str(weights))
         return _summary(net, param, weights is not None)
-    finally:
-        net.close()
 
 
 def _set_batch(layer: LayerParameter, batch: int) -> None:

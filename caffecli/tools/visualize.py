@@ -43,6 +43,8 @@ class VisualizeOptions:
     fill: float = 0.0
     #: the net takes red first; else blue, as most do
     rgb: bool = False
+    #: modules of the user's own that register layers
+    layers: tuple[str, ...] = ()
 
 
 def visualize(options: VisualizeOptions) -> str:
@@ -52,7 +54,7 @@ def visualize(options: VisualizeOptions) -> str:
     if options.image is None and options.kind not in ("filters", "histogram"):
         raise DataError(f"{options.kind} needs a picture: give --image")
     with replacing(options.out) as file:  # first, so that a folder that is not there is told of before the work
-        inside = Inside.open(options.net, options.weights)
+        inside = Inside.open(options.net, options.weights, options.layers)
         inside.index(options.layer)
         picture = None
         if options.image is not None:

@@ -1,0 +1,88 @@
+"""Open a net: read its definition, choose its state, build it, place it on its device, give it precision and weights.
+
+``open_net`` does all of that; a command that changes the definition in between calls ``read_net``, then ``build_net``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from caffecli.layers import user_modules
+from caffecli.net import weights as net_weights
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import TEST, NetParameter
+from caffecli.solver import mixed
+from caffecli.spec import load
+
+StrPath = str | os.PathLike[str]
+
+
+def open_net(
+    model: StrPath,
+    phase: int = TEST,
+    level: int = 0,
+    stages: Iterable[str] = (),
+    *,
+    layers: Iterable[str] = (),
+    device: torch.device | None = None,
+    amp: bool = False,
+    weights: Iterable[StrPath] = (),
+) -> Net:
+    """The net of the prototxt ``model``, ready to run; see ``read_net`` and ``build_net``. The caller closes it."""
+    return build_net(read_net(model, phase, level, stages, layers=layers), model, device=device, amp=amp, weights=weights)
+
+
+def read_net(
+    model: StrPath, phase: int = TEST, level: int = 0, stages: Iterable[str] = (), *, layers: Iterable[str] = ()
+) -> NetParameter:
+    """The definition in the prototxt ``model``, of any age, and in its ``state`` for which phase, level and stages to build it.
+
+    The stages that the file's own state has stay, as in Caffe. ``layers``: modules of the user's own that register layers.
+    """
+    user_modules.load(layers)
+    param = load.load_net(model)
+    param.state.phase = phase  # type: ignore[assignment]
+    param.state.level = level
+    param.state.stage.extend(stages)
+    return param
+
+
+def build_net(
+    param: NetParameter,
+    model: StrPath,
+    *,
+    device: torch.device | None = None,
+    amp: bool = False,
+    weights: Iterable[StrPath] = (),
+    kind: type[Net] = Net,
+) -> Net:
+    """The net of a definition from the file ``model``, beside which Python layers' modules may lie. The caller closes it.
+
+    Without a ``device`` it stays as it is built: on the CPU, weights in Caffe's order. ``amp``: products of matrices in bfloat16.
+    ``weights``: files, the later over the earlier; what they lack keeps the fillers' values.
+    Raises SpecError, ShapeError and FormatError as building a net and loading weights do; SolverError for ``amp`` where there is
+    no bfloat16.
+    """
+    if amp:
+        mixed.check(device or torch.device("cpu"))
+    net = kind(param, folders=(Path(model).parent,))
+    try:
+        if device is not None:
+            net.place(device)
+        if amp:
+            mixed.mix(net)
+        for path in weights:
+            net_weights.load(net, os.fspath(path))
+    except BaseException:
+        net.close()
+        raise
+    return net
+
+
+def split_names(names: str) -> list[str]:
+    """The files that a flag such as ``--weights`` names, parted by commas."""
+    return [name.strip() for name in names.split(",")]
