@@ -1,7 +1,7 @@
 """``caffecli`` and Caffe's own tool names: which commands there are, and how an error ends a program.
 
 Exit codes: 0 done; 1 failed, with one line ``Error: ...`` on stderr; 2 wrong use; 130 interrupted. ``--debug`` adds the
-traceback; that of a user's own Python layer is always shown. Help comes from the table below, so that it needs neither PyTorch
+traceback; that of a user's own layer is always shown. Help comes from the table below, so that it needs neither PyTorch
 nor the commands.
 """
 

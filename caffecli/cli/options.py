@@ -142,7 +142,7 @@ amp_option = click.option("--amp", is_flag=True, help="Multiply matrices in bflo
 def _modules(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in value.split(",")) if value else ()
     for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
+        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise click.BadParameter(f"{name!r} is no name of a module, such as my_layers or package.my_layers.", ctx, param)
     return names
 
