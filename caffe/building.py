@@ -47,11 +47,6 @@ class Graph(NamedTuple):
     tops: tuple[Tensor, ...]
 
 
-#: layers whose tops are views of their bottom in Caffe; the last two share the diffs too
-SHARES_DATA = ("Split", "Flatten", "Reshape")
-SHARES_DIFF = ("Flatten", "Reshape")
-
-
 def steps(net: Net) -> tuple[dict[str, Blob], list[Step]]:
     """All blobs in the order in which the layers make them, and the layers on them.
 
@@ -71,9 +66,9 @@ def _add_tops(net: Net, node: Node, made: dict[str, Blob]) -> None:
         if name in node.bottoms:
             continue  # in place
         blob = made[name] = Blob(net.shapes[slot])
-        if node.layer.type in SHARES_DATA:
+        if node.layer.shares_data:
             blob.data_memory = made[node.bottoms[0]].data_memory
-        if node.layer.type in SHARES_DIFF:
+        if node.layer.shares_diff:
             blob.diff_memory = made[node.bottoms[0]].diff_memory
         if weight:
             blob.diff_memory.put(torch.full(blob.shape, weight))
@@ -82,7 +77,7 @@ def _add_tops(net: Net, node: Node, made: dict[str, Blob]) -> None:
 def _step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
     """How ``node`` runs on the blobs ``made``."""
     kept = _filled_once(node, made)
-    puts = tuple(name not in kept and node.layer.type not in SHARES_DATA for name in node.tops)
+    puts = tuple(name not in kept and not node.layer.shares_data for name in node.tops)
     return Step(
         node,
         tuple(made[name] for name in node.bottoms),

@@ -14,14 +14,20 @@ import numpy as np
 from caffe.net_spec import Function, Top
 from caffe.net_spec import layers as L
 from caffecli.errors import CaffeError, SpecError
+from caffecli.layers import layer_class, types
+from caffecli.layers.base import Coordinates
 
 CoordMap: TypeAlias = "tuple[int | None, Any, Any]"
 
+
+def coordinates(type_name: str) -> Coordinates | None:
+    """How coordinates map through layers of a type; None where they do not, or the type is not known."""
+    kind = layer_class(type_name)
+    return kind.coordinates if kind is not None else None
+
+
 #: layers whose tops lie pixel for pixel on their bottoms
-PASS_THROUGH_LAYERS = [
-    "AbsVal", "BatchNorm", "Bias", "BNLL", "Dropout", "Eltwise", "ELU", "Log", "LRN", "Exp", "MVN", "Power", "ReLU", "PReLU",
-    "Scale", "Sigmoid", "Split", "TanH", "Threshold",
-]  # fmt: skip
+PASS_THROUGH_LAYERS = [name for name in types() if coordinates(name) is Coordinates.SAME]
 
 _LEGACY = {"pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w"}
 
@@ -65,15 +71,16 @@ def crop_params(fn: Function) -> tuple[int, Any]:
 
 def coord_map(fn: Function) -> CoordMap:
     """The coordinate map of a layer. Raises UndefinedMapException."""
-    if fn.type_name in ("Convolution", "Pooling", "Im2col"):
+    kind = coordinates(fn.type_name)
+    if kind is Coordinates.STRIDED:
         axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
-    if fn.type_name == "Deconvolution":
+    if kind is Coordinates.TRANSPOSED:
         axis, stride, extent, pad = conv_params(fn)
         return axis, stride, (extent - 1) / 2 - pad
-    if fn.type_name in PASS_THROUGH_LAYERS:
+    if kind is Coordinates.SAME:
         return None, 1, 0
-    if fn.type_name == "Crop":
+    if kind is Coordinates.CROPPED:
         axis, offset = crop_params(fn)
         return axis - 1, 1, -offset  # a convolution's axis is the one before its coordinates
     raise UndefinedMapException(f"a layer of type {fn.type_name} has no coordinate map")
@@ -115,7 +122,8 @@ def _upwards(top: Top) -> Any:
     while pending:
         here = pending.pop()
         yield here, maps[here]
-        bottoms = here.fn.inputs[:1] if here.fn.type_name == "Crop" else here.fn.inputs  # a Crop's second gives its size only
+        cropped = coordinates(here.fn.type_name) is Coordinates.CROPPED
+        bottoms = here.fn.inputs[:1] if cropped else here.fn.inputs  # a Crop's second gives its size only
         if not bottoms:
             continue
         try:

@@ -15,15 +15,16 @@ from typing import Any
 from caffe.errors import ArgumentError
 from caffecli.errors import CaffeError
 from caffecli.formats.atomic import replacing
+from caffecli.layers import layer_class
+from caffecli.layers.base import Layer
 from caffecli.proto import caffe_pb2
 from caffecli.spec.filter import filter_net
 from caffecli.spec.upgrade import upgrade_net
 
-LAYER_STYLE_DEFAULT = {"shape": "box", "style": "filled", "fillcolor": "#6495ED"}
+LAYER_STYLE_DEFAULT = {"shape": "box", "style": "filled", "fillcolor": Layer.color}
 NEURON_LAYER_STYLE = {"shape": "box", "style": "filled", "fillcolor": "#90EE90"}
 BLOB_STYLE = {"shape": "octagon", "style": "filled", "fillcolor": "#E0E0E0"}
 
-_COLORS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 _TEXT = ("raw", "dot", "gv")
 _DIRECTIONS = ("TB", "BT", "LR", "RL")
 
@@ -82,18 +83,12 @@ def get_pooling_types_dict() -> dict[int, str]:
 
 def get_edge_label(layer: Any) -> str:
     """What stands at the arrow to a layer's tops: records of a batch, or channels."""
-    if layer.type == "Data":
-        return f"Batch {layer.data_param.batch_size}"
-    if layer.type in ("Convolution", "Deconvolution"):
-        return str(layer.convolution_param.num_output)
-    if layer.type == "InnerProduct":
-        return str(layer.inner_product_param.num_output)
-    return '""'
+    return _class(layer.type).drawn_at_tops(layer) or '""'
 
 
 def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
     """The ``lr_mult`` of weights and bias. Raises ValueError for a layer without them."""
-    if layer.type not in ("Convolution", "Deconvolution", "InnerProduct"):
+    if not _has_multipliers(layer):
         raise ValueError(f"{layer.type} layers do not have a learning rate multiplier")
     if len(layer.param) > 2:
         raise ValueError(f"Could not parse the learning rate multiplier: layer {layer.name!r} has {len(layer.param)} param")
@@ -106,14 +101,8 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
 
     Its parts stand below each other in a graph that goes sideways, else in one line.
     """
-    parts = [layer.name, f"({layer.type})"]
-    if layer.type == "Pooling":
-        pool = layer.pooling_param
-        parts[1] = f"(Pooling {get_pooling_types_dict()[pool.pool]})"
-        parts += ["global"] if pool.global_pooling else _spatial(pool)
-    elif layer.type in ("Convolution", "Deconvolution"):
-        parts += _spatial(layer.convolution_param)
-    if display_lrm and layer.type in ("Convolution", "Deconvolution", "InnerProduct"):
+    parts = [layer.name, *_class(layer.type).drawn(layer)]
+    if display_lrm and _has_multipliers(layer):
         multipliers = get_layer_lr_mult(layer)
         if any(multipliers):
             parts.append("lr mult: {:.1f}, {:.1f}".format(*multipliers))
@@ -121,28 +110,19 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     return f'"{separator.join(map(_escaped, parts))}"'
 
 
-def _spatial(settings: Any) -> list[str]:
-    kernel = _extent(settings, "kernel_size", "kernel", 1)
-    return [
-        f"kernel size: {kernel}",
-        f"stride: {_extent(settings, 'stride', 'stride', 1)}",
-        f"pad: {_extent(settings, 'pad', 'pad', 0)}",
-    ]
+def _class(type_name: str) -> type[Layer]:
+    """The class of a layer type; what all layers share where it is not known."""
+    return layer_class(type_name) or Layer
 
 
-def _extent(settings: Any, name: str, prefix: str, default: int) -> str:
-    """A setting that may be one number, one for each axis, or given as _h and _w: 3, or 3x5."""
-    if settings.HasField(f"{prefix}_h") or settings.HasField(f"{prefix}_w"):
-        sizes = [getattr(settings, f"{prefix}_h"), getattr(settings, f"{prefix}_w")]
-    else:
-        value = getattr(settings, name)
-        sizes = [value] if isinstance(value, int) else list(value) or [default]
-    return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
+def _has_multipliers(layer: Any) -> bool:
+    """Whether it has weights that learn, and a bias."""
+    return _class(layer.type).blob_order[:1] == ("weight",)
 
 
 def choose_color_by_layertype(layertype: str) -> str:
     """The colour of a layer's box."""
-    return _COLORS.get(layertype, LAYER_STYLE_DEFAULT["fillcolor"])
+    return _class(layertype).color
 
 
 def get_pydot_graph(

@@ -24,9 +24,6 @@ from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
 from caffecli.net.net import Net, Observer, Result
 
-#: layers that a backward pass never runs once more: they draw random numbers, or are the user's code
-_RUN_ONCE = ("Dropout", "Python")
-
 _NOTHING: dict[str, Tensor] = {}
 
 Callback = Callable[[int], Any]
@@ -225,7 +222,7 @@ class Engine:
         if graph is not None:
             read = zip(step.bottoms, graph.bottoms, graph.versions, strict=True)
             changed = any(blob.data_memory.written(bottom.detach(), version) for blob, bottom, version in read)
-            if not changed or step.node.layer.type in _RUN_ONCE:
+            if not changed or step.node.layer.random:
                 return graph
         graph = self._graphs[index] = self._run(step)[0]
         return graph

@@ -37,8 +37,7 @@ several times. Each example is a layer of [layer_examples.prototxt](layer_exampl
 def catalogue() -> str:
     """The whole page."""
     families: dict[str, list[type[Layer]]] = {}
-    for name in registry.types():
-        cls = registry.layer_class(name)
+    for cls in registry.classes():
         families.setdefault(cls.__module__, []).append(cls)
     shown = examples()
     parts = [HEAD]

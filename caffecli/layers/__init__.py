@@ -23,7 +23,7 @@ from caffecli.layers import (
     shape,
 )
 from caffecli.layers.base import Layer
-from caffecli.layers.registry import create, types
+from caffecli.layers.registry import create, layer_class, types
 
 __all__ = [
     "Layer",
@@ -35,6 +35,7 @@ __all__ = [
     "hdf5_output",
     "im2col",
     "information",
+    "layer_class",
     "linear",
     "loss",
     "lstm_unit",

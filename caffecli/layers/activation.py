@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Precision, Shape
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.shape import refuse_in_place
 from caffecli.proto import forks
@@ -26,12 +26,17 @@ class ReLU(Layer):
     Source: Nair and Hinton, ICML 2010; leaky form: Maas et al., 2013; ``relu_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     precision = Precision.ANY
     usually_in_place = True
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.slope = self.param.relu_param.negative_slope
+
+    def deconvolved(self, diff: Tensor) -> Tensor:
+        """What is positive on its way down passes, whatever went up."""
+        return diff.clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
@@ -45,6 +50,7 @@ class PReLU(Layer):
     Raises ShapeError for a bottom of fewer than 2 axes. Source: He, Zhang, Ren and Sun, ICCV 2015; ``prelu_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     usually_in_place = True
     blob_order = ("slope",)
     keeps_shape = True
@@ -68,6 +74,7 @@ class ELU(Layer):
     Source: Clevert, Unterthiner and Hochreiter, ICLR 2016; ``elu_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -81,6 +88,7 @@ class ELU(Layer):
 class BNLL(Layer):
     """y = log(1 + exp(x)), the binomial normal log likelihood. Source: ``bnll_layer.cpp``."""
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -91,6 +99,7 @@ class BNLL(Layer):
 class Swish(Layer):
     """y = x / (1 + exp(-beta * x)), beta 1 by default. Source: Ramachandran, Zoph and Le, 2017; ``swish_layer.cpp``."""
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -104,6 +113,7 @@ class Swish(Layer):
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)), between 0 and 1; the top has the bottom's shape. Source: ``sigmoid_layer.cpp``."""
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -114,6 +124,7 @@ class Sigmoid(Layer):
 class TanH(Layer):
     """y = tanh(x), between -1 and 1; the top has the bottom's shape. Source: ``tanh_layer.cpp``."""
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -124,6 +135,7 @@ class TanH(Layer):
 class AbsVal(Layer):
     """y = |x|; at 0 the gradient is 0. Not in place. Source: ``absval_layer.cpp``."""
 
+    coordinates = Coordinates.SAME
     in_place = False
     keeps_shape = True
 
@@ -141,6 +153,7 @@ class Clip(Layer):
     Raises SpecError where one is missing or min is above max. Source: ``clip_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     read_by_opencv = False
     keeps_shape = True
 
@@ -161,6 +174,7 @@ class Clip(Layer):
 class Threshold(Layer):
     """y = 1 where x > threshold (0 by default), else 0; no gradient. Source: ``threshold_layer.cpp``."""
 
+    coordinates = Coordinates.SAME
     read_by_opencv = False
     keeps_shape = True
     no_gradient = (0,)
@@ -181,6 +195,7 @@ class Power(Layer):
     Source: ``power_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -219,6 +234,7 @@ class Exp(Layer):
     Raises SpecError for a base of 0 or less. Source: ``exp_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -239,6 +255,7 @@ class Log(Layer):
     Raises SpecError for a base of 1, or of 0 or less. Source: ``log_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -266,6 +283,7 @@ class Dropout(Layer):
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     precision = Precision.ANY
     keeps_shape = True
 

@@ -43,6 +43,19 @@ class Precision(enum.Enum):
     FLOAT32 = "float32"
 
 
+class Coordinates(enum.Enum):
+    """How the pixels of a layer's tops lie on those of its bottoms."""
+
+    #: one on one
+    SAME = "same"
+    #: each on a window of the bottom, by kernel_size, stride, pad and dilation
+    STRIDED = "strided"
+    #: a window of them on each pixel of the bottom: the transpose of STRIDED
+    TRANSPOSED = "transposed"
+    #: as the first bottom, cut by an offset; the second bottom gives the size alone
+    CROPPED = "cropped"
+
+
 class Layer(nn.Module):
     """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``.
 
@@ -85,6 +98,14 @@ class Layer(nn.Module):
     not_exported: ClassVar[str] = ""
     #: whether OpenCV's importer of Caffe nets (4.x) knows the type; ``caffecli import`` asks it of what it writes
     read_by_opencv: ClassVar[bool] = True
+    #: how coordinates map through it, for fully convolutional nets; None: they do not
+    coordinates: ClassVar[Coordinates | None] = None
+    #: the axis of the first bottom along which it scores classes; None: it does not. Settled in ``setup``
+    class_axis: int | None = None
+    #: the label of what it leaves out; None: it counts all
+    ignore_label: int | None = None
+    #: whether its tops are better when they are greater: True, False, or None where that cannot be told
+    greater_is_better: ClassVar[bool | None] = None
     #: the colour of its box in a drawing of the net
     color: ClassVar[str] = "#6495ED"
 
@@ -106,6 +127,31 @@ class Layer(nn.Module):
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The tops."""
         raise NotImplementedError
+
+    def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
+        """The products that a forward pass over these shapes adds to sums; those of biases and element by element count none."""
+        return 0
+
+    def filters(self, bottom: Shape) -> Tensor | None:
+        """The weights as filters, (channels of a top, channels of a bottom, kernel...); None where it has none."""
+        return self.blobs[0].detach() if self.blobs and self.blobs[0].dim() > 1 else None
+
+    def deconvolved(self, diff: Tensor) -> Tensor | None:
+        """What comes down to the bottom, of what came to the top, by the rules of Zeiler and Fergus, ECCV 2014.
+
+        None: the gradient.
+        """
+        return None
+
+    @classmethod
+    def drawn(cls, param: LayerParameter) -> list[str]:
+        """What a drawing of the net says in the layer's box, below its name: the type, and the settings that shape its tops."""
+        return [f"({param.type})"]
+
+    @classmethod
+    def drawn_at_tops(cls, param: LayerParameter) -> str:
+        """What a drawing says at the arrows to the tops: how many channels or records; "": nothing."""
+        return ""
 
     # -- what they share -------------------------------------------------------------------------------------------
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Precision, Shape
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import ConvolutionParameter
+from caffecli.proto.caffe_pb2 import ConvolutionParameter, LayerParameter, PoolingParameter
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _DECONV: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -44,6 +45,25 @@ def spatial_setting(
     if any(value < least for value in values):
         raise layer.spec_error(f"expected {name} of at least {least}, got {', '.join(map(str, values))}")
     return values * axes if len(values) == 1 else values
+
+
+def drawn_window(settings: ConvolutionParameter | PoolingParameter) -> list[str]:
+    """Kernel size, stride and pad, as a drawing says them: 3, or 3x5."""
+    return [
+        f"kernel size: {_drawn_setting(settings, 'kernel_size', 'kernel', 1)}",
+        f"stride: {_drawn_setting(settings, 'stride', 'stride', 1)}",
+        f"pad: {_drawn_setting(settings, 'pad', 'pad', 0)}",
+    ]
+
+
+def _drawn_setting(settings: ConvolutionParameter | PoolingParameter, name: str, stem: str, default: int) -> str:
+    """A setting that may be one number, one for each axis, or given as _h and _w."""
+    if settings.HasField(f"{stem}_h") or settings.HasField(f"{stem}_w"):
+        sizes = [getattr(settings, f"{stem}_h"), getattr(settings, f"{stem}_w")]
+    else:
+        value = getattr(settings, name)
+        sizes = [value] if isinstance(value, int) else list(value) or [default]
+    return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
 
 
 class BaseConvolution(Layer):
@@ -123,6 +143,22 @@ class BaseConvolution(Layer):
         """The operation on (N, C, spatial...)."""
         raise NotImplementedError
 
+    def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
+        """Weights × batch × positions, of the tops or, for the transpose, of the bottoms."""
+        return sum(self.weight.numel() * math.prod(shape) // shape[self.channel_axis] for shape in self.positions(bottoms, tops))
+
+    def positions(self, bottoms: list[Shape], tops: list[Shape]) -> list[Shape]:
+        """The shapes at each of whose positions all weights are used once."""
+        return tops
+
+    @classmethod
+    def drawn(cls, param: LayerParameter) -> list[str]:
+        return [*super().drawn(param), *drawn_window(param.convolution_param)]
+
+    @classmethod
+    def drawn_at_tops(cls, param: LayerParameter) -> str:
+        return str(param.convolution_param.num_output)
+
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         return [torch.Size((*shape[: self.channel_axis], self.num_output, *self.top_sizes())) for shape in bottoms]
 
@@ -147,6 +183,8 @@ class Convolution(BaseConvolution):
     (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1.
     Source: ``base_conv_layer.cpp``, ``conv_layer.cpp``.
     """
+
+    coordinates = Coordinates.STRIDED
 
     def weight_channels(self, channels: int) -> tuple[int, int]:
         return self.num_output, channels // self.group
@@ -173,12 +211,22 @@ class Deconvolution(BaseConvolution):
     lr_mult: 0 it enlarges pictures. Source: ``deconv_layer.cpp``.
     """
 
+    coordinates = Coordinates.TRANSPOSED
+
     def weight_channels(self, channels: int) -> tuple[int, int]:
         return channels, self.num_output // self.group
 
     def top_sizes(self) -> list[int]:
         settings = zip(self.sizes, self.pad, self.extent, self.stride, strict=True)
         return [stride * (size - 1) + extent - 2 * pad for size, pad, extent, stride in settings]
+
+    def positions(self, bottoms: list[Shape], tops: list[Shape]) -> list[Shape]:
+        return bottoms
+
+    def filters(self, bottom: Shape) -> Tensor:
+        """The channels of the top are the weights' second axis, group by group."""
+        weight = self.weight.detach()
+        return weight.reshape(self.group, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
 
     def misfit(self) -> str:
         what = f"pad {self.pad} leaves nothing of the top: it would be {self.top_sizes()} for a bottom of {list(self.sizes)}"

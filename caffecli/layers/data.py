@@ -34,6 +34,10 @@ class SourceLayer(Layer):
     not_exported = "reads records; export the deploy net, whose inputs are Input layers"
     bottom_count = (0, 0)
     top_count: ClassVar[tuple[int, int | None]] = (1, 2)
+    #: makes the source that it reads
+    reads: ClassVar[sources.Open]
+    #: the name of its settings in a LayerParameter
+    settings_name: ClassVar[str]
     #: the reference's line that tells the shape of a batch; "": it does not
     size_line: ClassVar[str] = ""
 
@@ -49,7 +53,7 @@ class SourceLayer(Layer):
         """Open the source; ``setup`` does, where a net has not done so before (Caffe opens databases when it makes a layer)."""
         self.close()
         seed = secrets.randbits(63) if self.seed is None else self.seed
-        self.source = sources.create(self.param, self.phase, seed, self.shard)
+        self.source = sources.create(type(self).reads, self.param, self.phase, seed, self.shard)
 
     def setup(self, bottoms: list[Shape]) -> None:
         if self.param.transform_param.HasField("mean_file"):
@@ -72,6 +76,20 @@ class SourceLayer(Layer):
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
+
+    @property
+    def settings(self) -> Any:
+        """The layer's own settings, ``settings_name`` of its LayerParameter."""
+        return getattr(self.param, self.settings_name)
+
+    def record_count(self) -> int:
+        """How many records its source has. Raises SpecError where it has no last one, or leaves some out."""
+        count = self._opened().count()
+        if count is None:
+            raise self.spec_error(f"{self.type} has no last record; give a number of batches in place of --all")
+        if getattr(self.settings, "rand_skip", 0):
+            raise self.spec_error("rand_skip leaves records out, --all wants each of them; take rand_skip out")
+        return count
 
     def read_ahead(self) -> None:
         """Tell the source that it may read on: the layers that follow have been given their work."""
@@ -105,7 +123,13 @@ class Data(SourceLayer):
     top may be left out. Source: ``data_layer.cpp``.
     """
 
+    reads = sources.DbSource
+    settings_name = "data_param"
     size_line = "data_layer.cpp:45"
+
+    @classmethod
+    def drawn_at_tops(cls, param: LayerParameter) -> str:
+        return f"Batch {param.data_param.batch_size}"
 
 
 @register("ImageData")
@@ -116,6 +140,8 @@ class ImageData(SourceLayer):
     the file), is_color (true) }, and ``transform_param``. Source: ``image_data_layer.cpp``.
     """
 
+    reads = sources.ImageListSource
+    settings_name = "image_data_param"
     size_line = "image_data_layer.cpp:90"
 
 
@@ -127,6 +153,8 @@ class HDF5Data(SourceLayer):
     within each, anew in each epoch }. Source: ``hdf5_data_layer.cpp``.
     """
 
+    reads = sources.Hdf5Source
+    settings_name = "hdf5_data_param"
     top_count = (1, None)
 
 
@@ -140,6 +168,8 @@ class MemoryData(SourceLayer):
     Source: ``memory_data_layer.cpp``.
     """
 
+    reads = sources.MemorySource
+    settings_name = "memory_data_param"
     top_count = (2, 2)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -178,6 +208,8 @@ class WindowData(SourceLayer):
     Source: ``window_data_layer.cpp``.
     """
 
+    reads = sources.WindowSource
+    settings_name = "window_data_param"
     top_count = (2, 2)
     size_line = "window_data_layer.cpp:180"
 

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Coordinates, Layer, Shape
 from caffecli.layers.conv import spatial_setting
 from caffecli.layers.registry import register
 
@@ -22,6 +22,8 @@ class Im2col(Layer):
     m = (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1. Raises ShapeError where the kernel does not fit.
     Source: ``im2col_layer.cpp``.
     """
+
+    coordinates = Coordinates.STRIDED
 
     def setup(self, bottoms: list[Shape]) -> None:
         param, shape = self.param.convolution_param, tuple(bottoms[0])

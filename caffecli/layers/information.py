@@ -37,6 +37,7 @@ class MultinomialLogisticLoss(Loss):
         super().setup(bottoms)
         items, *others = bottoms[0]
         check_count(self, 1, [(items, math.prod(others)), bottoms[1]])
+        self.class_axis = 1 if len(others) == 1 else None
 
     def forward(self, p: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         p = full(p).reshape(p.shape[0], -1)
@@ -65,17 +66,18 @@ class InfogainLoss(Loss):
     no_gradient = (1, 2)
     makes_inner_layer = True
     matrix: Tensor | None
+    class_axis: int
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         param = self.param.infogain_loss_param
-        self.softmax_axis = self.axis(param.axis, len(bottoms[0]))
-        check_count(self, self.softmax_axis, bottoms[:2])
+        self.class_axis = self.axis(param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms[:2])
         if self.param.loss_param.HasField("normalize"):
             raise self.spec_error("normalize is too old for this layer; use normalization")
         self.mode = self.param.loss_param.normalization
         self.with_prob = len(self.param.top) > 1
-        classes = bottoms[0][self.softmax_axis]
+        classes = bottoms[0][self.class_axis]
         self.register_buffer("matrix", None, persistent=False)
         if len(bottoms) == 3:
             count, where = math.prod(bottoms[2]), listing(self, bottoms)
@@ -99,7 +101,7 @@ class InfogainLoss(Loss):
         return torch.from_numpy(blobs.to_array(blob))
 
     def forward(self, x: Tensor, labels: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        axis, x = self.softmax_axis, full(x)
+        axis, x = self.class_axis, full(x)
         outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
         log_p = torch.log_softmax(x, axis)
         values = log_p.reshape(outer, classes, inner).transpose(1, 2).clone()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Precision, Shape
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.select import row_error, to_rows
-from caffecli.proto.caffe_pb2 import FillerParameter
+from caffecli.proto.caffe_pb2 import FillerParameter, LayerParameter
 
 
 @register("InnerProduct")
@@ -45,6 +45,20 @@ class InnerProduct(Layer):
         else:
             self.bias = None
 
+    def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
+        """Weights × inner products taken (batch, where axis is 1)."""
+        return self.weight.numel() * (math.prod(tops[0]) // self.param.inner_product_param.num_output)
+
+    def filters(self, bottom: Shape) -> Tensor:
+        """The rows; those over a blob of (channels, height, width) have that shape."""
+        weight = self.weight.detach().t() if self.transpose else self.weight.detach()
+        spatial = len(bottom) == 4 and self.first == 1 and max(bottom[2:]) > 1
+        return weight.reshape(len(weight), *bottom[1:]) if spatial else weight.reshape(len(weight), -1)
+
+    @classmethod
+    def drawn_at_tops(cls, param: LayerParameter) -> str:
+        return str(param.inner_product_param.num_output)
+
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         outputs = self.weight.shape[1 if self.transpose else 0]
         return [torch.Size((*bottoms[0][: self.first], outputs))]
@@ -60,6 +74,7 @@ class Broadcast(Layer):
     it a single value. A single value meets the bottom wherever ``axis`` points.
     """
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
     bottom_count = (1, 2)
 

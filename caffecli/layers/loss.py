@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Coordinates, Layer, Shape
 from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
@@ -29,18 +29,21 @@ _NEVER = -(2**62) - 1
 class Softmax(Layer):
     """y_c = exp(x_c) / sum_k exp(x_k) along ``axis`` (1). One bottom and one top of the same shape."""
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
+    class_axis: int
 
     def setup(self, bottoms: list[Shape]) -> None:
-        self.softmax_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
+        self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return torch.softmax(x, self.softmax_axis)
+        return torch.softmax(x, self.class_axis)
 
 
 class Loss(Layer):
     """What loss layers share: two bottoms with as many items, the labels second, and a number as top."""
 
+    greater_is_better = False
     compiles = False
     bottom_count = (2, 2)
     is_loss = True
@@ -95,17 +98,18 @@ class SoftmaxWithLoss(Loss):
     label_bottoms = (1,)
     top_count = (1, 2)
     makes_inner_layer = True
+    class_axis: int
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        self.softmax_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
-        check_count(self, self.softmax_axis, bottoms)
+        self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms)
         self.mode = self.normalization(LossParameter.VALID)
         self.mean = self.ignore_label is None and self.mode in (LossParameter.VALID, LossParameter.FULL)
         self.with_prob = len(self.param.top) > 1
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        axis, x, target = self.softmax_axis, full(x), to_classes(labels)
+        axis, x, target = self.class_axis, full(x), to_classes(labels)
         scores = x
         if axis != 1 or x.dim() != 2 or target.dim() != 1:
             outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])

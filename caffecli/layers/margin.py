@@ -32,6 +32,7 @@ class HingeLoss(Loss):
         super().setup(bottoms)
         items, *others = bottoms[0]
         check_count(self, 1, [(items, math.prod(others)), bottoms[1]])
+        self.class_axis = 1 if len(others) == 1 else None
         self.squared = self.param.hinge_loss_param.norm == HingeLossParameter.L2
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]

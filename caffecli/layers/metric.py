@@ -25,17 +25,19 @@ class Accuracy(Layer):
     a class; on an accelerator, which must not be waited for, such a label makes the accuracy NaN.
     """
 
+    greater_is_better = True
     compiles = False
     label_bottoms = (1,)
     bottom_count = (2, 2)
     top_count = (1, 2)
     no_gradient = (0, 1)
+    class_axis: int
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.accuracy_param
-        self.label_axis = self.axis(param.axis, len(bottoms[0]))
-        check_count(self, self.label_axis, bottoms)
-        classes = bottoms[0][self.label_axis]
+        self.class_axis = self.axis(param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms)
+        classes = bottoms[0][self.class_axis]
         if param.top_k > classes:
             raise self.spec_error(f"top_k {param.top_k} is past the {classes} classes of {listing(self, bottoms[:1])}")
         self.top_k = param.top_k
@@ -43,10 +45,10 @@ class Accuracy(Layer):
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
 
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        return [torch.Size(), torch.Size((bottoms[0][self.label_axis],))][: 1 + self.per_class]
+        return [torch.Size(), torch.Size((bottoms[0][self.class_axis],))][: 1 + self.per_class]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        axis, classes, ignore = self.label_axis, x.shape[self.label_axis], self.ignore_label
+        axis, classes, ignore = self.class_axis, x.shape[self.class_axis], self.ignore_label
         x, target = x.detach(), to_classes(labels)
         if x.dim() != 2 or axis != 1:
             x = x.reshape(math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape, exporting
+from caffecli.layers.base import Coordinates, Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import LRNParameter
 
@@ -24,6 +24,7 @@ class LRN(Layer):
     Source: Krizhevsky, Sutskever and Hinton, NIPS 2012; ``lrn_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -39,6 +40,10 @@ class LRN(Layer):
         else:
             self.axes = (2, 3)
             self.scale, self.shift = param.alpha / self.size**2, 1.0
+
+    def deconvolved(self, diff: Tensor) -> Tensor:
+        """All passes."""
+        return diff
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return _Normalise.apply(x, self.axes, self.size // 2, self.scale, self.beta, self.shift)  # type: ignore[no-untyped-call]
@@ -111,6 +116,7 @@ class BatchNorm(Layer):
     Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
     """
 
+    coordinates = Coordinates.SAME
     usually_in_place = True
     blob_order = ("mean", "variance", "factor")
     keeps_shape = True
@@ -169,6 +175,8 @@ class MVN(Layer):
     Bottom of up to 4 axes, top (num, channels, height, width), sizes that the bottom lacks being 1.
     Raises ShapeError for a bottom of more axes. Source: ``mvn_layer.cpp``.
     """
+
+    coordinates = Coordinates.SAME
 
     def setup(self, bottoms: list[Shape]) -> None:
         param, shape = self.param.mvn_param, tuple(bottoms[0])

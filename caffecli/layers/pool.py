@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Precision, Shape
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape
+from caffecli.layers.conv import drawn_window
 from caffecli.layers.registry import register
 from caffecli.proto import forks
-from caffecli.proto.caffe_pb2 import PoolingParameter, SPPParameter
+from caffecli.proto.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 
 Pair = tuple[int, int]
 
@@ -59,6 +60,7 @@ class Pooling(Layer):
     Zeiler and Fergus, ICLR 2013. Source: ``pooling_layer.cpp``, ``pooling_layer.cu``.
     """
 
+    coordinates = Coordinates.STRIDED
     precision = Precision.ANY
     compiles = False
     color = "#FF9900"
@@ -120,6 +122,12 @@ class Pooling(Layer):
             raise self.spec_error("pad is for MAX and AVE pooling only")
         if any(p >= k for p, k in zip(pad, kernel, strict=True) if any(pad)):
             raise self.spec_error(f"expected pad less than the kernel, got pad {list(pad)} and kernel {list(kernel)}")
+
+    @classmethod
+    def drawn(cls, param: LayerParameter) -> list[str]:
+        settings = param.pooling_param
+        method = PoolingParameter.PoolMethod.Name(settings.pool)
+        return [f"({param.type} {method})", *(["global"] if settings.global_pooling else drawn_window(settings))]
 
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         num, channels, height, width = bottoms[0]

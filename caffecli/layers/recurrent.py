@@ -86,6 +86,13 @@ class Recurrent(Layer):
         for name in self.states:
             self.register_buffer(name, torch.zeros(state[1:]), persistent=False)
 
+    def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
+        """Weights × time steps × streams; those of a static input × streams."""
+        steps, streams = bottoms[0][:2]
+        named = {name: getattr(self, name).numel() for name in self.blob_names if getattr(self, name).dim() == 2}
+        static = named.pop(self.names[2], 0)
+        return int(sum(named.values()) * steps * streams + static * streams)
+
     def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
         state = torch.Size((1, bottoms[0][1], self.num_output))
         return [torch.Size((*bottoms[0][:2], self.num_output))] + [state] * (len(self.states) if self.exposed else 0)

@@ -38,9 +38,14 @@ def types() -> list[str]:
     return sorted(_LAYERS)
 
 
-def layer_class(type_name: str) -> type[Layer]:
-    """The class of a type; raises ``KeyError``."""
-    return _LAYERS[type_name]
+def classes() -> list[type[Layer]]:
+    """The classes of all registered types, in the order of their names."""
+    return [_LAYERS[name] for name in types()]
+
+
+def layer_class(type_name: str) -> type[Layer] | None:
+    """The class of a type; None where there is none of that name."""
+    return _LAYERS.get(type_name)
 
 
 def create(param: LayerParameter, phase: int = TRAIN) -> Layer:

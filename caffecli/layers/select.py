@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import DataError
-from caffecli.layers.base import Layer, Precision, Shape
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.labels import out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
@@ -63,6 +63,7 @@ class Crop(Layer):
     bottom. Source: ``crop_layer.cpp``.
     """
 
+    coordinates = Coordinates.CROPPED
     precision = Precision.ANY
     bottom_count = (2, 2)
     no_gradient = (1,)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import ShapeError
-from caffecli.layers.base import Layer, Precision, Shape, exporting
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import EltwiseParameter
 
@@ -60,6 +60,7 @@ class Eltwise(Layer):
     Raises ShapeError where the shapes differ, SpecError where ``coeff`` has another length or goes with PROD.
     """
 
+    coordinates = Coordinates.SAME
     bottom_count = (2, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -190,6 +191,7 @@ class Reshape(_View):
 class Split(Layer):
     """y_i = x for each top; the bottom's gradient is the sum of the tops'. Nets insert it where a blob is used twice."""
 
+    coordinates = Coordinates.SAME
     precision = Precision.ANY
     in_place = False
     shares_data = True

@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from caffecli import logs
 from caffecli.errors import SpecError
+from caffecli.layers import layer_class
 from caffecli.layers.base import Layer
 from caffecli.layers.data import Input
 from caffecli.layers.recurrent import Recurrent
@@ -28,19 +29,6 @@ from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 
 #: what the batch has while a net is traced: torch takes sizes of 0 and 1 for constants
 TRACED = 2
-
-_RECORDS = "reads records; export the deploy net, whose inputs are Input layers"
-#: why layers of a type have no place in a program
-_REASONS = {
-    "Data": _RECORDS,
-    "ImageData": _RECORDS,
-    "HDF5Data": _RECORDS,
-    "MemoryData": _RECORDS,
-    "WindowData": _RECORDS,
-    "DummyData": "makes its own values; put an Input layer in its place",
-    "HDF5Output": "writes a file",
-    "Python": "runs Python code of your own",
-}
 
 
 class PlainNet(nn.Module):
@@ -69,7 +57,8 @@ def state(net: Net) -> dict[str, Tensor]:
 
 def check(param: NetParameter) -> None:
     """Raise SpecError for a definition that no program can be, naming every layer in the way, and why."""
-    refused = [f"layer {x.name!r} ({x.type}) {_REASONS[x.type]}" for x in param.layer if x.type in _REASONS]
+    kinds = [(layer, layer_class(layer.type)) for layer in param.layer]
+    refused = [f"layer {x.name!r} ({x.type}) {kind.not_exported}" for x, kind in kinds if kind and kind.not_exported]
     if refused:
         raise SpecError(f"net {param.name!r} cannot be exported: {'; '.join(refused)}")
     if not any(layer.type == "Input" for layer in param.layer):

@@ -84,7 +84,7 @@ class Net(nn.Module):
         self.layers = nn.ModuleDict(_module_names(self.nodes))
         self._check_memory()
         self._materialize()
-        self.inputs = [name for n in self.nodes if n.layer.type == "Input" for name in n.tops]
+        self.inputs = [name for n in self.nodes if isinstance(n.layer, Input) for name in n.tops]
         #: names of the blobs that no layer consumes, sorted as Caffe does
         self.outputs = sorted(self._wiring.unused)
         self._output_slots = [self._wiring.current[name] for name in self.outputs]
@@ -137,7 +137,7 @@ class Net(nn.Module):
 
     def _run_source(self, node: Node, fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The tops of a layer without bottoms: what it was ``fed``, or makes."""
-        if node.layer.type == "Input" and all(name in fed for name in node.tops):
+        if isinstance(node.layer, Input) and all(name in fed for name in node.tops):
             tops = tuple(fed[name] for name in node.tops)
         else:
             try:

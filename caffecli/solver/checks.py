@@ -39,7 +39,7 @@ def idleness(net: Net) -> None:
 def written_by_one(nets: Iterable[Net]) -> None:
     """Raise SpecError for a layer that several processes cannot share."""
     for node in (node for net in nets for node in net.nodes):
-        if node.layer.type == "HDF5Output":
+        if node.layer.one_process:
             raise node.layer.spec_error("writes one file, for one process: take it out, or train on one device")
 
 

@@ -106,12 +106,12 @@ class Monitor:
 
 def _goal(net: Net, name: str) -> str | None:
     """Where an output should go, if its layer, weight or name tell."""
-    makers = [node.layer.type for node in net.nodes if name in node.tops]
+    maker = [node.layer for node in net.nodes if name in node.tops][-1]
     weighted = dict(zip(net.outputs, net.output_weights, strict=True))[name]
     if weighted:
         return "min" if weighted > 0 else "max"
-    if makers[-1] == "Accuracy":
-        return "max"
+    if maker.greater_is_better is not None:
+        return "max" if maker.greater_is_better else "min"
     if re.search("loss|error", name, re.IGNORECASE):
         return "min"
     return "max" if re.search("acc", name, re.IGNORECASE) else None

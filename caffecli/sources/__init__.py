@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 
-from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter
-from caffecli.sources.base import Batch, Source
+from caffecli.sources.base import Batch, Open, Source
 from caffecli.sources.db import DbSource
 from caffecli.sources.hdf5 import Hdf5Source
 from caffecli.sources.image_list import ImageListSource
@@ -15,27 +13,20 @@ from caffecli.sources.memory import MemorySource
 from caffecli.sources.prefetch import Prefetch
 from caffecli.sources.window import WindowSource
 
-__all__ = ["Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Prefetch", "Source", "WindowSource", "create"]
-
-_SOURCES: dict[str, Callable[[LayerParameter, int, int, tuple[int, int]], Source]] = {
-    "Data": DbSource,
-    "HDF5Data": Hdf5Source,
-    "ImageData": ImageListSource,
-    "MemoryData": MemorySource,
-    "WindowData": WindowSource,
-}
+__all__ = [
+    "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Open", "Prefetch", "Source", "WindowSource", "create",
+]  # fmt: skip
 
 
-def create(param: LayerParameter, phase: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Source:
-    """The source that a data layer describes, read ``data_param { prefetch }`` (4) batches ahead; 0 reads none ahead.
+def create(reads: Open, param: LayerParameter, phase: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Source:
+    """The source, one of ``reads``, that a data layer describes.
 
-    ``seed`` decides all that is random in it; layers of different names get different numbers from the same seed.
+    It is read ``data_param { prefetch }`` (4) batches ahead; 0 reads none ahead. ``seed`` decides all that is random in it;
+    layers of different names get different numbers from the same seed.
     ``shard`` (rank, count) gives record i to rank i mod count, as several devices share their data.
 
     Raises SpecError, FormatError and DataError, naming the layer.
     """
-    if param.type not in _SOURCES:
-        raise SpecError(f"layer {param.name!r}: type {param.type!r} reads no records; those that do: {', '.join(_SOURCES)}")
-    source = _SOURCES[param.type](param, phase, seed ^ zlib.crc32(param.name.encode()), shard)
+    source = reads(param, phase, seed ^ zlib.crc32(param.name.encode()), shard)
     depth = 0 if isinstance(source, MemorySource) else param.data_param.prefetch  # what is yet to be given cannot be read
     return Prefetch(source, depth) if depth else source

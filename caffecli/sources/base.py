@@ -10,10 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caffecli.proto.caffe_pb2 import LayerParameter
 
 Shape = tuple[int, ...]
 State = dict[str, int]
@@ -46,6 +48,10 @@ class Source(ABC):
     def state(self) -> State:
         """Where the source stands."""
 
+    def count(self) -> int | None:
+        """How many records there are, of all shards together; None where there is no last one."""
+        return None
+
     @abstractmethod
     def next(self) -> Batch:
         """The next batch. Raises DataError for a record that cannot be used, FormatError for a damaged file."""
@@ -61,6 +67,12 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back files, threads and memory. Closing twice is fine."""
+
+
+class Open(Protocol):
+    """Makes a source of a data layer's parameters: a class of sources is one."""
+
+    def __call__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1), /) -> Source: ...
 
 
 class Draws:

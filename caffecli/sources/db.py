@@ -29,6 +29,7 @@ class DbSource(RecordSource):
         data = param.data_param
         super().__init__(param, phase, data.batch_size, data.rand_skip, seed, shard)
         self._reader = self._open(data)
+        self._source = data.source
         self._records: Iterator[Record] | None = None
         try:
             key, value = next(self._stream())
@@ -38,6 +39,10 @@ class DbSource(RecordSource):
             raise
         if data.rand_skip:
             logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
+
+    def count(self) -> int:
+        with open_reader(self._source) as reader:  # the one at hand may be read ahead by another thread
+            return len(reader)
 
     def _open(self, data: DataParameter) -> Reader:
         if not data.source:

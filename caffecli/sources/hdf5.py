@@ -53,6 +53,9 @@ class Hdf5Source(NumberedSource):
         self._loaded: tuple[int, list[Floats]] | None = None
         self._orders: dict[tuple[int, int], Order] = {}
 
+    def count(self) -> int:
+        return int(self._lengths.sum())
+
     # -- before the first batch ------------------------------------------------------------------------------------
 
     def _read_list(self) -> list[str]:

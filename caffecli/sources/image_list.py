@@ -77,6 +77,9 @@ class ImageListSource(RecordSource):
         first = self._entry(0)
         self._start(self._transformer.shape(self._picture(first).shape, self._name(first)))
 
+    def count(self) -> int:
+        return len(self._entries)
+
     def _read_list(self) -> list[Entry]:
         source = self._param.source
         if not Path(source).exists():

@@ -43,6 +43,9 @@ class Prefetch(Source):
         self._state = batch.state
         return batch
 
+    def count(self) -> int | None:
+        return self._source.count()
+
     def read_ahead(self) -> None:
         if self._ahead is not None:
             self._ahead.ask(self._depth // 2)

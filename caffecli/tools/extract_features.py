@@ -16,13 +16,11 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import FormatError, ShapeError, SpecError
-from caffecli.formats import atomic, datum, db, hdf5
+from caffecli.formats import atomic, datum, db
 from caffecli.formats.blob import Array
 from caffecli.formats.hdf5_rows import RowWriter
-from caffecli.layers.data import SourceLayer
 from caffecli.net import devices
 from caffecli.net.net import Net
-from caffecli.sources.image_list import read_list
 from caffecli.tools.blobs import find_blob, run_and_observe
 from caffecli.tools.open import open_net, split_names
 
@@ -143,7 +141,7 @@ def keys_path(path: str) -> str:
 
 def record_count(net: Net) -> int:
     """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
-    counts = {name: (_records(layer), layer.infer([])[0][0]) for name, layer in net.source_layers.items()}
+    counts = {name: (layer.record_count(), layer.infer([])[0][0]) for name, layer in net.source_layers.items()}
     if not counts:
         raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
     if len(set(counts.values())) > 1:
@@ -152,24 +150,6 @@ def record_count(net: Net) -> int:
             f"--all expects one count of records, and of those a batch, for all layers, got {listed}; give a number of batches"
         )
     return next(iter(counts.values()))[0]
-
-
-def _records(layer: SourceLayer) -> int:
-    param, kind = layer.param, layer.type
-    if kind not in ("Data", "ImageData", "HDF5Data"):
-        raise layer.spec_error(f"{kind} has no last record; give a number of batches in place of --all")
-    if (param.data_param if kind == "Data" else param.image_data_param).rand_skip:
-        raise layer.spec_error("rand_skip leaves records out, --all wants each of them; take rand_skip out")
-    if kind == "Data":
-        with db.open_reader(param.data_param.source) as reader:
-            return len(reader)
-    if kind == "ImageData":
-        return len(read_list(param.image_data_param.source))
-    count = 0
-    for file in Path(param.hdf5_data_param.source).read_text("utf-8", "surrogateescape").split():
-        with hdf5.reading(file) as opened:
-            count += len(opened[param.top[0]])
-    return count
 
 
 # -- where the rows go -------------------------------------------------------------------------------------------------

@@ -19,13 +19,10 @@ from caffecli.errors import DataError, ShapeError, SpecError
 from caffecli.formats.atomic import replacing
 from caffecli.layers.data import SourceLayer
 from caffecli.layers.labels import to_classes
+from caffecli.layers.shape import Split
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
 from caffecli.tools.blobs import find_blob
-
-#: the layers whose first bottom scores the classes; all but Softmax have the labels as their second
-_WITH_LABELS = ("Accuracy", "SoftmaxWithLoss")
-_READERS = (*_WITH_LABELS, "Softmax")
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,8 @@ def find_target(net: Net, blob: str | None = None) -> Target:
     Its labels are those of that layer, else of the last Accuracy or SoftmaxWithLoss, else the second top of a layer that reads
     records. Raises SpecError where there is no such blob.
     """
-    readers = [node for node in net.nodes if node.layer.type in _READERS]
-    labelled = [node for node in readers if node.layer.type in _WITH_LABELS]
+    readers = [node for node in net.nodes if node.layer.class_axis is not None]
+    labelled = [node for node in readers if node.layer.label_bottoms]
     best = [node for node in readers if node not in labelled] + labelled
     if blob is not None:
         scores = _origin(net, find_blob(net, blob))
@@ -63,28 +60,19 @@ def find_target(net: Net, blob: str | None = None) -> Target:
         )
     reader = best[-1] if best else None
     name = net.slot_names[scores]
-    axis, ignore = _settings(reader) if reader else (1, None)
+    axis = reader.layer.class_axis if reader else None
+    axis, ignore = 1 if axis is None else axis, reader.layer.ignore_label if reader else None
     shape = net.shapes[scores]
     if not -len(shape) <= axis < len(shape):
         raise ShapeError(f"blob {name!r} of shape {tuple(shape)} has no axis {axis} of classes; name another with --blob")
     return Target(name, scores, _labels(net, reader, labelled), axis % len(shape), ignore)
 
 
-def _settings(reader: Node) -> tuple[int, int | None]:
-    """The axis of the classes, and the label to ignore."""
-    param = reader.layer.param
-    if reader.layer.type == "Accuracy":
-        settings: Any = param.accuracy_param
-        return settings.axis, settings.ignore_label if settings.HasField("ignore_label") else None
-    settings = param.loss_param
-    return param.softmax_param.axis, settings.ignore_label if settings.HasField("ignore_label") else None
-
-
 def _labels(net: Net, reader: Node | None, labelled: list[Node]) -> int | None:
     if reader is None or reader not in labelled:
         reader = labelled[-1] if labelled else None
     if reader is not None:
-        return _origin(net, reader.inputs[1])
+        return _origin(net, reader.inputs[reader.layer.label_bottoms[0]])
     tops = [node.outputs[1] for node in net.nodes if isinstance(node.layer, SourceLayer) and len(node.outputs) > 1]
     return tops[0] if tops else None
 
@@ -92,7 +80,7 @@ def _labels(net: Net, reader: Node | None, labelled: list[Node]) -> int | None:
 def _origin(net: Net, slot: int) -> int:
     """The slot that a split's top repeats; any other as it is."""
     for node in net.nodes:
-        if slot in node.outputs and node.layer.type == "Split":
+        if slot in node.outputs and isinstance(node.layer, Split):
             return _origin(net, node.inputs[0])
     return slot
 

@@ -27,7 +27,9 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import SpecError
-from caffecli.layers.recurrent import Recurrent
+from caffecli.layers import layer_class
+from caffecli.layers.base import Shape
+from caffecli.layers.data import SourceLayer
 from caffecli.net import weights as net_weights
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
@@ -36,17 +38,7 @@ from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 from caffecli.tools.open import build_net, read_net
 
-_CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
-#: layers that read records -> their settings
-_READERS = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "WindowData": "window_data_param",
-    "HDF5Data": "hdf5_data_param",
-}
 _UNITS = ("", "k", "M", "G", "T", "P")
-#: the settings of data layers that have a batch_size
-_BATCHED = (*_READERS.values(), "memory_data_param")
 
 
 @dataclass(frozen=True)
@@ -127,9 +119,9 @@ def summarize(
 
 
 def _set_batch(layer: LayerParameter, batch: int) -> None:
-    for name in _BATCHED:
-        if layer.HasField(name):
-            getattr(layer, name).batch_size = batch
+    kind = layer_class(layer.type)
+    if kind is not None and issubclass(kind, SourceLayer):
+        getattr(layer, kind.settings_name).batch_size = batch
     for shapes in (layer.input_param.shape, layer.dummy_data_param.shape):
         for shape in shapes:
             if shape.dim:
@@ -140,11 +132,11 @@ def _set_batch(layer: LayerParameter, batch: int) -> None:
 
 def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     """Make an Input layer of one whose records are not there."""
-    field = _READERS.get(layer.type)
-    if field is None:
+    kind = layer_class(layer.type)
+    if kind is None or not issubclass(kind, SourceLayer):
         return
-    reads = getattr(layer, field)
-    if Path(reads.source).exists():
+    reads = getattr(layer, kind.settings_name)
+    if not hasattr(reads, "source") or Path(reads.source).exists():
         return
     transform = layer.transform_param
     crop = transform.crop_size or getattr(reads, "crop_size", 0)
@@ -172,11 +164,11 @@ def _summary(net: Net, definition: NetParameter, valued: bool) -> NetSummary:
 
 
 def _layer(net: Net, node: Node, parameters: int, valued: bool) -> LayerSummary:
-    bottoms = [tuple(net.shapes[i]) for i in node.inputs]
-    tops = [tuple(net.shapes[i]) for i in node.outputs]
+    bottoms: list[Shape] = [tuple(net.shapes[i]) for i in node.inputs]
+    tops: list[Shape] = [tuple(net.shapes[i]) for i in node.outputs]
     memory = sum(4 * math.prod(shape) for name, shape in zip(node.tops, tops, strict=True) if name not in node.bottoms)
-    shapes = dict(zip(node.tops, tops, strict=True))
-    products = _multiply_adds(node, bottoms, tops)
+    shapes = {name: tuple(shape) for name, shape in zip(node.tops, tops, strict=True)}
+    products = node.layer.multiply_adds(bottoms, tops)
     blobs = node.layer.blobs if valued else []
     if not blobs:
         return LayerSummary(node.name, node.layer.type, shapes, parameters, products, memory)
@@ -184,23 +176,6 @@ def _layer(net: Net, node: Node, parameters: int, valued: bool) -> LayerSummary:
     spread = float(values.std(correction=0))
     zeros = float((values == 0).float().mean())
     return LayerSummary(node.name, node.layer.type, shapes, parameters, products, memory, float(values.mean()), spread, zeros)
-
-
-def _multiply_adds(node: Node, bottoms: Sequence[tuple[int, ...]], tops: Sequence[tuple[int, ...]]) -> int:
-    layer = node.layer
-    blobs = layer.blobs
-    if layer.type in _CONVOLUTIONS or layer.type == "Deconvolution":  # there may be several bottoms, each with its top
-        space = blobs[0].dim() - 2
-        shapes = bottoms if layer.type == "Deconvolution" else tops
-        return sum(blobs[0].numel() * math.prod(shape) // shape[-space - 1] for shape in shapes)
-    if layer.type == "InnerProduct":
-        return blobs[0].numel() * (math.prod(tops[0]) // layer.param.inner_product_param.num_output)
-    if isinstance(layer, Recurrent):
-        steps, streams = bottoms[0][:2]
-        named = {name: blob.numel() for name, blob in zip(layer.blob_names, blobs, strict=True) if blob.dim() == 2}
-        static = named.pop(layer.names[2], 0)
-        return sum(named.values()) * steps * streams + static * streams
-    return 0
 
 
 # -- as text ----------------------------------------------------------------------------------------------------------

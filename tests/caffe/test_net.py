@@ -317,3 +317,29 @@ class TestRunning:
         assert len(seen) == 60
         for got in seen:
             np.testing.assert_array_equal(got, wanted)
+
+
+DRAWN = {
+    "Dropout": 'type: "Dropout"',
+    "Pooling": 'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }',
+    "SPP": 'type: "SPP" spp_param { pyramid_height: 2 pool: STOCHASTIC }',
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_a_gradient_goes_where_forward_drew_even_when_a_bottom_was_changed_since(tmp_path: Path, kind: str) -> None:
+    net = net_of(
+        tmp_path,
+        'force_backward: true layer { name: "data" type: "Input" top: "data" '
+        "input_param { shape { dim: 1 dim: 1 dim: 8 dim: 8 } } } "
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" }'
+        f'layer {{ name: "drawn" bottom: "r" top: "y" {DRAWN[kind]} }}',
+        caffe.TRAIN,
+    )
+    net.blobs["data"].data[...] = np.arange(1, 65).reshape(1, 1, 8, 8)
+    top = np.unique(np.round(net.forward()["y"].ravel()))
+    net.blobs["r"].data[0, 0, 0, 0] += 1e-3
+    net.blobs["y"].diff[...] = 1
+    net.backward()
+    reached = np.flatnonzero(net.blobs["r"].diff) + 1
+    np.testing.assert_array_equal(reached * (2 if kind == "Dropout" else 1), top[top > 0])

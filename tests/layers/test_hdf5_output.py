@@ -14,7 +14,6 @@ import pytest
 import torch
 from google.protobuf import text_format
 
-from caffecli import sources
 from caffecli.errors import FormatError, ShapeError, SpecError
 from caffecli.formats.hdf5_rows import RowWriter
 from caffecli.layers import registry
@@ -22,6 +21,7 @@ from caffecli.layers.hdf5_output import HDF5Output
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
 from caffecli.spec import text
+from tests.sources.opening import opened
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ def test_what_is_written_is_read_by_hdf5_data() -> None:
     written.close()
     Path("list.txt").write_text("o.h5")
     param = 'name: "h" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 12 }'
-    source = sources.create(text_format.Parse(param, LayerParameter()), TEST, 0)
+    source = opened(text_format.Parse(param, LayerParameter()), TEST, 0)
     data, label = source.next().arrays
     source.close()
     np.testing.assert_array_equal(data, read()["data"])

@@ -8,9 +8,6 @@ import time
 import numpy as np
 import pytest
 
-from caffecli import sources
-from caffecli.errors import SpecError
-from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 from caffecli.sources.base import Buffers, Draws, Workers
 
 
@@ -66,12 +63,3 @@ def test_draws_are_those_of_the_records_wherever_reading_starts() -> None:
     assert draws.transforms(0, 3).dtype == np.uint32
     assert [draws.skip(0), draws.skip(1)] == [0, 0]
     assert not np.array_equal(draws.order(0, 50), draws.order(1, 50))
-
-
-def test_a_type_that_reads_no_records() -> None:
-    with pytest.raises(SpecError) as raised:
-        sources.create(LayerParameter(name="p", type="Pooling"), TRAIN, 0)
-    assert (
-        str(raised.value)
-        == "layer 'p': type 'Pooling' reads no records; those that do: Data, HDF5Data, ImageData, MemoryData, WindowData"
-    )

@@ -20,6 +20,7 @@ from caffecli.formats.db import open_writer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, Datum
 from caffecli.sources import DbSource
 from caffecli.sources.base import Workers
+from tests.sources.opening import opened
 
 
 def labels(source: sources.Source, batches: int) -> list[int]:
@@ -73,8 +74,8 @@ def test_the_references_log_lines(make: Any, small_db: str, capsys: pytest.Captu
 
 def test_ranks_share_the_records_round_robin(make: Any, small_db: str) -> None:
     transform = "crop_size: 5 mirror: true"
-    alone = sources.create(make.data(small_db, batch=6, transform=transform), TRAIN, 3)
-    ranks = [sources.create(make.data(small_db, batch=2, transform=transform), TRAIN, 3, (r, 3)) for r in range(3)]
+    alone = opened(make.data(small_db, batch=6, transform=transform), TRAIN, 3)
+    ranks = [opened(make.data(small_db, batch=2, transform=transform), TRAIN, 3, (r, 3)) for r in range(3)]
     for _ in range(4):
         whole, parts = alone.next(), [rank.next() for rank in ranks]
         for r, part in enumerate(parts):
@@ -106,12 +107,12 @@ def test_restored_goes_on_as_if_never_stopped(
         make.db(backend, pictures, backend.lower())
     text = f"crop_size: {crop} mirror: {str(mirror).lower()}"
     param = make.data(backend, batch, f"rand_skip: {rand_skip} prefetch: {prefetch}", text, backend=backend)
-    first = sources.create(param, TRAIN, seed, shard)
+    first = opened(param, TRAIN, seed, shard)
     for _ in range(taken):
         first.next()
     state = first.state
     following = [first.next() for _ in range(3)]
-    other = sources.create(param, TRAIN, seed + 1, shard)
+    other = opened(param, TRAIN, seed + 1, shard)
     for _ in range(wandered):
         other.next()
     for source in (other, first):
@@ -125,7 +126,7 @@ def test_the_seed_decides(make: Any, small_db: str) -> None:
     param = make.data(small_db, batch=10, transform="crop_size: 4 mirror: true", extra="rand_skip: 1000")
 
     def run(seed: int) -> list[sources.Batch]:
-        source = sources.create(param, TRAIN, seed)
+        source = opened(param, TRAIN, seed)
         batches = [source.next() for _ in range(3)]
         source.close()
         return batches
@@ -137,9 +138,9 @@ def test_the_seed_decides(make: Any, small_db: str) -> None:
 def test_layers_of_one_seed_draw_different_numbers(make: Any, small_db: str) -> None:
     params = [make.data(small_db, batch=10, transform="crop_size: 4 mirror: true") for _ in range(2)]
     params[1].name = "other"
-    opened = [sources.create(param, TRAIN, 7) for param in params]
-    assert not np.array_equal(*(source.next().arrays[0] for source in opened))
-    for source in opened:
+    found = [opened(param, TRAIN, 7) for param in params]
+    assert not np.array_equal(*(source.next().arrays[0] for source in found))
+    for source in found:
         source.close()
 
 
@@ -247,7 +248,7 @@ def test_a_crop_makes_varying_pictures_alike(make: Any, pictures: list[np.ndarra
 
 def failure(param: Any, kind: type[Exception], batches: int = 1) -> str:
     with pytest.raises(kind) as raised:
-        source = sources.create(param, TRAIN, 0)
+        source = opened(param, TRAIN, 0)
         try:
             for _ in range(batches):
                 source.next()
@@ -375,7 +376,7 @@ def test_closing_gives_back_the_files(make: Any, small_db: str) -> None:
         links = [str(p.readlink()) for p in Path("/proc/self/fd").iterdir() if os.path.lexists(p)]
         return [link for link in links if "small_lmdb" in link]
 
-    source = sources.create(make.data(small_db), TRAIN, 0)
+    source = opened(make.data(small_db), TRAIN, 0)
     source.next()
     assert held()
     source.close()

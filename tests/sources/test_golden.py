@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffecli import sources
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
+from tests.sources.opening import opened
 
 CASES = [
     "data_encoded",
@@ -34,7 +34,7 @@ def test_batches_are_the_references(golden_tools: Path, case: str, prefetch: int
     layer = text_format.Parse(text, NetParameter()).layer[0]
     layer.data_param.prefetch = prefetch
     recorded = np.load(golden_tools / "data_layers" / f"{case}.npz")
-    source = sources.create(layer, TEST, seed=1)
+    source = opened(layer, TEST, seed=1)
     for i in range(4):
         batch = source.next()
         assert len(batch.arrays) == len(layer.top)

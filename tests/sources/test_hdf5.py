@@ -17,6 +17,7 @@ from caffecli import sources
 from caffecli.errors import FormatError, SpecError
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 from caffecli.sources import Hdf5Source
+from tests.sources.opening import opened
 
 LENGTHS = {"a.h5": 4, "b.h5": 1, "c.h5": 6}
 TOTAL = sum(LENGTHS.values())
@@ -70,7 +71,7 @@ def test_batches_cross_files_and_begin_anew(files: dict[str, np.ndarray]) -> Non
 
 
 def test_batches_that_are_kept_stay_as_they_were(files: dict[str, np.ndarray]) -> None:
-    source = sources.create(param(), TRAIN, 1)
+    source = opened(param(), TRAIN, 1)
     kept = [source.next().arrays[1] for _ in range(30)]
     source.close()
     assert np.concatenate(kept).tolist() == [i % TOTAL for i in range(90)]
@@ -118,7 +119,7 @@ def test_restored_goes_on_as_if_never_stopped(
 ) -> None:
     settings = param(f"shuffle: {str(shuffle).lower()}", batch)
     settings.data_param.prefetch = prefetch
-    first, other = (sources.create(settings, TRAIN, s, shard) for s in (seed, seed + 1))
+    first, other = (opened(settings, TRAIN, s, shard) for s in (seed, seed + 1))
     for _ in range(taken):
         first.next()
     state = json.loads(json.dumps(first.state))
@@ -224,7 +225,7 @@ def test_settings_that_cannot_be_used(files: dict[str, np.ndarray], settings: La
 
 
 def test_a_file_that_goes_while_it_is_read(files: dict[str, np.ndarray]) -> None:
-    source = sources.create(param(), TRAIN, 1)
+    source = opened(param(), TRAIN, 1)
     Path("c.h5").unlink()
     with pytest.raises(FormatError, match=r"layer 'h': cannot read HDF5 file 'c\.h5'"):
         ids(source, 5)

@@ -16,6 +16,7 @@ from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.proto.caffe_pb2 import TRAIN
 from caffecli.sources import ImageListSource
 from caffecli.sources.image_list import Entry, read_list
+from tests.sources.opening import opened
 
 ROOT = 'root_folder: "pics/"'
 
@@ -77,7 +78,7 @@ def test_restored_goes_on_as_if_never_stopped(
     extra = f"{ROOT} shuffle: {str(shuffle).lower()} rand_skip: {rand_skip}"
     param = make.image_data(picture_list, batch, extra, f"crop_size: {crop} mirror: true")
     param.data_param.prefetch = prefetch
-    first, other = (sources.create(param, TRAIN, s, shard) for s in (seed, seed + 1))
+    first, other = (opened(param, TRAIN, s, shard) for s in (seed, seed + 1))
     for _ in range(taken):
         first.next()
     state = first.state
@@ -93,7 +94,7 @@ def test_restored_goes_on_as_if_never_stopped(
 
 def test_ranks_share_the_pictures(make: Any, picture_list: str) -> None:
     whole, *parts = (
-        sources.create(make.image_data(picture_list, n, ROOT + " shuffle: true"), TRAIN, 9, shard)
+        opened(make.image_data(picture_list, n, ROOT + " shuffle: true"), TRAIN, 9, shard)
         for n, shard in ((6, (0, 1)), (3, (0, 2)), (3, (1, 2)))
     )
     for _ in range(4):
@@ -139,7 +140,7 @@ def test_single_pictures_may_vary_in_size(make: Any, pictures: list[np.ndarray],
 
 def failure(param: Any, kind: type[Exception], batches: int = 1) -> str:
     with pytest.raises(kind) as raised:
-        source = sources.create(param, TRAIN, 0)
+        source = opened(param, TRAIN, 0)
         try:
             for _ in range(batches):
                 source.next()

@@ -150,7 +150,7 @@ def test_the_interpreter_ends_without_close() -> None:
 import numpy as np, os
 from caffecli.formats.db import open_writer
 from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, Datum, LayerParameter
-from caffecli import sources
+from caffecli.sources import DbSource, create
 import cv2
 picture = cv2.imencode(".jpg", np.zeros((99, 99, 3), np.uint8))[1].tobytes()
 with open_writer("db") as db:
@@ -158,7 +158,7 @@ with open_writer("db") as db:
         db.put(b"%d" % i, Datum(data=picture, encoded=True).SerializeToString())
 param = LayerParameter(name="data", type="Data", top=["data"])
 param.data_param.MergeFrom(DataParameter(source="db", batch_size=400, backend=DataParameter.LMDB))
-source = sources.create(param, TRAIN, 0)
+source = create(DbSource, param, TRAIN, 0)
 source.next()
 print("end")
 """

@@ -14,12 +14,13 @@ from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caffecli import logs, sources
+from caffecli import logs
 from caffecli.errors import CaffeError, DataError, FormatError, SpecError
 from caffecli.formats import mean
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
 from caffecli.sources import WindowSource
 from caffecli.sources.window import extent
+from tests.sources.opening import opened
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "window_data"
 CASES = json.loads((GOLDEN / "cases.json").read_text())
@@ -60,7 +61,7 @@ def test_windows_are_the_references(in_tmp: Path, name: str) -> None:
         f'window_data_param {{ source: "w.txt" {case["window"]} }}',
         LayerParameter(),
     )
-    source = sources.create(made, TRAIN, 1)
+    source = opened(made, TRAIN, 1)
     data, label = source.next().arrays
     source.close()
     if made.transform_param.mirror:  # which are mirrored is chance; both ways are there
@@ -141,7 +142,7 @@ def test_restored_goes_on_as_if_never_stopped(
 ) -> None:
     made = param(f"cache_images: {str(cache).lower()} context_pad: 1", "crop_size: 6 mirror: true", batch)
     made.data_param.prefetch = prefetch
-    first, other = (sources.create(made, TRAIN, s, shard) for s in (seed, seed + 1))
+    first, other = (opened(made, TRAIN, s, shard) for s in (seed, seed + 1))
     for _ in range(taken):
         first.next()
     state = json.loads(json.dumps(first.state))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Coordinates, Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import FillerParameter
@@ -37,6 +37,7 @@ class BN(Layer):
     number.
     """
 
+    coordinates = Coordinates.SAME
     blob_order = ("scale", "shift", "mean", "variance")
     scale: Tensor
     shift: Tensor

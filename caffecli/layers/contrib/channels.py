@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from caffecli.layers.base import Layer, Precision, Shape
+from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.shape import listing
 from caffecli.proto import forks
@@ -89,10 +89,15 @@ class ReLU6(Layer):
     Differences: chuanqi305/ssd has ``relu6_param`` without a slope, under another number (208).
     """
 
+    coordinates = Coordinates.SAME
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.slope = forks.named(self.param).relu6_param.negative_slope
+
+    def deconvolved(self, diff: Tensor) -> Tensor:
+        """What is positive on its way down passes, whatever went up."""
+        return diff.clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.leaky_relu(x, self.slope).clamp(max=6) if self.slope else F.relu6(x)
@@ -110,6 +115,7 @@ class Normalize(Layer):
     Differences: ParseNet's own layer has fix_scale besides, and keeps its settings under other numbers.
     """
 
+    coordinates = Coordinates.SAME
     blob_order = ("scale",)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -141,6 +147,8 @@ class L2Normalization(Layer):
     Differences: an item of zeros stays one; there it becomes NaN. Forks whose layer of this name has settings are not covered.
     """
 
+    coordinates = Coordinates.SAME
+
     def setup(self, bottoms: list[Shape]) -> None:
         if not bottoms[0]:
             raise self.shape_error("expected a bottom of at least 1 axis (num, ...), got ()")
@@ -156,6 +164,8 @@ class L2Normalize(Layer):
     Bottom and top: (N, ...). Source: Gao, Beijbom, Zhang and Darrell, CVPR 2016; gy20073/compact_bilinear_pooling,
     ``l2_normalize_layer.cpp``.
     """
+
+    coordinates = Coordinates.SAME
 
     def setup(self, bottoms: list[Shape]) -> None:
         if not bottoms[0]:

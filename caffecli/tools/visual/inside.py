@@ -14,6 +14,8 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.errors import ShapeError, SpecError
 from caffecli.formats import caffemodel
+from caffecli.layers.data import Input
+from caffecli.layers.shape import Split
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
 from caffecli.net.stepwise import Stepwise
@@ -69,7 +71,7 @@ class Inside:
         names = [node.name for node in self.net.nodes]
         if layer not in names:
             near = difflib.get_close_matches(layer, names, 1)
-            known = [node.name for node in self.net.nodes if node.tops and node.layer.type not in ("Split", "Input")]
+            known = [node.name for node in self.net.nodes if node.tops and not isinstance(node.layer, Split | Input)]
             hint = f"did you mean {near[0]!r}?" if near else f"layers: {', '.join(known)}"
             raise SpecError(f"net {self.net.name!r} has no layer {layer!r}; {hint}")
         if not self.net.nodes[names.index(layer)].tops:
@@ -99,17 +101,17 @@ class Inside:
     def back(self, step: Stepwise, layer: str, diff: Tensor, deconv: bool = False) -> Array:
         """From the layer's top, whose diff is given, down to the pictures; the net must have been ``run`` up to it.
 
-        ``deconv``: by the rules of Zeiler and Fergus, ECCV 2014: a ReLU lets what is positive on its way down pass, whatever went
-        up through it; LRN passes all. Else the gradient.
+        ``deconv``: by the rules of Zeiler and Fergus, see ``Layer.deconvolved``. Else the gradient.
         """
         step.diff = [None] * len(step.diff)
         last = self.index(layer)
         step.diff[self.net.nodes[last].outputs[0]] = diff
         for index in reversed(range(last + 1)):
             node = self.net.nodes[index]
-            if deconv and node.layer.type in ("ReLU", "ReLU6", "LRN"):
-                down = step.diff[node.outputs[0]]
-                step.diff[node.inputs[0]] = down if down is None or node.layer.type == "LRN" else down.clamp(min=0)
+            came = step.diff[node.outputs[0]] if deconv and node.outputs else None
+            down = None if came is None else node.layer.deconvolved(came)
+            if down is not None:
+                step.diff[node.inputs[0]] = down
             else:
                 step.backward_layer(index)
         found = step.diff[step.first_slot(self.input)]

@@ -50,21 +50,11 @@ def filters(inside: Inside, layer: str, unit: int | None = None) -> Array:
     width, 1x1 ones or those over a blob of values, are one picture, (1, outputs, inputs, 1). Raises ShapeError, SpecError.
     """
     node = inside.net.nodes[inside.index(layer)]
-    blobs = node.layer.blobs
-    if not blobs or blobs[0].dim() < 2:
+    weight = node.layer.filters(inside.net.shapes[node.inputs[0]] if node.inputs else ())
+    if weight is None:
         raise ShapeError(
             f"layer {layer!r} ({node.layer.type}) has no filters; name one with weights, a Convolution or InnerProduct"
         )
-    weight = blobs[0].detach()
-    if node.layer.type == "InnerProduct":
-        if node.layer.param.inner_product_param.transpose:
-            weight = weight.t()
-        bottom = inside.net.shapes[node.inputs[0]]
-        spatial = len(bottom) == 4 and node.layer.param.inner_product_param.axis == 1 and max(bottom[2:]) > 1
-        weight = weight.reshape(len(weight), *bottom[1:]) if spatial else weight.reshape(len(weight), -1)
-    if node.layer.type == "Deconvolution" and weight.dim() == 4:  # the channels of the top are its second axis, group by group
-        groups = weight.reshape(node.layer.param.convolution_param.group, -1, *weight.shape[1:])
-        weight = groups.transpose(1, 2).flatten(0, 1)
     if unit is not None:
         check_unit(unit, len(weight), layer)
         weight = weight[unit : unit + 1]
