@@ -1,8 +1,8 @@
 """download_model: a model's published weights, from where its readme says, checked.
 
 The readme begins with front matter: lines ``key: value`` between two lines ``---``. ``caffemodel`` is the file's name,
-``caffemodel_url`` where it is, ``sha1`` its checksum. What has come so far is kept beside as ``NAME.part``; a later call goes on
-from there (HTTP Range). The file gets its name when it is whole and its checksum right.
+``caffemodel_url`` where it is, ``sha1`` its checksum. What has come so far is kept beside as ``NAME.part``; a later
+call goes on from there (HTTP Range). The file gets its name when it is whole and its checksum right.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LOG = "download_model.py"
 
 @dataclass(frozen=True)
 class Published:
-    """What a readme says of the weights: the file they become, where they are, and their SHA-1 ("" where it is not known)."""
+    """The weights that a readme names: the file to write, their address, and their SHA-1 ("" where it is not known)."""
 
     path: Path
     url: str
@@ -131,7 +131,10 @@ def _fetch(published: Published, part: Path, file: IO[bytes]) -> None:
 
 
 def _fill(url: str, part: Path, file: IO[bytes]) -> None:
-    """Ask for what is missing until all is there. A broken connection is taken up again; PAUSES apart where nothing came."""
+    """Request the missing bytes until all are there.
+
+    A broken connection is tried again: at once where it brought something, else after the next of PAUSES.
+    """
     idle = 0
     while True:
         before = file.seek(0, os.SEEK_END)
@@ -187,7 +190,7 @@ def _receive(answer: Any, file: IO[bytes], start: int, end: int | None) -> None:
 
 
 def _check_sum(published: Published, path: Path, otherwise: str) -> None:
-    """Raise FormatError(``otherwise`` and why) unless the file has its checksum or, where none is known, can be read."""
+    """Raise FormatError, ``otherwise`` and why, for a wrong checksum or, without one, for an unreadable file."""
     if not published.sha1:
         caffemodel.read(path)
         logs.warning(_LOG, "The readme has no sha1: all that is known is that the weights can be read")

@@ -1,8 +1,8 @@
 """Nets out: to PyTorch (safetensors and a ``torch.export`` program) and to ONNX; means to NumPy.
 
 The deploy net is exported in its TEST phase. Inputs and outputs keep the blobs' names and order, weights are called
-``<layer>.<blob>``, in Caffe's shapes. Blobs are Caffe's, in Caffe's units: pictures blue first, scaled and less their mean as the
-net was trained.
+``<layer>.<blob>``, in Caffe's shapes. Blobs are Caffe's, in Caffe's units: pictures blue first, scaled and less their
+mean as the net was trained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from caffecli.formats import safetensors
 from caffecli.formats.atomic import replacing
 from caffecli.spec import text
 from caffecli.spec.filter import filter_net
-from converters.means import binaryproto_to_npy
+from converters.convert_mean import binaryproto_to_npy
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

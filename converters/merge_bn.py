@@ -1,8 +1,10 @@
-"""merge_bn: BatchNorm and Scale layers folded into the layer before them, for nets that are to run and not to be trained.
+"""merge_bn: BatchNorm and Scale layers folded into the layer before them, for nets that are to run and not to be
+trained.
 
-Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. For BatchNorm,
-a = 1 / sqrt(variance + eps) and b = -mean a, of the statistics it has stored; for Scale they are its blobs; BN, of two forks, is
-both. Before w x + c, a x + b goes into the weights w a and the bias c + w b, where no zeros are padded around x.
+Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. For
+BatchNorm, a = 1 / sqrt(variance + eps) and b = -mean a, of the statistics it has stored; for Scale they are its blobs;
+BN, of two forks, is both. Before w x + c, a x + b goes into the weights w a and the bias c + w b, where no zeros are
+padded around x.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Unfoldable(Exception):
 def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> Merged:
     """Fold what can be folded in the prototxt ``net`` and its caffemodel, and write both anew, or neither.
 
-    A layer that stays is named in a warning, with the reason. Raises SpecError where nothing can be folded; FormatError.
+    A layer that stays is named in a warning, with the reason. Raises SpecError where nothing can be folded;
+    FormatError.
     """
     definition, arrays = load_net(net), caffemodel.read(weights)
     holders = [layer.name for layer in definition.layer if layer.type in HOLDERS]

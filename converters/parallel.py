@@ -14,7 +14,8 @@ R = TypeVar("R")
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], chunk: int = 64) -> Iterator[R]:
-    """``map(function, items)`` on a thread per core, for functions that let go of the interpreter's lock (reading, OpenCV).
+    """``map(function, items)`` on a thread per core, for functions that let go of the interpreter's lock (reading,
+    OpenCV).
 
     Whole chunks are handed out, and only a few ahead, so that neither the hand-over nor the memory counts.
     The first error stops the work and is raised here.

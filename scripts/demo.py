@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from caffecli.formats import caffemodel
-from converters import idx
+from converters.convert_mnist_data import write_idx
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("demo")
@@ -58,8 +58,8 @@ def write_digits() -> None:
     labels = digits.target.astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(labels))
     for name, part in (("test", order[:HELD_OUT]), ("train", order[HELD_OUT:])):
-        idx.write(DEMO / f"{name}-images", pixels[part])
-        idx.write(DEMO / f"{name}-labels", labels[part])
+        write_idx(DEMO / f"{name}-images", pixels[part])
+        write_idx(DEMO / f"{name}-labels", labels[part])
         print(f"{DEMO}/{name}-images, {DEMO}/{name}-labels: {len(part)} digits")
 
 

@@ -18,6 +18,6 @@ if TYPE_CHECKING:
 @click.argument("output_file", required=False)
 def compute_image_mean(backend: Backend | None, input_db: str, output_file: str | None) -> None:
     """Compute the mean picture of a database, and write it to OUTPUT_FILE (mean.binaryproto)."""
-    from converters import image_mean
+    from converters import compute_image_mean as converter
 
-    image_mean.compute_image_mean(input_db, output_file, backend=backend)
+    converter.compute_image_mean(input_db, output_file, backend=backend)

@@ -21,6 +21,6 @@ def convert_cifar_data(input_folder: str, output_folder: str, db_type: Backend) 
 
     They are cifar10_train_DB_TYPE and cifar10_test_DB_TYPE in OUTPUT_FOLDER.
     """
-    from converters import cifar
+    from converters import convert_cifar_data as converter
 
-    cifar.convert_cifar_data(input_folder, output_folder, db_type)
+    converter.convert_cifar_data(input_folder, output_folder, db_type)

@@ -42,9 +42,9 @@ def convert_imageset(
     LISTFILE has a line for each: its path below ROOTFOLDER/, a space, its label.
     Pictures that cannot be read are reported and left out.
     """
-    from converters import imageset
+    from converters import convert_imageset as converter
 
-    options = imageset.Options(
+    options = converter.Options(
         gray=gray,
         shuffle=shuffle,
         backend=backend,
@@ -54,4 +54,4 @@ def convert_imageset(
         encoded=encoded,
         encode_type=encode_type,
     )
-    imageset.convert_imageset(rootfolder, listfile, db_name, options)
+    converter.convert_imageset(rootfolder, listfile, db_name, options)

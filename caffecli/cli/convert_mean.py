@@ -14,7 +14,7 @@ from caffecli.cli.options import caffe_command
 @click.argument("target", type=click.Path(path_type=Path))
 def convert_mean(source: Path, target: Path) -> None:
     """Write the mean picture in SOURCE, a binaryproto or a numpy array, as the other: .npy when TARGET ends so."""
-    from converters import means
+    from converters import convert_mean as converter
 
-    means.convert_mean(source, target)
+    converter.convert_mean(source, target)
     click.echo(f"Wrote {target}")

@@ -19,6 +19,6 @@ if TYPE_CHECKING:
 @click.argument("output_db_file")
 def convert_mnist_data(backend: Backend, input_image_file: str, input_label_file: str, output_db_file: str) -> None:
     """Put MNIST's idx files, pictures and labels, gzipped or not, into a new database."""
-    from converters import idx
+    from converters import convert_mnist_data as converter
 
-    idx.convert_mnist_data(input_image_file, input_label_file, output_db_file, backend=backend)
+    converter.convert_mnist_data(input_image_file, input_label_file, output_db_file, backend=backend)

@@ -22,6 +22,6 @@ def convert_mnist_siamese_data(
     backend: Backend, seed: int | None, input_image_file: str, input_label_file: str, output_db_file: str
 ) -> None:
     """Put random pairs of MNIST's pictures into a new database: label 1 for two of one class, else 0."""
-    from converters import siamese
+    from converters import convert_mnist_siamese_data as converter
 
-    siamese.convert_mnist_siamese_data(input_image_file, input_label_file, output_db_file, backend=backend, seed=seed)
+    converter.convert_mnist_siamese_data(input_image_file, input_label_file, output_db_file, backend=backend, seed=seed)

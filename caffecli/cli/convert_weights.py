@@ -25,7 +25,7 @@ def convert_weights(source: Path, target: Path, net: Path | None, nvidia: str | 
     raw_data. Values stay as they are, but for --nvidia FLOAT16, and numbers of 64 bits, which Caffe, too, rounds to 32. HDF5
     files hold no definition of the net: --net gives one.
     """
-    from converters import weights
+    from converters import convert_weights as converter
 
-    weights.convert_weights(source, target, net, nvidia)
+    converter.convert_weights(source, target, net, nvidia)
     click.echo(f"Wrote {target}")

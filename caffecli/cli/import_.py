@@ -33,8 +33,8 @@ def import_(inputs: str | None, batch: int | None, audience: str, program: Path,
     PROGRAM is what torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2") writes. Nothing in it is run.
     Layers are called by the modules they come from. What Caffe has no layer for is named, all of it.
     """
-    from converters import import_torch
+    from converters import import_ as converter
 
     names = None if inputs is None else inputs.split(",")
-    for path in import_torch.import_program(program, out, names, batch, cast("Audience", audience)):
+    for path in converter.import_program(program, out, names, batch, cast("Audience", audience)):
         click.echo(f"Wrote {path}")

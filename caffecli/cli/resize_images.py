@@ -10,7 +10,7 @@ import click
 from caffecli.cli.options import caffe_command
 
 if TYPE_CHECKING:
-    from converters.resize import Interpolation
+    from converters.resize_images import Interpolation
 
 
 @caffe_command("resize_images")
@@ -38,8 +38,8 @@ def resize_images(
 
     Pictures that cannot be read are reported and left out; those that are there already stay.
     """
-    from converters import resize
+    from converters import resize_images as converter
 
-    options = resize.Options(width, height, crop, interpolation, quality, force)
-    report = resize.resize_images(input_folder, output_folder, options, list_file)
+    options = converter.Options(width, height, crop, interpolation, quality, force)
+    report = converter.resize_images(input_folder, output_folder, options, list_file)
     click.echo(f"{report.made} resized, {report.there} there already, {len(report.failed)} could not be read")

@@ -1,28 +1,36 @@
-"""Rules of the functions of single values, and of softmax."""
+"""Rules of activation functions, of softmax and norms, and of ``where`` as decomposed activations use it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsayable, rule
+from converters.from_torch.builder import Builder, Unsupported, rule
+from converters.from_torch.linear import fixed_convolution
 from converters.from_torch.program import Array, Ref, Shape
 from converters.from_torch.scalars import affine, power
-from converters.from_torch.shaped import reshape
-from converters.from_torch.weighted import fixed_convolution
+from converters.from_torch.shapes import reshape
 
-#: the largest number of a blob
-LARGEST = float(np.finfo(np.float32).max)
+#: the largest finite number of a blob
+FLOAT_MAX = float(np.finfo(np.float32).max)
 
-#: from where on log(1 + exp(x)) is x, in a blob
-_STRAIGHT = 15
-#: operations that are a layer without settings
-_PLAIN = {"abs": "AbsVal", "relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "TanH", "exp": "Exp", "log": "Log", "silu": "Swish"}
+#: log(1 + exp(x)) is x in float32 from about here on
+_SOFTPLUS_IS_LINEAR = 15
+#: operations for which there is a layer without settings
+_ELEMENTWISE = {
+    "abs": "AbsVal",
+    "relu": "ReLU",
+    "sigmoid": "Sigmoid",
+    "tanh": "TanH",
+    "exp": "Exp",
+    "log": "Log",
+    "silu": "Swish",
+}
 
 
-@rule(*_PLAIN)
-def plain(b: Builder) -> str:
+@rule(*_ELEMENTWISE)
+def elementwise(b: Builder) -> str:
     bottom = b.bottom("self")
-    return b.layer(_PLAIN[b.op.short], bottom, shape=b.shape(bottom))
+    return b.layer(_ELEMENTWISE[b.op.short], bottom, shape=b.shape(bottom))
 
 
 @rule("leaky_relu")
@@ -35,13 +43,14 @@ def leaky_relu(b: Builder) -> str:
 def prelu(b: Builder) -> str:
     slopes = b.weights("weight")
     if slopes is None:
-        raise Unsayable("it has no slopes")
-    return sloped(b, b.bottom("self"), slopes)
+        raise Unsupported("it has no slopes")
+    return prelu_layer(b, b.bottom("self"), slopes)
 
 
-def sloped(b: Builder, bottom: str, slopes: Array) -> str:
+def prelu_layer(b: Builder, bottom: str, slopes: Array) -> str:
+    """A PReLU of one slope, or of one for each channel."""
     slopes = slopes.reshape(-1)
-    if slopes.size == 1 and b.audience == "both":  # OpenCV reads no blob without axes
+    if slopes.size == 1 and b.audience == "both":  # OpenCV does not read blobs without axes
         slopes = np.broadcast_to(slopes, b.shape(bottom)[1:2])
     elif slopes.size == 1:
         return b.layer("PReLU", bottom, shape=b.shape(bottom), blobs=[slopes.reshape(())], prelu_param={"channel_shared": True})
@@ -54,25 +63,25 @@ def elu(b: Builder) -> str:
     if b.op.short == "selu":
         alpha, scale = 1.6732632423543772, 1.0507009873554805
     if b.arg("input_scale", 1) != 1 or (b.op.short == "celu" and alpha != 1):
-        raise Unsayable("Caffe's ELU scales neither its input nor its exponent")
+        raise Unsupported("Caffe's ELU scales neither its input nor its exponent")
     top = b.layer("ELU", bottom, shape=b.shape(bottom), elu_param={} if alpha == 1 else {"alpha": alpha})
-    return power(b, top, scale=scale, note="scale")
+    return power(b, top, scale=scale, suffix="scale")
 
 
-def clip(b: Builder, value: str, low: float, high: float, note: str = "") -> str:
-    """``value`` held between two numbers. OpenCV does not read Clip: ReLU from below and, turned over, from above then."""
+def clip(b: Builder, value: str, low: float, high: float, suffix: str = "") -> str:
+    """``value`` limited to low..high: Clip; for OpenCV, which has no Clip, a ReLU for each bound between Powers."""
     shape = b.shape(value)
     if b.audience != "both":
-        return b.layer("Clip", value, shape=shape, note=note, clip_param={"min": low, "max": high})
-    shift = 0 if low in (0, -LARGEST) else low
-    top = power(b, value, shift=-shift, note=f"{note}from")
-    if low != -LARGEST:
-        top = b.layer("ReLU", top, shape=shape, note=f"{note}low")
-    if high != LARGEST:
-        top = power(b, top, scale=-1, shift=high - shift, note=f"{note}over")
-        top = b.layer("ReLU", top, shape=shape, note=f"{note}high")
-        return power(b, top, scale=-1, shift=high, note=note)
-    return power(b, top, shift=shift, note=f"{note}to")
+        return b.layer("Clip", value, shape=shape, suffix=suffix, clip_param={"min": low, "max": high})
+    shift = 0 if low in (0, -FLOAT_MAX) else low
+    top = power(b, value, shift=-shift, suffix=f"{suffix}from")
+    if low != -FLOAT_MAX:
+        top = b.layer("ReLU", top, shape=shape, suffix=f"{suffix}low")
+    if high != FLOAT_MAX:
+        top = power(b, top, scale=-1, shift=high - shift, suffix=f"{suffix}over")
+        top = b.layer("ReLU", top, shape=shape, suffix=f"{suffix}high")
+        return power(b, top, scale=-1, shift=high, suffix=suffix)
+    return power(b, top, shift=shift, suffix=f"{suffix}to")
 
 
 @rule("clamp", "clamp_min", "clamp_max", "clip", "hardtanh", "relu6")
@@ -85,48 +94,53 @@ def clamp(b: Builder) -> str:
         low, high = b.arg("min"), b.arg("max")
     bounds = [b.constant(bound) for bound in (low, high)]
     if any(bound is not None and array is None for bound, array in zip((low, high), bounds, strict=True)):
-        raise Unsayable("its bounds are no numbers")
-    least, most = (default if array is None else float(array) for array, default in zip(bounds, (-LARGEST, LARGEST), strict=True))
+        raise Unsupported("its bounds are no numbers")
+    lower, upper = (
+        default if array is None else float(array) for array, default in zip(bounds, (-FLOAT_MAX, FLOAT_MAX), strict=True)
+    )
     bottom = b.bottom("self")
-    if least == 0 and most == LARGEST:
+    if lower == 0 and upper == FLOAT_MAX:
         return b.layer("ReLU", bottom, shape=b.shape(bottom))
-    return clip(b, bottom, least, most)
+    return clip(b, bottom, lower, upper)
 
 
 @rule("hardsigmoid", "hardswish")
-def hard(b: Builder) -> str:
+def hard_sigmoid(b: Builder) -> str:
     bottom = b.bottom("self")
-    gate = clip(b, power(b, bottom, scale=1 / 6, shift=0.5, note="line"), 0, 1, note="gate" if b.op.short == "hardswish" else "")
+    gate = clip(
+        b, power(b, bottom, scale=1 / 6, shift=0.5, suffix="line"), 0, 1, suffix="gate" if b.op.short == "hardswish" else ""
+    )
     if b.op.short == "hardsigmoid":
         return gate
     return b.layer("Eltwise", bottom, gate, shape=b.shape(bottom), eltwise_param={"operation": "PROD"})
 
 
-def bnll(b: Builder, value: str, note: str = "") -> str:
-    return b.layer("BNLL", value, shape=b.shape(value), note=note)
+def bnll(b: Builder, value: str, suffix: str = "") -> str:
+    """log(1 + exp(value))."""
+    return b.layer("BNLL", value, shape=b.shape(value), suffix=suffix)
 
 
 @rule("softplus", "log_sigmoid", "mish", "softsign", "gelu")
-def composed(b: Builder) -> str:
-    """Those that take several layers."""
+def composite(b: Builder) -> str:
+    """Activations that take several layers."""
     bottom = b.bottom("self")
     shape, kind = b.shape(bottom), b.op.short
     if kind == "softplus":
         beta = b.arg("beta", 1)
-        return power(b, bnll(b, power(b, bottom, scale=beta, note="beta")), scale=1 / beta, note="scale")
+        return power(b, bnll(b, power(b, bottom, scale=beta, suffix="beta")), scale=1 / beta, suffix="scale")
     if kind == "log_sigmoid":
-        return power(b, bnll(b, power(b, bottom, scale=-1, note="minus"), note="bnll"), scale=-1)
+        return power(b, bnll(b, power(b, bottom, scale=-1, suffix="minus"), suffix="bnll"), scale=-1)
     if kind == "mish":
-        gate = b.layer("TanH", bnll(b, bottom, note="bnll"), shape=shape, note="gate")
+        gate = b.layer("TanH", bnll(b, bottom, suffix="bnll"), shape=shape, suffix="gate")
     elif kind == "softsign":
-        gate = power(b, b.layer("AbsVal", bottom, shape=shape, note="abs"), -1, shift=1, note="gate")
+        gate = power(b, b.layer("AbsVal", bottom, shape=shape, suffix="abs"), -1, shift=1, suffix="gate")
     else:
         if b.arg("approximate", "none") != "tanh":
-            raise Unsayable("Caffe has no error function; use approximate='tanh'")
-        cubed = power(b, bottom, 3, note="cube")
+            raise Unsupported("Caffe has no error function; use approximate='tanh'")
+        cubed = power(b, bottom, 3, suffix="cube")
         param = {"coeff": [0.7978845608028654, 0.7978845608028654 * 0.044715]}
-        inner = b.layer("Eltwise", bottom, cubed, shape=shape, note="inner", eltwise_param=param)
-        gate = power(b, b.layer("TanH", inner, shape=shape, note="tanh"), scale=0.5, shift=0.5, note="gate")
+        inner = b.layer("Eltwise", bottom, cubed, shape=shape, suffix="inner", eltwise_param=param)
+        gate = power(b, b.layer("TanH", inner, shape=shape, suffix="tanh"), scale=0.5, shift=0.5, suffix="gate")
     return b.layer("Eltwise", bottom, gate, shape=shape, eltwise_param={"operation": "PROD"})
 
 
@@ -137,69 +151,69 @@ def softmax(b: Builder) -> str:
     axis = b.arg("dim") % len(shape)
     param = {} if axis == 1 else {"axis": axis}
     if "log" in b.op.short:
-        return b.layer("Log", b.layer("Softmax", bottom, shape=shape, note="softmax", softmax_param=param), shape=shape)
+        return b.layer("Log", b.layer("Softmax", bottom, shape=shape, suffix="softmax", softmax_param=param), shape=shape)
     return b.layer("Softmax", bottom, shape=shape, softmax_param=param)
 
 
 @rule("dropout", "alpha_dropout", "feature_dropout")
 def dropout(b: Builder) -> str:
-    raise Unsayable("it is in training mode; call model.eval() before torch.export.export")
+    raise Unsupported("it is in training mode; call model.eval() before torch.export.export")
 
 
 @rule("linalg_vector_norm", "norm")
 def vector_norm(b: Builder) -> str:
-    """The root of the sum of squares, over the channels."""
+    """The Euclidean norm over the channels: Power, a convolution that sums, Power."""
     bottom = b.bottom("self")
     shape, dims = b.shape(bottom), b.arg("dim")
     axes = [d % len(shape) for d in ([dims] if isinstance(dims, int) else dims or [])]
     if b.arg("ord", b.arg("p", 2)) != 2 or axes != [1]:
-        raise Unsayable("other than the Euclidean one, over axis 1")
+        raise Unsupported("other than the Euclidean one, over axis 1")
     shape = shape if len(shape) > 2 else (*shape, 1, 1)
-    square = power(b, reshape(b, bottom, shape, note="as_image"), 2, note="square")
+    square = power(b, reshape(b, bottom, shape, suffix="as_image"), 2, suffix="square")
     ones = np.ones((1, shape[1], *[1] * (len(shape) - 2)), np.float32)
-    total = fixed_convolution(b, square, ones, (shape[0], 1, *shape[2:]), group=1, note="sum")
-    return reshape(b, power(b, total, 0.5), b.top, note="shape")
+    total = fixed_convolution(b, square, ones, (shape[0], 1, *shape[2:]), group=1, suffix="sum")
+    return reshape(b, power(b, total, 0.5), b.top_shape, suffix="shape")
 
 
 @rule("gt")
 def threshold(b: Builder) -> str:
     limit, bottom = b.constant(b.arg("other")), b.bottom("self")
     if limit is None or limit.size != 1:
-        raise Unsayable("of two values; Caffe's Threshold is a number")
+        raise Unsupported("of two values; Caffe's Threshold is a number")
     return b.layer("Threshold", bottom, shape=b.shape(bottom), threshold_param={"threshold": float(limit.flat[0])})
 
 
 @rule("log1p")
-def log_of_one_more(b: Builder) -> str:
-    """BNLL, of the logarithm of 1 + exp(x)."""
+def log1p(b: Builder) -> str:
+    """log1p(exp(x)) is BNLL."""
     bottom = b.bottom("self")
-    exp = b.maker(bottom, "exp")
+    exp = b.producer(bottom, "exp")
     if exp is None:
-        raise Unsayable("of what is no exp; use log(1 + x)")
-    return bnll(b, b.of(exp).bottom("self"))
+        raise Unsupported("of what is no exp; use log(1 + x)")
+    return bnll(b, b.for_op(exp).bottom("self"))
 
 
 @rule("where")
 def where(b: Builder) -> str:
-    """What programs in core operations have for prelu, and for softplus, which is its input where that is large."""
+    """``where`` as prelu and softplus are decomposed: x > 0 ? x : slope * x, and x > 20 ? x : log1p(exp(x))."""
     condition, value, other = b.arg("condition"), b.arg("self"), b.arg("other")
-    gt = b.program.makers.get(condition.name) if isinstance(condition, Ref) else None
+    gt = b.program.producers.get(condition.name) if isinstance(condition, Ref) else None
     if gt is not None and gt.short == "gt" and isinstance(value, Ref) and isinstance(other, Ref):
-        test = b.of(gt)
+        test = b.for_op(gt)
         limit, tested = test.constant(test.arg("other")), test.arg("self")
-        mul = b.program.makers.get(other.name)
+        mul = b.program.producers.get(other.name)
         if limit is not None and limit.size == 1 and mul is not None:
             if limit.flat[0] == 0 and tested == value and mul.short == "mul":
                 factors = [b.constant(mul.args[key]) for key in ("self", "other") if mul.args[key] != value]
-                if len(factors) == 1 and factors[0] is not None and placed_on_channels(factors[0], b.top):
-                    return sloped(b, value.name, factors[0])
-            inner = b.program.makers.get(affine(b, other.name, alone=False).value)
-            if limit.flat[0] >= _STRAIGHT and inner is not None and inner.short == "log1p":
+                if len(factors) == 1 and factors[0] is not None and is_per_channel(factors[0], b.top_shape):
+                    return prelu_layer(b, value.name, factors[0])
+            inner = b.program.producers.get(affine(b, other.name, alone=False).value)
+            if limit.flat[0] >= _SOFTPLUS_IS_LINEAR and inner is not None and inner.short == "log1p":
                 return other.name
-    raise Unsayable("it chooses between values; of such, Caffe has prelu and softplus alone")
+    raise Unsupported("it chooses between values; of such, Caffe has prelu and softplus alone")
 
 
-def placed_on_channels(slopes: Array, shape: Shape) -> bool:
-    """Whether an array that is multiplied has one number, or one for each channel."""
+def is_per_channel(slopes: Array, shape: Shape) -> bool:
+    """Whether an array broadcasts to ``shape`` as one number, or as one for each channel."""
     full = (1,) * (len(shape) - slopes.ndim) + slopes.shape
     return len(full) == len(shape) > 1 and all(size == 1 for axis, size in enumerate(full) if axis != 1)

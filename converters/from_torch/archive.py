@@ -1,7 +1,8 @@
-"""The files of ``torch.export.save`` (PyTorch 2.8 and later): a zip of the graph in JSON and of the arrays' bytes.
+"""Reads the files of ``torch.export.save`` (PyTorch 2.8 and later): a zip of the graph as JSON and of the arrays as
+bytes.
 
-They are read here, not by ``torch.export.load``, which unpickles parts of a file and evaluates expressions in it: reading a
-file of unknown origin runs nothing of it. Pickled parts (the example inputs, always) are left alone.
+``torch.export.load`` would unpickle parts of a file and evaluate expressions in it. This reader runs nothing, so that a
+file of unknown origin is safe to read. Pickled parts (the example inputs always are) are not read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from caffecli.errors import FormatError, SpecError
 from caffecli.formats.atomic import cannot_read, read_bytes
 from caffecli.formats.foreign import describe
 from converters.from_torch.program import Array, Op, Program, Ref, Shape
-from converters.from_torch.simplify import plain, settle
+from converters.from_torch.simplify import functionalize, simplify
 
 Path_ = str | os.PathLike[str]
 Json = Any
@@ -31,11 +32,12 @@ Json = Any
 _BFLOAT16 = 13
 _DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 6: "<f2", 7: "<f4", 8: "<f8", 12: "?", _BFLOAT16: "<u2"}
 _FLOATS = (6, 7, 8, _BFLOAT16)
-#: what reading a file that is not as it should be may raise
-_DAMAGES = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, zipfile.BadZipFile)
+#: what reading a damaged file may raise
+_READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, zipfile.BadZipFile)
 _LONGEST_EXPRESSION = 200
 _SAVE = "save it anew: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
-#: the parts of a size's expression, ``Mul(Integer(2), Symbol('s0', integer=True))``; all else is taken as the example had it
+#: the functions in a size's expression, ``Mul(Integer(2), Symbol('s0', integer=True))``; for others the example's size
+#: is taken
 _FUNCTIONS: dict[str, Callable[..., int]] = {
     "Add": lambda *terms: sum(terms),
     "Integer": lambda number: number,
@@ -44,7 +46,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
 
 
 def read(path: Path_, batch: int | None = None) -> Program:
-    """The program in a .pt2 file; a batch that is free gets the size ``batch``, or 1. Raises FormatError, SpecError."""
+    """The program in a .pt2 file; a free batch axis gets the size ``batch`` (1). Raises FormatError, SpecError."""
     try:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
@@ -57,11 +59,11 @@ def read(path: Path_, batch: int | None = None) -> Program:
         raise describe(path, data, "a torch.export program (.pt2)") from error
     models = sorted(name for name in names if "/models/" in f"/{name}" and name.endswith(".json"))
     if not models:
-        raise FormatError(f"{str(path)!r} {_what_else(names)}; {_SAVE}")
+        raise FormatError(f"{str(path)!r} {_describe_zip(names)}; {_SAVE}")
     archive = _Archive(Path(path), models[0])
     try:
         return archive.program(1 if batch is None else batch)
-    except _DAMAGES as error:
+    except _READ_ERRORS as error:
         raise _damaged(path, error) from error
 
 
@@ -70,8 +72,8 @@ def _damaged(path: Path_, error: Exception) -> FormatError:
     return FormatError(f"{str(path)!r}: the program in it is damaged, or of another version ({what}); {_SAVE}")
 
 
-def _what_else(names: set[str]) -> str:
-    """What a zip that is no program seems to be."""
+def _describe_zip(names: set[str]) -> str:
+    """What a zip file without a program seems to be."""
     if "serialized_exported_program.json" in names:
         return "was saved by PyTorch before 2.8, and is not read: its arrays are pickled"
     if any(name.endswith("data.pkl") for name in names):
@@ -95,15 +97,17 @@ class _Archive:
         sizes = _Sizes(_batch_symbols(values, inputs), batch)
         numbers: dict[str, float] = {name: sizes.of(value) for name, value in graph.get("sym_int_values", {}).items()}
         numbers |= {name: value["as_float"] for name, value in graph.get("sym_float_values", {}).items() if "as_float" in value}
-        ops, outputs = settle(_in_order([_op(node) for node in graph["nodes"]]), _outputs(signature["output_specs"]))
-        return plain(
+        ops, outputs = functionalize(_check_order([_op(node) for node in graph["nodes"]]), _outputs(signature["output_specs"]))
+        return simplify(
             Program(
                 inputs=inputs,
                 outputs=outputs,
                 ops=ops,
                 shapes={name: tuple(sizes.of(size) for size in value["sizes"]) for name, value in values.items()},
-                free={name: frozenset(i for i, n in enumerate(v["sizes"]) if "as_int" not in n) for name, v in values.items()},
-                whole=frozenset(name for name, value in values.items() if value["dtype"] not in _FLOATS),
+                free_axes={
+                    name: frozenset(i for i, n in enumerate(v["sizes"]) if "as_int" not in n) for name, v in values.items()
+                },
+                integral=frozenset(name for name, value in values.items() if value["dtype"] not in _FLOATS),
                 numbers=numbers,
                 arrays=self.arrays(paths),
                 paths=paths,
@@ -111,7 +115,7 @@ class _Archive:
         )
 
     def arrays(self, paths: Mapping[str, str]) -> dict[str, Callable[[], Array]]:
-        """How to read each array, by the name it has in the graph."""
+        """A function for each array that reads it, by the array's name in the graph."""
         stored: dict[str, Callable[[], Array]] = {}
         for kind in ("weights", "constants"):
             for path, entry in self.json(f"data/{kind}/{self.model}_{kind}_config.json")["config"].items():
@@ -119,10 +123,10 @@ class _Archive:
         return {name: stored[path] for name, path in paths.items() if path in stored}
 
     def array(self, folder: str, path: str, entry: Json) -> Array:
-        """An array of the file. Raises FormatError for one that is pickled, or that reaches beyond its bytes."""
+        """An array of the file. Raises FormatError where it is pickled, or is larger than its bytes."""
         try:
             return self._array(folder, path, entry)
-        except _DAMAGES as error:
+        except _READ_ERRORS as error:
             raise _damaged(self.path, error) from error
 
     def _array(self, folder: str, path: str, entry: Json) -> Array:
@@ -154,7 +158,7 @@ class _Archive:
 
 
 class _Sizes:
-    """Sizes as numbers: the batch's symbols stand for ``batch``, others for what the example had."""
+    """Evaluates sizes: the symbols of the batch are ``batch``, others have the example's size."""
 
     def __init__(self, symbols: set[str], batch: int) -> None:
         self.known = dict.fromkeys(symbols, batch)
@@ -191,7 +195,7 @@ def _symbol(node: ast.AST) -> str | None:
 
 
 def _batch_symbols(values: Json, inputs: list[str]) -> set[str]:
-    """The symbols that are the first size of an input."""
+    """The symbols that are the size of an input's first axis."""
     first = [values[name]["sizes"][0] for name in inputs if values[name]["sizes"]]
     found = [
         _symbol(ast.parse(n["as_expr"]["expr_str"][:_LONGEST_EXPRESSION], mode="eval").body) for n in first if "as_expr" in n
@@ -200,7 +204,7 @@ def _batch_symbols(values: Json, inputs: list[str]) -> set[str]:
 
 
 def _inputs(specs: list[Json]) -> tuple[list[str], dict[str, str]]:
-    """The values that the user gives, and for the others their path in the module."""
+    """The inputs that the user gives, and the path in the module of each parameter, buffer and constant."""
     inputs: list[str] = []
     paths: dict[str, str] = {}
     for spec in specs:
@@ -215,13 +219,13 @@ def _inputs(specs: list[Json]) -> tuple[list[str], dict[str, str]]:
 
 
 def _outputs(specs: list[Json]) -> list[str]:
-    """The values that the program returns; what it writes into its buffers on the way does not matter."""
+    """The values that the program returns; updates of its buffers are left out."""
     wanted = [spec["user_output"]["arg"] for spec in specs if "user_output" in spec]
     return [arg["as_tensor"]["name"] for arg in wanted if "as_tensor" in arg]
 
 
-def _in_order(ops: list[Op]) -> list[Op]:
-    """The operations, none of which may read a value before it is made: going from results to what made them has an end."""
+def _check_order(ops: list[Op]) -> list[Op]:
+    """The operations; raises ValueError where one reads a value before it is computed, so that there are no cycles."""
     later = {output for op in ops for output in op.outputs}
     for op in ops:
         early = later.intersection(op.refs())
@@ -247,20 +251,20 @@ def _op(node: Json) -> Op:
 
 
 def _value(arg: Json) -> Any:
-    """An argument as a plain value; values of the graph as Ref."""
+    """An argument as a plain Python value, or as Ref for a value of the graph."""
     ((kind, value),) = arg.items()
     if kind == "as_none":
         return None
     if kind in ("as_tensor", "as_sym_int", "as_sym_float", "as_sym_bool"):
-        return _named(value)
+        return _ref_or_number(value)
     if kind in ("as_tensors", "as_sym_ints", "as_sym_floats"):
-        return [_named(item) for item in value]
+        return [_ref_or_number(item) for item in value]
     if kind == "as_optional_tensors":
         return [_value(item) for item in value]
     return value
 
 
-def _named(value: Json) -> Any:
+def _ref_or_number(value: Json) -> Any:
     for key in ("name", "as_name"):
         if key in value:
             return Ref(value[key])

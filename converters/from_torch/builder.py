@@ -1,4 +1,4 @@
-"""What the rules, each from one of ATen's operations to layers, are written with."""
+"""What conversion rules work with: an ATen operation, its arguments, and the Caffe layers that the rule adds."""
 
 from __future__ import annotations
 
@@ -10,112 +10,117 @@ import numpy as np
 
 from converters.from_torch.program import Array, Op, Program, Ref, Shape, as_float32
 
+#: who is to read the net: Caffe and OpenCV both, Caffe alone, or Caffe's forks
 Audience = Literal["both", "caffe", "forks"]
+#: a rule adds layers to the builder and returns the values that are the operation's outputs
 Rule = Callable[["Builder"], "str | list[str]"]
 
 #: rules by the operation's name without ``aten.``
 RULES: dict[str, Rule] = {}
 
 
-class Unsayable(Exception):
-    """Why an operation has no counterpart among Caffe's layers."""
+class Unsupported(Exception):
+    """An operation that Caffe has no layers for; the message is the reason."""
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a function as the rule of these operations."""
+    """Register a function as the rule of these operations."""
 
-    def enter(function: Rule) -> Rule:
+    def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
         return function
 
-    return enter
+    return register
 
 
 @dataclass
-class Made:
-    """A layer to be: its bottoms and tops are values of the program, or the builder's own."""
+class NewLayer:
+    """A layer that a rule adds. Its bottoms and tops are values of the program, or values that the builder named.
+
+    ``suffix`` tells the layers of one operation apart: the layer's name is the operation's, a slash, and the suffix.
+    """
 
     type: str
     bottoms: list[str]
     tops: list[str]
     settings: dict[str, Any] = field(default_factory=dict)
     blobs: list[Array] = field(default_factory=list)
-    note: str = ""
+    suffix: str = ""
 
 
 class Builder:
-    """An operation, what is known of its arguments, and the layers that a rule makes for it."""
+    """One operation of a program, and the layers that its rule adds for it."""
 
-    def __init__(self, program: Program, op: Op, audience: Audience, wanted: set[str]) -> None:
+    def __init__(self, program: Program, op: Op, audience: Audience, used_outputs: set[str]) -> None:
         self.program, self.op, self.audience = program, op, audience
-        #: which of the outputs are read
-        self.wanted = wanted
-        self.made: list[Made] = []
-        #: the values that are its outputs
+        #: those of the operation's outputs that a later layer reads, or that the program returns
+        self.used_outputs = used_outputs
+        self.new_layers: list[NewLayer] = []
+        #: what the rule returned: the values that hold the operation's outputs
         self.results: list[str] = []
         self._shapes: dict[str, Shape] = {}
 
-    # what the operation says
+    # -- the operation's arguments ----------------------------------------------------------------------------------
 
     def arg(self, name: str, default: Any = None) -> Any:
-        """An argument; a reference only where it is a tensor."""
+        """An argument's value; a reference to a number becomes that number, one to a tensor stays a Ref."""
         value = self.op.args.get(name, default)
         return [self.program.number(item) for item in value] if isinstance(value, list) else self.program.number(value)
 
     def bottom(self, name: str) -> str:
-        """The value that an argument is; raises Unsayable for one that is the same for every input."""
+        """The tensor that an argument refers to; raises Unsupported for one that does not depend on the net's input."""
         value = self.arg(name)
         if not isinstance(value, Ref):
-            raise Unsayable(f"its {name} is {value!r}, not a value of the net")
+            raise Unsupported(f"its {name} is {value!r}, not a value of the net")
         if self.constant(value) is not None:
-            raise Unsayable(f"its {name} does not depend on the net's input")
+            raise Unsupported(f"its {name} does not depend on the net's input")
         return value.name
 
     def constant(self, value: Any) -> Array | None:
-        """The array that an argument is, numbers included, or None for what depends on the net's input."""
+        """The array of a number or of a constant tensor; None for what depends on the net's input."""
         if isinstance(value, int | float):
             return np.asarray(value, np.float32)
         return self.program.constant(value.name) if isinstance(value, Ref) else None
 
     def weights(self, name: str) -> Array | None:
-        """The argument as the array of a blob, None where it is left out; raises Unsayable for what is computed from inputs."""
+        """An argument as a blob's array, None where it is absent; raises Unsupported where it depends on the input."""
         value = self.arg(name)
         if value is None:
             return None
         array = self.constant(value)
         if array is None:
-            raise Unsayable(f"its {name} is computed from the net's input; Caffe's weights are fixed")
+            raise Unsupported(f"its {name} is computed from the net's input; Caffe's weights are fixed")
         return as_float32(array)
 
     def shape(self, value: str) -> Shape:
         return self._shapes[value] if value in self._shapes else self.program.shapes[value]
 
     @property
-    def top(self) -> Shape:
+    def top_shape(self) -> Shape:
         """The shape of the operation's first output."""
         return self.program.shapes[self.op.outputs[0]]
 
     def fixed(self, value: str, axis: int) -> bool:
         """Whether the size of this axis is the same for every input."""
-        return axis not in self.program.free.get(value, ())
+        return axis not in self.program.free_axes.get(value, ())
 
-    def maker(self, value: str, *names: str) -> Op | None:
-        """The operation that makes ``value`` for this one alone, if it is one of ``names``."""
-        op = self.program.makers.get(value)
-        alone = len(self.program.readers.get(value, ())) == 1 and value not in self.program.outputs
-        return op if op is not None and op.short in names and alone else None
+    def producer(self, value: str, *names: str) -> Op | None:
+        """The operation that computes ``value``, if it is one of ``names`` and nothing but this operation reads it."""
+        op = self.program.producers.get(value)
+        only_reader = len(self.program.readers.get(value, ())) == 1 and value not in self.program.outputs
+        return op if op is not None and op.short in names and only_reader else None
 
-    def of(self, op: Op) -> Builder:
-        """The same for another operation, to look at its arguments."""
+    def for_op(self, op: Op) -> Builder:
+        """A builder of another operation, to read its arguments."""
         return Builder(self.program, op, self.audience, set(op.outputs))
 
-    # what it becomes
+    # -- the layers -------------------------------------------------------------------------------------------------
 
     def layer(
-        self, kind: str, *bottoms: str, shape: Sequence[int], blobs: Sequence[Array] = (), note: str = "", **settings: Any
+        self, kind: str, *bottoms: str, shape: Sequence[int], blobs: Sequence[Array] = (), suffix: str = "", **settings: Any
     ) -> str:
         """Add a layer with one top of this shape; returns the top."""
-        return self.layers(kind, *bottoms, shapes=[shape], blobs=blobs, note=note, **settings)[0]
+        return self.layers(kind, *bottoms, shapes=[shape], blobs=blobs, suffix=suffix, **settings)[0]
 
     def layers(
         self,
@@ -123,19 +128,19 @@ class Builder:
         *bottoms: str,
         shapes: Sequence[Sequence[int]],
         blobs: Sequence[Array] = (),
-        note: str = "",
+        suffix: str = "",
         **settings: Any,
     ) -> list[str]:
-        """Add a layer with a top for each shape."""
+        """Add a layer with a top of each of these shapes; returns the tops."""
         tops = []
         for shape in shapes:
             tops.append(f"{self.op.name}:{len(self._shapes)}")
             self._shapes[tops[-1]] = tuple(shape)
-        kept = {name: value for name, value in settings.items() if value is not None}
-        self.made.append(Made(kind, list(bottoms), tops, kept, [as_float32(blob) for blob in blobs], note))
+        given = {name: value for name, value in settings.items() if value is not None}
+        self.new_layers.append(NewLayer(kind, list(bottoms), tops, given, [as_float32(blob) for blob in blobs], suffix))
         return tops
 
     def silence(self, values: Sequence[str]) -> None:
-        """Keep values that nothing reads from being outputs of the net."""
+        """Add a Silence layer for values that nothing reads: Caffe would count them as outputs of the net."""
         if values:
-            self.layers("Silence", *values, shapes=[], note="silence")
+            self.layers("Silence", *values, shapes=[], suffix="silence")

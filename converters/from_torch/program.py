@@ -1,4 +1,4 @@
-"""What a ``torch.export`` program says, as plain data: operations, shapes, and arrays that are read when they are asked for."""
+"""The graph of a ``torch.export`` program as plain data: operations, shapes, and arrays that are read on demand."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Ref:
-    """A value of the program by its name."""
+    """A reference to a value of the program, by its name."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: ``aten.conv2d`` of arguments by their ATen names, those left at their defaults missing.
+    """One operation, ``aten.conv2d`` say. ``args`` has the arguments by their ATen names, without those at their
+    defaults.
 
     ``module`` is the path of the innermost nn.Module that called it (``features.0``), empty for the outermost.
     """
@@ -48,23 +49,23 @@ class Op:
 class Program:
     """A graph of operations in the order they run.
 
-    ``shapes`` are those of the traced example, with the batch asked for; ``free`` has the axes of a value whose size is not
-    fixed. ``arrays`` reads the parameters, buffers and constants; ``paths`` has their names in the module. ``whole`` are the
-    values that hold whole numbers or truths, not floating-point ones.
+    ``shapes`` are those of the traced example, with the batch size that was asked for; ``free_axes`` has the axes of a
+    value whose size is not fixed. ``integral`` are the values of integers or booleans. ``numbers`` are the values that
+    are single numbers. ``arrays`` reads the parameters, buffers and constants; ``paths`` has their names in the module.
     """
 
     inputs: list[str]
     outputs: list[str]
     ops: list[Op]
     shapes: dict[str, Shape]
-    free: dict[str, frozenset[int]] = field(default_factory=dict)
-    whole: frozenset[str] = frozenset()
+    free_axes: dict[str, frozenset[int]] = field(default_factory=dict)
+    integral: frozenset[str] = frozenset()
     numbers: dict[str, float] = field(default_factory=dict)
     arrays: dict[str, Callable[[], Array]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.makers = {output: op for op in self.ops for output in op.outputs}
+        self.producers = {output: op for op in self.ops for output in op.outputs}
         self.readers: dict[str, list[Op]] = {}
         for op in self.ops:
             for name in op.refs():
@@ -72,18 +73,18 @@ class Program:
         self._folded: dict[str, Array | None] = {}
 
     def constant(self, name: str) -> Array | None:
-        """The array that a value is for every input, or None where it depends on the input."""
+        """The array of a value that is the same for every input; None where it depends on the input."""
         if name not in self._folded:
             self._folded[name] = None if name in self.inputs else self._fold(name)
         return self._folded[name]
 
     def _fold(self, name: str) -> Array | None:
-        from converters.from_torch import folding
+        from converters.from_torch import constant_folding
 
         if name in self.arrays:
             return self.arrays[name]()
-        op = self.makers.get(name)
-        if op is None or op.short not in folding.FUNCTIONS or len(op.outputs) != 1:
+        op = self.producers.get(name)
+        if op is None or op.short not in constant_folding.FUNCTIONS or len(op.outputs) != 1:
             return None
         args: dict[str, Any] = {}
         for key, value in op.args.items():
@@ -91,7 +92,7 @@ class Program:
             if any(item is None and isinstance(old, Ref) for item, old in zip(items, _listed(value), strict=True)):
                 return None
             args[key] = items if isinstance(value, list) else items[0]
-        return folding.fold(op.short, args)
+        return constant_folding.fold(op.short, args)
 
     def _value(self, value: Any) -> Any:
         if not isinstance(value, Ref):
@@ -99,7 +100,7 @@ class Program:
         return self.numbers[value.name] if value.name in self.numbers else self.constant(value.name)
 
     def number(self, value: Any) -> Any:
-        """``value``, or the number that a reference to one stands for."""
+        """``value``; the number itself where it is a reference to one."""
         return self.numbers.get(value.name, value) if isinstance(value, Ref) else value
 
 
@@ -108,5 +109,5 @@ def _listed(value: Any) -> list[Any]:
 
 
 def as_float32(array: Array) -> Array:
-    """What a blob holds; numbers of other kinds are rounded to the nearest."""
+    """An array as a blob holds it; other types of numbers are rounded to the nearest float32."""
     return np.ascontiguousarray(array, np.float32) if array.ndim else np.asarray(array, np.float32)

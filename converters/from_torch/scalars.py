@@ -1,4 +1,4 @@
-"""Numbers that operations add to values, multiply them by, and raise them to, put together: what Power does in one layer."""
+"""Chains of operations with single numbers (x * 2 + 1, squared), combined into what one Power layer computes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,32 @@ class Affine(NamedTuple):
     shift: float
 
 
-def power(b: Builder, value: str, exponent: float = 1, scale: float = 1, shift: float = 0, note: str = "") -> str:
-    """(shift + scale * value) ** exponent; the value itself where that is what it is."""
+def power(b: Builder, value: str, exponent: float = 1, scale: float = 1, shift: float = 0, suffix: str = "") -> str:
+    """A layer for (shift + scale * value) ** exponent; ``value`` itself where that changes nothing."""
     given = {"power": exponent, "scale": scale, "shift": shift}
     param = {name: number for name, number in given.items() if number != (0 if name == "shift" else 1)}
-    return b.layer("Power", value, shape=b.shape(value), note=note, power_param=param) if param else value
+    return b.layer("Power", value, shape=b.shape(value), suffix=suffix, power_param=param) if param else value
 
 
 def affine(b: Builder, value: str, alone: bool = True) -> Affine:
-    """What ``value`` is a number times, plus a number; where ``alone``, by way of values that nothing else reads."""
+    """``value`` as scale * x + shift, of the x furthest back.
+
+    ``alone``: only by way of values that nothing else reads.
+    """
     found = Affine(value, 1, 0)
     while True:
-        op = b.maker(found.value, *_STEPS) if alone else b.program.makers.get(found.value)
-        one = None if op is None else step(b, op)
+        op = b.producer(found.value, *_STEPS) if alone else b.program.producers.get(found.value)
+        one = None if op is None else affine_step(b, op)
         if one is None:
             return found
         found = Affine(one.value, found.scale * one.scale, found.scale * one.shift + found.shift)
 
 
-def step(b: Builder, op: Op) -> Affine | None:
-    """A single operation with a number."""
+def affine_step(b: Builder, op: Op) -> Affine | None:
+    """An operation with one number as scale * x + shift; None for any other operation."""
     if op.short not in _STEPS:
         return None
-    other = b.of(op)
+    other = b.for_op(op)
     first, second = other.arg("self"), other.arg("other")
     if op.short == "neg":
         return _affine(b, op, first, -1, 0)
@@ -55,14 +58,15 @@ def step(b: Builder, op: Op) -> Affine | None:
 
 
 def _affine(b: Builder, op: Op, value: Any, scale: float, shift: float) -> Affine | None:
+    """scale * value + shift; None where the value is constant, or the operation broadcasts it to another shape."""
     if not isinstance(value, Ref) or b.constant(value) is not None:
         return None
-    same = b.program.shapes[value.name] == b.program.shapes[op.outputs[0]]
-    return Affine(value.name, scale, shift) if same else None
+    same_shape = b.program.shapes[value.name] == b.program.shapes[op.outputs[0]]
+    return Affine(value.name, scale, shift) if same_shape else None
 
 
 _Numbers = Callable[[float, float], tuple[float, float]]
-#: the factor and the summand that an operation with a number c comes to, alpha a
+#: (scale, shift) of an operation of x and a number c, with alpha a
 _STEPS: dict[str, _Numbers] = {
     "add": lambda c, a: (1, a * c),
     "div": lambda c, a: (1 / c if c else math.inf, 0),
@@ -71,7 +75,7 @@ _STEPS: dict[str, _Numbers] = {
     "rsub": lambda c, a: (-a, c),
     "sub": lambda c, a: (1, -a * c),
 }
-#: where the number comes first
+#: the same of c and x
 _REVERSED: dict[str, _Numbers] = {"add": lambda c, a: (a, c), "mul": lambda c, a: (c, 0), "sub": lambda c, a: (-a, c)}
 
 
@@ -81,11 +85,11 @@ def _number(b: Builder, value: Any) -> float | None:
 
 
 def power_of(b: Builder, value: str) -> tuple[str, float]:
-    """The base and the exponent that ``value`` is made of: rsqrt(x) * sqrt(rsqrt(x)) is x to -0.75."""
-    op = b.program.makers.get(value)
+    """``value`` as a power: its base and exponent. rsqrt(x) * sqrt(rsqrt(x)) is x to the power -0.75."""
+    op = b.program.producers.get(value)
     if op is None:
         return value, 1
-    other = b.of(op)
+    other = b.for_op(op)
     if op.short == "mul":
         names = [other.arg(key) for key in ("self", "other")]
         if all(isinstance(name, Ref) for name in names):
@@ -99,7 +103,7 @@ def power_of(b: Builder, value: str) -> tuple[str, float]:
     if exponent is None or not isinstance(other.arg("self"), Ref):
         return value, 1
     base, inner = power_of(b, other.arg("self").name)
-    if float(inner).is_integer() and inner != 1:  # the root of a square is not the number
+    if float(inner).is_integer() and inner != 1:  # the root of x squared is not x
         return other.arg("self").name, exponent
     return base, inner * exponent
 

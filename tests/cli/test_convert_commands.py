@@ -89,7 +89,7 @@ def test_torch_is_not_imported(golden: Path, tmp_path: Path) -> None:
 import sys
 from click.testing import CliRunner
 from caffecli.cli.convert_imageset import convert_imageset
-assert "cv2" not in sys.modules and "converters.imageset" not in sys.modules
+assert "cv2" not in sys.modules and "converters.convert_imageset" not in sys.modules
 assert CliRunner().invoke(convert_imageset, sys.argv[1:]).exit_code == 0
 assert "torch" not in sys.modules
 """

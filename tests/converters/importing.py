@@ -9,7 +9,7 @@ from caffecli.net import exported, weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec.load import prepare_net
-from converters import import_torch
+from converters import import_
 from tests.converters.torch_modules import MODULES, OPERATIONS, Wrapped, trained
 
 
@@ -22,7 +22,7 @@ def save(module, example, path, **given):
 
 def imported(module, example, audience="both"):
     with exported.quiet():
-        return import_torch.import_module(module, (example,), audience=audience)
+        return import_.import_module(module, (example,), audience=audience)
 
 
 def wanted(module, example):

@@ -14,7 +14,7 @@ from torch import nn
 
 from caffecli.errors import FormatError, SpecError
 from caffecli.spec.load import load_net
-from converters import import_torch
+from converters import import_
 from tests.converters.importing import module_of, save
 
 
@@ -58,7 +58,7 @@ def test_nothing_in_the_file_is_run(program, tmp_path):
         return content
 
     path = rewritten(program, tmp_path / "evil.pt2", change)
-    import_torch.import_program(path, tmp_path / "net")
+    import_.import_program(path, tmp_path / "net")
     assert load_net(tmp_path / "net.prototxt").layer[0].input_param.shape[0].dim[0] == 2  # as the example had it
     assert not (tmp_path / "harmed").exists()
 
@@ -73,14 +73,14 @@ def test_pickled_weights_are_refused(program, tmp_path):
         return pickle.dumps(Harm(tmp_path / "harmed")) if "/weights/" in name else content
 
     with pytest.raises(FormatError, match=r"'.*' is not kept as plain numbers"):
-        import_torch.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
+        import_.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
     assert not (tmp_path / "harmed").exists()
 
 
 def test_damaged_programs(program, tmp_path):
     def fails(change, why):
         with pytest.raises(FormatError, match=rf"evil\.pt2': the program in it is damaged, or of another version \({why}"):
-            import_torch.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
+            import_.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
 
     fails(lambda name, content: content[:4] if "/weight_" in name else content, "ValueError: array '.*' reaches beyond")
     fails(lambda name, content: b"[" * 100_000 if name.endswith("model.json") else content, "RecursionError")
@@ -92,30 +92,30 @@ def test_damaged_programs(program, tmp_path):
 def test_files_of_other_kinds(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
     with pytest.raises(FormatError, match=r"model\.pt' was pickled .*, and is not read: .*; save it anew: torch\.export\.save\("):
-        import_torch.import_program(tmp_path / "model.pt", tmp_path / "net")
+        import_.import_program(tmp_path / "model.pt", tmp_path / "net")
     (tmp_path / "half.pt2").write_bytes((tmp_path / "model.pt").read_bytes()[:500])
     with pytest.raises(FormatError, match=r"half\.pt2' is a zip file that is cut off or damaged; copy it again, or save it anew"):
-        import_torch.import_program(tmp_path / "half.pt2", tmp_path / "net")
+        import_.import_program(tmp_path / "half.pt2", tmp_path / "net")
     with zipfile.ZipFile(tmp_path / "old.pt2", "w") as file:
         file.writestr("serialized_exported_program.json", "{}")
     with pytest.raises(FormatError, match=r"old\.pt2' was saved by PyTorch before 2\.8"):
-        import_torch.import_program(tmp_path / "old.pt2", tmp_path / "net")
+        import_.import_program(tmp_path / "old.pt2", tmp_path / "net")
 
 
 def test_names_of_inputs(program, tmp_path):
     for names in (["a", "b"], ["a", "a"]):
         with pytest.raises(SpecError, match=r"m\.pt2' has 1 input\(s\), x: give as many different names, not"):
-            import_torch.import_program(program, tmp_path / "net", names)
+            import_.import_program(program, tmp_path / "net", names)
 
 
 def test_both_files_or_none(program, tmp_path):
     (tmp_path / "net.caffemodel").write_text("mine")
     with pytest.raises(FormatError, match=r"net\.caffemodel' exists; remove it or choose another name"):
-        import_torch.import_program(program, tmp_path / "net")
+        import_.import_program(program, tmp_path / "net")
     assert (tmp_path / "net.caffemodel").read_text() == "mine"
     (tmp_path / "net.caffemodel").unlink()
     with pytest.raises(FormatError, match=r"cannot write .*create the folder .*nowhere' first"):
-        import_torch.import_program(program, tmp_path / "nowhere" / "net")
+        import_.import_program(program, tmp_path / "nowhere" / "net")
     shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pt2"]
 
@@ -131,4 +131,4 @@ def test_values_that_are_made_of_themselves(program, tmp_path):
 
     path = rewritten(program, tmp_path / "round.pt2", change)
     with pytest.raises(FormatError, match=r"round\.pt2': the program in it is damaged.* reads '.*' before it is made"):
-        import_torch.import_program(path, tmp_path / "net")
+        import_.import_program(path, tmp_path / "net")

@@ -13,7 +13,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import text
 from caffecli.spec.load import prepare_net
-from converters import import_torch
+from converters import import_
 from tests.converters.importing import agree
 from tests.converters.torch_modules import Wrapped
 
@@ -34,7 +34,7 @@ class Read(nn.Module):
 
 def imported(module, examples, audience="both"):
     with exported.quiet():
-        return import_torch.import_module(module.eval(), examples, audience=audience)
+        return import_.import_module(module.eval(), examples, audience=audience)
 
 
 def ours(made, examples, times=1):
@@ -185,7 +185,7 @@ def test_states_handed_from_one_to_another():
 
 def test_dropout_in_training():
     with pytest.raises(SpecError, match=r"it is in training mode; call model\.eval"), exported.quiet():
-        import_torch.import_module(nn.LSTM(4, 3, 2, dropout=0.5), (torch.randn(5, 2, 4),))
+        import_.import_module(nn.LSTM(4, 3, 2, dropout=0.5), (torch.randn(5, 2, 4),))
 
 
 def test_a_free_batch_that_comes_first(tmp_path):
@@ -193,4 +193,4 @@ def test_a_free_batch_that_comes_first(tmp_path):
         free = ({0: torch.export.Dim("batch")},)
         made = torch.export.export(nn.LSTM(4, 3, batch_first=True).eval(), (torch.randn(2, 5, 4),), dynamic_shapes=free)
         torch.export.save(made, tmp_path / "m.pt2")
-    import_torch.import_program(tmp_path / "m.pt2", tmp_path / "net", batch=3)
+    import_.import_program(tmp_path / "m.pt2", tmp_path / "net", batch=3)

@@ -15,7 +15,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import prepare_net
-from converters import export, import_torch
+from converters import export, import_
 from converters.from_torch import archive
 from scripts.zoo import made_up
 from tests.converters.importing import agree
@@ -34,7 +34,7 @@ def there_and_back(net, tmp_path, audience="both"):
     path = tmp_path / "there.pt2"
     with exported.quiet():
         torch.export.save(exported.program(net), path)
-    made = import_torch.convert(archive.read(path), net.name, net.inputs, audience)
+    made = import_.convert(archive.read(path), net.name, net.inputs, audience)
     path.unlink()
     for name, layer in net.layers.items():
         for old, new in zip(layer.blobs, made.weights.get(name, []), strict=True):
@@ -88,7 +88,7 @@ def test_parsenet_comes_back_in_other_layers(tmp_path):
     net = made_up.weights(export.build(path, None))
     with exported.quiet():
         torch.export.save(exported.program(net), tmp_path / "there.pt2")
-    made = import_torch.convert(archive.read(tmp_path / "there.pt2"), net.name, net.inputs)
+    made = import_.convert(archive.read(tmp_path / "there.pt2"), net.name, net.inputs)
     agree_with_net(made, net)
 
 

@@ -19,8 +19,8 @@ from caffecli.formats import caffemodel
 from caffecli.net import exported, weights
 from caffecli.net.net import Net
 from converters import export
-from converters.import_torch import import_program
-from converters.weights import convert_weights
+from converters.convert_weights import convert_weights
+from converters.import_ import import_program
 from scripts.zoo import made_up
 from tests.models.opencv import assert_agree, needs_importer, read
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caffecli.errors import DataError, FormatError
-from converters.resize import Options, names, resize, resize_images
+from converters.resize_images import Options, names, resize, resize_images
 
 
 def picture(path: Path, rows: int, columns: int) -> np.ndarray:

@@ -1,11 +1,13 @@
-"""convert_imageset: pictures named in a list -> a database of datums. Source: Caffe's ``tools/convert_imageset.cpp``."""
+"""convert_imageset: the pictures of a list -> a database of datums. Source: Caffe's ``tools/convert_imageset.cpp``."""
 
 from __future__ import annotations
 
 import functools
 import os
+import random
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,11 +15,11 @@ from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import DataError
+from caffecli.formats.atomic import read_bytes
 from caffecli.formats.datum import from_image
 from caffecli.formats.db import Backend, open_writer
+from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import Datum
-from converters import image_list
-from converters.image_list import Entry
 from converters.parallel import bar, ordered_map
 
 _SOURCE = "convert_imageset.cpp"
@@ -47,18 +49,18 @@ def convert_imageset(
     Keys are ``%08d_name``, the number being the line's (after a shuffle: the place in the new order). Pictures that
     cannot be read are logged and left out. The database appears under its name only when it is complete.
 
-    Raises FormatError when ``db`` exists or cannot be written, DataError for a list that is empty or malformed, sizes that
-    differ (``check_size``), an unknown ``encode_type``, and when not one picture could be read.
+    Raises FormatError when ``db`` exists or cannot be written, DataError for a list that is empty or malformed, sizes
+    that differ (``check_size``), an unknown ``encode_type``, and when not one picture could be read.
     """
     options = options or Options()
-    entries = image_list.read(list_file)
+    entries = read_list(list_file)
     if options.shuffle:
         logs.info(f"{_SOURCE}:86", "Shuffling data")
-        entries = image_list.shuffled(entries, options.seed)
+        entries = shuffled(entries, options.seed)
     logs.info(f"{_SOURCE}:89", f"A total of {len(entries)} images.")
     if options.encode_type and not options.encoded:
         logs.info(f"{_SOURCE}:92", "encode_type specified, assuming encoded=true.")
-    before = image_list.prefix(root, entries)
+    before = _prefix(root, entries)
     count = 0
     first: _Record | None = None
     with open_writer(db, options.backend) as writer, bar(len(entries), "images") as progress:
@@ -87,6 +89,60 @@ def convert_imageset(
     if count % 1000:
         logs.info(f"{_SOURCE}:153", f"Processed {count} files.")
     return count
+
+
+class Entry(NamedTuple):
+    """A line of an image list. ``line`` counts from 1."""
+
+    name: str
+    label: int
+    line: int
+
+
+def read_list(path: str | os.PathLike[str]) -> list[Entry]:
+    """The entries of a list file. Names may hold spaces: the last one parts name and label. A blank line keeps its
+    place (keys count lines) as an entry without a name.
+
+    Raises FormatError when the file cannot be read, DataError for an empty list and for lines without a label.
+    """
+    data = read_bytes(path)
+    if b"\0" in data:
+        raise describe(path, data, "an image list")
+    text = os.fsdecode(data)
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    entries = [_entry(path, number, line.rstrip("\r \t")) for number, line in enumerate(lines, 1)]
+    if not any(entry.name for entry in entries):
+        raise DataError(f"{str(path)!r} lists no pictures; expected lines of 'path label'")
+    return entries
+
+
+def _entry(path: str | os.PathLike[str], number: int, line: str) -> Entry:
+    if not line:
+        return Entry("", 0, number)
+    name, space, label = line.rpartition(" ")
+    try:
+        value = int(label)
+        if not space or not -(2**31) <= value < 2**31:
+            raise ValueError
+    except ValueError:
+        expected = "expected 'path label', parted by a space, the label a whole number"
+        raise DataError(f"{path}:{number}: {expected}; the line is {line[:200]!r}") from None
+    return Entry(name, value, number)
+
+
+def shuffled(entries: list[Entry], seed: int | None = None) -> list[Entry]:
+    """The entries in a random order, a new one each time unless ``seed`` is given."""
+    return random.Random(seed).sample(entries, len(entries))
+
+
+def _prefix(root: str, entries: list[Entry]) -> str:
+    """What to put before each name. Caffe joins root and name as they stand, so the root must end in a slash (or be the
+    beginning of the names); here a root that is a folder gets the slash it lacks."""
+    if not root or root.endswith("/") or entries[0].name.startswith("/") or not Path(root).is_dir():
+        return root
+    return root + "/"
 
 
 @dataclass(frozen=True)

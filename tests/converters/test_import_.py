@@ -20,7 +20,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
-from converters import import_torch
+from converters import import_
 from converters.from_torch import archive
 from tests.converters.importing import agree, imported, module_of, outputs, save, wanted
 from tests.converters.torch_modules import MODULES, OPERATIONS, Wrapped
@@ -58,7 +58,7 @@ def test_opencv_gives_the_modules_outputs(name, tmp_path):
 
 def test_layers_are_called_by_their_modules_and_weights_stay(tmp_path):
     module, example = module_of("ResNet")
-    import_torch.import_program(save(module, example, tmp_path / "m.pt2"), tmp_path / "net", ["data"])
+    import_.import_program(save(module, example, tmp_path / "m.pt2"), tmp_path / "net", ["data"])
     net, stored = load_net(tmp_path / "net.prototxt"), caffemodel.read(tmp_path / "net.caffemodel")
     names = [layer.name for layer in net.layer]
     assert names[:6] == ["data", "conv1", "bn1", "bn1/scale", "relu", "maxpool"]
@@ -104,12 +104,12 @@ def test_a_free_batch(tmp_path):
     module, example = module_of("VGG")
     path = save(module, example, tmp_path / "m.pt2", dynamic_shapes=({0: torch.export.Dim("batch")},))
     for batch in (None, 5):
-        import_torch.import_program(path, tmp_path / f"net{batch}", batch=batch)
+        import_.import_program(path, tmp_path / f"net{batch}", batch=batch)
         net = load_net(tmp_path / f"net{batch}.prototxt")
         assert net.layer[0].input_param.shape[0].dim[0] == (batch or 1)
-    made = import_torch.convert(archive.read(path), "net")
+    made = import_.convert(archive.read(path), "net")
     agree(outputs(made, example), wanted(module, example))
-    import_torch.import_program(save(module, example, tmp_path / "fixed.pt2"), tmp_path / "fixed")
+    import_.import_program(save(module, example, tmp_path / "fixed.pt2"), tmp_path / "fixed")
     assert load_net(tmp_path / "fixed.prototxt").layer[0].input_param.shape[0].dim[0] == 2
 
 
@@ -132,7 +132,7 @@ def test_several_inputs_and_outputs():
     torch.manual_seed(1)
     module, examples = Twice().eval(), tuple(torch.randn(3, 2, 4, 5, 6))
     with exported.quiet():
-        made = import_torch.import_module(module, examples)
+        made = import_.import_module(module, examples)
     net = Net(prepare_net(made.net, TEST))
     weights.copy(net, made.weights, "import")
     assert made.inputs == net.inputs == ["x", "y", "z"]
@@ -173,7 +173,7 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
 
     path = save(Wild(), torch.randn(2, 3, 4, 4), tmp_path / "m.pt2")
     with pytest.raises(SpecError) as caught:
-        import_torch.import_program(path, tmp_path / "net")
+        import_.import_program(path, tmp_path / "net")
     error = str(caught.value)
     assert error.startswith(f"'{path}' cannot be imported, as Caffe has no counterpart: ")
     assert "aten.gelu (Caffe has no error function; use approximate='tanh') at 'act', 'gelu_1'; " in error
@@ -234,7 +234,7 @@ def test_in_place_into_a_part(tmp_path):
     with pytest.raises(
         SpecError, match=r"m\.pt2' cannot be imported: aten\.relu_ at 'relu_' writes in place into a part of 'mul'"
     ):
-        import_torch.import_program(path, tmp_path / "net")
+        import_.import_program(path, tmp_path / "net")
 
 
 def test_forks_have_more(tmp_path):
@@ -256,14 +256,14 @@ def test_a_linear_taken_apart_comes_together(tmp_path):
     module, x = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 3, bias=False)), torch.randn(2, 6, 9, 8)
     with exported.quiet(), torch.no_grad():
         torch.export.save(torch.export.export(module, (x,)).run_decompositions(), tmp_path / "m.pt2")
-    made = import_torch.convert(archive.read(tmp_path / "m.pt2"), "net")
+    made = import_.convert(archive.read(tmp_path / "m.pt2"), "net")
     assert [(layer.type, layer.inner_product_param.axis) for layer in made.net.layer[1::2]] == [("InnerProduct", 3)] * 2
     agree(outputs(made, x), wanted(module, x))
 
 
 def test_a_module_that_cannot_be_traced():
     with pytest.raises(SpecError, match=r"Wrapped cannot be traced by torch\.export: "), exported.quiet():
-        import_torch.import_module(Wrapped(lambda x: x if x.sum() > 0 else -x), (torch.randn(2),))
+        import_.import_module(Wrapped(lambda x: x if x.sum() > 0 else -x), (torch.randn(2),))
 
 
 @pytest.mark.slow

@@ -23,12 +23,13 @@ _SOURCE = "compute_image_mean.cpp"
 def compute_image_mean(
     db: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, backend: Backend | None = None
 ) -> Array:
-    """The mean of all pictures in ``db`` as (channels, height, width); written to ``out`` when given. Logs each channel's mean.
+    """The mean of all pictures in ``db`` as (channels, height, width); written to ``out`` when given. Logs each
+    channel's mean.
 
     Sums are float32, in the order of the records, as in Caffe's tool: the files are equal bit for bit.
 
-    Raises FormatError for a database that is missing, damaged or of another backend, or an ``out`` that cannot be written;
-    DataError, naming the key, for pictures that do not decode or whose size differs from the first one's.
+    Raises FormatError for a database that is missing, damaged or of another backend, or an ``out`` that cannot be
+    written; DataError, naming the key, for pictures that do not decode or whose size differs from the first one's.
     """
     with open_reader(db, backend) as reader:
         try:
@@ -46,7 +47,7 @@ def compute_image_mean(
 
 
 def channel_means(image: Array) -> list[float]:
-    """The mean of each channel of a (channels, height, width) image: float32, number after number, as Caffe sums them."""
+    """The mean of each channel of a (channels, height, width) image, summed in float32, one by one, as in Caffe."""
     flat = image.reshape(len(image), -1)
     sums = np.add.accumulate(flat, axis=1, dtype=np.float32)[:, -1]
     return [float(value) for value in sums / np.float32(flat.shape[1])]

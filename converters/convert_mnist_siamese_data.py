@@ -1,4 +1,7 @@
-"""convert_mnist_siamese_data: pairs of MNIST's pictures. Source: Caffe's ``examples/siamese/convert_mnist_siamese_data.cpp``."""
+"""convert_mnist_siamese_data: pairs of MNIST's pictures.
+
+Source: Caffe's ``examples/siamese/convert_mnist_siamese_data.cpp``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from caffecli import logs
 from caffecli.formats.db import Backend, open_writer
 from caffecli.proto.caffe_pb2 import Datum
-from converters import idx
+from converters.convert_mnist_data import read_pair
 from converters.parallel import bar
 
 _SOURCE = "convert_mnist_siamese_data.cpp"
@@ -25,14 +28,14 @@ def convert_mnist_siamese_data(
 ) -> int:
     """Write random pairs of idx pictures to the new database ``db``, keys ``%08d``, as many as there are pictures.
 
-    A record has two channels, one picture in each, and the label 1 where both are of one class, else 0. Both pictures of each
-    pair are drawn evenly from all, as in Caffe's tool, so that about one pair in ten is of one class; other pairs each time
-    unless ``seed`` is given. Returns the count.
+    A record has two channels, one picture in each, and the label 1 where both are of one class, else 0. Both pictures
+    of each pair are drawn evenly from all, as in Caffe's tool, so that about one pair in ten is of one class; other
+    pairs each time unless ``seed`` is given. Returns the count.
 
-    Raises FormatError for files that are not idx or are damaged, and when ``db`` exists or cannot be written; DataError when
-    there are not as many labels as pictures, or none.
+    Raises FormatError for files that are not idx or are damaged, and when ``db`` exists or cannot be written; DataError
+    when there are not as many labels as pictures, or none.
     """
-    pictures, classes = idx.read_pair(images, labels)
+    pictures, classes = read_pair(images, labels)
     count, rows, columns = pictures.shape
     pairs = np.random.default_rng(seed).integers(count, size=(count, 2))
     same = classes[pairs[:, 0]] == classes[pairs[:, 1]]

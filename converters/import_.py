@@ -1,7 +1,7 @@
 """Nets in: a PyTorch program, or a module, made of operations that Caffe has, as a deploy prototxt and a caffemodel.
 
-Layers are called by the modules they come from (``features.0``), weights stay bit for bit. Blobs are what the program's values
-are: pictures in the order of channels and the scale that it was trained with.
+Layers are called by the modules they come from (``features.0``), weights stay bit for bit. Blobs are what the program's
+values are: pictures in the order of channels and the scale that it was trained with.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from caffecli.spec import text
 from converters.from_torch import archive
 from converters.from_torch.assemble import Imported, assemble
 from converters.from_torch.builder import Audience
-from converters.from_torch.found import find
 from converters.from_torch.program import Program
+from converters.from_torch.recompose import recompose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Path_ = str | os.PathLike[str]
 
-_LOG = "import_torch.py"
+_LOG = "import_.py"
 #: layers of ours that OpenCV's importer (4.x) does not know
 _NOT_IN_OPENCV = ("ArgMax", "Bias", "Clip", "DummyData", "Embed", "Interp", "LSTM", "Reduction", "RNN", "Threshold")
 
@@ -40,13 +40,14 @@ def import_program(
     batch: int | None = None,
     audience: Audience = "both",
 ) -> list[Path]:
-    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither; returns them.
+    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither; returns
+    them.
 
-    ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size of a batch that is free (1), or
-    that it was made with. ``audience``: ``both`` writes layers that the reference and OpenCV read alike, ``caffe`` takes Clip,
-    Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and Upsample, which the
-    reference does not.
-    Raises FormatError for a file that cannot be read or written, or that exists; SpecError naming all that Caffe cannot say.
+    ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size of a batch that is
+    free (1), or that it was made with. ``audience``: ``both`` writes layers that the reference and OpenCV read alike,
+    ``caffe`` takes Clip, Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and
+    Upsample, which the reference does not. Raises FormatError for a file that cannot be read or written, or that
+    exists; SpecError naming all that Caffe cannot say.
     """
     files = [Path(f"{out}{ending}") for ending in (".prototxt", ".caffemodel")]
     for file in files:
@@ -96,7 +97,7 @@ def convert(program: Program, name: str, inputs: Sequence[str] | None = None, au
         raise SpecError(
             f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not {names}"
         )
-    made = assemble(find(program), name, names, audience)
+    made = assemble(recompose(program), name, names, audience)
     strange = sorted({layer.type for layer in made.net.layer if layer.type in _NOT_IN_OPENCV})
     if strange and audience == "both":
         logs.warning(_LOG, f"OpenCV's importer does not read {', '.join(strange)}; Caffe does")

@@ -11,25 +11,26 @@ import pytest
 from caffecli.errors import FormatError
 from caffecli.formats import datum
 from caffecli.formats.db import Backend, open_reader
-from converters import cifar
+from converters import convert_cifar_data as module
+from converters.convert_cifar_data import convert_cifar_data
 
 
 @pytest.fixture
 def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Six batches in ``tmp_path/in``; returns all their records."""
-    monkeypatch.setattr(cifar, "RECORDS", 10)
+    monkeypatch.setattr(module, "RECORDS", 10)
     records = np.random.default_rng(0).integers(0, 256, (6, 10, 3073), np.uint8)
     records[:, :, 0] %= 10
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    for name, batch in zip(cifar.TRAIN + cifar.TEST, records, strict=True):
+    for name, batch in zip(module.TRAIN + module.TEST, records, strict=True):
         (tmp_path / "in" / name).write_bytes(batch.tobytes())
     return records.reshape(60, 3073)
 
 
 @pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
 def test_converts_both_parts(batches: np.ndarray, tmp_path: Path, backend: Backend, log: Any) -> None:
-    paths = cifar.convert_cifar_data(tmp_path / "in", tmp_path / "out", backend)
+    paths = convert_cifar_data(tmp_path / "in", tmp_path / "out", backend)
     assert [path.name for path in paths] == [f"cifar10_train_{backend}", f"cifar10_test_{backend}"]
     for path, wanted in zip(paths, (batches[:50], batches[50:]), strict=True):
         with open_reader(path, backend) as reader:
@@ -50,17 +51,17 @@ def test_missing_and_truncated_batches_are_named_before_anything_is_written(batc
     with pytest.raises(
         FormatError, match=r"test_batch.bin' has 30729 bytes; expected 30730 .*truncated or not of CIFAR-10's binary"
     ):
-        cifar.convert_cifar_data(tmp_path / "in", tmp_path / "out")
+        convert_cifar_data(tmp_path / "in", tmp_path / "out")
     test.unlink()
     with pytest.raises(FormatError, match=r"test_batch.bin': no such file; unpack cifar-10-binary.tar.gz"):
-        cifar.convert_cifar_data(tmp_path / "in", tmp_path / "out")
+        convert_cifar_data(tmp_path / "in", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_outputs_are_checked_before_anything_is_written(batches: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "out" / "cifar10_test_lmdb").mkdir()
     with pytest.raises(FormatError, match="cifar10_test_lmdb' exists; remove it or choose another folder"):
-        cifar.convert_cifar_data(tmp_path / "in", tmp_path / "out")
+        convert_cifar_data(tmp_path / "in", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["cifar10_test_lmdb"]
     with pytest.raises(FormatError, match=r"create the folder '.*/nowhere' first"):
-        cifar.convert_cifar_data(tmp_path / "in", tmp_path / "nowhere")
+        convert_cifar_data(tmp_path / "in", tmp_path / "nowhere")

@@ -28,7 +28,8 @@ Interpolation = Literal["linear", "area", "cubic"]
 class Options:
     """How to resize. ``crop``: keep the proportions and cut the middle out; else the picture is stretched.
 
-    ``interpolation`` is OpenCV's; Caffe's tools use linear. ``quality``: of JPEGs. ``force``: make pictures that are there anew.
+    ``interpolation`` is OpenCV's; Caffe's tools use linear. ``quality``: of JPEGs. ``force``: make pictures that are
+    there anew.
     """
 
     width: int = 256
@@ -51,8 +52,8 @@ class Report:
 def resize(image: NDArray[Any], options: Options) -> NDArray[Any]:
     """A (rows, columns, channels) picture in the size of ``options``.
 
-    With ``crop`` the picture is first made as small as covers that size: W × H pixels become w × floor(w H / W) where that is
-    high enough, else floor(h W / H) × h; then the middle of it is cut out.
+    With ``crop`` the picture is first made as small as covers that size: W × H pixels become w × floor(w H / W) where
+    that is high enough, else floor(h W / H) × h; then the middle of it is cut out.
     """
     rows, columns = image.shape[:2]
     width, height = options.width, options.height
@@ -98,13 +99,14 @@ def resize_images(
     options: Options | None = None,
     list_file: str | os.PathLike[str] | None = None,
 ) -> Report:
-    """Write the pictures of ``folder`` (see ``names``), resized, to ``out`` under the same names and in the same encodings.
+    """Write the pictures of ``folder`` (see ``names``), resized, to ``out`` under the same names and in the same
+    encodings.
 
-    Each file is complete under its name or not there. Pictures that cannot be read are logged and left out; those that are there
-    already stay as they are, so that a run that was stopped goes on where it was, unless ``force``.
+    Each file is complete under its name or not there. Pictures that cannot be read are logged and left out; those that
+    are there already stay as they are, so that a run that was stopped goes on where it was, unless ``force``.
 
-    Raises as ``names``; DataError when not one picture could be read, or ``out`` is in ``folder``; FormatError when a file cannot
-    be written.
+    Raises as ``names``; DataError when not one picture could be read, or ``out`` is in ``folder``; FormatError when a
+    file cannot be written.
     """
     options = options or Options()
     source, target = Path(folder), Path(out)

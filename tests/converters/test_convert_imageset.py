@@ -15,8 +15,7 @@ import pytest
 from caffecli.errors import DataError, FormatError
 from caffecli.formats import datum
 from caffecli.formats.db import Record, open_reader
-from converters import image_list
-from converters.imageset import Options, convert_imageset
+from converters.convert_imageset import Entry, Options, convert_imageset, shuffled
 
 CASES: dict[str, tuple[str, Options]] = {
     "plain_lmdb": ("list_same_size.txt", Options()),
@@ -220,5 +219,5 @@ def test_names_need_not_be_utf8(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_lists_shuffle_by_seed() -> None:
-    entries = [image_list.Entry(str(i), i, i + 1) for i in range(20)]
-    assert image_list.shuffled(entries, 3) == image_list.shuffled(entries, 3) != image_list.shuffled(entries, 4)
+    entries = [Entry(str(i), i, i + 1) for i in range(20)]
+    assert shuffled(entries, 3) == shuffled(entries, 3) != shuffled(entries, 4)

@@ -15,7 +15,8 @@ _NUMPY = b"\x93NUMPY"
 
 
 def convert_mean(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the mean in ``source``, of either kind, to ``target``: a numpy array where its name ends in .npy, else a binaryproto.
+    """Write the mean in ``source``, of either kind, to ``target``: a numpy array where its name ends in .npy, else a
+    binaryproto.
 
     Raises FormatError.
     """
@@ -35,7 +36,7 @@ def binaryproto_to_npy(source: str | os.PathLike[str], target: str | os.PathLike
 
 
 def npy_to_binaryproto(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the array in ``source``, (channels, height, width) or 1 × that, as a mean.binaryproto. Raises FormatError."""
+    """Write the array in ``source``, (channels, height, width) or 1 × that, as a binaryproto. Raises FormatError."""
     if not read_bytes(source, 6).startswith(_NUMPY):
         raise describe(source, read_bytes(source), "a numpy array")
     try:

@@ -12,8 +12,8 @@ import pytest
 from caffecli.errors import DataError, FormatError
 from caffecli.formats import datum
 from caffecli.formats.db import open_reader
-from converters import idx
-from converters.siamese import convert_mnist_siamese_data
+from converters.convert_mnist_data import write_idx
+from converters.convert_mnist_siamese_data import convert_mnist_siamese_data
 
 COUNT = 2000
 
@@ -24,8 +24,8 @@ def digits(tmp_path: Path) -> tuple[Path, Path]:
     pictures = np.zeros((COUNT, 3, 4), np.uint8)
     pictures[:, 0, 0], pictures[:, 0, 1] = np.arange(COUNT) % 256, np.arange(COUNT) // 256
     pictures[:, 1, 1] = np.arange(COUNT) % 10
-    idx.write(tmp_path / "images", pictures)
-    idx.write(tmp_path / "labels", (np.arange(COUNT) % 10).astype(np.uint8))
+    write_idx(tmp_path / "images", pictures)
+    write_idx(tmp_path / "labels", (np.arange(COUNT) % 10).astype(np.uint8))
     return tmp_path / "images", tmp_path / "labels"
 
 
@@ -66,7 +66,7 @@ def test_wrong_files(digits: tuple[Path, Path], tmp_path: Path) -> None:
     images, labels = digits
     with pytest.raises(FormatError, match="give the pictures first, then the labels"):
         convert_mnist_siamese_data(labels, images, tmp_path / "db")
-    idx.write(tmp_path / "few", np.zeros(3, np.uint8))
+    write_idx(tmp_path / "few", np.zeros(3, np.uint8))
     with pytest.raises(DataError, match=r"has 2000 pictures, .*few' has 3 labels"):
         convert_mnist_siamese_data(images, tmp_path / "few", tmp_path / "db")
     convert_mnist_siamese_data(images, labels, tmp_path / "db")

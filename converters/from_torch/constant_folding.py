@@ -1,4 +1,4 @@
-"""Operations on weights alone, done here with NumPy: what is left of them is an array."""
+"""Constant folding: operations on weights alone are computed with NumPy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _sub(x: Array, other: Array, alpha: float = 1) -> Array:
 
 
 def _like(number: Any, x: Array) -> Any:
-    """A number that leaves the type of ``x`` as it is."""
+    """A number in the type of ``x``, so that the result has that type too."""
     return x.dtype.type(number) if x.dtype.kind == "f" and not isinstance(number, np.ndarray) else number
 
 
@@ -56,7 +56,7 @@ def _expand(x: Array, size: list[int], **_: Any) -> Array:
     return np.broadcast_to(x, [x.shape[i - lead] if n == -1 else n for i, n in enumerate(size)])
 
 
-#: each takes its arguments by place
+#: the operations that are folded; arguments are positional
 FUNCTIONS: dict[str, Callable[..., Array]] = {
     "_to_copy": _same,
     "_unsafe_view": lambda x, size: x.reshape(size),
@@ -100,13 +100,13 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "where": np.where,
     "zeros": lambda size, **_: np.zeros(size, np.float32),
 }
-#: what says how a value is kept, not what it is
-_KEEPING = ("dtype", "device", "layout", "pin_memory", "memory_format", "copy", "non_blocking", "requires_grad", "implicit")
+#: arguments that say how a value is stored, not what it is
+_STORAGE_ARGS = ("dtype", "device", "layout", "pin_memory", "memory_format", "copy", "non_blocking", "requires_grad", "implicit")
 
 
 def fold(name: str, args: dict[str, Any]) -> Array | None:
-    """The array that an operation makes of arrays, or None for arguments that it is not done with here."""
-    kept = {key: value for key, value in args.items() if key not in _KEEPING}
+    """The result of an operation on arrays; None for arguments that are not supported here."""
+    kept = {key: value for key, value in args.items() if key not in _STORAGE_ARGS}
     by_name = {key: kept.pop(key) for key in ("alpha",) if key in kept}
     values = list(kept.values())
     if name in ("mul", "div", "add", "sub", "eq", "pow") and isinstance(values[0], np.ndarray):

@@ -15,9 +15,10 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import prepare_net
-from converters import export, weights
-from converters.means import convert_mean
-from converters.weights import convert_weights
+from converters import convert_weights as converter
+from converters import export
+from converters.convert_mean import convert_mean
+from converters.convert_weights import convert_weights
 
 FORMS = ["caffemodel", "caffemodel.h5", "npz", "safetensors"]
 
@@ -42,8 +43,8 @@ def test_round_trips_are_exact(lenet, tmp_path, first, second):
     convert_weights(a, b)
     convert_weights(b, back)
     original = caffemodel.read(lenet)
-    same(weights.read(a)[1], original)
-    same(weights.read(b)[1], original)
+    same(converter.read(a)[1], original)
+    same(converter.read(b)[1], original)
     same(caffemodel.read(back), original)
     if not {first, second} & {"caffemodel.h5"}:
         assert back.read_bytes() == lenet.read_bytes()
@@ -56,7 +57,7 @@ def test_any_number_comes_through(tmp_path):
     original = caffemodel.read(tmp_path / "a.caffemodel")
     for form in FORMS[1:]:
         convert_weights(tmp_path / "a.caffemodel", tmp_path / f"b.{form}")
-        same(weights.read(tmp_path / f"b.{form}")[1], original)
+        same(converter.read(tmp_path / f"b.{form}")[1], original)
 
 
 def test_nvidias_form_is_read(tmp_path):
@@ -68,7 +69,7 @@ def test_nvidias_form_is_read(tmp_path):
     (tmp_path / "nv.caffemodel").write_bytes(net.SerializeToString())
     for form in FORMS:
         convert_weights(tmp_path / "nv.caffemodel", tmp_path / f"x.{form}")
-        np.testing.assert_array_equal(weights.read(tmp_path / f"x.{form}")[1]["conv"][0], values.astype(np.float32))
+        np.testing.assert_array_equal(converter.read(tmp_path / f"x.{form}")[1]["conv"][0], values.astype(np.float32))
 
 
 def test_names_are_those_of_the_layers():
@@ -81,7 +82,7 @@ def test_names_are_those_of_the_layers():
         "Embed": "embed_param { num_output: 2 input_dim: 3 }",
         "Scale": "scale_param { bias_term: true }",
     }
-    for kind, names in weights._NAMES.items():
+    for kind, names in converter._NAMES.items():
         layer = registry.create(text.parse(f'name: "l" type: "{kind}" {bodies.get(kind, "")}', LayerParameter()), TEST)
         layer.setup([(2, 2, 3, 3)])
         assert tuple(layer.blob_names) == names, kind
@@ -106,11 +107,11 @@ def test_what_export_wrote_comes_back(lenet, tmp_path):
 def test_files_without_a_description(tmp_path):
     w, b = np.ones((2, 3), np.float32), np.zeros(2, np.float32)
     safetensors.write(tmp_path / "a.safetensors", {"ip.bias": b, "ip.weight": w, "x.y.0": b})
-    _, read = weights.read(tmp_path / "a.safetensors")
+    _, read = converter.read(tmp_path / "a.safetensors")
     same(read, {"ip": [w, b], "x.y": [b]})
     np.savez(tmp_path / "a.npz", **{"bn.running_mean": b})
     with pytest.raises(FormatError, match=r"which blob is 'bn.running_mean'\? Expected LAYER.NUMBER, or after the layer one of"):
-        weights.read(tmp_path / "a.npz")
+        converter.read(tmp_path / "a.npz")
 
 
 def test_shared_blobs_of_hdf5(tmp_path):

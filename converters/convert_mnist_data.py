@@ -1,6 +1,8 @@
-"""idx files, in which MNIST comes: read, written, and turned into databases. Source: Caffe's ``convert_mnist_data.cpp``.
+"""idx files, in which MNIST comes: read, written, and turned into databases. Source: Caffe's
+``convert_mnist_data.cpp``.
 
-A big-endian header (0, 0, element type, number of dimensions; each dimension as 32 bits), then the elements, row by row.
+A big-endian header (0, 0, element type, number of dimensions; each dimension as 32 bits), then the elements, row by
+row.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _SOURCE = "convert_mnist_data.cpp"
 _UINT8 = 8
 
 
-def read(path: str | os.PathLike[str], dims: int | None = None) -> NDArray[np.uint8]:
+def read_idx(path: str | os.PathLike[str], dims: int | None = None) -> NDArray[np.uint8]:
     """The array in an idx file of bytes, or in its gzipped form: ``path`` itself or ``path`` + ``.gz`` may be that.
 
     ``dims`` is the number of dimensions to expect: 3 for pictures, 1 for labels.
@@ -60,7 +62,7 @@ def read(path: str | os.PathLike[str], dims: int | None = None) -> NDArray[np.ui
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def write(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
+def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
     """Write bytes of any shape as an idx file; gzipped when the name ends in ``.gz``. Raises FormatError."""
     if array.dtype != np.uint8 or not 1 <= array.ndim <= 255:
         raise DataError(f"expected an array of bytes for {str(path)!r}, got {array.dtype} of {array.ndim} dimensions")
@@ -70,9 +72,12 @@ def write(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
 
 
 def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """idx pictures (count × rows × columns) and their labels. Raises FormatError as ``read``; DataError when they are no pair."""
-    pictures = read(images, dims=3)
-    classes = read(labels, dims=1)
+    """idx pictures (count × rows × columns) and their labels.
+
+    Raises FormatError as ``read_idx``; DataError when they are no pair.
+    """
+    pictures = read_idx(images, dims=3)
+    classes = read_idx(labels, dims=1)
     if len(pictures) != len(classes):
         raise DataError(f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; give a pair")
     if not len(pictures):
@@ -83,10 +88,11 @@ def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) ->
 def convert_mnist_data(
     images: str | os.PathLike[str], labels: str | os.PathLike[str], db: str | os.PathLike[str], *, backend: Backend = "lmdb"
 ) -> int:
-    """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``; returns the count.
+    """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``; returns
+    the count.
 
-    Raises FormatError for files that are not such or are damaged, and when ``db`` exists or cannot be written; DataError
-    when there are not as many labels as pictures.
+    Raises FormatError for files that are not such or are damaged, and when ``db`` exists or cannot be written;
+    DataError when there are not as many labels as pictures.
     """
     pictures, classes = read_pair(images, labels)
     count, rows, columns = pictures.shape

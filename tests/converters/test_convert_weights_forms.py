@@ -16,8 +16,8 @@ from caffecli.cli.main import cli
 from caffecli.errors import FormatError
 from caffecli.formats import caffemodel
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
-from converters import weights
-from converters.weights import convert_weights
+from converters import convert_weights as converter
+from converters.convert_weights import convert_weights
 
 #: the end of the name, and NVIDIA's type
 FORMS = [
@@ -69,7 +69,7 @@ def test_any_weights_through_any_forms(made, first, second):
         convert_weights(a, b, nvidia=second[1])
         convert_weights(b, back)
         for path in (a, b, back):
-            same(weights.read(path)[1], blobs)
+            same(converter.read(path)[1], blobs)
         if "h5" not in first[0] + second[0]:  # those hold no definition
             assert caffemodel.read_net(back) == net
 
@@ -129,7 +129,7 @@ def test_two_gigabytes_are_refused_in_binary(nvidia, count, size, tmp_path):
     net = NetParameter(layer=[LayerParameter(name="fc", type="InnerProduct")])
     words = f"c.caffemodel': {size} GB do not fit into a binary file .2 GB at most.; set snapshot_format: HDF5, or .* ends in .h5"
     with pytest.raises(FormatError, match=words):
-        weights.write(tmp_path / "c.caffemodel", net, {"fc": [huge]}, nvidia)
+        converter.write(tmp_path / "c.caffemodel", net, {"fc": [huge]}, nvidia)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,11 +1,12 @@
 """Weights from one form of file to another: caffemodel (binary, HDF5, NVIDIA's), npz, safetensors.
 
-Values stay bit for bit; those of 64 bits become the nearest of 32, as when Caffe reads them, and those for NVIDIA's FLOAT16 the
-nearest of 16.
+Values stay bit for bit; those of 64 bits become the nearest of 32, as when Caffe reads them, and those for NVIDIA's
+FLOAT16 the nearest of 16.
 
-npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``; by number, ``lstm1.0``,
-for types not named below. Beside the arrays they keep the net's definition (``caffe.net``) and each layer's names of blobs in
-Caffe's order (``caffe.blobs``), so that a caffemodel comes back as it was. HDF5 files hold no definition.
+npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``; by number,
+``lstm1.0``, for types not named below. Beside the arrays they keep the net's definition (``caffe.net``) and each
+layer's names of blobs in Caffe's order (``caffe.blobs``), so that a caffemodel comes back as it was. HDF5 files hold no
+definition.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ FORMS = ".caffemodel, .h5, .npz or .safetensors"
 def convert_weights(source: Path_, target: Path_, net: Path_ | None = None, nvidia: str | None = None) -> None:
     """Write the weights in ``source`` in the form that the name of ``target`` ends with.
 
-    ``net`` is a prototxt whose definition the file shall have, for sources without one. ``nvidia``, FLOAT, FLOAT16 or DOUBLE,
-    makes a .caffemodel such as NVIDIA's Caffe writes, of numbers of that type. Raises FormatError, SpecError.
+    ``net`` is a prototxt whose definition the file shall have, for sources without one. ``nvidia``, FLOAT, FLOAT16 or
+    DOUBLE, makes a .caffemodel such as NVIDIA's Caffe writes, of numbers of that type. Raises FormatError, SpecError.
     """
     if not os.fspath(target).endswith((".caffemodel", ".h5", ".npz", ".safetensors")):
         raise FormatError(f"{str(target)!r}: what form of weights shall it have? Choose a name that ends in {FORMS}")
@@ -71,7 +72,10 @@ def convert_weights(source: Path_, target: Path_, net: Path_ | None = None, nvid
 
 
 def read(path: Path_) -> tuple[NetParameter, Weights]:
-    """The definition (layers of no type, where the file has none) and the weights of a file of any form. Raises FormatError."""
+    """The definition and the weights in a file of any form. Raises FormatError.
+
+    A file without definition gives one of layers without type.
+    """
     if os.fspath(path).endswith(".safetensors"):
         return _from_arrays(path, *safetensors.read(path))
     if read_bytes(path, 4) == b"PK\x03\x04":
@@ -121,7 +125,7 @@ def _bare(weights: Weights) -> NetParameter:
 
 
 def _owners_filled_in(path: Path_, definition: NetParameter, weights: Weights) -> Weights:
-    """The weights with the blobs that HDF5 files leave out, those of an earlier layer that shares them, in their places."""
+    """The weights with the blobs that an HDF5 file leaves out because an earlier layer shares them."""
     owners: dict[str, NDArray[Any]] = {}
     filled: Weights = {}
     specs = {layer.name: layer.param for layer in definition.layer if layer.param}

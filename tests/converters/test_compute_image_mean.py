@@ -14,7 +14,7 @@ from caffecli.errors import DataError, FormatError
 from caffecli.formats import datum
 from caffecli.formats.db import open_writer
 from caffecli.proto.caffe_pb2 import Datum
-from converters.image_mean import channel_means, compute_image_mean
+from converters.compute_image_mean import channel_means, compute_image_mean
 
 CASES = {
     "plain_lmdb": "plain_mean",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from caffecli.errors import FormatError
-from converters.means import binaryproto_to_npy, convert_mean, npy_to_binaryproto
+from converters.convert_mean import binaryproto_to_npy, convert_mean, npy_to_binaryproto
 
 
 def test_round_trip(golden: Path, tmp_path: Path) -> None:
