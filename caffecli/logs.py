@@ -124,14 +124,21 @@ def hide(handler: logging.Handler) -> None:
 
 
 class Bar:
-    """A tqdm bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``."""
+    """A progress bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``.
 
-    def __init__(self, total: int, start: int = 0, unit: str = "it", shown: bool = True) -> None:
+    ``total``: how many there are, None where that is not known; ``start``: how many were there before; ``unit``: of what, "B" for
+    bytes, which are shown in powers of 1024.
+    """
+
+    def __init__(self, total: int | None, start: int = 0, unit: str = "it", shown: bool = True) -> None:
         self._bar: Any = None
         if shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, mininterval=0.2, leave=False)
+            form: dict[str, Any] = (
+                {"unit": unit, "unit_scale": True, "unit_divisor": 1024} if unit == "B" else {"unit": f" {unit}"}
+            )
+            self._bar = tqdm(total=total, initial=start, dynamic_ncols=True, mininterval=0.2, leave=False, **form)
 
     def __enter__(self) -> Bar:
         return self
@@ -140,9 +147,9 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self) -> None:
+    def advance(self, count: int = 1) -> None:
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(count)
 
     def note(self, **figures: float) -> None:
         """Show figures (loss, lr) behind the bar, from its next refresh on."""

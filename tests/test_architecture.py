@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from caffecli.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "host", "logs", "proto"},
@@ -84,6 +86,23 @@ def test_commands_load_what_is_heavy_when_they_are_called(path: Path) -> None:
     rooms = tuple(f"caffecli.{there}" for there in LEVEL if there not in ("errors", "host", "logs", "cli"))
     found = [module for module in imports(path, everywhere=False) if module.split(".")[0] in heavy or module.startswith(rooms)]
     assert not found
+
+
+#: where the work of a command has another name than the command
+ADDRESSES = {"import": "import_", **dict.fromkeys((one for one in COMMANDS if one.startswith("upgrade_")), "upgrade")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_an_address(command: str) -> None:
+    """Its work is in the module of its name in tools or converters, which the module of its name in cli alone calls."""
+    module = ADDRESSES.get(command, command)
+    rooms = [room for room in ("caffecli/tools", "converters") if (ROOT / room / f"{module}.py").exists()]
+    assert len(rooms) == 1
+    called = f"{rooms[0].replace('/', '.')}.{module}"
+    thin = ROOT / "caffecli/cli" / f"{module}.py"
+    used = [one for one in imports(thin) if one.startswith(("caffecli.tools.", "converters."))]
+    assert used
+    assert all(f"{one}.".startswith(f"{called}.") for one in used), f"{name(thin)} imports {used}"
 
 
 @pytest.mark.parametrize("path", OURS, ids=name)

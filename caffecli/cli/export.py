@@ -28,8 +28,8 @@ def export(ctx: click.Context, to: str, net: Path, rest: tuple[Path, ...], layer
     """
     if len(rest) > 2:
         raise click.UsageError(f"expected NET, WEIGHTS and OUT, got {len(rest) + 1} arguments.", ctx)
-    from converters import export as exports
+    from converters import export as converter
 
     weights, out = rest[0] if len(rest) == 2 else None, rest[-1]
-    for path in exports.export(net, weights, cast("Target", to), out, layers):
+    for path in converter.export(net, weights, cast("Target", to), out, layers):
         click.echo(f"Wrote {path}")
