@@ -33,7 +33,7 @@ class Step:
     #: the memory of those
     makes: tuple[Memory, ...]
     #: whether a pass leaves all tops as they are
-    still: bool
+    constant: bool
     in_place: bool
     #: the bottoms' shapes that the layer is set up for
     shapes: tuple[tuple[int, ...], ...]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from caffe.engine import Engine
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import rules
+from caffecli.solver.rules import Rule
 
 
-class DrivenRule:
-    """What a solver's loop does with its rule, done with ``engine``'s diffs, and with the user's callbacks in between.
+class DrivenRule(Rule):
+    """The rule of ``param`` on ``engine``'s diffs, with the user's callbacks in between.
 
     Before an update the diffs are the gradients; after it, as in Caffe, what has been subtracted from the weights.
     """
@@ -22,20 +24,15 @@ class DrivenRule:
         self.on_start: list[Callable[[], Any]] = []
         self.on_gradients_ready: list[Callable[[], Any]] = []
         self._engine = engine
-        self._tells = param.snapshot_diff
-        self._param = SolverParameter()
-        self._param.CopyFrom(param)
-        self._param.snapshot_diff = True  # lets the rule note what it changes
-        self._rule = rules.create(self._param, engine.net.params)
-
-    @property
-    def history(self) -> list[Tensor]:
-        """What the solverstate keeps."""
-        return self._rule.history
+        self.param = param
+        noting = SolverParameter()
+        noting.CopyFrom(param)
+        noting.snapshot_diff = True  # lets the rule note what it changes
+        self._rule = rules.create(noting, engine.net.params)
+        self.history = self._rule.history
 
     def diffs(self) -> list[Tensor]:
-        """What snapshots hold beside the weights: with ``snapshot_diff`` the last update."""
-        return self._rule.diffs() if self._tells else []
+        return self._rule.diffs() if self.param.snapshot_diff else []
 
     def clear_diffs(self) -> None:
         """Set all diffs to 0, at the beginning of an iteration."""
@@ -51,7 +48,7 @@ class DrivenRule:
         self.apply(rate, iteration, report_clipping)
 
     def apply(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
-        """One update of all weights from their diffs."""
+        """One update of all weights from their diffs, and nothing else."""
         self._engine.push()
         weights = self._engine.weights
         for weight in weights:
@@ -63,9 +60,6 @@ class DrivenRule:
             weight.diff.put(change)
         self._engine.pull()
 
-    def renew(self) -> None:
-        """Go on where the weights are now, after a move to another device."""
-        made = rules.create(self._param, self._engine.net.params)
-        for blob, before in zip(made.history, self._rule.history, strict=True):
-            blob.copy_(before)
-        self._rule = made
+    def to(self, device: torch.device) -> None:
+        self._rule.to(device)
+        self.history = self._rule.history

@@ -22,22 +22,23 @@ from caffe.planning import Plan
 from caffe.reshape import shape_again
 from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
-from caffecli.net.net import Net, Observer, Result
+from caffecli.net.net import Net
+from caffecli.net.runners.base import Result, Runner, differentiate, weighted_sum
 
 _NOTHING: dict[str, Tensor] = {}
 
 Callback = Callable[[int], Any]
 
 
-class Engine:
-    """The blobs of ``net`` and the passes over them.
+class Engine(Runner):
+    """The blobs of ``net`` and the passes over them: whole ones, as other runners do them, or any stretch of layers.
 
     One that is trained, or shares weights with one (``c_order``), has its weights in C order, so that arrays can share them.
     Others have them channels-last, where convolutions run fastest, as long as nobody looks.
     """
 
     def __init__(self, net: Net, c_order: bool = False) -> None:
-        self.net = net
+        super().__init__(net)
         self.device = torch.device("cpu")
         #: whether the arrays are where the layers run
         self._at_home = True
@@ -63,14 +64,23 @@ class Engine:
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
-    def forward(self, start: int = 0, end: int | None = None) -> Tensor | None:
+    def forward(self, inputs: Mapping[str, Tensor] | None = None) -> Result:
+        self.net.check_inputs(inputs or {})
+        for name, value in (inputs or {}).items():
+            self.blobs[name].take_shape(tuple(value.shape))
+            self.blobs[name].data_memory.put(value)
+        loss = self.forward_layers()
+        outputs = {name: self._value(self.blobs[name]) for name in self.net.outputs}
+        return Result(torch.zeros((), device=self.device) if loss is None else loss, outputs)
+
+    def forward_layers(self, start: int = 0, end: int | None = None) -> Tensor | None:
         """Layers ``start`` to ``end``, inclusive; returns their part of the loss, if they have one."""
         last = len(self.steps) - 1
         end = last if end is None else end
         keep = self._has_backward and torch.is_grad_enabled()
         plain = start == 0 and end == last and not (self._has_backward or self.before_forward or self.after_forward)
         planned = self._planned() if plain else None
-        total: Tensor | None = None
+        losses: list[tuple[Tensor, float]] = []
         self.push()
         try:
             with self._mode():
@@ -81,84 +91,76 @@ class Engine:
                         callback(index)
                     loss = self._forward_layer(index, keep)
                     if loss is not None:
-                        total = loss if total is None else total + loss
+                        losses.append((loss, 1.0))
                     for callback in self.after_forward:
                         callback(index)
                         self._fresh.clear()  # it may have written into blobs
         finally:
             self._fresh.clear()
-        return total
+        return weighted_sum(losses)
 
     def _planned(self) -> Plan | None:
         """How a whole pass goes over the blobs as they are now; None where it is to be found out on the way."""
         if self._plan is None or not self._plan.holds():
-            ready = all(step.still or step.shapes == tuple(map(shape_of, step.bottoms)) for step in self.steps)
+            ready = all(step.constant or step.shapes == tuple(map(shape_of, step.bottoms)) for step in self.steps)
             self._plan = Plan.of(self.steps) if ready else None
         return self._plan
-
-    def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
-        """A whole pass for a solver: its loss's ``backward`` is this engine's. With arguments, the net's own ``run``."""
-        if inputs is not None or observe is not None:
-            return Net.run(self.net, inputs, observe)
-        loss = self.forward()
-        loss = torch.zeros((), device=self.device) if loss is None else loss
-        if torch.is_grad_enabled() and self._has_backward:
-            loss = _Pass.apply(loss.requires_grad_(), self)  # type: ignore[no-untyped-call]
-        return Result(loss, {name: self._value(self.blobs[name]) for name in self.net.outputs})
 
     def _forward_layer(self, index: int, keep: bool) -> Tensor | None:
         """One layer; returns its part of the loss, if it has one. With ``keep``, for a backward pass to come."""
         step = self.steps[index]
         if self._graphs:
             self._graphs.pop(index, None)
-        if step.still:
+        if step.constant:
             return None
         if keep and step.node.backward:
-            graph, hosts = self._run(step)
+            graph, user_memory = self._run(step)
             tops = graph.tops
             if any(top.requires_grad for top in tops):
                 self._graphs[index] = graph
         else:
-            bottoms, hosts = self._bottoms(step, False)
+            bottoms, user_memory = self._bottoms(step, False)
             for memory in step.makes:
                 memory.release()
             tops = self.net.run_layer(step.node, bottoms, self._fed(step) if step.fed else _NOTHING)
-        return self._take(step, tops, hosts)
+        return self._take(step, tops, user_memory)
 
-    def _take(self, step: Step, tops: tuple[Tensor, ...], hosts: list[int]) -> Tensor | None:
-        """Let a layer's tops be the values of its blobs; returns their part of the loss, if they have one."""
-        loss: Tensor | None = None
+    def _take(self, step: Step, tops: tuple[Tensor, ...], user_memory: list[int]) -> Tensor | None:
+        """Give a layer's tops to its blobs; returns their part of the loss, if they have one.
+
+        ``user_memory``: the addresses of bottoms that the user can write into. A top that is a view of one is copied.
+        """
+        losses: list[tuple[Tensor, float]] = []
         for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, tops, strict=True):
             made = top.detach() if top.requires_grad else top
             if weight:
-                part = made.sum() * weight
-                loss = part if loss is None else loss + part
+                losses.append((made, weight))
                 if made.numel() != blob.count:
                     blob.diff_memory.put(torch.full_like(made, weight))
             if made.shape != blob.shape:
                 blob.take_shape(tuple(made.shape))
             if put:
-                if hosts and made.untyped_storage().data_ptr() in hosts:
-                    made = made.clone()  # a view of what the user may write into
+                if user_memory and made.untyped_storage().data_ptr() in user_memory:
+                    made = made.clone()
                 blob.data_memory.put(made)
             self._fresh[blob.data_memory] = made
-        return loss
+        return weighted_sum(losses)
 
     def _run(self, step: Step) -> tuple[Graph, list[int]]:
-        """The layer on what its bottoms hold, as autograd sees it; with where those lie that the user can write into."""
-        found, hosts = self._bottoms(step, True)
+        """The layer on what its bottoms hold, as autograd sees it; and ``user_memory``, see ``_take``."""
+        found, user_memory = self._bottoms(step, True)
         bottoms = tuple([x.detach().requires_grad_(down) for x, down in zip(found, step.node.down, strict=True)])
         with torch.set_grad_enabled(bool(bottoms or step.node.layer.blob_names)):
             tops = self.net.run_layer(step.node, bottoms, self._fed(step))
-        return Graph(bottoms, tuple([blob.data_memory.version for blob in step.bottoms]), tops), hosts
+        return Graph(bottoms, tuple([blob.data_memory.version for blob in step.bottoms]), tops), user_memory
 
     def _bottoms(self, step: Step, keep: bool) -> tuple[list[Tensor], list[int]]:
-        """What the bottoms hold, the layer set up for it; with where those lie that the user can write into."""
+        """What the bottoms hold, the layer set up for it; and ``user_memory``, see ``_take``."""
         shapes = tuple(map(shape_of, step.bottoms))
         if shapes != step.shapes:
             self._reshape_layer(step, shapes)
         bottoms: list[Tensor] = []
-        hosts: list[int] = []
+        user_memory: list[int] = []
         for blob in step.bottoms:
             bottom = self._fresh.get(blob.data_memory)
             if bottom is None:
@@ -166,11 +168,11 @@ class Engine:
                 if keep and step.in_place and blob.data_memory.exposed:
                     bottom = bottom.clone()  # the top goes where it stands
                 elif blob.data_memory.exposed:
-                    hosts.append(bottom.untyped_storage().data_ptr())
+                    user_memory.append(bottom.untyped_storage().data_ptr())
             elif bottom.shape != blob.shape:  # another blob's that shares the memory
                 bottom = bottom.reshape(blob.shape)
             bottoms.append(bottom)
-        return bottoms, hosts
+        return bottoms, user_memory
 
     def _fed(self, step: Step) -> Mapping[str, Tensor]:
         return {name: self._value(blob) for name, blob in step.fed} if step.fed else _NOTHING
@@ -180,7 +182,10 @@ class Engine:
 
     # -- backward --------------------------------------------------------------------------------------------------
 
-    def backward(self, start: int | None = None, end: int = 0) -> None:
+    def backward(self, result: Result) -> None:
+        self.backward_layers()
+
+    def backward_layers(self, start: int | None = None, end: int = 0) -> None:
         """Layers ``start`` down to ``end``, inclusive: diffs of bottoms from those of tops; diffs of parameters add up."""
         start = len(self.steps) - 1 if start is None else start
         for index in range(start, end - 1, -1):
@@ -194,27 +199,21 @@ class Engine:
 
     def _backward_layer(self, index: int) -> None:
         step, graph = self.steps[index], self._graph(index)
-        outputs, seeds = [], []
-        for blob, top in zip(step.tops, graph.tops, strict=True):
-            if top.requires_grad:
-                outputs.append(top)
-                seeds.append(blob.diff_memory.tensor(top.shape, self.device).to(top.dtype))
-        down = [i for i, bottom in enumerate(graph.bottoms) if bottom.requires_grad]
+        diffs = [self._diff(blob, top) if top.requires_grad else None for blob, top in zip(step.tops, graph.tops, strict=True)]
         learned = [weight for weight in self._learned.get(step.node.layer, ()) if weight.param.tensor.requires_grad]
-        wanted = [graph.bottoms[i] for i in down] + [weight.param.tensor for weight in learned]
-        grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
-        if outputs and wanted:
-            try:
-                grads = torch.autograd.grad(outputs, wanted, seeds, retain_graph=True, allow_unused=True)
-            except RuntimeError as error:
-                raise step.node.layer.shape_error(f"cannot run backward: {str(error).strip().splitlines()[0]}") from error
-        for i, grad in zip(down, grads, strict=False):
-            step.bottoms[i].diff_memory.put(torch.zeros_like(graph.bottoms[i]) if grad is None else grad)
-        for weight, grad in zip(learned, grads[len(down) :], strict=True):
+        tensors = [weight.param.tensor for weight in learned]
+        below, grads = differentiate(step.node, graph.bottoms, graph.tops, diffs, tensors, again=True)
+        for blob, diff in zip(step.bottoms, below, strict=True):
+            if diff is not None:
+                blob.diff_memory.put(diff)
+        for weight, grad in zip(learned, grads, strict=True):
             if grad is not None:
                 weight.diff.add(grad)
         if isinstance(step.node.layer, Python):
             building.tie_user(step.node.layer, self.params[step.node.layer])  # its class has been lent others
+
+    def _diff(self, blob: Blob, top: Tensor) -> Tensor:
+        return blob.diff_memory.tensor(top.shape, self.device).to(top.dtype)
 
     def _graph(self, index: int) -> Graph:
         """The one that forward has left, unless there is none or the user has changed a bottom since."""
@@ -280,18 +279,3 @@ class Engine:
         if not self._at_home:
             for weight in self.weights:
                 weight.pull()
-
-
-class _Pass(torch.autograd.Function):
-    """A loss whose backward is an engine's."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, engine: Engine) -> Tensor:
-        ctx.engine = engine
-        return loss.detach().clone()
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[None, None]:
-        with torch.enable_grad():
-            ctx.engine.backward()
-        return None, None

@@ -141,5 +141,5 @@ def _unseen() -> Memory:
     return memory
 
 
-#: how many references are counted, however Python counts, where there is none but the memory's own
+#: the reference count of an array that only its Memory refers to: other versions of Python count otherwise
 _OWN = _unseen()._references()

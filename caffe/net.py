@@ -225,13 +225,13 @@ class Net(Batches, NetFiles, LegacyMethods):
         """Layers by their numbers; returns the loss."""
         with UsersErrors():
             self._engine.to(mode.device())
-            loss = self._engine.forward(start, end)
+            loss = self._engine.forward_layers(start, end)
             return 0.0 if loss is None else float(loss)
 
     def _backward(self, start: int, end: int) -> None:
         with UsersErrors():
             self._engine.to(mode.device())
-            self._engine.backward(start, end)
+            self._engine.backward_layers(start, end)
 
     def _index(self, layer: str) -> int:
         if layer not in self._layer_names:

@@ -14,7 +14,7 @@ from caffe.memory import Memory
 from caffecli.layers.base import Layer
 from caffecli.net.net import Net
 
-#: lets a layer's tops be the values of its blobs; the last argument: where those lie that the user can write into
+#: gives a layer's tops to its blobs; the last argument has the addresses of inputs, which the user can write into
 Take = Callable[[Step, tuple[Tensor, ...], list[int]], Any]
 
 
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
         None where there is more to do than to run layers: to add up losses, to read or feed data, to show values in two shapes.
         """
-        steps = [step for step in net_steps if not step.still]
+        steps = [step for step in net_steps if not step.constant]
         if any(step.fed or not step.bottoms or any(step.node.loss_weights) for step in steps):
             return None
         inputs = _inputs(steps)
@@ -93,7 +93,7 @@ class Plan(NamedTuple):
         Nothing else is done between two layers, whose data would drive it out of the cache.
         """
         values = [value_of(blob) for blob in self.inputs]
-        hosts = [value.untyped_storage().data_ptr() for value in values]
+        user_memory = [value.untyped_storage().data_ptr() for value in values]
         for layer, reads, writes, step, done in self.stages:
             for memory in step.makes:
                 memory.release()
@@ -101,27 +101,27 @@ class Plan(NamedTuple):
             try:
                 tops = layer(*bottoms)
             except Exception as error:
-                self._leave(done - 1, values, hosts, take)
+                self._leave(done - 1, values, user_memory, take)
                 if isinstance(error, RuntimeError):
                     raise net.refusal(step.node, bottoms, error) from error
                 raise
             values += tops if isinstance(tops, tuple) else (tops,)
             for place, shape in writes:
                 if values[place].shape != shape:
-                    self._leave(done, values, hosts, take)
+                    self._leave(done, values, user_memory, take)
                     return done
         for memory, place, may_be_input in self.puts:
             value = values[place]
-            if may_be_input and value.untyped_storage().data_ptr() in hosts:
+            if may_be_input and value.untyped_storage().data_ptr() in user_memory:
                 value = value.clone()  # the user may write there
             memory.put(value)
         return self.layers
 
-    def _leave(self, done: int, values: list[Tensor], hosts: list[int], take: Take) -> None:
+    def _leave(self, done: int, values: list[Tensor], user_memory: list[int], take: Take) -> None:
         """Let the blobs have what the net's first ``done`` layers have made, in a pass that does not end as planned."""
         for stage in self.stages:
             if stage.done <= done:
-                take(stage.step, tuple([values[place] for place, _ in stage.writes]), hosts)
+                take(stage.step, tuple([values[place] for place, _ in stage.writes]), user_memory)
 
 
 def _inputs(steps: Iterable[Step]) -> tuple[Blob, ...]:

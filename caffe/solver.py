@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from caffe import mode
 from caffe.driven import DrivenRule
 from caffe.engine import Engine
@@ -20,7 +18,6 @@ from caffecli.errors import SolverError
 from caffecli.net import net as core
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import learning_rate, snapshot
-from caffecli.solver.losses import Losses
 from caffecli.solver.solver import Solver as Core
 from caffecli.spec import load
 
@@ -50,15 +47,21 @@ class Solver:
         if param.debug_info:
             logs.warning("solver.cpp:45", "debug_info is shown by `caffecli train` alone; here look at the blobs themselves")
             param.debug_info = False
+        engines: list[Engine] = []
+
+        def engine(net: core.Net) -> Engine:
+            engines.append(Engine(net, c_order=True))
+            return engines[-1]
+
+        def rule(param: SolverParameter, _: object) -> DrivenRule:
+            self._rule = DrivenRule(param, engines[0])
+            return self._rule
+
         with UsersErrors():
-            self._core = Core(param, "cpu")
-        engines = [_engine(net) for net in (self._core.net, *self._core.test_nets)]
-        self._core.run = engines[0].run
-        self._rule = DrivenRule(self._core.param, engines[0])
-        self._core.rule = self._rule  # type: ignore[assignment]
-        self._net, *self._test_nets = [Net.of(engine) for engine in engines]
+            self._core = Core(param, runner=engine, test_runner=engine, rule=rule)
+        self._net, *self._test_nets = [Net.of(made) for made in engines]
         if mode.device() != self._core.device:
-            self._move(mode.device())
+            self._core.to(mode.device())
 
     @property
     def net(self) -> Net:
@@ -125,28 +128,13 @@ class Solver:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        self._core.stopped = False
-        device = mode.device()
-        if device != self._core.device:
-            self._move(device)
+        if mode.device() != self._core.device:
+            self._core.to(mode.device())
         for net in (self._net, *self._test_nets):
             net._engine.push()
         with UsersErrors():
             yield
         self._net._engine.pull()
-
-    def _move(self, device: torch.device) -> None:
-        for net in (self._net, *self._test_nets):
-            net._engine.to(device)
-        self._rule.renew()
-        self._core.device, self._core.losses = device, Losses(self.param.average_loss, device)
-
-
-def _engine(net: core.Net) -> Engine:
-    """The engine of a solver's net, whose passes are its from now on."""
-    engine = Engine(net, c_order=True)
-    net.run = engine.run  # type: ignore[method-assign]
-    return engine
 
 
 class SGDSolver(Solver):

@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torch is imported
@@ -24,6 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the processe
 import torch
 
 from caffecli import host
+from caffecli.net.precision import BFLOAT16, FULL
+from caffecli.net.runners.compiled import Compiled
+from caffecli.net.runners.whole import Whole
 from caffecli.solver.launch import launch
 from caffecli.solver.parallel import World
 from caffecli.solver.solver import Solver
@@ -43,7 +47,8 @@ def clock(solver: Solver, iterations: int) -> float:
 def flags(name: str, mode: str, database: Path, rounds: int, iterations: int) -> None:
     """Print the speed with and without a flag, and the median of their ratios."""
     param = solver_param(name, database)
-    with_flag = Solver(param, CPU, amp=mode == "amp", compiled=mode == "compile")
+    how = Compiled if mode == "compile" else partial(Whole, precision=BFLOAT16 if mode == "amp" else FULL)
+    with_flag = Solver(param, CPU, runner=how)
     plain = Solver(param, CPU)
     start = time.perf_counter()
     with_flag.step(1)

@@ -3,7 +3,7 @@
 ``OMP_NUM_THREADS=1 python scripts/bench_pycaffe.py models/lenet/deploy.prototxt 64``: a net and a batch size. Milliseconds of
 processor time per pass, which other programs disturb little; medians of passes, ten of each in turns, for half a minute:
 
-- bare: the net's layers by ``caffecli.net.Net.run`` under ``no_grad``, from a tensor to a tensor;
+- bare: the net's layers by ``caffecli.net.runners.whole.Whole`` under ``no_grad``, from a tensor to a tensor;
 - copied: the same, the array copied into one that the net reads, and the outputs copied into arrays;
 - caffe: ``net.blobs["data"].data[...] = x``, then ``net.forward()``;
 - held: the same while an array of every blob is held, so that all of them are copied;
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 import caffe
+from caffecli.net.runners.whole import Whole
 
 SECONDS = 30
 #: as in use, where pass follows on pass
@@ -38,7 +39,7 @@ def main(path: str, batch: int) -> None:
     nets["held"].share_with(nets["caffe"])
     for blobs in nets["C order"].params.values():
         arrays += [blob.data for blob in blobs]
-    bare = nets["caffe"]._engine.net  # all passes but the last are of the same weights in the same places
+    bare = Whole(nets["caffe"]._engine.net)  # all passes but the last are of the same weights in the same places
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     tensor = torch.from_numpy(x)
     array = np.empty_like(x)
@@ -46,12 +47,12 @@ def main(path: str, batch: int) -> None:
 
     def run_bare() -> None:
         with torch.no_grad():
-            bare.run({name: tensor})
+            bare.forward({name: tensor})
 
     def run_copied() -> None:
         array[...] = x
         with torch.no_grad():
-            tops = bare.run({name: arrays_tensor}).outputs
+            tops = bare.forward({name: arrays_tensor}).outputs
         for top in tops.values():
             top.numpy().copy()
 

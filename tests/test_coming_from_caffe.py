@@ -42,7 +42,7 @@ EVIDENCE = {
     "stopping": "solver/test_kill.py::test_killed_while_it_writes_snapshots",
     "figures": "solver/test_recorders.py::test_csv",
     "when to stop": "solver/test_monitor.py::test_early_stop",
-    "speed": "solver/test_mixed.py::test_training",
+    "speed": "solver/test_amp.py::test_training",
     "repeating": "solver/test_deterministic.py::test_a_deterministic_run",
     "several GPUs": "solver/test_parallel.py::test_resume_on_another_number_of_processes",
     "scores": "cli/test_predictions.py::test_confusion_counts_pairs_and_tells_each_class",

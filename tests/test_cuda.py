@@ -12,6 +12,7 @@ import torch
 from caffecli.formats import caffemodel
 from caffecli.layers import registry
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, Phase
 from caffecli.spec import text
 from caffecli.tools.test import TestOptions, test
@@ -48,7 +49,7 @@ def test_recorded_layers(name: str) -> None:
                 net.layer(layer).blobs[int(index)].copy_(torch.from_numpy(value))
     net.place("cuda")
     inputs = {k[3:]: torch.from_numpy(v).cuda().requires_grad_() for k, v in answers.items() if k.startswith("in/")}
-    result = net.run(inputs)
+    result = Whole(net).forward(inputs)
     total = result.loss
     for key, value in answers.items():
         if key.startswith("topdiff/"):

@@ -10,6 +10,7 @@ import torch
 
 from caffecli.layers import registry
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.spec import text
 from scripts import layer_catalogue
@@ -67,6 +68,6 @@ def test_the_examples_build_run_and_learn() -> None:
     param.layer.extend(kept)
     net = Net(param)
     torch.manual_seed(0)
-    result = net.run({name: torch.rand(tuple(net.shape(name))) for name in net.inputs})
+    result = Whole(net).forward({name: torch.rand(tuple(net.shape(name))) for name in net.inputs})
     assert torch.isfinite(result.loss)
     result.loss.backward()

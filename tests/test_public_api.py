@@ -10,7 +10,8 @@ import pytest
 from caffecli import errors
 from caffecli.cli.main import COMMANDS
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
+from caffecli.net.runners.whole import Whole
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.solver import Solver
 from caffecli.tools.test import TestOptions
@@ -19,7 +20,7 @@ from caffecli.tools.train import TrainOptions
 
 
 def public(cls: type) -> set[str]:
-    return {name for name in vars(cls) if not name.startswith("_")}
+    return {name for name in dir(cls) if not name.startswith("_")}
 
 
 def test_commands() -> None:
@@ -49,7 +50,8 @@ def test_errors() -> None:
 @pytest.mark.parametrize(
     ("cls", "names"),
     [
-        (Net, {"forward", "run", "layer", "shape", "place", "close", "source_layers"}),
+        (Net, {"forward", "layer", "shape", "place", "close", "source_layers"}),
+        (Whole, {"forward", "backward"}),
         (Stepwise, {"forward", "backward", "forward_layer", "backward_layer", "slot", "first_slot"}),
         (Solver, {"solve", "step", "test_all", "snapshot", "restore", "close", "stop"}),
         (Callback, {"started", "displayed", "tested", "tests_done", "snapshotted", "finished", "close", "state", "restore"}),

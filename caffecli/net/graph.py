@@ -34,6 +34,8 @@ class Node:
     backward: bool = True
     #: the bottoms to which ``propagate_down: false`` lets no gradient pass
     stops: tuple[int, ...] = ()
+    #: whether a top is an output of the net, or counts in its loss
+    reported: bool = False
 
     @property
     def name(self) -> str:
@@ -116,6 +118,18 @@ def mark_backward(nodes: Sequence[Node]) -> None:
                 node.down[i] = False
             if not node.down[i]:
                 stopped.add(bottom)
+
+
+def last_read(nodes: Sequence[Node], keep: set[int]) -> list[tuple[int, ...]]:
+    """Per layer, the slots that nobody reads after it, but for those to ``keep``: their memory can go."""
+    last: dict[int, int] = {}
+    for i, node in enumerate(nodes):
+        last |= dict.fromkeys((*node.inputs, *node.outputs), i)
+    unread: list[list[int]] = [[] for _ in nodes]
+    for slot, i in last.items():
+        if slot not in keep:
+            unread[i].append(slot)
+    return [tuple(slots) for slots in unread]
 
 
 def force_backward(nodes: Sequence[Node]) -> None:

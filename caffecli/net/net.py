@@ -1,15 +1,13 @@
 """A net: the layers of a prototxt, wired, as one ``nn.Module``.
 
-Training and scoring run the whole graph at once under autograd (``forward``). Where every blob's data and diff is to be seen,
-``caffecli.net.stepwise`` runs the same layers one by one.
+The net is the graph; ``caffecli.net.runners`` are the ways to run it, of which ``forward`` takes the plainest, ``Whole``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,22 +21,16 @@ from caffecli.layers.python import Python
 from caffecli.layers.shape import listing
 from caffecli.net import params as net_params
 from caffecli.net import report
-from caffecli.net.graph import Node, Wiring, check_names, force_backward, mark_backward
+from caffecli.net.graph import Node, Wiring, check_names, force_backward, last_read, mark_backward
+from caffecli.net.precision import FULL, PrecisionPolicy
+from caffecli.net.runners.base import as_tuple
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 
 #: a blob's values are counted in 32 bits, as in Caffe
 MAX_COUNT = 2**31 - 1
-
-Observer = Callable[[Node, tuple[Tensor, ...]], None]
-
-
-class Result(NamedTuple):
-    """What a pass through the net gives: the weighted sum of its losses, and its output blobs by name."""
-
-    loss: Tensor
-    outputs: dict[str, Tensor]
 
 
 class Net(nn.Module):
@@ -87,46 +79,35 @@ class Net(nn.Module):
         self.inputs = [name for n in self.nodes if isinstance(n.layer, Input) for name in n.tops]
         #: names of the blobs that no layer consumes, sorted as Caffe does
         self.outputs = sorted(self._wiring.unused)
-        self._output_slots = [self._wiring.current[name] for name in self.outputs]
-        self._losses = [(slot, w) for n in self.nodes for slot, w in zip(n.outputs, n.loss_weights, strict=True) if w]
-        weights = dict(self._losses)
-        self.output_weights = [weights.get(slot, 0.0) for slot in self._output_slots]
-        self._sources = tuple(self.source_layers.values())
-        self._release = _last_uses(self.nodes, keep={*self._output_slots, *weights})
+        self.output_slots = [self._wiring.current[name] for name in self.outputs]
+        #: the slots that count in the loss, with their weights
+        self.losses = [(slot, w) for n in self.nodes for slot, w in zip(n.outputs, n.loss_weights, strict=True) if w]
+        weights = dict(self.losses)
+        self.output_weights = [weights.get(slot, 0.0) for slot in self.output_slots]
+        self.sources = tuple(self.source_layers.values())
+        reported = {*self.output_slots, *weights}
+        for node in self.nodes:
+            node.reported = not reported.isdisjoint(node.outputs)
+        #: per layer, the slots that are not needed after it
+        self.last_read = last_read(self.nodes, keep=reported)
         report.finished(self.outputs)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
     def forward(self, inputs: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The output blobs by name. ``inputs`` feeds ``Input`` layers, by blob name."""
-        return self.run(inputs).outputs
+        return Whole(self).forward(inputs).outputs
 
-    def run(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
-        """One pass through all layers. ``observe`` is called with each layer and its tops, for those who look inside."""
-        slots: list[Tensor | None] = [None] * len(self.slot_names)
-        fed = inputs or {}
-        self.check_inputs(fed)
-        for node, release in zip(self.nodes, self._release, strict=True):
-            tops = self.run_layer(node, [slots[i] for i in node.inputs], fed)  # type: ignore[misc]
-            for slot, top in zip(node.outputs, tops, strict=True):
-                slots[slot] = top
-            if observe is not None:
-                observe(node, tops)
-            for slot in release:
-                slots[slot] = None
-        for source in self._sources:
-            source.read_ahead()
-        loss = self._total(slots)
-        return Result(loss, {name: slots[i] for name, i in zip(self.outputs, self._output_slots, strict=True)})  # type: ignore[misc]
-
-    def run_layer(self, node: Node, bottoms: Sequence[Tensor], fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def run_layer(
+        self, node: Node, bottoms: Sequence[Tensor], fed: Mapping[str, Tensor], precision: PrecisionPolicy = FULL
+    ) -> tuple[Tensor, ...]:
         """The tops of one layer; errors inside it are named after it."""
         if not bottoms:
             return self._run_source(node, fed)
         if node.stops:
             bottoms = [b.detach() if i in node.stops else b for i, b in enumerate(bottoms)]
         try:
-            return _as_tuple(node.layer(*bottoms))
+            return as_tuple(precision.run(node, bottoms))
         except RuntimeError as error:
             raise self.refusal(node, bottoms, error) from error
 
@@ -141,7 +122,7 @@ class Net(nn.Module):
             tops = tuple(fed[name] for name in node.tops)
         else:
             try:
-                tops = _as_tuple(node.layer())
+                tops = as_tuple(node.layer())
             except RuntimeError as error:
                 raise node.layer.shape_error(f"cannot make its tops: {_first_line(error)}") from error
             if fed:
@@ -154,15 +135,6 @@ class Net(nn.Module):
         unknown = [name for name in inputs if name not in self._wiring.current]
         if unknown:
             raise SpecError(f"net {self.name!r} has no input blob {unknown[0]!r}; its inputs: {', '.join(self.inputs) or 'none'}")
-
-    def _total(self, slots: list[Tensor | None]) -> Tensor:
-        total: Tensor | None = None
-        for slot, weight in self._losses:
-            top: Tensor = slots[slot]  # type: ignore[assignment]
-            part = top if top.dim() == 0 else top.sum()
-            part = part if weight == 1 else part * weight
-            total = part if total is None else total + part
-        return torch.zeros(()) if total is None else total
 
     # -- looking things up -----------------------------------------------------------------------------------------
 
@@ -251,10 +223,6 @@ class Net(nn.Module):
         net_params.tie(self.params)
 
 
-def _as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tops if isinstance(tops, tuple) else (tops,)
-
-
 def _first_line(error: RuntimeError) -> str:
     """What torch says, in a line; of memory that is short, no more than that."""
     first = str(error).strip().splitlines()[0]
@@ -280,12 +248,3 @@ def _module_names(nodes: list[Node]) -> dict[str, nn.Module]:
             name += "_"
         modules[name] = node.layer
     return modules
-
-
-def _last_uses(nodes: list[Node], keep: set[int]) -> list[tuple[int, ...]]:
-    """Per layer, the slots that nobody reads after it, so that their memory can go."""
-    last: dict[int, int] = {}
-    for i, node in enumerate(nodes):
-        for slot in (*node.inputs, *node.outputs):
-            last[slot] = i
-    return [tuple(s for s, at in last.items() if at == i and s not in keep) for i in range(len(nodes))]

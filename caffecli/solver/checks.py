@@ -14,7 +14,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import learning_rate
 from caffecli.solver.learning_rate import RateOptions
-from caffecli.solver.rule import Rule
+from caffecli.solver.rules import Rule
 
 
 def settings(param: SolverParameter, rate: RateOptions) -> None:

@@ -9,8 +9,12 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.logs import number
+from caffecli.net.graph import Node
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.precision import FULL, PrecisionPolicy
+from caffecli.net.runners.base import Result
+from caffecli.net.runners.stepwise import Stepwise
+from caffecli.net.runners.whole import Whole
 
 
 def mean_abs(blob: Tensor | None) -> float:
@@ -18,47 +22,39 @@ def mean_abs(blob: Tensor | None) -> float:
     return 0.0 if blob is None or blob.numel() == 0 else float(blob.detach().float().abs().mean())
 
 
-class Debug:
+class Debug(Stepwise):
     """``debug_info``: runs a net layer by layer and logs the mean absolute value of each blob and diff."""
 
-    def __init__(self, net: Net) -> None:
-        self.net = net
-        self.steps = Stepwise(net)
+    def __init__(self, net: Net, precision: PrecisionPolicy = FULL) -> None:
+        super().__init__(net, precision)
         self._names = {(layer, i): p.display_name for p in net.params for layer, i in p.places}
 
-    def forward(self) -> float:
-        """One forward pass with its lines; returns the loss."""
-        loss = 0.0
-        for index, node in enumerate(self.net.nodes):
-            loss += self.steps.forward_layer(index)
-            where = f"    [Forward] Layer {node.name}"
-            for slot, top in zip(node.outputs, node.tops, strict=True):
-                logs.info("net.cpp:593", f"{where}, top blob {top} data: {number(mean_abs(self.steps.data[slot]))}")
-            for i, blob in enumerate(node.layer.blobs):
-                name = self._names.get((node.layer, i), str(i))
-                logs.info("net.cpp:605", f"{where}, param blob {name} data: {number(mean_abs(blob))}")
-        return loss
+    def forward_layer(self, index: int, inputs: Mapping[str, Tensor] | None = None) -> None:
+        super().forward_layer(index, inputs)
+        node = self.net.nodes[index]
+        where = f"    [Forward] Layer {node.name}"
+        for slot, top in zip(node.outputs, node.tops, strict=True):
+            logs.info("net.cpp:593", f"{where}, top blob {top} data: {number(mean_abs(self.data[slot]))}")
+        for i, blob in enumerate(node.layer.blobs):
+            name = self._names.get((node.layer, i), str(i))
+            logs.info("net.cpp:605", f"{where}, param blob {name} data: {number(mean_abs(blob))}")
 
-    def backward(self) -> None:
-        """One backward pass with its lines; parameter diffs add up in ``.grad``."""
-        self.steps.diff = [None] * len(self.steps.diff)
-        for index in reversed(range(len(self.net.nodes))):
-            node = self.net.nodes[index]
-            if not node.backward:
-                continue
-            self.steps.backward_layer(index)
-            where = f"    [Backward] Layer {node.name}"
-            for slot, bottom, down in zip(node.inputs, node.bottoms, node.down, strict=True):
-                if down:
-                    logs.info("net.cpp:621", f"{where}, bottom blob {bottom} diff: {number(mean_abs(self.steps.diff[slot]))}")
-            for i, blob in enumerate(node.layer.blobs):
-                if self.net.param.force_backward or i >= len(node.layer.param.param) or node.layer.param.param[i].lr_mult != 0:
-                    logs.info("net.cpp:632", f"{where}, param blob {i} diff: {number(mean_abs(blob.grad))}")
+    def backward(self, result: Result, top_diffs: Mapping[str, Tensor] | None = None) -> None:
+        super().backward(result, top_diffs)
         self._totals()
 
-    def outputs(self) -> dict[str, Tensor]:
-        """The output blobs of the last forward pass."""
-        return {name: self.steps.data[self.steps.slot(name)] for name in self.net.outputs}  # type: ignore[misc]
+    def backward_layer(self, index: int) -> None:
+        super().backward_layer(index)
+        node = self.net.nodes[index]
+        if not node.backward:
+            return
+        where = f"    [Backward] Layer {node.name}"
+        for slot, bottom, down in zip(node.inputs, node.bottoms, node.down, strict=True):
+            if down:
+                logs.info("net.cpp:621", f"{where}, bottom blob {bottom} diff: {number(mean_abs(self.diff[slot]))}")
+        for i, blob in enumerate(node.layer.blobs):
+            if self.net.param.force_backward or i >= len(node.layer.param.param) or node.layer.param.param[i].lr_mult != 0:
+                logs.info("net.cpp:632", f"{where}, param blob {i} diff: {number(mean_abs(blob.grad))}")
 
     def _totals(self) -> None:
         data = [p.tensor.detach().double() for p in self.net.params]
@@ -71,7 +67,7 @@ class Debug:
         )
 
 
-def first_bad_blob(net: Net, inputs: Mapping[str, Tensor]) -> str:
+def first_bad_blob(net: Net, inputs: Mapping[str, Tensor], precision: PrecisionPolicy = FULL) -> str:
     """Where NaN or Inf first appears: in a parameter, or in a top when ``inputs`` (the batch) goes through the net again."""
     for node in net.nodes:
         for i, blob in enumerate(node.layer.blobs):
@@ -79,11 +75,11 @@ def first_bad_blob(net: Net, inputs: Mapping[str, Tensor]) -> str:
                 return f"layer {node.name!r}, param blob {i}"
     found: list[str] = []
 
-    def look(node, tops: tuple[Tensor, ...]) -> None:  # type: ignore[no-untyped-def]
+    def look(node: Node, tops: tuple[Tensor, ...]) -> None:
         for name, top in zip(node.tops, tops, strict=True):
             if not found and not bool(torch.isfinite(top).all()):
                 found.append(f"layer {node.name!r}, top blob {name!r}")
 
     with torch.no_grad():
-        net.run(inputs, observe=look)
+        Whole(net, precision).forward(inputs, observe=look)
     return found[0] if found else "none on a second look at the same batch"

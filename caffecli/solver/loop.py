@@ -6,7 +6,6 @@ regularize, update; iteration + 1; snapshot if due.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.errors import DataError
-from caffecli.net.net import Net, Result
+from caffecli.net.net import Net
+from caffecli.net.runners.base import Result, Runner
 from caffecli.solver import learning_rate, progress, snapshot
 from caffecli.solver.callbacks import plain
 from caffecli.solver.signals import Action
@@ -35,7 +35,7 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
                 break
         display = bool(param.display) and solver.iter % param.display == 0
         solver.rule.clear_diffs()
-        outputs = _accumulate(solver, debug=display and param.debug_info)
+        outputs = _accumulate(solver, solver.debug if display and solver.debug else solver.runner)
         if display or solver.losses.due:
             loss = solver.settled_loss()
         if display:
@@ -61,24 +61,21 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
             break
 
 
-def _accumulate(solver: Solver, debug: bool) -> dict[str, Tensor]:
+def _accumulate(solver: Solver, runner: Runner) -> dict[str, Tensor]:
     """iter_size passes forward and backward, their diffs added up; returns the last outputs."""
     total = torch.zeros((), device=solver.device)
     for left in reversed(range(solver.param.iter_size)):
-        loss, outputs = _debug_forward(solver, solver.net) if debug else forward(solver.net, solver.run)
-        total += loss.detach()
+        result = forward(runner)
+        total += result.loss.detach()
         if not left:
             total /= solver.param.iter_size
             if solver.averaging is not None:
                 solver.averaging.begin(total)
-        if debug:
-            solver.debug[solver.net].backward()
-        elif loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+        runner.backward(result)
     if solver.averaging is not None:
         solver.averaging.finish()
     solver.losses.add(solver.iter, total)
-    return outputs
+    return result.outputs
 
 
 def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,18 +89,12 @@ def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def last_look(solver: Solver) -> None:
+def final_loss(solver: Solver) -> None:
     """One more forward pass after the last update, for the loss it ends with; with debug_info as in the last iteration."""
     shown = (solver.iter - 1) % solver.param.display == 0
-    loss = _debug_forward(solver, solver.net) if shown and solver.debug else forward(solver.net, solver.run)
-    mean = loss.loss.clone()
-    solver.world.average([mean])
-    solver.losses.add(solver.iter, mean)
-
-
-def _debug_forward(solver: Solver, net: Net) -> Result:
-    looker = solver.debug[net]
-    return Result(torch.tensor(looker.forward(), device=solver.device), looker.outputs())
+    loss = forward(solver.debug if shown and solver.debug else solver.runner).loss.clone()
+    solver.world.average([loss])
+    solver.losses.add(solver.iter, loss)
 
 
 def _learning_rate(solver: Solver, display: bool) -> float:
@@ -144,7 +135,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
                 return {}
             if turn >= end - first:
                 continue
-            loss, outputs = _debug_forward(solver, net) if solver.debug else forward(net)
+            loss, outputs = forward(solver.test_runners[index])
             total += loss
             for name, value in outputs.items():
                 sums[name] = sums[name] + value if name in sums else value.detach().clone()
@@ -171,12 +162,12 @@ def _added_up(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[T
     return sum((part for part, _ in parts), torch.zeros(())), summed
 
 
-def forward(net: Net, run: Callable[[], Result] | None = None) -> Result:
-    """One pass, by ``run`` or the net's own; an error over one item of the batch is told with its record's key."""
+def forward(runner: Runner) -> Result:
+    """One pass; an error over one item of the batch comes with its record's key."""
     try:
-        return net.run() if run is None else run()
+        return runner.forward()
     except DataError as error:
-        raise with_record(error, net) from error
+        raise with_record(error, runner.net) from error
 
 
 def with_record(error: DataError, net: Net) -> DataError:

@@ -14,15 +14,18 @@ from caffecli.formats import solverstate
 from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
+from caffecli.net.params import Param
+from caffecli.net.runners.base import Runner
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver import checks, learning_rate, loop, mixed, nets, rules, snapshot
+from caffecli.solver import checks, learning_rate, loop, nets, rules, snapshot
 from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
-from caffecli.solver.compiled import Compiled
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.losses import Losses
 from caffecli.solver.parallel import World
+from caffecli.solver.rules import Rule
 from caffecli.solver.signals import Action
 
 
@@ -30,8 +33,8 @@ class Solver:
     """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
-    ``amp``: mixed precision (``caffecli.solver.mixed``). ``compiled``: the train net by torch.compile. ``callbacks`` look on.
-    ``rate``: a warm-up, a floor.
+    ``runner`` makes what runs the train net (``caffecli.net.runners``), ``test_runner`` what runs a test net, ``rule`` the update
+    rule. ``callbacks`` look on. ``rate``: a warm-up, a floor.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -42,8 +45,9 @@ class Solver:
         requested: Callable[[], Action] = lambda: Action.NONE,
         world: World | None = None,
         *,
-        amp: bool = False,
-        compiled: bool = False,
+        runner: Callable[[Net], Runner] = Whole,
+        test_runner: Callable[[Net], Runner] = Whole,
+        rule: Callable[[SolverParameter, Sequence[Param]], Rule] = rules.create,
         callbacks: Sequence[Callback] = (),
         rate: RateOptions = learning_rate.PLAIN,
     ) -> None:
@@ -54,7 +58,6 @@ class Solver:
         self.device = torch.device(device)
         self.requested = requested
         self.world = world or World()
-        self._amp = amp
         self.iter = 0
         self.stopped = False
         self.callbacks = tuple(callbacks)
@@ -74,15 +77,18 @@ class Solver:
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
         if self.world.size > 1:
             checks.written_by_one([self.net, *self.test_nets])
-        #: one pass through the train net
-        self.run = Compiled(self.net).run if compiled else self.net.run
+        self.runner = runner(self.net)
+        self.test_runners = [test_runner(net) for net in self.test_nets]
+        #: with debug_info: runs the train net where an iteration is displayed
+        self.debug: Debug | None = None
+        if self.param.debug_info:
+            self.debug = Debug(self.net, self.runner.precision)
+            self.test_runners = [Debug(made.net, made.precision) for made in self.test_runners]
         self.averaging = Averaging(self.world, [p.tensor for p in self.net.params]) if self.world.size > 1 else None
-        self.rule = rules.create(self.param, self.net.params)
+        self.rule = rule(self.param, self.net.params)
         snapshot.check_size(self.param, self.net, self.rule.history)
         self.losses = Losses(self.param.average_loss, self.device)
         self._follow_rank_0()
-        #: with debug_info, what runs each net layer by layer
-        self.debug = {net: Debug(net) for net in (self.net, *self.test_nets)} if self.param.debug_info else {}
         logs.info("solver.cpp:57", "Solver scaffolding done.")
 
     # -- running ---------------------------------------------------------------------------------------------------
@@ -111,7 +117,7 @@ class Solver:
 
     def _last_figures(self) -> None:
         if self.param.display and self.iter % self.param.display == 0:
-            loop.last_look(self)
+            loop.final_loss(self)
             logs.info("solver.cpp:327", f"Iteration {self.iter}, loss = {logs.number(self.settled_loss())}")
         if self.param.test_interval and self.iter % self.param.test_interval == 0 and self.tested != self.iter:
             self.test_all()
@@ -123,6 +129,7 @@ class Solver:
 
     def step(self, count: int) -> None:
         """``count`` iterations."""
+        self.stopped = False
         loop.train(self, count)
 
     def test_all(self) -> None:
@@ -142,7 +149,7 @@ class Solver:
             return self.losses.smoothed
         iteration, value = bad
         try:
-            blob = first_bad_blob(self.net, self._last_batch())
+            blob = first_bad_blob(self.net, self._last_batch(), self.runner.precision)
         except DataError as error:
             raise loop.with_record(error, self.net) from error
         found = self.world.gather(blob)
@@ -213,6 +220,13 @@ class Solver:
             self.losses.restore(position["losses"])
             restore_callbacks(self, path, position)
 
+    def to(self, device: torch.device) -> None:
+        """Go on training on ``device``."""
+        for runner in (self.runner, *self.test_runners):
+            runner.to(device)
+        self.rule.to(device)
+        self.device, self.losses = device, Losses(self.param.average_loss, device)
+
     def close(self) -> None:
         """End the data layers' threads, and what the callbacks hold."""
         for net in (self.net, *self.test_nets):
@@ -252,10 +266,7 @@ class Solver:
 
     def _made(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
         """A net whose data layers serve ``shard``; of a test, each rank reads stretches of the batches instead."""
-        net = Net(param, self._seed, self._folders, shard).place(self.device)
-        if self._amp:
-            mixed.mix(net)
-        return net
+        return Net(param, self._seed, self._folders, shard).place(self.device)
 
     def _start_from(self, weight_files: Iterable[str], net: Net) -> None:
         """Load trained weights: each entry one file, or several separated by commas, later ones over earlier."""

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from caffecli.errors import DataError, SpecError
 from caffecli.net.graph import AUTOMATIC, Node
-from caffecli.net.net import Net, Result
+from caffecli.net.net import Net
+from caffecli.net.runners.base import Result
+from caffecli.net.runners.whole import Whole
 from caffecli.solver import loop
 
 
@@ -23,15 +25,15 @@ def find_blob(net: Net, name: str) -> int:
     return slots[name]
 
 
-def run_and_observe(net: Net, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
-    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch is told with its record's key."""
+def run_and_observe(runner: Whole, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
+    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch comes with its record's key."""
     seen: dict[int, Tensor] = {}
 
     def observe(node: Node, tops: tuple[Tensor, ...]) -> None:
         seen.update({slot: top for slot, top in zip(node.outputs, tops, strict=True) if slot in slots})
 
     try:
-        result = net.run(observe=observe if slots else None)
+        result = runner.forward(observe=observe if slots else None)
     except DataError as error:
-        raise loop.with_record(error, net) from error
+        raise loop.with_record(error, runner.net) from error
     return result, [seen[slot] for slot in slots]

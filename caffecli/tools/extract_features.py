@@ -21,6 +21,7 @@ from caffecli.formats.blob import Array
 from caffecli.formats.hdf5_rows import RowWriter
 from caffecli.net import devices
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.tools.blobs import find_blob, run_and_observe
 from caffecli.tools.open import open_net, split_names
 
@@ -94,15 +95,16 @@ def extract_features(options: FeatureOptions) -> None:
     for output in options.outputs:
         for path in (output, keys_path(output)) if options.format == "npy" else (output,):
             atomic.refuse_existing(path)
-    net = open_net(options.model, layers=options.layers, device=device, weights=split_names(options.weights))
-    with contextlib.closing(net):
+    runner = open_net(options.model, Whole, layers=options.layers, device=device, weights=split_names(options.weights))
+    with contextlib.closing(runner.net) as net:
         features = [_Feature(b, find_blob(net, b), out) for b, out in zip(options.blobs, options.outputs, strict=True)]
         records = record_count(net) if options.batches is None else None
-        _run(net, features, options, records)
+        _run(runner, features, options, records)
     logs.error(f"{_SOURCE}:181", "Successfully extracted the features!")
 
 
-def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
+def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
+    net = runner.net
     layers = list(net.source_layers.values())
     size = layers[0].infer([])[0][0] if layers else 0
     batches = (options.batches or 0) if records is None else math.ceil(records / size)
@@ -120,7 +122,7 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
         logs.error(f"{_SOURCE}:133", "Extracting Features")
         with logs.Bar(batches, unit="batch") as bar:
             for i in range(batches):
-                _, blobs = run_and_observe(net, [feature.slot for feature in features])
+                _, blobs = run_and_observe(runner, [feature.slot for feature in features])
                 keys = layers[0].batch.keys if layers and layers[0].batch else ()
                 stop = None if records is None else min(size, records - i * size)
                 for feature, blob in zip(features, blobs, strict=True):

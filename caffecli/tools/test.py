@@ -13,7 +13,7 @@ from caffecli import logs
 from caffecli.formats import atomic
 from caffecli.logs import number
 from caffecli.net import devices
-from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.solver import progress
 from caffecli.tools import predictions
 from caffecli.tools.blobs import run_and_observe
@@ -53,8 +53,9 @@ def test(options: TestOptions) -> dict[str, Tensor]:
             atomic.refuse_existing(path)
     device = devices.choose(options.gpu, options.cpu)
     devices.log_use(device, 275)
-    net = open_net(
+    runner = open_net(
         options.model,
+        Whole,
         level=options.level,
         stages=options.stages,
         layers=options.layers,
@@ -63,24 +64,24 @@ def test(options: TestOptions) -> dict[str, Tensor]:
         weights=split_names(options.weights),
     )
     wanted = options.predictions, options.confusion, options.blob, options.top
-    with contextlib.closing(net), predictions.writing(net, *wanted) as writer:
+    with contextlib.closing(runner.net) as net, predictions.writing(net, *wanted) as writer:
         logs.info("caffe.cpp:281", f"Running for {options.iterations} iterations.")
-        loss, means = _run(net, options.iterations, writer)
+        loss, means = _run(runner, options.iterations, writer)
     logs.info("caffe.cpp:309", f"Loss: {number(loss)}")
     for line in progress.output_lines(progress.flat(net, means)):
         logs.info("caffe.cpp:321", line)
     return means
 
 
-def _run(net: Net, iterations: int, writer: predictions.PredictionWriter) -> tuple[float, dict[str, Tensor]]:
+def _run(runner: Whole, iterations: int, writer: predictions.PredictionWriter) -> tuple[float, dict[str, Tensor]]:
     sums: dict[str, Tensor] = {}
     total = 0.0
     with logs.Bar(iterations, unit="batch") as bar:
         for i in range(iterations):
-            (loss, outputs), blobs = run_and_observe(net, writer.slots)
+            (loss, outputs), blobs = run_and_observe(runner, writer.slots)
             writer.take(blobs)
             total += float(loss)
-            for name, value, _ in progress.flat(net, outputs):
+            for name, value, _ in progress.flat(runner.net, outputs):
                 logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
             for name, blob in outputs.items():
                 sums[name] = sums[name] + blob if name in sums else blob.clone()

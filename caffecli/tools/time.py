@@ -13,7 +13,7 @@ from caffecli import logs
 from caffecli.logs import number
 from caffecli.net import devices
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
 from caffecli.proto.caffe_pb2 import TRAIN, Phase
 from caffecli.tools.open import open_net
 
@@ -50,8 +50,9 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     """Time the net; logs Caffe's lines and returns milliseconds (forward, backward) by layer."""
     device = devices.choose(options.gpu, options.cpu)
     devices.log_use(device, 343)
-    net = open_net(
+    steps = open_net(
         options.model,
+        Stepwise,
         options.phase,
         options.level,
         options.stages,
@@ -59,10 +60,9 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
         device=device,
         amp=options.amp,
     )
-    with contextlib.closing(net):
-        steps = Stepwise(net)
+    with contextlib.closing(steps.net) as net:
         logs.info("caffe.cpp:351", "Performing Forward")
-        logs.info("caffe.cpp:356", f"Initial loss: {number(steps.forward())}")
+        logs.info("caffe.cpp:356", f"Initial loss: {number(float(steps.forward().loss))}")
         logs.info("caffe.cpp:357", "Performing Backward")
         for index in reversed(range(len(net.nodes))):
             _prepare_backward(steps, index)

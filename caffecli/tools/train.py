@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,9 +11,12 @@ import torch
 from caffecli import logs
 from caffecli.formats import log_file
 from caffecli.layers import user_modules
-from caffecli.net import devices
+from caffecli.net import devices, precision
+from caffecli.net.runners import compiled
+from caffecli.net.runners.compiled import Compiled
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import compiled, mixed, parallel, recorders, snapshot
+from caffecli.solver import parallel, recorders, snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.deterministic import deterministic
 from caffecli.solver.keep import Keep
@@ -85,8 +89,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     devices.log_train(found)
     if options.compiled:
         compiled.check(found[0])
-    if options.amp:
-        mixed.check(found[0])
+    asked = precision.choose(options.amp, found[0])
     if options.snapshot is not None:
         options = replace(options, snapshot=snapshot.find_state(options.snapshot))
         del param.weights[:]
@@ -102,8 +105,8 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             found[0],
             world.agreed(signals.requested),
             world,
-            amp=options.amp,
-            compiled=options.compiled,
+            runner=partial(Compiled if options.compiled else Whole, precision=asked),
+            test_runner=partial(Whole, precision=asked),
             callbacks=looking,
             rate=options.rate,
         )

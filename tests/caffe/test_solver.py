@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
+from caffe.engine import Engine
 from caffecli.errors import CaffeError
+from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
+from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
 from caffecli.solver.solver import Solver
-from caffecli.spec import load
+from caffecli.spec import load, text
 from tests.caffe.nets import LOSS
 
 SETTINGS = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 4 random_seed: 3 snapshot_after_train: false'
@@ -167,3 +172,33 @@ def test_errors(tmp_path: Path) -> None:
     solver.net.params["ip"][0].data[...] = np.nan
     with pytest.raises(CaffeError, match="iteration 0: the loss is nan; first bad blob: layer 'ip', param blob 0"):
         solver.step(1)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_engine_is_a_runner_like_the_whole_net(grad: bool) -> None:
+    param = text.parse(LOSS.replace('include { stage: "scored" }', ""), NetParameter())
+    param.state.phase = TRAIN
+    runs = []
+    for kind in (Whole, Engine):
+        torch.manual_seed(1)
+        runner = kind(Net(param))
+        inputs = {name: torch.ones(tuple(runner.net.shape(name))) for name in runner.net.inputs}
+        with torch.set_grad_enabled(grad):
+            result = runner.forward(inputs)
+        runner.backward(result)
+        runs.append((runner, result))
+    (whole, expected), (engine, found) = runs
+    assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6) and found.loss > 0
+    assert found.outputs.keys() == expected.outputs.keys()
+    for name, value in expected.outputs.items():
+        torch.testing.assert_close(found.outputs[name], value.detach(), check_stride=False)
+    if grad:
+        for weight, param in zip(engine.weights, whole.net.params, strict=True):
+            torch.testing.assert_close(weight.diff.tensor(param.tensor.shape, engine.device), param.tensor.grad)
+
+
+def test_a_state_of_another_kind_of_solver_is_refused(tmp_path: Path) -> None:
+    momentum = f"{SETTINGS} momentum: 0.9"
+    caffe.AdamSolver(solver_file(tmp_path, momentum)).snapshot()
+    with pytest.raises(CaffeError, match="has 4 history blobs, the SGD solver of this net keeps 2; resume with"):
+        caffe.SGDSolver(solver_file(tmp_path, momentum)).restore(str(tmp_path / "made_iter_0.solverstate"))

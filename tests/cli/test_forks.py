@@ -11,6 +11,7 @@ import torch
 from caffecli.cli.main import load_command
 from caffecli.formats import caffemodel
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.net.weights import load
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
@@ -133,6 +134,6 @@ def test_a_net_with_bn_is_trained_and_its_statistics_are_kept(folder: Path) -> N
 
 def test_gradients_flow_back_to_the_first_layer(folder: Path) -> None:
     net = Net(prepare_net(load_net("net.prototxt"), TRAIN))
-    net.run().loss.backward()
+    Whole(net).forward().loss.backward()
     grads = [blob.grad for blob in net.layer("conv").blobs]
     assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)

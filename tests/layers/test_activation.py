@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from caffecli.errors import ShapeError, SpecError
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 from tests.layers.contract import SHAPE, build, check, distinct, run_golden
 
@@ -264,6 +265,6 @@ def test_in_place_has_the_same_gradient(kind: str) -> None:
             layer {{ name: "s" type: "Power" bottom: "{top}" top: "loss" loss_weight: 1 power_param {{ power: 2 }} }}
         """
         x = torch.from_numpy(distinct(2, 5)).requires_grad_()
-        Net(text_format.Parse(text, NetParameter())).run({"x": x}).loss.backward()
+        Whole(Net(text_format.Parse(text, NetParameter()))).forward({"x": x}).loss.backward()
         grads.append(x.grad)
     assert torch.equal(*grads)

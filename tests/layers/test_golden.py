@@ -10,7 +10,8 @@ import torch
 
 from caffecli.layers import registry
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, Phase
 from caffecli.spec import text
 
@@ -67,10 +68,10 @@ class Case:
 def test_layer_by_layer(name: str) -> None:
     case = Case(name)
     steps = Stepwise(case.net)
-    steps.forward(case.inputs)
+    result = steps.forward(case.inputs)
     for blob, expected in case.group("out").items():
         case.check(f"blob {blob}", steps.data[steps.slot(blob)].numpy(), expected)
-    steps.backward({n: torch.from_numpy(v) for n, v in case.group("topdiff").items()})
+    steps.backward(result, {n: torch.from_numpy(v) for n, v in case.group("topdiff").items()})
     for blob, expected in case.group("diff").items():
         diff = steps.diff[steps.first_slot(blob)]
         case.check(f"diff of {blob}", np.zeros_like(expected) if diff is None else diff.numpy(), expected)
@@ -82,7 +83,7 @@ def test_layer_by_layer(name: str) -> None:
 def test_whole_graph(name: str, channels_last: bool) -> None:
     case = Case(name, channels_last)
     inputs = {n: t.requires_grad_() for n, t in case.inputs.items()}
-    result = case.net.run(inputs)
+    result = Whole(case.net).forward(inputs)
     total = result.loss
     for blob, value in case.group("topdiff").items():
         total = total + (result.outputs[blob] * torch.from_numpy(value)).sum()

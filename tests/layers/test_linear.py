@@ -12,7 +12,8 @@ from google.protobuf import text_format
 from caffecli.errors import CaffeError, DataError, ShapeError
 from caffecli.layers import registry
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
 from tests.layers.contract import SHAPE, build, check, distinct, layer_param, run_golden
 
@@ -179,14 +180,13 @@ def test_parameter_learns() -> None:
     (blob,) = net.layer("w").blobs
     assert blob.shape == (2, 3) and not blob.any() and [param.lr_mult for param in net.params] == [2]
     x = torch.from_numpy(distinct(2, 3))
-    whole = net.run({"x": x})
+    whole = Whole(net).forward({"x": x})
     whole.loss.backward()
     assert blob.grad is not None
     torch.testing.assert_close(blob.grad, -x / 2)
     blob.grad = None
     steps = Stepwise(net)
-    steps.forward({"x": x})
-    steps.backward()
+    steps.backward(steps.forward({"x": x}))
     torch.testing.assert_close(blob.grad, -x / 2)
 
 

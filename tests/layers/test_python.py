@@ -15,7 +15,8 @@ from caffecli.cli import main
 from caffecli.errors import PythonLayerError, SpecError
 from caffecli.layers.python import PythonBlob, PythonLayerBase
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
 from tests.layers.contract import SHAPE, build, check, distinct
 
@@ -195,7 +196,7 @@ layer {{ name: "loss" bottom: "y" bottom: "t" top: "loss" loss_weight: 2 {} }}
 def test_in_a_net(lr_mult: int) -> None:
     net = Net(text_format.Parse(NET.format(python("Affine", 'param_str: "2"'), lr_mult, python("Euclidean")), NetParameter()))
     inputs = {"x": torch.from_numpy(distinct(2, 3, 4, 5)), "t": torch.from_numpy(distinct(2, 3, 4, 5, seed=1))}
-    result = net.run(inputs)
+    result = Whole(net).forward(inputs)
     y = 2 * inputs["x"] + 0.5
     assert result.loss.item() == pytest.approx(float(((y - inputs["t"]) ** 2).sum() / 2), rel=1e-5)
     blob = net.layer("affine").blobs[0]
@@ -206,8 +207,7 @@ def test_in_a_net(lr_mult: int) -> None:
         torch.testing.assert_close(blob.grad, expected)
         blob.grad = None
         steps = Stepwise(net)
-        steps.forward(inputs)
-        steps.backward()
+        steps.backward(steps.forward(inputs))
         torch.testing.assert_close(blob.grad, expected)
 
 

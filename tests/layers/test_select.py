@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from caffecli.errors import CaffeError, DataError
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
 from tests.layers.contract import SHAPE, build, check, distinct, run_golden
 
@@ -159,7 +160,7 @@ def test_a_net_goes_on_behind_a_filter() -> None:
     net = Net(text_format.Parse(text, NetParameter()))
     assert net.shape("z") == (4, 2) and net.nodes[1].down == [True, False]
     for selector, count in (([0.0, 1, 0, 1], 2), ([0.0, 0, 0, 0], 0)):
-        result = net.run({"x": torch.ones(4, 3), "s": torch.tensor(selector)})
+        result = Whole(net).forward({"x": torch.ones(4, 3), "s": torch.tensor(selector)})
         result.loss.backward()
         assert net.layer("ip").blobs[1].grad is not None
         assert net.layer("ip").blobs[1].grad.tolist() == [count, count]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from caffecli.net.net import Net
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from caffecli.spec import load, text
 from caffecli.spec.filter import filter_net
@@ -132,7 +133,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(name):
     interpolate(net)
     given = batch(shapes)
     learnt = [param.tensor for param in net.params if param.lr_mult]
-    loss = net.run(given).loss
+    loss = Whole(net).forward(given).loss
     before = float(loss.detach())
     gradients = torch.autograd.grad(loss, learnt, allow_unused=True)
     length = sum(float((each**2).sum()) for each in gradients if each is not None)
@@ -145,7 +146,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(name):
                 if gradient is not None:
                     value -= (rate - done) * gradient
             done = rate
-            after = float(net.run(given).loss.detach())
+            after = float(Whole(net).forward(given).loss.detach())
         if after < before:
             return
     pytest.fail(f"the loss went from {before} to {after}")

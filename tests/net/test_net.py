@@ -16,7 +16,8 @@ from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.net import weights
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 7 } } } '
@@ -78,14 +79,15 @@ def test_stepwise_equals_the_whole_graph() -> None:
     )  # fmt: skip
     net = build(text)
     inputs = {"x": torch.randn(2, 3, 8, 7), "t": torch.tensor([1.0, 4.0])}
-    result = net.run(inputs)
+    result = Whole(net).forward(inputs)
     result.loss.backward()
     whole = [p.tensor.grad.clone() for p in net.params]
     for p in net.params:
         p.tensor.grad = None
     steps = Stepwise(net)
-    assert steps.forward(inputs) == pytest.approx(result.loss.item(), rel=1e-6)
-    steps.backward()
+    again = steps.forward(inputs)
+    assert again.loss.item() == pytest.approx(result.loss.item(), rel=1e-6)
+    steps.backward(again)
     for param, expected in zip(net.params, whole, strict=True):
         torch.testing.assert_close(param.tensor.grad, expected)
 
@@ -185,8 +187,7 @@ def test_force_backward_reaches_the_input() -> None:
     x = torch.randn(2, 3, 8, 7)
     net = build("force_backward: true " + INPUT + IP % (GAUSS, "param { lr_mult: 0 }"))
     steps = Stepwise(net)
-    steps.forward({"x": x})
-    steps.backward({"y": torch.ones(2, 5)})
+    steps.backward(steps.forward({"x": x}), {"y": torch.ones(2, 5)})
     torch.testing.assert_close(steps.diff[steps.slot("x")], net.layer("ip").blobs[0].sum(0).reshape(1, 3, 8, 7).expand_as(x))
 
 
@@ -194,13 +195,13 @@ def test_force_backward_outweighs_propagate_down() -> None:
     second = 'layer { name: "p" type: "Power" bottom: "y" top: "z" propagate_down: false loss_weight: 1 } '
     net = build("force_backward: true " + INPUT + IP % (GAUSS, "") + second)
     x = torch.randn(2, 3, 8, 7, requires_grad=True)
-    net.run({"x": x}).loss.backward()
+    Whole(net).forward({"x": x}).loss.backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
 
 
 def test_a_loss_without_a_top_counts() -> None:
     net = build(INPUT + LABELS + IP % (GAUSS, "") + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" }')
-    result = net.run({"x": torch.randn(2, 3, 8, 7), "t": torch.zeros(2)})
+    result = Whole(net).forward({"x": torch.randn(2, 3, 8, 7), "t": torch.zeros(2)})
     assert float(result.loss.detach()) > 0
     assert net.outputs == []
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from caffecli.errors import DataError, SolverError
 from caffecli.formats import caffemodel
+from caffecli.layers import registry
+from caffecli.layers.base import Layer
 from caffecli.net.net import Net
+from caffecli.net.runners import compiled
+from caffecli.net.runners.compiled import Compiled
+from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
-from caffecli.solver import compiled
-from caffecli.solver.compiled import Compiled
 from caffecli.solver.solver import Solver
 from caffecli.spec import load, text
 from caffecli.tools import train
@@ -59,12 +66,13 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def both(param: NetParameter) -> list[list[torch.Tensor]]:
     """Loss, outputs, gradients and statistics of a pass, by the net itself and in stretches."""
     found = []
-    for by in (lambda net: net.run, lambda net: Compiled(net).run):
+    for kind in (Whole, Compiled):
         torch.manual_seed(1)
         net = Net(param).place("cpu")
         torch.manual_seed(2)
-        result = by(net)()
-        result.loss.backward()
+        runner = kind(net)
+        result = runner.forward()
+        runner.backward(result)
         grads = [p.tensor.grad for p in net.params if p.tensor.grad is not None]
         found.append([result.loss.detach(), *(result.outputs[name].detach() for name in net.outputs), *grads, *net.buffers()])
     return found
@@ -98,7 +106,7 @@ def test_an_error_names_the_record(run_folder: Path, edit: Edit, uncompiled: Non
     with pytest.raises(
         DataError, match=r"layer 'loss': label \d of item \d+ is past the 4 classes .*; record '\d+' of layer 'data'"
     ):
-        Solver(load.load_solver(Path("solver.prototxt")), compiled=True).solve()
+        Solver(load.load_solver(Path("solver.prototxt")), runner=Compiled).solve()
 
 
 @compiling
@@ -116,6 +124,58 @@ def test_a_run_ends_with_the_same_weights(run_folder: Path, amp: bool) -> None:
     for name, blobs in caffemodel.read(Path("s_iter_20.caffemodel")).items():
         for ours, theirs in zip(blobs, weights[True][name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+class Branches(Layer):
+    """y = x, or 0 where a value is large: a layer from outside that looks at values."""
+
+    keeps_shape = True
+    compiles = False
+    compiling: ClassVar[list[bool]] = []
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        self.compiling.append(torch.compiler.is_compiling())
+        return bottoms[0] * 0 if bool((bottoms[0] > 1e9).any()) else bottoms[0]
+
+
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch.compile read the stretches, as it does, but make no code of them; what it cannot read is an error."""
+    reading = functools.partial(torch.compile, backend="eager", dynamic=False, fullgraph=True)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: reading(function))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_layer_from_outside_that_looks_at_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced(monkeypatch)
+    monkeypatch.setitem(registry._LAYERS, "Branches", Branches)
+    param = forks()
+    param.layer[4].type = "Branches"
+    whole, parts = both(param)
+    assert Branches.compiling == [False, False]
+    for ours, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_any_number_of_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the times that torch compiles a function; each with gradients and without. Torch's settings stay as they are."""
+    traced(monkeypatch)
+    limit = torch._dynamo.config.recompile_limit
+    power = 'layer { name: "%s" type: "Power" bottom: "%s" top: "%s" power_param { power: 2 scale: 0.5 } }'
+    names = [f"b{i}" for i in range(3 * (limit + 2))]
+    text_ = 'layer { name: "b0" type: "Input" top: "b0" input_param { shape { dim: 3 } } }'
+    for i, (bottom, top) in enumerate(itertools.pairwise(names)):
+        text_ += (power % (top, bottom, top)).replace("Power", "Pooled" if i % 3 == 2 else "Power")
+    monkeypatch.setitem(registry._LAYERS, "Pooled", type("Pooled", (registry.layer_class("Power"),), {"compiles": False}))
+    net = Net(text.parse(text_, NetParameter()))
+    runner = Compiled(net)
+    x = torch.rand(3)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for grad in (True, False, True):
+            with torch.set_grad_enabled(grad):
+                made = runner.forward({"b0": x.clone().requires_grad_(grad)}).outputs[names[-1]]
+            torch.testing.assert_close(made, net({"b0": x})[names[-1]], check_stride=False)
+    assert torch._dynamo.config.recompile_limit == limit
 
 
 @compiling

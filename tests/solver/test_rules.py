@@ -12,7 +12,7 @@ from caffecli.layers.linear import InnerProduct
 from caffecli.net import params
 from caffecli.proto.caffe_pb2 import LayerParameter, SolverParameter
 from caffecli.solver import rules
-from caffecli.solver.rule import Rule
+from caffecli.solver.rules import Rule
 
 
 def setting(solver: str, specs: str = "") -> tuple[Rule, torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ from caffecli.layers.data import Input
 from caffecli.layers.shape import Split
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
-from caffecli.net.stepwise import Stepwise
+from caffecli.net.runners.stepwise import Stepwise
 from caffecli.spec.filter import filter_net
 from caffecli.tools.open import build_net, read_net
 

@@ -1,9 +1,10 @@
-"""--amp: products of matrices in bfloat16, all else in float32."""
+"""--amp: training, scoring and timing in mixed precision."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,63 +13,18 @@ import torch
 
 from caffecli.errors import SolverError
 from caffecli.formats import caffemodel, solverstate
-from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import NetParameter, Phase
-from caffecli.solver import mixed
+from caffecli.net import precision
+from caffecli.net.runners.whole import Whole
 from caffecli.solver.solver import Solver
-from caffecli.spec import load, text
+from caffecli.spec import load
 from caffecli.tools import test, time, train
 
-FOLDER = Path(__file__).parents[1] / "golden" / "layers"
-CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 Edit = Callable[[str, str, str], None]
 
 
-def passed(case: str, amp: bool) -> dict[str, torch.Tensor]:
-    """Outputs and gradients of a recorded net on bottoms that bfloat16 holds; as bfloat16 too, where ``amp``."""
-    answers = dict(np.load(FOLDER / f"{case}.npz"))
-    param = text.read(FOLDER / f"{case}.prototxt", NetParameter)
-    param.state.phase = Phase.Value(str(answers["phase"]))
-    net = Net(param)
-    if amp:
-        mixed.mix(net)
-    with torch.no_grad():
-        for key, value in answers.items():
-            if key.startswith("param/"):
-                _, layer, index = key.split("/")
-                net.layer(layer).blobs[int(index)].copy_(torch.from_numpy(value))
-    rounded = {key[3:]: torch.from_numpy(value).bfloat16() for key, value in answers.items() if key.startswith("in/")}
-    inputs = {name: (value if amp else value.float()).requires_grad_() for name, value in rounded.items()}
-    torch.manual_seed(1)
-    result = net.run(inputs)
-    assert result.loss.dtype == torch.float32
-    total, found = result.loss, {}
-    for name, output in result.outputs.items():
-        assert output.dtype == torch.float32
-        found[name] = output.detach()
-        if f"topdiff/{name}" in answers:
-            total = total + (output * torch.from_numpy(answers[f"topdiff/{name}"])).sum()
-    if total.requires_grad:
-        total.backward()
-    for i, param_ in enumerate(net.params):
-        assert param_.tensor.dtype == torch.float32
-        if param_.tensor.grad is not None:
-            assert param_.tensor.grad.dtype == torch.float32
-            found[f"diff of blob {i}"] = param_.tensor.grad
-    return found | {f"diff of {name}": value.grad.float() for name, value in inputs.items() if value.grad is not None}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_every_layer_runs_and_is_near_float32(case: str) -> None:
-    full, mixed_ = passed(case, amp=False), passed(case, amp=True)
-    assert full.keys() == mixed_.keys()
-    for name, expected in full.items():
-        scale = max(float(expected.norm()), 1e-2 * expected.numel() ** 0.5)
-        assert float((mixed_[name] - expected).norm()) <= 0.03 * scale, name
-
-
 def trained(amp: bool, snapshot: Path | None = None) -> tuple[float, list[np.ndarray]]:
-    solver = Solver(load.load_solver(Path("solver.prototxt")), amp=amp)
+    runner = partial(Whole, precision=precision.BFLOAT16 if amp else precision.FULL)
+    solver = Solver(load.load_solver(Path("solver.prototxt")), runner=runner, test_runner=runner)
     try:
         if snapshot is not None:
             solver.restore(snapshot)
@@ -121,10 +77,10 @@ def test_train_test_and_time(run_folder: Path) -> None:
 def test_a_slow_device_is_told_and_one_without_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     monkeypatch.setattr(logging.getLogger("caffecli"), "propagate", True)
-    mixed.check(torch.device("cpu"))
+    precision.choose(True, torch.device("cpu"))
     assert "this CPU has no instructions for bfloat16" in caplog.text
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
     monkeypatch.setattr(torch.cuda, "device", lambda device: __import__("contextlib").nullcontext())
     with pytest.raises(SolverError, match=r"--amp computes in bfloat16, which Old GPU does not .*; leave it out"):
-        mixed.check(torch.device("cuda", 0))
+        precision.choose(True, torch.device("cuda", 0))

@@ -1,0 +1,127 @@
+"""``--compile``: stretches of a net's layers, each compiled by torch.compile into one piece of code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from caffecli.errors import SolverError
+from caffecli.net.graph import Node
+from caffecli.net.precision import FULL, PrecisionPolicy
+from caffecli.net.runners.base import Result, Runner, as_tuple, weighted_sum
+
+if TYPE_CHECKING:
+    from caffecli.net.net import Net
+
+Code = Callable[..., tuple[Tensor, ...]]
+
+
+def check(device: torch.device) -> None:
+    """Raise SolverError where there is nothing to compile with."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        if not has_triton():
+            raise SolverError("--compile needs Triton, which is not installed or cannot use this GPU; leave --compile out")
+    elif shutil.which(name := os.environ.get("CXX", "g++")) is None:
+        raise SolverError(f"--compile needs a C++ compiler, and there is no {name!r}; install it, or leave --compile out")
+
+
+@dataclass
+class Stretch:
+    """Layers in a row that are one piece of ``code``, from the slots ``read`` to the slots ``given``."""
+
+    read: tuple[int, ...]
+    given: tuple[int, ...]
+    code: Code
+
+
+class Compiled(Runner):
+    """Runs ``net`` as ``Whole`` does. The first pass compiles, which takes from seconds to minutes."""
+
+    def __init__(self, net: Net, precision: PrecisionPolicy = FULL) -> None:
+        super().__init__(net, precision)
+        self._steps: list[Node | Stretch] = []
+        needed = {*net.output_slots, *(slot for slot, _ in net.losses)}
+        for nodes in reversed(_stretches(net)):
+            made = {slot for node in nodes for slot in node.outputs}
+            read = tuple(dict.fromkeys(slot for node in nodes for slot in node.inputs if slot not in made))
+            if len(nodes) > 1:
+                given = tuple(sorted(made & needed))
+                name = f"stretch{len(self._steps)}"
+                self._steps.append(Stretch(read, given, _code(name, nodes, read, given, precision)))
+            else:
+                self._steps += nodes  # alone, none gains
+            needed.update(read)
+        self._steps.reverse()
+
+    def forward(self, inputs: Mapping[str, Tensor] | None = None) -> Result:
+        net, fed = self.net, inputs or {}
+        net.check_inputs(fed)
+        slots: dict[int, Tensor] = {}
+        for step in self._steps:
+            if isinstance(step, Node):
+                tops = net.run_layer(step, [slots[slot] for slot in step.inputs], fed, self.precision)
+                slots.update(zip(step.outputs, tops, strict=True))
+            else:
+                slots.update(zip(step.given, _run(step.code, [slots[slot] for slot in step.read]), strict=True))
+        for source in net.sources:
+            source.read_ahead()
+        loss = weighted_sum((slots[slot], weight) for slot, weight in net.losses)
+        outputs = {name: slots[slot] for name, slot in zip(net.outputs, net.output_slots, strict=True)}
+        return Result(torch.zeros(()) if loss is None else loss, outputs)
+
+
+def _stretches(net: Net) -> list[list[Node]]:
+    """The layers in their order: in stretches to be compiled, those that are not to be each by itself."""
+    found: list[list[Node]] = []
+    before = False
+    for node in net.nodes:
+        compiles = bool(node.inputs) and node.layer.compiles
+        if compiles and before:
+            found[-1].append(node)
+        else:
+            found.append([node])
+        before = compiles
+    return found
+
+
+def _code(name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[int, ...], precision: PrecisionPolicy) -> Code:
+    """``nodes`` as a compiled function of the slots ``read``, which returns the slots ``given``."""
+
+    def run(*bottoms: Tensor) -> tuple[Tensor, ...]:
+        blobs = dict(zip(read, bottoms, strict=True))
+        for node in nodes:
+            ours = [blobs[slot].detach() if i in node.stops else blobs[slot] for i, slot in enumerate(node.inputs)]
+            blobs.update(zip(node.outputs, as_tuple(precision.run(node, ours)), strict=True))
+        return tuple([blobs[slot] for slot in given])
+
+    # torch counts how often it compiles a code object, and gives up after a few times: every stretch gets one of its own
+    run.__code__ = run.__code__.replace(co_name=name)
+    with _quiet():  # dropout draws the numbers that it draws when it is not compiled
+        return torch.compile(run, dynamic=False, options={"fallback_random": True})
+
+
+def _run(code: Code, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    try:
+        with _quiet():
+            return code(*bottoms)
+    except torch._dynamo.exc.TorchDynamoException as error:
+        words = next(line for line in str(error).splitlines() if line.strip())
+        raise SolverError(f"--compile: PyTorch cannot compile this net ({words}); leave --compile out") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's warnings of itself from the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

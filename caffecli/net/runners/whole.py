@@ -1,0 +1,37 @@
+"""A net run as a whole: one graph, which autograd differentiates. For training and scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from caffecli.net.graph import Node
+from caffecli.net.runners.base import Result, Runner, weighted_sum
+
+Observer = Callable[[Node, tuple[Tensor, ...]], None]
+
+
+class Whole(Runner):
+    """Runs all layers of ``net`` one after another; what no layer reads any more is given up on the way."""
+
+    def forward(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
+        """One pass through all layers. ``observe`` is called with each layer and its tops, for those who look inside."""
+        net, precision = self.net, self.precision
+        slots: list[Tensor | None] = [None] * len(net.slot_names)
+        fed = inputs or {}
+        net.check_inputs(fed)
+        for node, unused in zip(net.nodes, net.last_read, strict=True):
+            tops = net.run_layer(node, [slots[i] for i in node.inputs], fed, precision)  # type: ignore[misc]
+            for slot, top in zip(node.outputs, tops, strict=True):
+                slots[slot] = top
+            if observe is not None:
+                observe(node, tops)
+            for slot in unused:
+                slots[slot] = None
+        for source in net.sources:
+            source.read_ahead()
+        loss = weighted_sum((slots[slot], weight) for slot, weight in net.losses)  # type: ignore[misc]
+        outputs = {name: slots[i] for name, i in zip(net.outputs, net.output_slots, strict=True)}
+        return Result(torch.zeros(()) if loss is None else loss, outputs)  # type: ignore[arg-type]
