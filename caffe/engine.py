@@ -19,10 +19,9 @@ from caffe.blob import Blob, Weight, shape_of
 from caffe.building import Graph, Step
 from caffe.memory import Memory
 from caffe.planning import Plan
-from caffe.reshape import shape_again
 from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
-from caffecli.net.net import Net
+from caffecli.net.net import Net, top_shapes
 from caffecli.net.runners.base import Result, Runner, differentiate, weighted_sum
 
 _NOTHING: dict[str, Tensor] = {}
@@ -243,7 +242,7 @@ class Engine(Runner):
 
     def _reshape_layer(self, step: Step, shapes: tuple[tuple[int, ...], ...]) -> list[torch.Size]:
         step.shapes = ()
-        tops = shape_again(step.node.layer, shapes)
+        tops = top_shapes(step.node.layer, list(shapes))
         step.shapes = shapes
         return tops
 
@@ -254,9 +253,7 @@ class Engine(Runner):
         for weight in self.weights:
             weight.move(device)
         self.net.to(device)
-        for node in self.net.nodes:
-            if isinstance(node.layer, SourceLayer | DummyData | Input):
-                node.layer.device = device
+        self.net.context.device = device
         self._graphs.clear()
         self.device, self._at_home = device, device.type == "cpu"
 

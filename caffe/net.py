@@ -18,6 +18,7 @@ from caffe.files import NetFiles, StrPath, check_file
 from caffe.legacy import LegacyMethods
 from caffe.memory import Floats
 from caffecli import logs
+from caffecli.layers.base import Context
 from caffecli.layers.data import MemoryData
 from caffecli.layers.python import Python, PythonLayerBase
 from caffecli.net import net as core
@@ -90,7 +91,8 @@ class Net(Batches, NetFiles, LegacyMethods):
         param.state.CopyFrom(NetState(phase=phase, level=level or 0, stage=stages or ()))  # type: ignore[arg-type]
         folder = Path(network_file).parent
         with UsersErrors():
-            self._take(Engine(core.Net(param, mode.seed(), (folder,), mode.shard() if phase == TRAIN else (0, 1))))
+            context = Context(mode.seed(), mode.shard() if phase == TRAIN else (0, 1), (folder,))
+            self._take(Engine(core.Net(param, context)))
         if weights is not None:
             self.copy_from(weights)
 

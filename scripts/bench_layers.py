@@ -44,6 +44,7 @@ def ours(text: str, inputs: list[Tensor]) -> tuple[Expression, list[Tensor]]:
     """A layer, and its learned blobs."""
     layer = registry.create(text_format.Parse(text, LayerParameter()))
     layer.setup([x.shape for x in inputs])
+    layer.reshape([x.shape for x in inputs])
     layer.materialize()
     layer.to(inputs[0].device)
     return layer, [blob for blob in layer.blobs if blob.requires_grad]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import subprocess
+import sys
 
 import pytest
 
+import caffecli
 from caffecli import errors
 from caffecli.cli.main import COMMANDS
 from caffecli.net.net import Net
@@ -21,6 +24,23 @@ from caffecli.tools.train import TrainOptions
 
 def public(cls: type) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
+
+
+def test_the_face() -> None:
+    assert caffecli.__all__ == ["CaffeError", "Callback", "Layer", "Net", "Solver", "load_net", "load_solver", "register"]
+    for name in caffecli.__all__:
+        assert getattr(caffecli, name).__name__ == name
+    assert set(caffecli.__all__) <= set(dir(caffecli))
+    with pytest.raises(AttributeError, match="module 'caffecli' has no attribute 'Nett'"):
+        caffecli.Nett  # noqa: B018
+
+
+def test_the_face_needs_no_torch_until_it_is_used() -> None:
+    program = (
+        "import sys, caffecli; caffecli.CaffeError, caffecli.load_net, caffecli.load_solver; assert 'torch' not in sys.modules; "
+        "from caffecli import Layer; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_commands() -> None:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
-from caffecli.layers.shape import refuse_in_place
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import ExpParameter, FillerParameter, LogParameter
 
@@ -38,7 +37,7 @@ class ReLU(Layer):
         """What is positive on its way down passes, whatever went up."""
         return diff.clamp(min=0)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 
@@ -57,13 +56,22 @@ class PReLU(Layer):
     slope: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        shape, param = tuple(bottoms[0]), self.param.prelu_param
-        if len(shape) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes, the second the channels, got {shape}")
+        param = self.param.prelu_param
         filler = param.filler if param.HasField("filler") else FillerParameter(value=0.25)
-        self.add_blob("slope", () if param.channel_shared else (shape[1],), filler)
+        self.add_blob("slope", () if param.channel_shared else (self._channels(bottoms),), filler)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        channels = self._channels(bottoms)
+        if self.slope.dim():
+            self.check_fit("channels", len(self.slope), channels, bottoms)
+        return super().reshape(bottoms)
+
+    def _channels(self, bottoms: list[Shape]) -> int:
+        if len(bottoms[0]) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes, the second the channels, got {tuple(bottoms[0])}")
+        return bottoms[0][1]
+
+    def forward(self, x: Tensor) -> Tensor:
         return F.prelu(x, self.slope)
 
 
@@ -80,7 +88,7 @@ class ELU(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         self.alpha = self.param.elu_param.alpha
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.elu(x, self.alpha)
 
 
@@ -91,7 +99,7 @@ class BNLL(Layer):
     coordinates = Coordinates.SAME
     keeps_shape = True
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.softplus(x, threshold=50)  # beyond which y is x
 
 
@@ -105,7 +113,7 @@ class Swish(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         self.beta = self.param.swish_param.beta
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.silu(x) if self.beta == 1 else x * torch.sigmoid(x * self.beta)
 
 
@@ -116,7 +124,7 @@ class Sigmoid(Layer):
     coordinates = Coordinates.SAME
     keeps_shape = True
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
 
@@ -127,7 +135,7 @@ class TanH(Layer):
     coordinates = Coordinates.SAME
     keeps_shape = True
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x)
 
 
@@ -139,10 +147,7 @@ class AbsVal(Layer):
     in_place = False
     keeps_shape = True
 
-    def setup(self, bottoms: list[Shape]) -> None:
-        refuse_in_place(self)
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.abs()
 
 
@@ -166,7 +171,7 @@ class Clip(Layer):
         if not self.least <= self.most:
             raise self.spec_error(f"expected min <= max, got min: {self.least:g} and max: {self.most:g}")
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.clamp(self.least, self.most)
 
 
@@ -182,7 +187,7 @@ class Threshold(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         self.threshold = self.param.threshold_param.threshold
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return (x > self.threshold).to(x.dtype)
 
 
@@ -207,7 +212,7 @@ class Power(Layer):
         elif self.scale == 0:  # torch's pow, because Python's gives complex numbers for negative bases
             self.constant = torch.tensor(self.shift).pow(self.power).item()
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if self.constant is not None:
             return torch.full_like(x, self.constant)
         if self.scale != 1:
@@ -243,7 +248,7 @@ class Exp(Layer):
         self.inner = log_base * param.scale
         self.outer = math.exp(log_base * param.shift) if log_base * param.shift < 700 else math.inf
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         y = torch.exp(x if self.inner == 1 else x * self.inner)
         return y if self.outer == 1 else y * self.outer
 
@@ -265,7 +270,7 @@ class Log(Layer):
             raise self.spec_error("expected a base other than 1, to which no number has a logarithm")
         self.outer, self.scale, self.shift = 1 / log_base, param.scale, param.shift
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         if self.scale != 1:
             x = x * self.scale
         if self.shift != 0:
@@ -295,6 +300,6 @@ class Dropout(Layer):
         if not 0 <= self.ratio < 1:
             raise self.spec_error(f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero")
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         y = F.dropout(x, self.ratio, self.training or self.always)
         return y if self.scale == 1 else y * self.scale

@@ -2,10 +2,11 @@
 
 A layer's life::
 
-    layer = registry.create(param, phase)     # reads nothing but its own LayerParameter
-    layer.setup(bottom_shapes)                # checks settings, declares its blobs (on the meta device)
-    layer.materialize(device)                 # allocates them and runs their fillers
-    tops = layer(*bottoms)                    # a tensor, or a tuple of them; autograd differentiates
+    layer = registry.create(param, phase, context)  # knows its own LayerParameter, and what the context says
+    layer.setup(bottom_shapes)                      # once: checks the settings, declares its blobs (on the meta device)
+    top_shapes = layer.reshape(bottom_shapes)       # now, and whenever the bottoms' shapes have changed
+    layer.materialize()                             # allocates the blobs and runs their fillers
+    tops = layer(*bottoms)                          # a tensor, or a tuple of them; autograd differentiates
 
 ``Layer.blobs`` are the learnable tensors in Caffe's order and shapes, as a caffemodel stores them. Tensors that a layer keeps
 but does not learn by gradient (BatchNorm's statistics) are blobs too, declared with ``learned=False``.
@@ -14,11 +15,14 @@ but does not learn by gradient (BatchNorm's statistics) are blobs too, declared 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers.fillers import fill
@@ -30,6 +34,20 @@ Shape = Sequence[int]
 def exporting() -> bool:
     """Whether torch.export is at work: a program may not depend on values, and wants few operations that others know."""
     return getattr(torch.compiler, "is_exporting", bool)()  # older torch cannot tell
+
+
+@dataclass
+class Context:
+    """What a net's layers need to know that is not in its definition: one object for all of them.
+
+    ``seed`` feeds layers that read records (None: by chance), which serve record i where i mod count is rank, for ``shard``
+    (rank, count). Python layers look for their modules in ``folders`` too. ``device`` is where the net is, and new blobs go.
+    """
+
+    seed: int | None = None
+    shard: tuple[int, int] = (0, 1)
+    folders: tuple[Path, ...] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 class Precision(enum.Enum):
@@ -57,7 +75,7 @@ class Coordinates(enum.Enum):
 
 
 class Layer(nn.Module):
-    """Base of all layers. A subclass sets the class attributes it needs and writes ``setup`` and ``forward``.
+    """Base of all layers. A subclass sets the class attributes it needs and writes ``setup``, ``reshape`` and ``forward``.
 
     What other parts of the program have to know about a layer, its class says here. ``tests/layers/contract.py`` checks it.
     """
@@ -74,7 +92,7 @@ class Layer(nn.Module):
     #: the top has the bottom's shape
     keeps_shape: ClassVar[bool] = False
     #: bottoms that never get a gradient (labels, say)
-    no_gradient: ClassVar[tuple[int, ...]] = ()
+    no_gradient: tuple[int, ...] = ()
     #: bottoms that hold labels
     label_bottoms: ClassVar[tuple[int, ...]] = ()
     #: the names that the blobs can have, in Caffe's order; files that name blobs use them
@@ -109,10 +127,14 @@ class Layer(nn.Module):
     #: the colour of its box in a drawing of the net
     color: ClassVar[str] = "#6495ED"
 
-    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
+    #: the tops of some bottoms: each layer writes it with the bottoms that it has
+    forward: Callable[..., Tensor | tuple[Tensor, ...]]
+
+    def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
         super().__init__()
         self.param = param
         self.phase = phase
+        self.context = context or Context()
         self.train(phase == TRAIN)
         #: what errors call the bottoms: a net sets the names that its definition has, without splits
         self.bottom_names = list(param.bottom)
@@ -122,11 +144,17 @@ class Layer(nn.Module):
     # -- to be written by each layer -------------------------------------------------------------------------------
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the settings against the bottoms' shapes and declare the blobs with ``add_blob``."""
+        """Once, before all else: check the settings and declare the blobs with ``add_blob``."""
 
-    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The tops."""
-        raise NotImplementedError
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        """The tops' shapes for bottoms of these; called after ``setup``, and again whenever the shapes have changed.
+
+        Raises ShapeError for bottoms that the layer cannot take, or that its blobs do not fit. By default the shapes are found by
+        running the layer on tensors without values (PyTorch's meta device), which takes it a second to get ready for.
+        """
+        if self.keeps_shape:
+            return [torch.Size(bottoms[0])]
+        return self._tops_without_values(bottoms)
 
     def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
         """The products that a forward pass over these shapes adds to sums; those of biases and element by element count none."""
@@ -188,26 +216,41 @@ class Layer(nn.Module):
             else:
                 setattr(self, name, tensor)
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        """The tops' shapes for these bottoms, found by running ``forward`` on the meta device. Call after ``setup``.
-
-        Layers whose shapes are plain say them: torch takes a second to get ready for the first meta tensors of some operations.
-        """
-        if self.keeps_shape:
-            return [torch.Size(bottoms[0])]
+    def _tops_without_values(self, bottoms: list[Shape]) -> list[torch.Size]:
+        """The tops' shapes by a run on the meta device, the layer's own tensors replaced for it."""
+        own = [*self.named_parameters(), *self.named_buffers()]
+        borrowed = any(isinstance(getattr(type(self), name, None), property) for name in self.blob_names)
+        device = self.blobs[0].device if borrowed else torch.device("meta")  # a view of another layer's blob stays where it is
+        inputs = tuple(torch.empty(tuple(shape), device=device) for shape in bottoms)
         with torch.no_grad():
-            tops = self(*(torch.empty(tuple(shape), device="meta") for shape in bottoms))
+            tops = functional_call(self, {} if borrowed else {name: blob.to("meta") for name, blob in own}, inputs)
         return [top.shape for top in (tops if isinstance(tops, tuple) else (tops,))]
 
     def close(self) -> None:
         """Give back what the layer holds beside its blobs: threads, open files. Most hold nothing."""
 
-    def check_counts(self, bottoms: int, tops: int) -> None:
-        """Raise SpecError when the layer cannot take that many bottoms or tops."""
-        for what, count, (least, most) in (("bottom", bottoms, self.bottom_count), ("top", tops, self.top_count)):
-            if count < least or (most is not None and count > most):
+    def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
+        """Raise SpecError when the layer cannot take so many bottoms or tops, or a top that is its bottom."""
+        for what, names, (least, most) in (("bottom", bottoms, self.bottom_count), ("top", tops, self.top_count)):
+            if len(names) < least or (most is not None and len(names) > most):
                 wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
-                raise SpecError(f"layer {self.name!r} ({self.type}): expected {wanted} {what} blob(s), got {count}")
+                raise SpecError(f"layer {self.name!r} ({self.type}): expected {wanted} {what} blob(s), got {len(names)}")
+        shared = set(bottoms) & set(tops)
+        if shared and not self.in_place:
+            raise self.spec_error(f"cannot work in place on {min(shared)!r}; give the top another name")
+
+    def check_fit(self, what: str, expected: object, came: object, bottoms: list[Shape]) -> None:
+        """Raise ShapeError where bottoms of other shapes no longer fit the blobs, which are for ``expected``."""
+        if came != expected:
+            raise self.shape_error(
+                f"its blobs are for {what} {expected}, got {came} of {self.listing(bottoms)}; reshape to what they fit"
+            )
+
+    def listing(self, bottoms: list[Shape]) -> str:
+        """The bottoms with their shapes, for error texts: ``'a' (2, 3), 'b' (2, 4)``."""
+        names = list(self.bottom_names)
+        names += [f"bottom[{i}]" for i in range(len(names), len(bottoms))]
+        return ", ".join(f"{name!r} {tuple(shape)}" for name, shape in zip(names, bottoms, strict=False))
 
     def axis(self, axis: int, dims: int, what: str = "axis") -> int:
         """``axis`` counted from the front for a blob of ``dims`` dimensions; negative ones count from the back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -85,38 +85,44 @@ class BaseConvolution(Layer):
     weight: Tensor
     bias: Tensor | None
 
-    def check_counts(self, bottoms: int, tops: int) -> None:
-        super().check_counts(bottoms, tops)
-        if bottoms != tops:
-            raise self.spec_error(f"expected as many tops as bottoms, got {bottoms} bottom(s) and {tops} top(s)")
+    def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
+        super().check_wiring(bottoms, tops)
+        if len(bottoms) != len(tops):
+            raise self.spec_error(f"expected as many tops as bottoms, got {len(bottoms)} bottom(s) and {len(tops)} top(s)")
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = self.param.convolution_param
-        shape = tuple(bottoms[0])
-        for other in bottoms[1:]:
-            if tuple(other) != shape:
-                raise self.shape_error(f"expected bottoms of one shape, got {shape} and {tuple(other)}")
+        param, shape = self.param.convolution_param, tuple(bottoms[0])
         self.channel_axis = self.axis(param.axis, len(shape))
-        self.sizes = shape[self.channel_axis + 1 :]
-        self.spatial = len(self.sizes)
+        self.channels = shape[self.channel_axis]
+        self.spatial = len(shape) - self.channel_axis - 1
         self.kernel = spatial_setting(self, param, "kernel_size", self.spatial, None, 1)
         self.stride = spatial_setting(self, param, "stride", self.spatial, 1, 1)
         self.pad = spatial_setting(self, param, "pad", self.spatial, 0, 0)
         self.dilation = spatial_setting(self, param, "dilation", self.spatial, 1, 1)
+        self.extent = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
         self.group = param.group
         self.num_output = param.num_output
-        channels = shape[self.channel_axis]
-        self._check_channels(channels)
-        self.extent = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
-        if any(size < 1 for size in self.top_sizes()):
-            raise self.shape_error(self.misfit())
-        self.add_blob("weight", (*self.weight_channels(channels), *self.kernel), param.weight_filler)
+        self._check_channels(self.channels)
+        self.add_blob("weight", (*self.weight_channels(self.channels), *self.kernel), param.weight_filler)
         if param.bias_term:
             self.add_blob("bias", (self.num_output,), param.bias_filler)
         else:
             self.bias = None
         #: whether the bottoms are as torch wants them, with nothing to fold
         self.plain = self.channel_axis == 1 and 1 <= self.spatial <= 3
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        shape = tuple(bottoms[0])
+        for other in bottoms[1:]:
+            if tuple(other) != shape:
+                raise self.shape_error(f"expected bottoms of one shape, got {shape} and {tuple(other)}")
+        self.check_fit("spatial axes", self.spatial, len(shape) - self.channel_axis - 1, bottoms)
+        self.check_fit("channels", self.channels, shape[self.channel_axis], bottoms)
+        self.sizes = shape[self.channel_axis + 1 :]
+        tops = self.top_sizes()
+        if any(size < 1 for size in tops):
+            raise self.shape_error(self.misfit())
+        return [torch.Size((*shape[: self.channel_axis], self.num_output, *tops))] * len(bottoms)
 
     def _check_channels(self, channels: int) -> None:
         if self.num_output < 1:
@@ -158,9 +164,6 @@ class BaseConvolution(Layer):
     @classmethod
     def drawn_at_tops(cls, param: LayerParameter) -> str:
         return str(param.convolution_param.num_output)
-
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        return [torch.Size((*shape[: self.channel_axis], self.num_output, *self.top_sizes())) for shape in bottoms]
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         run = self.apply_weights if self.plain else self._fold

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caffecli import logs, sources
 from caffecli.formats.datum import from_image, to_array
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.fillers import fill
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN, BlobShape, Datum, FillerParameter, LayerParameter
@@ -26,9 +26,7 @@ T = TypeVar("T")
 class SourceLayer(Layer):
     """A layer whose tops are the batches of a ``caffecli.sources`` source.
 
-    To be set before ``setup``: ``seed``, which decides crops, mirrors, shuffles and skips (None: by chance), and ``shard``
-    (rank, count), by which several devices share the records. ``device`` is where the tops go. ``batch`` is the last batch
-    given, with its records' keys.
+    The context's ``seed`` decides crops, mirrors, shuffles and skips. ``batch`` is the last batch given, with its records' keys.
     """
 
     not_exported = "reads records; export the deploy net, whose inputs are Input layers"
@@ -41,19 +39,16 @@ class SourceLayer(Layer):
     #: the reference's line that tells the shape of a batch; "": it does not
     size_line: ClassVar[str] = ""
 
-    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
-        super().__init__(param, phase)
-        self.seed: int | None = None
-        self.shard = (0, 1)
-        self.device = torch.device("cpu")
+    def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
+        super().__init__(param, phase, context)
         self.source: Source | None = None
         self.batch: Batch | None = None
 
     def open(self) -> None:
         """Open the source; ``setup`` does, where a net has not done so before (Caffe opens databases when it makes a layer)."""
         self.close()
-        seed = secrets.randbits(63) if self.seed is None else self.seed
-        self.source = sources.create(type(self).reads, self.param, self.phase, seed, self.shard)
+        seed = secrets.randbits(63) if self.context.seed is None else self.context.seed
+        self.source = sources.create(type(self).reads, self.param, self.phase, seed, self.context.shard)
 
     def setup(self, bottoms: list[Shape]) -> None:
         if self.param.transform_param.HasField("mean_file"):
@@ -63,7 +58,7 @@ class SourceLayer(Layer):
         if self.size_line:
             logs.info(self.size_line, "output data size: " + ",".join(map(str, self._opened().shapes[0])))
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         return [torch.Size(shape) for shape in self._opened().shapes]
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -73,9 +68,10 @@ class SourceLayer(Layer):
 
     def _tensor(self, array: Floats) -> Tensor:
         tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        device = self.context.device
+        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
 
     @property
     def settings(self) -> Any:
@@ -227,9 +223,8 @@ class DummyData(Layer):
     bottom_count = (0, 0)
     top_count = (1, None)
 
-    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
-        super().__init__(param, phase)
-        self.device = torch.device("cpu")
+    def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
+        super().__init__(param, phase, context)
         self._kept: dict[int, Tensor] = {}
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -258,7 +253,7 @@ class DummyData(Layer):
             )
         return list(values) * tops if len(values) == 1 else list(values)
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         return self._shapes
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -268,9 +263,9 @@ class DummyData(Layer):
     def _top(self, index: int) -> Tensor:
         constant = self._fillers[index].type == "constant"
         kept = self._kept.get(index)
-        if constant and kept is not None and kept.device == self.device:
+        if constant and kept is not None and kept.device == self.context.device:
             return kept
-        top = torch.empty(self._shapes[index], device=self.device)
+        top = torch.empty(self._shapes[index], device=self.context.device)
         fill(top, self._fillers[index], self.name)
         if constant:
             self._kept[index] = top
@@ -287,10 +282,6 @@ class Input(Layer):
     bottom_count = (0, 0)
     top_count = (1, None)
 
-    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
-        super().__init__(param, phase)
-        self.device = torch.device("cpu")
-
     def setup(self, bottoms: list[Shape]) -> None:
         shapes = list(self.param.input_param.shape)
         tops = len(self.param.top)
@@ -301,11 +292,11 @@ class Input(Layer):
             )
         self._shapes = _dims(self, shapes * tops if len(shapes) == 1 else shapes)
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         return self._shapes
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        tops = tuple([torch.zeros(shape, device=self.device) for shape in self._shapes])
+        tops = tuple([torch.zeros(shape, device=self.context.device) for shape in self._shapes])
         return tops[0] if len(tops) == 1 else tops
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats.hdf5_rows import RowWriter
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 
@@ -35,17 +35,14 @@ class HDF5Output(Layer):
     top_count = (0, 0)
     no_gradient = (0, 1)
 
-    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
-        super().__init__(param, phase)
+    def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
+        super().__init__(param, phase, context)
         self._writer: RowWriter | None = None
 
     def setup(self, bottoms: list[Shape]) -> None:
         name = self.param.hdf5_output_param.file_name
         if not name:
             raise self.spec_error('hdf5_output_param names no file; set file_name: "out.h5"')
-        data, label = (shape[0] if shape else 1 for shape in bottoms)
-        if data != label:
-            raise self.shape_error(f"expected as many labels as rows of data, got {label} and {data}")
         self.close()
         try:
             self._writer = RowWriter(name)
@@ -53,7 +50,10 @@ class HDF5Output(Layer):
             raise FormatError(f"layer {self.name!r} ({self.type}): {error}") from error
         weakref.finalize(self, self._writer.close_quietly).atexit = False  # the writer itself sees to that
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        data, label = (shape[0] if shape else 1 for shape in bottoms)
+        if data != label:
+            raise self.shape_error(f"expected as many labels as rows of data, got {label} and {data}")
         return []
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,19 +29,25 @@ class Im2col(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         param, shape = self.param.convolution_param, tuple(bottoms[0])
         self.channel_axis = self.axis(param.axis, len(shape))
-        sizes = shape[self.channel_axis + 1 :]
-        axes = len(sizes)
+        axes = len(shape) - self.channel_axis - 1
         if not axes:
             raise self.shape_error(f"expected a spatial axis behind the channels, axis {self.channel_axis}, got {shape}")
         self.kernel = tuple(spatial_setting(self, param, "kernel_size", axes, None, 1))
         self.stride = tuple(spatial_setting(self, param, "stride", axes, 1, 1))
         self.pad = tuple(spatial_setting(self, param, "pad", axes, 0, 0))
         self.dilation = tuple(spatial_setting(self, param, "dilation", axes, 1, 1))
-        if any(size < 1 for size in self._tops(sizes)):
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        lead, (channels, *sizes) = bottoms[0][: self.channel_axis], bottoms[0][self.channel_axis :]
+        if len(sizes) != len(self.kernel):
+            raise self.shape_error(f"expected {len(self.kernel)} spatial axes, as it was set up for, got {len(sizes)}")
+        tops = self._tops(sizes)
+        if any(size < 1 for size in tops):
             raise self.shape_error(
-                f"kernel of {self._extent()} does not fit the bottom's {list(sizes)} with pad {list(self.pad)}; "
+                f"kernel of {self._extent()} does not fit the bottom's {sizes} with pad {list(self.pad)}; "
                 "use a smaller kernel or more pad"
             )
+        return [torch.Size((*lead, channels * math.prod(self.kernel), *tops))]
 
     def _extent(self) -> list[int]:
         """The kernel's reach per spatial axis, dilation counted."""
@@ -50,7 +57,7 @@ class Im2col(Layer):
         settings = zip(sizes, self.pad, self._extent(), self.stride, strict=True)
         return [(size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in settings]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         lead, (channels, *sizes) = x.shape[: self.channel_axis], x.shape[self.channel_axis :]
         x = x.reshape(math.prod(lead), channels, *sizes)
         columns = F.unfold(x, self.kernel, self.dilation, self.pad, self.stride) if len(sizes) == 2 else self._unfold(x)

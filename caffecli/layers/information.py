@@ -14,7 +14,6 @@ from caffecli.layers.base import Shape
 from caffecli.layers.labels import check_count, classes_of, to_classes
 from caffecli.layers.loss import Loss, full, normalizer
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto.caffe_pb2 import BlobProto
 
 #: no probability counts as less, as in Caffe
@@ -33,13 +32,14 @@ class MultinomialLogisticLoss(Loss):
 
     label_bottoms = (1,)
 
-    def setup(self, bottoms: list[Shape]) -> None:
-        super().setup(bottoms)
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
         items, *others = bottoms[0]
         check_count(self, 1, [(items, math.prod(others)), bottoms[1]])
         self.class_axis = 1 if len(others) == 1 else None
+        return tops
 
-    def forward(self, p: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, p: Tensor, labels: Tensor) -> Tensor:
         p = full(p).reshape(p.shape[0], -1)
         target, bad = classes_of(self, labels, p.shape[1])
         own = p.gather(1, target[:, None])
@@ -71,27 +71,32 @@ class InfogainLoss(Loss):
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         param = self.param.infogain_loss_param
-        self.class_axis = self.axis(param.axis, len(bottoms[0]))
-        check_count(self, self.class_axis, bottoms[:2])
         if self.param.loss_param.HasField("normalize"):
             raise self.spec_error("normalize is too old for this layer; use normalization")
         self.mode = self.param.loss_param.normalization
         self.with_prob = len(self.param.top) > 1
-        classes = bottoms[0][self.class_axis]
         self.register_buffer("matrix", None, persistent=False)
-        if len(bottoms) == 3:
-            count, where = math.prod(bottoms[2]), listing(self, bottoms)
-        else:
-            matrix = self._read(param.source) if param.HasField("source") else None
-            if matrix is None:
+        if len(bottoms) < 3:
+            if not param.HasField("source"):
                 what = "the infogain matrix is missing"
                 raise self.spec_error(f"{what}; name its file in infogain_loss_param {{ source }}, or give it as third bottom")
-            count, where = matrix.numel(), f"{param.source!r} {tuple(matrix.shape)}"
-            self.matrix = matrix
+            self.matrix = self._read(param.source)
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        param = self.param.infogain_loss_param
+        self.class_axis = self.axis(param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms[:2])
+        classes = bottoms[0][self.class_axis]
+        if self.matrix is None:
+            count, where = math.prod(bottoms[2]), self.listing(bottoms)
+        else:
+            count, where = self.matrix.numel(), f"{param.source!r} {tuple(self.matrix.shape)}"
         if count != classes**2:
             raise self.shape_error(
                 f"expected an infogain matrix of {classes} x {classes} values for {classes} classes, got {where}"
             )
+        return tops
 
     def _read(self, path: str) -> Tensor:
         data = read_bytes(path)
@@ -100,7 +105,7 @@ class InfogainLoss(Loss):
             raise describe(path, data, "an infogain matrix")
         return torch.from_numpy(blobs.to_array(blob))
 
-    def forward(self, x: Tensor, labels: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, x: Tensor, labels: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         axis, x = self.class_axis, full(x)
         outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
         log_p = torch.log_softmax(x, axis)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from caffecli.errors import DataError
 from caffecli.layers.base import Layer, Shape
-from caffecli.layers.shape import listing
 
 #: whether the processor's own cast makes a negative number of what is not a number, as x86 does and ARM does not
 _CAST_TELLS = bool((torch.full((64,), math.nan).long() < 0).all())
@@ -27,7 +26,7 @@ def check_count(layer: Layer, axis: int, bottoms: list[Shape]) -> None:
     wanted = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
     if math.prod(labels) != wanted:
         expected = f"expected {wanted} labels, one for each prediction along axis {axis}"
-        raise layer.shape_error(f"{expected}, got {math.prod(labels)}: {listing(layer, bottoms)}")
+        raise layer.shape_error(f"{expected}, got {math.prod(labels)}: {layer.listing(bottoms)}")
 
 
 def to_classes(labels: Tensor) -> Tensor:

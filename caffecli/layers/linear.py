@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.select import row_error, to_rows
-from caffecli.proto.caffe_pb2 import FillerParameter, LayerParameter
+from caffecli.proto.caffe_pb2 import BiasParameter, FillerParameter, LayerParameter, ScaleParameter
 
 
 @register("InnerProduct")
@@ -35,10 +35,8 @@ class InnerProduct(Layer):
             raise self.spec_error("num_output is missing; expected at least 1")
         self.first = self.axis(param.axis, len(bottoms[0]))
         self.transpose = param.transpose
-        length = 1
-        for size in tuple(bottoms[0])[self.first :]:
-            length *= size
-        shape = (length, param.num_output) if self.transpose else (param.num_output, length)
+        self.length = math.prod(bottoms[0][self.first :])
+        shape = (self.length, param.num_output) if self.transpose else (param.num_output, self.length)
         self.add_blob("weight", shape, param.weight_filler)
         if param.bias_term:
             self.add_blob("bias", (param.num_output,), param.bias_filler)
@@ -59,11 +57,11 @@ class InnerProduct(Layer):
     def drawn_at_tops(cls, param: LayerParameter) -> str:
         return str(param.inner_product_param.num_output)
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        outputs = self.weight.shape[1 if self.transpose else 0]
-        return [torch.Size((*bottoms[0][: self.first], outputs))]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        self.check_fit("vectors of length", self.length, math.prod(bottoms[0][self.first :]), bottoms)
+        return [torch.Size((*bottoms[0][: self.first], self.param.inner_product_param.num_output))]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.flatten(self.first), self.weight.t() if self.transpose else self.weight, self.bias)
 
 
@@ -78,10 +76,28 @@ class Broadcast(Layer):
     keeps_shape = True
     bottom_count = (1, 2)
 
-    def span(self, bottoms: list[Shape], axis: int, num_axes: int) -> tuple[int, ...]:
-        """The second blob's shape; keeps in ``self.tail`` how many axes of the bottom lie behind it."""
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        span = self.span(bottoms)
+        for blob in self.blobs:
+            self.check_fit("the shape", tuple(blob.shape), span, bottoms)
+        start = self.start(bottoms)
+        self.tail = len(bottoms[0]) - start - len(span) if span else 0
+        return super().reshape(bottoms)
+
+    def broadcast_settings(self) -> ScaleParameter | BiasParameter:
+        """The settings with ``axis`` and ``num_axes``."""
+        raise NotImplementedError
+
+    def start(self, bottoms: list[Shape]) -> int:
+        """The axis of the first bottom from which on the second blob lies."""
+        if len(bottoms) > 1 and not len(bottoms[1]):
+            return 0
+        return self.axis(self.broadcast_settings().axis, len(bottoms[0]))
+
+    def span(self, bottoms: list[Shape]) -> tuple[int, ...]:
+        """The second blob's shape."""
         shape = tuple(bottoms[0])
-        start = self.axis(axis, len(shape)) if len(bottoms) == 1 or len(bottoms[1]) else 0
+        start, num_axes = self.start(bottoms), self.broadcast_settings().num_axes
         if len(bottoms) == 2:
             span = tuple(bottoms[1])
             if shape[start : start + len(span)] != span:
@@ -92,7 +108,6 @@ class Broadcast(Layer):
             if start + num_axes > len(shape):
                 raise self.spec_error(f"axis {start} and num_axes {num_axes} reach past the bottom's {len(shape)} axes")
             span = shape[start:] if num_axes == -1 else shape[start : start + num_axes]
-        self.tail = len(shape) - start - len(span) if span else 0
         return span
 
     def stretch(self, blob: Tensor) -> Tensor:
@@ -114,15 +129,17 @@ class Scale(Broadcast):
     bias: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = self.param.scale_param
-        span = self.span(bottoms, param.axis, param.num_axes)
+        param, span = self.param.scale_param, self.span(bottoms)
         if len(bottoms) == 1:
             self.add_blob("scale", span, param.filler if param.HasField("filler") else FillerParameter(value=1))
         self.bias_term = self.makes_inner_layer = param.bias_term
         if self.bias_term:
             self.add_blob("bias", span, param.bias_filler)
 
-    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def broadcast_settings(self) -> ScaleParameter:
+        return self.param.scale_param
+
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:
         scale = self.stretch(self.scale if second is None else second)
         return (x * scale).add_(self.stretch(self.bias)) if self.bias_term else x * scale
 
@@ -139,12 +156,13 @@ class Bias(Broadcast):
     bias: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param = self.param.bias_param
-        span = self.span(bottoms, param.axis, param.num_axes)
         if len(bottoms) == 1:
-            self.add_blob("bias", span, param.filler)
+            self.add_blob("bias", self.span(bottoms), self.param.bias_param.filler)
 
-    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def broadcast_settings(self) -> BiasParameter:
+        return self.param.bias_param
+
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:
         return x + self.stretch(self.bias if second is None else second)
 
 
@@ -176,7 +194,10 @@ class Embed(Layer):
         else:
             self.bias = None
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return [torch.Size((*bottoms[0], self.param.embed_param.num_output))]
+
+    def forward(self, x: Tensor) -> Tensor:
         rows = self.weight.shape[0]
         index, bad = to_rows(x, rows)
         try:
@@ -208,5 +229,8 @@ class Parameter(Layer):
             raise self.spec_error(f"expected dimensions of 0 or more, got shape {shape}")
         self.add_blob("value", shape)
 
-    def forward(self) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return [torch.Size(self.param.parameter_param.shape.dim)]
+
+    def forward(self) -> Tensor:
         return self.value.view_as(self.value)

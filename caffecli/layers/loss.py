@@ -7,7 +7,6 @@ are summed in float32.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch.nn import functional as F
 from caffecli.layers.base import Coordinates, Layer, Shape
 from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto.caffe_pb2 import LossParameter
 
 #: -log of the least normal float32: Caffe's softmax loss of one prediction goes no higher
@@ -33,10 +31,11 @@ class Softmax(Layer):
     keeps_shape = True
     class_axis: int
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
+        return super().reshape(bottoms)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(x, self.class_axis)
 
 
@@ -47,16 +46,16 @@ class Loss(Layer):
     compiles = False
     bottom_count = (2, 2)
     is_loss = True
-    no_gradient: ClassVar[tuple[int, ...]] = (1,)
+    no_gradient: tuple[int, ...] = (1,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
-            raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {listing(self, bottoms)}")
         param = self.param.loss_param
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """A number; and, of those that have a second top, the probabilities, one for each score."""
+        if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
+            raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {self.listing(bottoms)}")
         return [torch.Size(), torch.Size(bottoms[0])][: max(1, len(self.param.top))]
 
     def normalization(self, default: int) -> int:
@@ -102,13 +101,17 @@ class SoftmaxWithLoss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
-        check_count(self, self.class_axis, bottoms)
         self.mode = self.normalization(LossParameter.VALID)
         self.mean = self.ignore_label is None and self.mode in (LossParameter.VALID, LossParameter.FULL)
         self.with_prob = len(self.param.top) > 1
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms)
+        return tops
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
         axis, x, target = self.class_axis, full(x), to_classes(labels)
         scores = x
         if axis != 1 or x.dim() != 2 or target.dim() != 1:
@@ -148,11 +151,14 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
-            raise self.shape_error(f"expected as many targets as scores, got {listing(self, bottoms)}")
         self.mode = self.normalization(LossParameter.BATCH_SIZE)
 
-    def forward(self, x: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
+            raise self.shape_error(f"expected as many targets as scores, got {self.listing(bottoms)}")
+        return super().reshape(bottoms)
+
+    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         x = full(x)
         targets = targets.detach()
         if targets.dtype != x.dtype or targets.shape != x.shape:
@@ -174,11 +180,11 @@ class EuclideanLoss(Loss):
 
     no_gradient = ()
 
-    def setup(self, bottoms: list[Shape]) -> None:
-        super().setup(bottoms)
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
-            raise self.shape_error(f"expected bottoms with as many values, got {listing(self, bottoms)}")
+            raise self.shape_error(f"expected bottoms with as many values, got {self.listing(bottoms)}")
+        return super().reshape(bottoms)
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
         a = full(a)
         return F.mse_loss(a, b.to(a.dtype).reshape(a.shape), reduction="sum") / (2 * a.shape[0])

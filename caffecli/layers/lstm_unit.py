@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.loss import full
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 
 
 @register("LSTMUnit")
@@ -27,12 +26,13 @@ class LSTMUnit(Layer):
     top_count = (2, 2)
     no_gradient = (2,)
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         c = tuple(bottoms[0])
         if len(c) != 3 or c[0] != 1 or tuple(bottoms[1]) != (1, c[1], 4 * c[2]) or tuple(bottoms[2]) != (1, c[1]):
-            raise self.shape_error(f"expected bottoms of (1, N, D), (1, N, 4 D) and (1, N), got {listing(self, bottoms)}")
+            raise self.shape_error(f"expected bottoms of (1, N, D), (1, N, 4 D) and (1, N), got {self.listing(bottoms)}")
+        return [torch.Size(c)] * 2
 
-    def forward(self, c: Tensor, sums: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, c: Tensor, sums: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
         c = full(c)
         return lstm_unit(c, sums.to(c.dtype), cont.detach()[..., None].to(c.dtype))
 

@@ -13,7 +13,6 @@ from caffecli.layers.base import Shape
 from caffecli.layers.labels import check_count, classes_of
 from caffecli.layers.loss import Loss, full
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto.caffe_pb2 import HingeLossParameter
 
 
@@ -30,12 +29,16 @@ class HingeLoss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
+        self.squared = self.param.hinge_loss_param.norm == HingeLossParameter.L2
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
         items, *others = bottoms[0]
         check_count(self, 1, [(items, math.prod(others)), bottoms[1]])
         self.class_axis = 1 if len(others) == 1 else None
-        self.squared = self.param.hinge_loss_param.norm == HingeLossParameter.L2
+        return tops
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         x = full(x).reshape(x.shape[0], -1)
         target, bad = classes_of(self, labels, x.shape[1])
         own = -1.0 if bad is None else torch.where(bad, math.nan, -1.0).to(x.dtype)[:, None]
@@ -60,15 +63,19 @@ class ContrastiveLoss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        if tuple(bottoms[0][:2]) != tuple(bottoms[1][:2]) or any(math.prod(shape[2:]) != 1 for shape in bottoms[:2]):
-            raise self.shape_error(f"expected two bottoms of one shape (N, C), got {listing(self, bottoms)}")
-        pairs = bottoms[0][0]
-        if math.prod(bottoms[2]) != pairs:
-            raise self.shape_error(f"expected {pairs} values, one for each pair, as third bottom, got {listing(self, bottoms)}")
         param = self.param.contrastive_loss_param
         self.margin, self.legacy = param.margin, param.legacy_version
 
-    def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        if tuple(bottoms[0][:2]) != tuple(bottoms[1][:2]) or any(math.prod(shape[2:]) != 1 for shape in bottoms[:2]):
+            raise self.shape_error(f"expected two bottoms of one shape (N, C), got {self.listing(bottoms)}")
+        pairs = bottoms[0][0]
+        if math.prod(bottoms[2]) != pairs:
+            raise self.shape_error(f"expected {pairs} values, one for each pair, as third bottom, got {self.listing(bottoms)}")
+        return tops
+
+    def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
         a = full(a)
         difference = (a - b.reshape(a.shape).to(a.dtype)).reshape(a.shape[0], -1)
         alike = similar.detach().reshape(-1, 1).trunc() != 0

@@ -10,7 +10,6 @@ from torch import Tensor
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 
 
 @register("Accuracy")
@@ -35,19 +34,19 @@ class Accuracy(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.accuracy_param
-        self.class_axis = self.axis(param.axis, len(bottoms[0]))
-        check_count(self, self.class_axis, bottoms)
-        classes = bottoms[0][self.class_axis]
-        if param.top_k > classes:
-            raise self.spec_error(f"top_k {param.top_k} is past the {classes} classes of {listing(self, bottoms[:1])}")
         self.top_k = param.top_k
         self.per_class = len(self.param.top) > 1
         self.ignore_label = param.ignore_label if param.HasField("ignore_label") else None
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        return [torch.Size(), torch.Size((bottoms[0][self.class_axis],))][: 1 + self.per_class]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        self.class_axis = self.axis(self.param.accuracy_param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms)
+        classes = bottoms[0][self.class_axis]
+        if self.top_k > classes:
+            raise self.spec_error(f"top_k {self.top_k} is past the {classes} classes of {self.listing(bottoms[:1])}")
+        return [torch.Size(), torch.Size((classes,))][: 1 + self.per_class]
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
         axis, classes, ignore = self.class_axis, x.shape[self.class_axis], self.ignore_label
         x, target = x.detach(), to_classes(labels)
         if x.dim() != 2 or axis != 1:

@@ -28,8 +28,6 @@ class LRN(Layer):
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        if len(bottoms[0]) != 4:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
         param = self.param.lrn_param
         self.size, self.beta = param.local_size, param.beta
         if self.size % 2 == 0:
@@ -41,11 +39,16 @@ class LRN(Layer):
             self.axes = (2, 3)
             self.scale, self.shift = param.alpha / self.size**2, 1.0
 
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        if len(bottoms[0]) != 4:
+            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
+        return super().reshape(bottoms)
+
     def deconvolved(self, diff: Tensor) -> Tensor:
         """All passes."""
         return diff
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return _Normalise.apply(x, self.axes, self.size // 2, self.scale, self.beta, self.shift)  # type: ignore[no-untyped-call]
 
 
@@ -125,9 +128,6 @@ class BatchNorm(Layer):
     factor: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        shape = tuple(bottoms[0])
-        if not shape:
-            raise self.shape_error("expected a bottom of at least one axis, got a single value")
         for i, spec in enumerate(self.param.param):
             if spec.lr_mult != 0:
                 raise self.spec_error(
@@ -136,12 +136,21 @@ class BatchNorm(Layer):
         param = self.param.batch_norm_param
         self.use_global_stats = param.use_global_stats if param.HasField("use_global_stats") else None
         self.fraction, self.eps = param.moving_average_fraction, param.eps
-        channels = shape[1] if len(shape) > 1 else 1
+        channels = self._channels(bottoms)
         self.add_blob("mean", (channels,), learned=False)
         self.add_blob("variance", (channels,), learned=False)
         self.add_blob("factor", (1,), learned=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        self.check_fit("channels", len(self.mean), self._channels(bottoms), bottoms)
+        return super().reshape(bottoms)
+
+    def _channels(self, bottoms: list[Shape]) -> int:
+        if not bottoms[0]:
+            raise self.shape_error("expected a bottom of at least one axis, got a single value")
+        return bottoms[0][1] if len(bottoms[0]) > 1 else 1
+
+    def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 1:
             return self.forward(x[:, None])[:, 0]
         use_global_stats = not self.training if self.use_global_stats is None else self.use_global_stats
@@ -179,12 +188,16 @@ class MVN(Layer):
     coordinates = Coordinates.SAME
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param, shape = self.param.mvn_param, tuple(bottoms[0])
-        if len(shape) > 4:
-            raise self.shape_error(f"expected a bottom of up to 4 axes (num, channels, height, width), got {shape}")
+        param = self.param.mvn_param
         self.across, self.by_variance, self.eps = param.across_channels, param.normalize_variance, param.eps
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        shape = tuple(bottoms[0])
+        if len(shape) > 4:
+            raise self.shape_error(f"expected a bottom of up to 4 axes (num, channels, height, width), got {shape}")
+        return [torch.Size((*shape, *(1,) * (4 - len(shape))))]
+
+    def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 4:
             x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
         if not self.by_variance:

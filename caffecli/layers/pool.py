@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,37 +67,28 @@ class Pooling(Layer):
     color = "#FF9900"
     top_count = (1, 2)
 
-    def check_counts(self, bottoms: int, tops: int) -> None:
-        super().check_counts(bottoms, tops)
-        if tops == 2 and self.param.pooling_param.pool != PoolingParameter.MAX:
+    def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
+        super().check_wiring(bottoms, tops)
+        if len(tops) == 2 and self.param.pooling_param.pool != PoolingParameter.MAX:
             raise self.spec_error("a second top, the mask, is for MAX pooling only")
 
     def setup(self, bottoms: list[Shape]) -> None:
-        shape = tuple(bottoms[0])
-        if len(shape) != 4:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {shape}")
         param = self.param.pooling_param
         self.pool = param.pool
         self.random = self.pool == PoolingParameter.STOCHASTIC and self.training
         self.mask = len(self.param.top) > 1
         self.whole = param.global_pooling
-        image = shape[2], shape[3]
-        kernel = self._kernel(param, image)
         ceil = param.round_mode == PoolingParameter.CEIL and forks.named(param).ceil_mode
-        self.windows = Windows(kernel, self._pair(param, "stride"), self._pair(param, "pad"), ceil)
+        self.windows = Windows(self._kernel(param), self._pair(param, "stride"), self._pair(param, "pad"), ceil)
         self._check_windows()
-        if min(self.windows.tops(image)) < 1:
-            raise self.shape_error(
-                f"kernel of {list(kernel)} does not fit the bottom's {list(image)} with pad {list(self.windows.pad)}; "
-                "use a smaller kernel or more pad"
-            )
 
-    def _kernel(self, param: PoolingParameter, image: Pair) -> Pair:
+    def _kernel(self, param: PoolingParameter) -> Pair:
+        """The kernel; of a pooling over the whole image, which has that size, a single pixel."""
         square, sides = param.HasField("kernel_size"), [param.HasField("kernel_h"), param.HasField("kernel_w")]
         if param.global_pooling:
             if square or any(sides):
                 raise self.spec_error("global_pooling takes the whole image; remove the kernel size")
-            return image
+            return 1, 1
         if square == all(sides):
             came = "both" if square else "only one of kernel_h and kernel_w" if any(sides) else "neither"
             raise self.spec_error(f"expected either kernel_size or kernel_h and kernel_w, got {came}")
@@ -129,12 +121,21 @@ class Pooling(Layer):
         method = PoolingParameter.PoolMethod.Name(settings.pool)
         return [f"({param.type} {method})", *(["global"] if settings.global_pooling else drawn_window(settings))]
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        num, channels, height, width = bottoms[0]
-        windows = self.windows._replace(kernel=(height, width)) if self.whole else self.windows
-        return [torch.Size((num, channels, *windows.tops((height, width))))] * (1 + self.mask)
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        if len(bottoms[0]) != 4:
+            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
+        num, channels, *image = bottoms[0]
+        if self.whole:
+            self.windows = self.windows._replace(kernel=(image[0], image[1]))
+        tops = self.windows.tops((image[0], image[1]))
+        if min(tops) < 1:
+            raise self.shape_error(
+                f"kernel of {list(self.windows.kernel)} does not fit the bottom's {image} with pad {list(self.windows.pad)}; "
+                "use a smaller kernel or more pad"
+            )
+        return [torch.Size((num, channels, *tops))] * (1 + self.mask)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         windows = Windows((x.shape[2], x.shape[3]), (1, 1), (0, 0), False) if self.whole else self.windows
         if self.pool == PoolingParameter.MAX:
             return _max_mask(x, windows) if self.mask else _max(x, windows)
@@ -159,15 +160,21 @@ class SPP(Layer):
     compiles = False
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param, shape = self.param.spp_param, tuple(bottoms[0])
-        if len(shape) != 4 or min(shape[2:]) < 1:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width) that is not empty, got {shape}")
+        param = self.param.spp_param
         if param.pyramid_height < 1:
             raise self.spec_error("pyramid_height is missing; expected at least 1")
         self.height, self.pool = param.pyramid_height, param.pool
         self.random = self.pool == SPPParameter.STOCHASTIC and self.training
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        shape = tuple(bottoms[0])
+        if len(shape) != 4 or min(shape[2:]) < 1:
+            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width) that is not empty, got {shape}")
         self.image = shape[2], shape[3]
         self.grids = self._grids(self.image)
+        if self.height == 1:
+            return [torch.Size((*shape[:2], 1, 1))]
+        return [torch.Size((shape[0], shape[1] * sum(math.prod(grid.tops(self.image)) for grid in self.grids)))]
 
     def _grids(self, image: Pair) -> list[Windows]:
         """The windows of each level on such an image."""
@@ -185,7 +192,7 @@ class SPP(Layer):
             grids.append(Windows(kernel, kernel, pad, True))
         return grids
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         image = x.shape[2], x.shape[3]
         tops = [self._level(x, grid) for grid in (self.grids if image == self.image else self._grids(image))]
         return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from caffecli.errors import PythonLayerError, ShapeError
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 
@@ -143,14 +144,12 @@ class Python(Layer):
     not_exported = "runs Python code of your own"
     bottom_count = (0, None)
     top_count = (0, None)
-    device_mark: Tensor
 
-    def __init__(self, param: LayerParameter, phase: int = TRAIN) -> None:
-        super().__init__(param, phase)
-        #: where else to look for the module, to be set before ``setup``: the folder of the net's file
-        self.folders: tuple[Path, ...] = ()
+    def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
+        super().__init__(param, phase, context)
+        #: where else modules are looked for
+        self.folders = [str(folder) for folder in (*map(Path.absolute, self.context.folders), Path.cwd())]
         self.user = PythonLayerBase()
-        self.register_buffer("device_mark", torch.empty(0), persistent=False)  # moves with the net
 
     def setup(self, bottoms: list[Shape]) -> None:
         setting = self.param.python_param
@@ -175,7 +174,7 @@ class Python(Layer):
                 if new:
                     blob.copy_(torch.from_numpy(own.data))
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if any(tuple(shape) != blob.shape for shape, blob in zip(bottoms, self.bottoms, strict=True)):
             self._shape_bottoms(bottoms)
             self.call("reshape", self.user.reshape, self.bottoms, self.tops)
@@ -186,9 +185,10 @@ class Python(Layer):
         return tops[0] if len(tops) == 1 else tops
 
     def call(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
-        """Call the user's code. Its errors become PythonLayerErrors."""
+        """Call the user's code, which finds the modules beside the net. Its errors become PythonLayerErrors."""
         try:
-            return method(*args)
+            with _on_path(self.folders):
+                return method(*args)
         except Exception as error:
             raise self._user_error(what, error) from error
 
@@ -199,16 +199,15 @@ class Python(Layer):
     def _find(self, module: str, name: str) -> type[PythonLayerBase]:
         if not module or not name:
             raise self.spec_error("expected python_param { module: ... layer: ... }, the class and the module it is in")
-        for folder in map(str, (*map(Path.absolute, self.folders), Path.cwd())):
-            if folder not in sys.path:
-                sys.path.append(folder)  # to stay: a user's module may import its neighbours later
         importlib.invalidate_caches()
         try:
-            found = importlib.import_module(module)
+            with _on_path(self.folders):
+                found = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise self._user_error("import", error) from error
-            places = ", ".join(path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix, "__")))
+            searched = dict.fromkeys([*sys.path, *self.folders])
+            places = ", ".join(path for path in searched if path and not path.startswith((sys.prefix, sys.base_prefix, "__")))
             raise self.spec_error(f"no module {module!r} in {places}; set PYTHONPATH to the folder it is in") from None
         except Exception as error:
             raise self._user_error("import", error) from error
@@ -231,6 +230,19 @@ class Python(Layer):
         return PythonLayerError(f"layer {self.name!r} (Python, {self.where}): {what}: {text}")
 
 
+@contextlib.contextmanager
+def _on_path(folders: Sequence[str]) -> Iterator[None]:
+    """Look for modules in these folders too while the block runs."""
+    added = [folder for folder in folders if folder not in sys.path]
+    sys.path += added
+    try:
+        yield
+    finally:
+        for folder in added:
+            if folder in sys.path:
+                sys.path.remove(folder)
+
+
 class _Call(torch.autograd.Function):
     """A Python layer's forward and backward: bottoms, then blobs, to tops."""
 
@@ -249,7 +261,7 @@ class _Call(torch.autograd.Function):
             top.data = np.asarray(top.data, np.float64 if dtype == torch.float64 else np.float32)
         layer.call("forward", layer.user.forward, layer.bottoms, layer.tops)
         _take_back(layer, tensors[count:])
-        device = ctx.kinds[0][0] if tensors else layer.device_mark.device
+        device = ctx.kinds[0][0] if tensors else layer.context.device
         return tuple(torch.from_numpy(top.data.copy()).to(device) for top in layer.tops)
 
     @staticmethod

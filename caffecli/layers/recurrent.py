@@ -7,7 +7,7 @@ goes on (1) and where a new one begins (0): it scales the state before each step
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,7 +20,6 @@ from caffecli.layers.loss import full
 from caffecli.layers.lstm_unit import lstm_unit
 from caffecli.layers.registry import register
 from caffecli.layers.sequences import Sequences, longest
-from caffecli.layers.shape import listing
 
 States = tuple[Tensor, ...]
 
@@ -49,32 +48,24 @@ class Recurrent(Layer):
     #: the names of the blobs for x, their bias, those for the static input and those for h
     names: ClassVar[tuple[str, str, str, str]]
 
-    def check_counts(self, bottoms: int, tops: int) -> None:
+    def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
         more = len(self.states) if self.param.recurrent_param.expose_hidden else 0
-        if bottoms - more not in (2, 3) or tops != 1 + more:
+        if len(bottoms) - more not in (2, 3) or len(tops) != 1 + more:
             first = "".join(f", {name}_0" for name in self.states[:more])
             last = "".join(f", {name}_T" for name in self.states[:more])
             raise self.spec_error(
                 f"expected {2 + more} bottoms (x, cont{first}), or {3 + more} with a static input after cont, and "
-                f"{1 + more} top(s) (y{last}), got {bottoms} bottom(s) and {tops} top(s)"
+                f"{1 + more} top(s) (y{last}), got {len(bottoms)} bottom(s) and {len(tops)} top(s)"
             )
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.recurrent_param
-        x, cont, *others = bottoms
         if param.num_output < 1:
             raise self.spec_error("num_output is missing; expected at least 1")
-        if len(x) < 3:
-            raise self.shape_error(f"expected a first bottom of (time, streams, values), got {listing(self, bottoms)}")
-        if tuple(cont) != tuple(x[:2]):
-            raise self.shape_error(f"expected a second bottom of {tuple(x[:2])} (time, streams), got {listing(self, bottoms)}")
         self.num_output, self.exposed = param.num_output, param.expose_hidden
-        self.static = len(others) > (len(self.states) if self.exposed else 0)
-        state = (1, x[1], self.num_output)
-        if self.static and (len(others[0]) < 2 or others[0][0] != x[1]):
-            raise self.shape_error(f"expected a static input of ({x[1]}, values) as third bottom, got {listing(self, bottoms)}")
-        if any(tuple(shape) != state for shape in others[self.static :]):
-            raise self.shape_error(f"expected exposed states of {state}, got {listing(self, bottoms)}")
+        self.static = len(bottoms) > 2 + (len(self.states) if self.exposed else 0)
+        self._check_bottoms(bottoms)
+        x, _, *others = bottoms
         time = f"assuming input batch contains {x[0]} timesteps of {x[1]} independent streams."
         logs.info("recurrent_layer.cpp:19", f"Initializing recurrent layer: {time}")
         rows = self.rows * self.num_output
@@ -84,7 +75,19 @@ class Recurrent(Layer):
             self.add_blob(self.names[2], (rows, math.prod(others[0][1:])), param.weight_filler)
         self.add_blob(self.names[3], (rows, self.num_output), param.weight_filler)
         for name in self.states:
-            self.register_buffer(name, torch.zeros(state[1:]), persistent=False)
+            self.register_buffer(name, torch.zeros(x[1], self.num_output), persistent=False)
+
+    def _check_bottoms(self, bottoms: list[Shape]) -> None:
+        x, cont, *others = bottoms
+        if len(x) < 3:
+            raise self.shape_error(f"expected a first bottom of (time, streams, values), got {self.listing(bottoms)}")
+        if tuple(cont) != tuple(x[:2]):
+            raise self.shape_error(f"expected a second bottom of {tuple(x[:2])} (time, streams), got {self.listing(bottoms)}")
+        state = (1, x[1], self.num_output)
+        if self.static and (len(others[0]) < 2 or others[0][0] != x[1]):
+            raise self.shape_error(f"expected a static input of ({x[1]}, values) as third bottom, got {self.listing(bottoms)}")
+        if any(tuple(shape) != state for shape in others[self.static :]):
+            raise self.shape_error(f"expected exposed states of {state}, got {self.listing(bottoms)}")
 
     def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
         """Weights × time steps × streams; those of a static input × streams."""
@@ -93,11 +96,16 @@ class Recurrent(Layer):
         static = named.pop(self.names[2], 0)
         return int(sum(named.values()) * steps * streams + static * streams)
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        self._check_bottoms(bottoms)
+        wx, *_ = self.blobs
+        self.check_fit("values", wx.shape[1], math.prod(bottoms[0][2:]), bottoms)
+        if self.static:
+            self.check_fit("static values", self.blobs[2].shape[1], math.prod(bottoms[2][1:]), bottoms)
         state = torch.Size((1, bottoms[0][1], self.num_output))
         return [torch.Size((*bottoms[0][:2], self.num_output))] + [state] * (len(self.states) if self.exposed else 0)
 
-    def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = full(x)
         x, cont = x.flatten(2), cont.detach().to(x.dtype)
         before = tuple(state.detach()[0].to(x.dtype) for state in others[self.static :]) if self.exposed else self._carried(x)

@@ -27,18 +27,24 @@ class ArgMax(Layer):
     no_gradient = (0,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param, shape = self.param.argmax_param, tuple(bottoms[0])
+        param = self.param.argmax_param
+        self.by_axis = param.HasField("axis")
+        self.values, self.top_k = param.out_max_val, param.top_k
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        shape = tuple(bottoms[0])
         if not shape:
             raise self.shape_error("expected a bottom of at least one axis, got a single value")
-        self.by_axis = param.HasField("axis")
-        self.along = self.axis(param.axis, len(shape)) if self.by_axis else 1
-        self.values, self.top_k = param.out_max_val, param.top_k
+        self.along = self.axis(self.param.argmax_param.axis, len(shape)) if self.by_axis else 1
         count = shape[self.along] if self.by_axis else torch.Size(shape[1:]).numel()
         if not 1 <= self.top_k <= count:
             where = f"axis {self.along}" if self.by_axis else "each item"
             raise self.spec_error(f"expected top_k from 1 to {count}, the values along {where} of {shape}, got {self.top_k}")
+        if self.by_axis:
+            return [torch.Size((*shape[: self.along], self.top_k, *shape[self.along + 1 :]))]
+        return [torch.Size((shape[0], 1 + self.values, self.top_k, *(1,) * (len(shape) - 3)))]
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         x = x.detach()
         if x.dtype in (torch.float16, torch.bfloat16):  # which could not count the places
             x = x.float()
@@ -87,11 +93,15 @@ class Reduction(Layer):
     read_by_opencv = False
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param, dims = self.param.reduction_param, len(bottoms[0])
-        self.axes = tuple(range(self.axis(param.axis, dims), dims))
-        self.operation, self.coeff = param.operation, param.coeff
+        self.operation, self.coeff = self.param.reduction_param.operation, self.param.reduction_param.coeff
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        dims = len(bottoms[0])
+        first = self.axis(self.param.reduction_param.axis, dims)
+        self.axes = tuple(range(first, dims))
+        return [torch.Size(bottoms[0][:first])]
+
+    def forward(self, x: Tensor) -> Tensor:
         if self.operation == ReductionParameter.MEAN:
             y = x.mean(self.axes)
         elif self.operation == ReductionParameter.ASUM:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from caffecli.errors import SpecError
-from caffecli.layers.base import Layer
+from caffecli.layers.base import Context, Layer
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
 
@@ -48,7 +48,7 @@ def layer_class(type_name: str) -> type[Layer] | None:
     return _LAYERS.get(type_name)
 
 
-def create(param: LayerParameter, phase: int = TRAIN) -> Layer:
+def create(param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> Layer:
     """The layer that ``param`` describes, not yet set up.
 
     Raises SpecError when no layer has that type.
@@ -65,4 +65,4 @@ def create(param: LayerParameter, phase: int = TRAIN) -> Layer:
         near = [folded[param.type.lower()]] if param.type.lower() in folded else near
         hint = f"did you mean {near[0]!r}?" if near else f"known types: {', '.join(types())}"
         raise SpecError(f"{what}; {hint}")
-    return cls(param, TEST if phase == TEST else TRAIN)
+    return cls(param, TEST if phase == TEST else TRAIN, context)

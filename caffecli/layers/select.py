@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from caffecli.errors import DataError
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.labels import out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 
 
 @register("Slice")
@@ -28,14 +28,17 @@ class Slice(Layer):
     top_count = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        param, dims = self.param.slice_param, len(bottoms[0])
+        param = self.param.slice_param
         if param.HasField("axis") and param.HasField("slice_dim"):
             raise self.spec_error("axis and slice_dim say the same thing; keep axis, drop slice_dim")
+        self.count = len(self.param.top)
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        param, dims = self.param.slice_param, len(bottoms[0])
         if param.HasField("slice_dim"):  # a count from the front only
             self.slice_axis = self.axis(param.slice_dim, dims, "slice_dim")
         else:
             self.slice_axis = self.axis(param.axis, dims)
-        self.count = len(self.param.top)
         size, points = bottoms[0][self.slice_axis], list(param.slice_point)
         if points and len(points) != self.count - 1:
             raise self.spec_error(f"expected {self.count - 1} slice_point(s) for {self.count} top(s), got {len(points)}")
@@ -44,10 +47,12 @@ class Slice(Layer):
         if any(piece < 1 for piece in self.sizes):
             raise self.spec_error(f"expected rising slice_points from 1 to {size - 1} for axis {self.slice_axis}, got {points}")
         if not points and size % self.count:
-            where = f"axis {self.slice_axis} of {listing(self, bottoms)}"
+            where = f"axis {self.slice_axis} of {self.listing(bottoms)}"
             raise self.shape_error(f"{self.count} tops do not divide {where}; give slice_points")
+        before, after = bottoms[0][: self.slice_axis], bottoms[0][self.slice_axis + 1 :]
+        return [torch.Size((*before, piece, *after)) for piece in self.sizes or [size // self.count] * self.count]
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.count == 1:
             return x
         pieces = self.sizes or x.shape[self.slice_axis] // self.count
@@ -68,7 +73,7 @@ class Crop(Layer):
     bottom_count = (2, 2)
     no_gradient = (1,)
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         param, shape, wanted = self.param.crop_param, tuple(bottoms[0]), tuple(bottoms[1])
         start = self.axis(param.axis, len(shape))
         offsets, count = list(param.offset), len(shape) - start
@@ -77,16 +82,17 @@ class Crop(Layer):
                 f"expected offset once, or once for each of the {count} axes from {start} on, got {len(offsets)}"
             )
         if len(wanted) < len(shape):
-            raise self.shape_error(f"expected a second bottom of at least {len(shape)} axes, got {listing(self, bottoms)}")
+            raise self.shape_error(f"expected a second bottom of at least {len(shape)} axes, got {self.listing(bottoms)}")
         self.places = list(
             zip(range(start, len(shape)), offsets if len(offsets) > 1 else offsets * count or [0] * count, strict=True)
         )
         for axis, offset in self.places:
             if offset + wanted[axis] > shape[axis]:
                 part = f"a part of {wanted[axis]} at offset {offset}"
-                raise self.shape_error(f"{part} does not fit axis {axis}: {listing(self, bottoms)}")
+                raise self.shape_error(f"{part} does not fit axis {axis}: {self.listing(bottoms)}")
+        return [torch.Size((*shape[:start], *wanted[start : len(shape)]))]
 
-    def forward(self, x: Tensor, like: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
         for axis, offset in self.places:
             x = x.narrow(axis, offset, like.shape[axis])
         return x
@@ -103,11 +109,15 @@ class Tile(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.tile_param
-        self.tile_axis, self.tiles = self.axis(param.axis, len(bottoms[0])), param.tiles
+        self.tiles = param.tiles
         if self.tiles < 1:
             raise self.spec_error(f"expected tiles of at least 1, got {param.tiles if param.HasField('tiles') else 'none'}")
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        axis = self.tile_axis = self.axis(self.param.tile_param.axis, len(bottoms[0]))
+        return [torch.Size((*bottoms[0][:axis], bottoms[0][axis] * self.tiles, *bottoms[0][axis + 1 :]))]
+
+    def forward(self, x: Tensor) -> Tensor:
         axis = self.tile_axis
         copies = x.unsqueeze(axis).expand(*x.shape[:axis], self.tiles, *x.shape[axis:])
         return copies.flatten(axis, axis + 1)
@@ -126,21 +136,22 @@ class Filter(Layer):
     bottom_count = (2, None)
     top_count = (1, None)
 
-    def check_counts(self, bottoms: int, tops: int) -> None:
-        super().check_counts(bottoms, tops)
-        if tops != bottoms - 1:
-            raise self.spec_error(f"expected a top for each bottom but the last, got {bottoms} bottoms and {tops} top(s)")
+    def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
+        super().check_wiring(bottoms, tops)
+        if len(tops) != len(bottoms) - 1:
+            what = "expected a top for each bottom but the last"
+            raise self.spec_error(f"{what}, got {len(bottoms)} bottoms and {len(tops)} top(s)")
 
     def setup(self, bottoms: list[Shape]) -> None:
-        *blobs, selector = (tuple(shape) for shape in bottoms)
-        self.no_gradient = (len(blobs),)  # type: ignore[misc]  # the base has it for the class, here it depends on the net
-        if not selector or math.prod(selector[1:]) != 1:
-            raise self.shape_error(f"expected the last bottom, the selector, to be (N, 1, ...), got {listing(self, bottoms)}")
-        if any(shape[:1] != selector[:1] for shape in blobs):
-            raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {listing(self, bottoms)}")
+        self.no_gradient = (len(bottoms) - 1,)
 
-    def infer(self, bottoms: list[Shape]) -> list[torch.Size]:
-        return [torch.Size(shape) for shape in bottoms[:-1]]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        *blobs, selector = (tuple(shape) for shape in bottoms)
+        if not selector or math.prod(selector[1:]) != 1:
+            raise self.shape_error(f"expected the last bottom, the selector, to be (N, 1, ...), got {self.listing(bottoms)}")
+        if any(shape[:1] != selector[:1] for shape in blobs):
+            raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {self.listing(bottoms)}")
+        return [torch.Size(shape) for shape in blobs]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         *blobs, selector = bottoms
@@ -161,11 +172,12 @@ class BatchReindex(Layer):
     bottom_count = (2, 2)
     no_gradient = (1,)
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if not bottoms[0] or len(bottoms[1]) != 1:
-            raise self.shape_error(f"expected bottoms (N, ...) and (M), the indices, got {listing(self, bottoms)}")
+            raise self.shape_error(f"expected bottoms (N, ...) and (M), the indices, got {self.listing(bottoms)}")
+        return [torch.Size((bottoms[1][0], *bottoms[0][1:]))]
 
-    def forward(self, x: Tensor, indices: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         index, bad = to_rows(indices, x.shape[0])
         try:
             y = x.index_select(0, index)

@@ -13,13 +13,6 @@ from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import EltwiseParameter
 
 
-def listing(layer: Layer, bottoms: list[Shape]) -> str:
-    """The bottoms of a layer with their shapes, for error texts: ``'a' (2, 3), 'b' (2, 4)``."""
-    names = list(layer.bottom_names)
-    names += [f"bottom[{i}]" for i in range(len(names), len(bottoms))]
-    return ", ".join(f"{name!r} {tuple(shape)}" for name, shape in zip(names, bottoms, strict=False))
-
-
 @register("Concat")
 class Concat(Layer):
     """y = the bottoms one after another along ``axis`` (1 by default; ``concat_dim`` in old nets).
@@ -33,9 +26,11 @@ class Concat(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.concat_param
-        dims = len(bottoms[0])
         if param.HasField("axis") and param.HasField("concat_dim"):
             raise self.spec_error("axis and concat_dim say the same thing; keep axis, drop concat_dim")
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        param, dims = self.param.concat_param, len(bottoms[0])
         if param.HasField("concat_dim"):  # a count from the front only
             self.concat_axis = self.axis(param.concat_dim, dims, "concat_dim")
         else:
@@ -43,8 +38,10 @@ class Concat(Layer):
         others = {tuple(shape[: self.concat_axis]) + tuple(shape[self.concat_axis + 1 :]) for shape in bottoms}
         if len(others) > 1 or any(len(shape) != dims for shape in bottoms):
             raise self.shape_error(
-                f"expected bottoms that agree in every dimension but axis {self.concat_axis}, got {listing(self, bottoms)}"
+                f"expected bottoms that agree in every dimension but axis {self.concat_axis}, got {self.listing(bottoms)}"
             )
+        axis, first = self.concat_axis, tuple(bottoms[0])
+        return [torch.Size((*first[:axis], sum(shape[axis] for shape in bottoms), *first[axis + 1 :]))]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0] if len(bottoms) == 1 else torch.cat(bottoms, self.concat_axis)
@@ -69,10 +66,13 @@ class Eltwise(Layer):
             raise self.spec_error(f"expected one coeff for each of the {len(bottoms)} bottoms, got {len(param.coeff)}")
         if param.coeff and param.operation == EltwiseParameter.PROD:
             raise self.spec_error("coeff goes with operation SUM, not PROD; drop coeff, or scale by a Power layer")
-        if len({tuple(shape) for shape in bottoms}) > 1:
-            raise self.shape_error(f"expected bottoms of one shape, got {listing(self, bottoms)}")
         self.operation = param.operation
         self.coeffs = list(param.coeff) or [1.0] * len(bottoms)
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        if len({tuple(shape) for shape in bottoms}) > 1:
+            raise self.shape_error(f"expected bottoms of one shape, got {self.listing(bottoms)}")
+        return [torch.Size(bottoms[0])]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         first, second, *rest = bottoms
@@ -99,15 +99,15 @@ class _View(Layer):
     shares_data = True
     shares_diff = True
 
-    def setup(self, bottoms: list[Shape]) -> None:
-        refuse_in_place(self)
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         self.planned = torch.Size(bottoms[0]), self.top_shape(bottoms[0])
+        return [torch.Size(self.planned[1])]
 
     def top_shape(self, bottom: Shape) -> list[int]:
         """The top's shape for a bottom's; raises where there is none."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         bottom, top = self.planned
         # an exported program takes any batch: it may not ask whether this is the planned one
         return x.reshape(self.top_shape(x.shape) if exporting() or x.shape != bottom else top)
@@ -175,7 +175,7 @@ class Reshape(_View):
                 raise self.spec_error(f"shape {tuple(dims)}: expected dimensions of 0 (copy), -1 (the rest) or more, got {dim}")
             if dim == 0 and start + i >= len(bottom):
                 raise self.spec_error(
-                    f"shape {tuple(dims)}: dim {i} is 0, but {listing(self, [bottom])} has no axis {start + i} to copy"
+                    f"shape {tuple(dims)}: dim {i} is 0, but {self.listing([bottom])} has no axis {start + i} to copy"
                 )
             dims[i] = dim or bottom[start + i]
         return dims
@@ -183,7 +183,7 @@ class Reshape(_View):
     def _count_error(self, bottom: Shape, top: list[int], wanted: str) -> ShapeError:
         count = math.prod(bottom)
         return self.shape_error(
-            f"shape {tuple(top)} takes {wanted} values, {listing(self, [bottom])} has {count}; mend reshape_param"
+            f"shape {tuple(top)} takes {wanted} values, {self.listing([bottom])} has {count}; mend reshape_param"
         )
 
 
@@ -198,10 +198,12 @@ class Split(Layer):
     top_count = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        refuse_in_place(self)
         self.copies = len(self.param.top)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return [torch.Size(bottoms[0])] * self.copies
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,) * self.copies
 
 
@@ -214,11 +216,8 @@ class Silence(Layer):
     bottom_count = (1, None)
     top_count = (0, 0)
 
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        return []
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ()
-
-
-def refuse_in_place(layer: Layer) -> None:
-    shared = set(layer.param.bottom) & set(layer.param.top)
-    if shared:
-        raise layer.spec_error(f"cannot work in place on {min(shared)!r}; give the top another name")

@@ -31,7 +31,9 @@ def _load(name: str) -> None:
     own = {registry.layer_class(kind).__module__ for kind in registry.types()}
     if set(registry.types()) == before and not any(f"{place}.".startswith(f"{name}.") for place in own):
         file = module.__file__ or ", ".join(module.__path__)
-        raise SpecError(f'{where}: {file} registers no layer; put @register("MyType") over a class that derives from Layer')
+        raise SpecError(
+            f'{where}: {file} registers no layer; put @caffecli.register("MyType") over a class that derives from caffecli.Layer'
+        )
 
 
 def import_module(name: str, folders: Iterable[Path], where: str) -> ModuleType:

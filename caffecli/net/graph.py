@@ -58,7 +58,7 @@ class Wiring:
         bottoms, tops = tuple(param.bottom), tuple(param.top)
         if layer.is_loss and not tops:
             tops = (AUTOMATIC,)
-        layer.check_counts(len(bottoms), len(tops))
+        layer.check_wiring(bottoms, tops)
         if param.propagate_down and len(param.propagate_down) != len(bottoms):
             raise layer.spec_error(f"propagate_down is given {len(param.propagate_down)} times for {len(bottoms)} bottom(s)")
         if len(param.loss_weight) not in (0, len(tops)):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import registry
-from caffecli.layers.base import Layer
-from caffecli.layers.data import Data, DummyData, Input, SourceLayer
-from caffecli.layers.python import Python
-from caffecli.layers.shape import listing
+from caffecli.layers.base import Context, Layer, Shape
+from caffecli.layers.data import Data, Input, SourceLayer
 from caffecli.net import params as net_params
 from caffecli.net import report
 from caffecli.net.graph import Node, Wiring, check_names, force_backward, last_read, mark_backward
@@ -36,17 +33,15 @@ MAX_COUNT = 2**31 - 1
 class Net(nn.Module):
     """The net that ``param`` defines, for the phase, level and stages in its ``state``.
 
-    Layers that the state leaves out are dropped and splits put in first. Shapes are found by running the layers on the meta
-    device; then the parameters get memory and their fillers' values. ``seed`` feeds the data layers, which serve record i
-    where i mod count is rank, for ``shard`` (rank, count). Python layers look for their modules in ``folders`` too.
+    Layers that the state leaves out are dropped and splits put in first. Each layer is set up and says the shapes of its tops;
+    then the parameters get memory and their fillers' values. All layers have the one ``context``.
 
     Raises SpecError and ShapeError, naming the layer.
     """
 
-    def __init__(
-        self, param: NetParameter, seed: int | None = None, folders: Sequence[Path] = (), shard: tuple[int, int] = (0, 1)
-    ) -> None:
+    def __init__(self, param: NetParameter, context: Context | None = None) -> None:
         super().__init__()
+        self.context = context or Context()
         filtered = filter_net(param, param.state)
         if not filtered.layer:
             raise SpecError(_no_layers(param))
@@ -61,8 +56,6 @@ class Net(nn.Module):
         self.shapes: list[torch.Size] = []
         self.nodes: list[Node] = []
         self._wiring = Wiring()
-        self._seed, self._shard = seed, shard
-        self._folders = tuple(folders)
         #: the learnable parameters, a shared one where its owner stands
         self.params: list[net_params.Param] = []
         for layer_param in self.param.layer:
@@ -113,8 +106,7 @@ class Net(nn.Module):
 
     def refusal(self, node: Node, bottoms: Sequence[Tensor], error: RuntimeError) -> ShapeError:
         """The error that says which layer torch could not run, and on what."""
-        shapes = listing(node.layer, [b.shape for b in bottoms])
-        return node.layer.shape_error(f"cannot run on {shapes}: {_first_line(error)}")
+        return _refusal(node.layer, [bottom.shape for bottom in bottoms], error)
 
     def _run_source(self, node: Node, fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The tops of a layer without bottoms: what it was ``fed``, or makes."""
@@ -160,9 +152,7 @@ class Net(nn.Module):
         for blob in self.parameters():
             if blob.dim() == 4:
                 blob.data = blob.data.to(memory_format=torch.channels_last)
-        for node in self.nodes:
-            if isinstance(node.layer, SourceLayer | DummyData | Input):
-                node.layer.device = torch.device(device)
+        self.context.device = torch.device(device)
         return self
 
     def close(self) -> None:
@@ -173,26 +163,19 @@ class Net(nn.Module):
     # -- building --------------------------------------------------------------------------------------------------
 
     def _append(self, layer_param: LayerParameter) -> Node:
-        layer = registry.create(layer_param, self.phase)
+        layer = registry.create(layer_param, self.phase, self.context)
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
-        if isinstance(layer, SourceLayer):
-            layer.seed, layer.shard = self._seed, self._shard
-        elif isinstance(layer, Python):
-            layer.folders = self._folders
         report.creating(layer)
         if isinstance(layer, Data):
             layer.open()
         report.created(layer)
         node = self._wiring.connect(layer, layer_param)
         report.wiring(node)
-        shapes: list[torch.Size] = [self.shapes[i] for i in node.inputs]
-        layer.setup(shapes)  # type: ignore[arg-type]
+        shapes: list[Shape] = [self.shapes[i] for i in node.inputs]
+        layer.setup(shapes)
         if layer.makes_inner_layer:
             report.creating(layer)
-        try:
-            tops = layer.infer(shapes)  # type: ignore[arg-type]
-        except RuntimeError as error:
-            raise layer.shape_error(f"cannot run on {listing(layer, shapes)}: {_first_line(error)}") from error  # type: ignore[arg-type]
+        tops = top_shapes(layer, shapes)
         if len(tops) != len(node.tops):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
         for name, shape in zip(node.tops, tops, strict=True):
@@ -221,6 +204,18 @@ class Net(nn.Module):
                 shapes = ", ".join(str(tuple(blob.shape)) for blob in node.layer.blobs)
                 raise node.layer.shape_error(f"cannot make blobs of shape {shapes}: {_first_line(error)}") from error
         net_params.tie(self.params)
+
+
+def top_shapes(layer: Layer, bottoms: list[Shape]) -> list[torch.Size]:
+    """``layer.reshape``, with what torch refuses as ShapeErrors that name the layer."""
+    try:
+        return layer.reshape(bottoms)
+    except RuntimeError as error:
+        raise _refusal(layer, bottoms, error) from error
+
+
+def _refusal(layer: Layer, bottoms: list[Shape], error: RuntimeError) -> ShapeError:
+    return layer.shape_error(f"cannot run on {layer.listing(bottoms)}: {_first_line(error)}")
 
 
 def _first_line(error: RuntimeError) -> str:

@@ -213,7 +213,7 @@ def blobs(net: Net) -> list[torch.Tensor]:
 def skip(net: Net, batches: int) -> None:
     """Leave out the next batches of the data layers."""
     for layer in net.source_layers.values() if batches else ():
-        state, shapes = layer.state(), layer.infer([])
+        state, shapes = layer.state(), layer.reshape([])
         layer.restore({**state, "record": state["record"] + batches * shapes[0][0]})
 
 

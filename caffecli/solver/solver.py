@@ -12,6 +12,7 @@ from caffecli import logs
 from caffecli.errors import DataError, SolverError
 from caffecli.formats import solverstate
 from caffecli.formats.solverstate import SolverState
+from caffecli.layers.base import Context
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.net.params import Param
@@ -266,7 +267,7 @@ class Solver:
 
     def _made(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
         """A net whose data layers serve ``shard``; of a test, each rank reads stretches of the batches instead."""
-        return Net(param, self._seed, self._folders, shard).place(self.device)
+        return Net(param, Context(self._seed, shard, self._folders)).place(self.device)
 
     def _start_from(self, weight_files: Iterable[str], net: Net) -> None:
         """Load trained weights: each entry one file, or several separated by commas, later ones over earlier."""

@@ -106,7 +106,7 @@ def extract_features(options: FeatureOptions) -> None:
 def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
     net = runner.net
     layers = list(net.source_layers.values())
-    size = layers[0].infer([])[0][0] if layers else 0
+    size = layers[0].reshape([])[0][0] if layers else 0
     batches = (options.batches or 0) if records is None else math.ceil(records / size)
     with ExitStack() as outputs:
         for feature in features:
@@ -143,7 +143,7 @@ def keys_path(path: str) -> str:
 
 def record_count(net: Net) -> int:
     """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
-    counts = {name: (layer.record_count(), layer.infer([])[0][0]) for name, layer in net.source_layers.items()}
+    counts = {name: (layer.record_count(), layer.reshape([])[0][0]) for name, layer in net.source_layers.items()}
     if not counts:
         raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
     if len(set(counts.values())) > 1:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from caffecli.layers import user_modules
+from caffecli.layers.base import Context
 from caffecli.net import precision
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
@@ -77,7 +78,7 @@ def build_net(
     earlier; what they lack keeps the fillers' values.
     Raises SpecError, ShapeError and FormatError as building a net and loading weights do.
     """
-    net = kind(param, folders=(Path(model).parent,))
+    net = kind(param, Context(folders=(Path(model).parent,)))
     try:
         if device is not None:
             net.place(device)

@@ -34,7 +34,8 @@ class TestShapes:
     def test_weights_that_do_not_fit(self, tmp_path: Path) -> None:
         net = net_of(tmp_path)
         net.blobs["data"].reshape(2, 2, 8, 6)
-        with pytest.raises(ShapeError, match=r"layer 'conv' \(Convolution\): bottoms of \(2, 2, 8, 6\) need blobs of \[\(4, 2,"):
+        said = r"layer 'conv' \(Convolution\): its blobs are for channels 3, got 2 of 'data' \(2, 2, 8, 6\); reshape to what"
+        with pytest.raises(ShapeError, match=said):
             net.reshape()
         net.blobs["data"].reshape(2, 3, 8, 6)
         assert net.forward()["prob"].shape == (2, 5)

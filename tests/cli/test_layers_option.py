@@ -18,8 +18,7 @@ Command = Callable[..., tuple[int, str]]
 Fails = Callable[..., str]
 
 HALF = """
-from caffecli.layers.base import Layer
-from caffecli.layers.registry import register
+from caffecli import Layer, register
 
 
 @register("Half")
@@ -125,7 +124,9 @@ def test_no_such_module(half: Path, fails: Fails) -> None:
 
 def test_a_module_that_registers_nothing(half: Path, fails: Fails) -> None:
     (half / "my_nothing.py").write_text("x = 1\n")
-    words = f'{half}/my_nothing.py registers no layer; put @register("MyType") over a class that derives from Layer'
+    words = (
+        f'{half}/my_nothing.py registers no layer; put @caffecli.register("MyType") over a class that derives from caffecli.Layer'
+    )
     assert fails(*TIME, "--layers=my_half,my_nothing") == f"--layers my_nothing: {words}"
 
 

@@ -37,8 +37,9 @@ def build(text: str, *shapes: Sequence[int], phase: int = TRAIN) -> Layer:
     while len(param.bottom) < len(shapes):
         param.bottom.append(f"x{len(param.bottom)}")
     layer = registry.create(param, phase)
-    layer.check_counts(len(param.bottom), len(param.top))
+    layer.check_wiring(param.bottom, param.top)
     layer.setup([tuple(shape) for shape in shapes])
+    layer.reshape([tuple(shape) for shape in shapes])
     layer.materialize()
     return layer
 
@@ -106,7 +107,7 @@ def _check_shapes(layer: Layer, shapes: Sequence[Sequence[int]], bottoms: Sequen
     """Run the layer; its tops have the shapes inferred beforehand, and a second run from the same seed gives the same."""
     planned = registry.create(layer.param, layer.phase)
     planned.setup([tuple(shape) for shape in shapes])
-    inferred = planned.infer([tuple(shape) for shape in shapes])
+    inferred = planned.reshape([tuple(shape) for shape in shapes])
     runs = []
     for _ in range(2):
         torch.manual_seed(2)
@@ -153,8 +154,9 @@ def run_golden(folder: Path, case: str) -> None:
             continue
         bottoms = [blobs[name] for name in param.bottom]
         layer = registry.create(param, phase)
-        layer.check_counts(len(param.bottom), len(param.top))
+        layer.check_wiring(param.bottom, param.top)
         layer.setup([bottom.shape for bottom in bottoms])
+        layer.reshape([bottom.shape for bottom in bottoms])
         layer.materialize()
         with torch.no_grad():
             for i, blob in enumerate(layer.blobs):

@@ -80,7 +80,7 @@ def test_power_that_ignores_its_bottom(settings: str, value: float) -> None:
     layer = build(f'type: "Power" power_param {{ {settings} }}', (2, 3))
     y = layer(torch.tensor([[np.inf, np.nan, 0.0], [1, 2, 3]]))
     np.testing.assert_array_equal(y.numpy(), np.full((2, 3), value))
-    assert layer.infer([(2, 3)]) == [(2, 3)]
+    assert layer.reshape([(2, 3)]) == [(2, 3)]
 
 
 @pytest.mark.parametrize(("power", "slope"), [(1, 1), (2, 0), (3, 0)])

@@ -101,7 +101,7 @@ def test_channels_first_of_all() -> None:
 def test_one_kernel_size_over_the_spatial_axes_behind_a_later_channel_axis() -> None:
     layer = build('type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 axis: 2 }', (2, 3, 5, 4))
     assert layer.weight.shape == (2, 5, 2)
-    assert layer.infer([(2, 3, 5, 4)]) == [(2, 3, 2, 3)]
+    assert layer.reshape([(2, 3, 5, 4)]) == [(2, 3, 2, 3)]
 
 
 def test_several_bottoms_share_the_weights() -> None:

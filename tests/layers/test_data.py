@@ -44,9 +44,9 @@ def reader(tmp_path: Path) -> Iterator[data.SourceLayer]:
 
 
 def test_shapes_are_known_without_a_batch_consumed(reader: data.SourceLayer) -> None:
-    reader.check_counts(0, 2)
+    reader.check_wiring(reader.param.bottom, reader.param.top)
     reader.setup([])
-    assert reader.infer([]) == [torch.Size((4, 3, 3, 3)), torch.Size((4,))]
+    assert reader.reshape([]) == [torch.Size((4, 3, 3, 3)), torch.Size((4,))]
     assert reader.batch is None
     assert reader.state()["record"] == 0
     _, labels = reader()
@@ -63,7 +63,7 @@ def test_tops_are_the_sources_arrays_uncopied(reader: data.SourceLayer) -> None:
 
 
 def test_tensors_that_are_kept_stay_as_they_were(reader: data.SourceLayer) -> None:
-    reader.seed = 1
+    reader.context.seed = 1
     reader.setup([])
     kept = [reader()[0] for _ in range(20)]
     reader.open()
@@ -71,7 +71,7 @@ def test_tensors_that_are_kept_stay_as_they_were(reader: data.SourceLayer) -> No
 
 
 def test_the_state_is_that_of_the_last_batch_served(reader: data.SourceLayer) -> None:
-    reader.seed = 5
+    reader.context.seed = 5
     reader.setup([])
     for _ in range(3):
         reader()
@@ -121,11 +121,11 @@ def test_after_close_it_says_so(reader: data.SourceLayer) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_on_a_gpu_are_those_of_the_cpu(reader: data.SourceLayer) -> None:
-    reader.seed = 5
+    reader.context.seed = 5
     reader.setup([])
     expected = [reader() for _ in range(12)]
     reader.setup([])
-    reader.device = torch.device("cuda")
+    reader.context.device = torch.device("cuda")
     got = [reader() for _ in range(12)]
     assert got[0][0].is_cuda
     assert all(torch.equal(a, b.cpu()) for e, g in zip(expected, got, strict=True) for a, b in zip(e, g, strict=True))
@@ -153,7 +153,7 @@ def dummy(text: str, count: int = 2) -> data.Layer:
 def test_dummy_data_keeps_constants_and_refills_the_rest() -> None:
     made = dummy('shape { dim: 2 dim: 3 } shape { dim: 5 } data_filler { type: "gaussian" } data_filler { value: 2.5 }')
     made.setup([])
-    assert made.infer([]) == [torch.Size((2, 3)), torch.Size((5,))]
+    assert made.reshape([]) == [torch.Size((2, 3)), torch.Size((5,))]
     (noise, constant), (noise2, constant2) = made(), made()
     assert constant.tolist() == [2.5] * 5
     assert constant2 is constant
@@ -163,8 +163,8 @@ def test_dummy_data_keeps_constants_and_refills_the_rest() -> None:
 def test_dummy_data_spells_shapes_in_two_ways_and_shares_one_among_tops() -> None:
     made = dummy("num: 2 num: 4 channels: 3 height: 7 width: 5", 2)
     made.setup([])
-    assert made.infer([]) == [torch.Size((2, 3, 7, 5)), torch.Size((4, 3, 7, 5))]
-    assert all(top.shape == shape and not top.any() for top, shape in zip(made(), made.infer([]), strict=True))
+    assert made.reshape([]) == [torch.Size((2, 3, 7, 5)), torch.Size((4, 3, 7, 5))]
+    assert all(top.shape == shape and not top.any() for top, shape in zip(made(), made.reshape([]), strict=True))
     made = dummy('shape { dim: 2 dim: 3 } data_filler { type: "uniform" min: 1 max: 2 }', 3)
     made.setup([])
     assert [top.shape for top in made()] == [torch.Size((2, 3))] * 3
@@ -193,7 +193,7 @@ def test_input_gives_zeros_of_its_shapes() -> None:
     each = layer('name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 } shape { dim: 4 dim: 1 } }')
     for made, shapes in ((one, [(2, 3), (2, 3)]), (each, [(2,), (4, 1)])):
         made.setup([])
-        assert made.infer([]) == [torch.Size(shape) for shape in shapes]
+        assert made.reshape([]) == [torch.Size(shape) for shape in shapes]
         assert [(tuple(top.shape), bool(top.any())) for top in made()] == [(shape, False) for shape in shapes]
 
 

@@ -35,9 +35,9 @@ def layer(name: str = "o.h5", shapes: tuple[tuple[int, ...], ...] = ((4, 3), (4,
     param = f'name: "o" type: "HDF5Output" bottom: "x" bottom: "y" hdf5_output_param {{ file_name: "{name}" }}'
     made = registry.create(text_format.Parse(param, LayerParameter()))
     assert isinstance(made, HDF5Output)
-    made.check_counts(2, 0)
+    made.check_wiring(made.param.bottom, made.param.top)
     made.setup(list(shapes))
-    assert made.infer(list(shapes)) == []
+    assert made.reshape(list(shapes)) == []
     return made
 
 

@@ -195,7 +195,7 @@ def test_parameter_has_its_shape(dims: tuple[int, ...]) -> None:
     text = " ".join(f"dim: {dim}" for dim in dims)
     layer = registry.create(layer_param(f'type: "Parameter" parameter_param {{ shape {{ {text} }} }}'))
     layer.setup([])
-    assert layer.infer([]) == [dims]
+    assert layer.reshape([]) == [dims]
     layer.materialize()
     assert torch.equal(layer(), torch.zeros(dims))
 

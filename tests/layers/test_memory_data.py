@@ -30,8 +30,8 @@ def layer(size: tuple[int, int, int] = (3, 5, 7), transform: str = "", phase: in
     )
     made = registry.create(param, phase)
     assert isinstance(made, MemoryData)
-    made.check_counts(0, 2)
-    made.seed = 5
+    made.check_wiring(made.param.bottom, made.param.top)
+    made.context.seed = 5
     made.setup([])
     return made
 
@@ -42,7 +42,7 @@ def datums() -> list[Datum]:
 
 def test_arrays_are_served_round_and_round() -> None:
     made = layer()
-    assert made.infer([]) == [torch.Size((2, 3, 5, 7)), torch.Size((2,))]
+    assert made.reshape([]) == [torch.Size((2, 3, 5, 7)), torch.Size((2,))]
     made.set_input_arrays(PICTURES, np.arange(6))
     for i in range(7):
         data, label = made()

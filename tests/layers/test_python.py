@@ -13,6 +13,7 @@ from google.protobuf import text_format
 
 from caffecli.cli import main
 from caffecli.errors import PythonLayerError, SpecError
+from caffecli.layers.base import Context
 from caffecli.layers.python import PythonBlob, PythonLayerBase
 from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
@@ -175,7 +176,7 @@ def test_a_layer_without_bottoms_and_one_without_tops() -> None:
 def test_blobs_change_shape_and_show_their_sides() -> None:
     layer = build(python("Affine"), SHAPE)
     assert layer(torch.zeros(5, 7, 1, 2)).shape == (5, 7, 1, 2)
-    assert layer.infer([(3, 7, 2, 2)]) == [(3, 7, 2, 2)]
+    assert layer.reshape([(3, 7, 2, 2)]) == [(3, 7, 2, 2)]
     blob = PythonBlob(2, 3)
     blob.data[...] = np.arange(6).reshape(2, 3)
     blob.reshape(3, 2)
@@ -222,12 +223,16 @@ def test_modules_beside_the_net_and_in_the_working_directory(tmp_path: Path, mon
     assert str(tmp_path / "path") in str(caught.value) and "set PYTHONPATH" in str(caught.value)
     beside = tmp_path / "beside"
     beside.mkdir()
-    (beside / "neighbour_layers.py").write_text("import caffe\nclass Mine(caffe.Layer): pass\n")
-    layer = registry.create(layer_param(text))
-    layer.folders = (beside,)
+    (beside / "neighbour_layers.py").write_text(
+        "import caffe\nclass Mine(caffe.Layer):\n    def setup(self, bottom, top):\n        import late_neighbour\n"
+    )
+    (beside / "late_neighbour.py").write_text("")
+    searched = list(sys.path)
+    layer = registry.create(layer_param(text), context=Context(folders=(beside,)))
     layer.setup([SHAPE])
-    sys.modules.pop("neighbour_layers")
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(beside)])
+    assert sys.path == searched, "the path is as before, though modules beside the net were found, late ones too"
+    for module in ("neighbour_layers", "late_neighbour"):
+        sys.modules.pop(module)
     monkeypatch.chdir(beside)
     assert type(build(text, SHAPE).user).__name__ == "Mine"
 

@@ -143,7 +143,7 @@ def test_exposed_states(kind: str) -> None:
     assert all(s.shape == state and not s.requires_grad for s in (*states, *last))
     y1.sum().backward()
     assert all(zero.grad is None for zero in zeros)
-    assert layer.infer([(T, N, 5), (T, N), *[state] * len(names)]) == [(T, N, H), *[state] * len(names)]
+    assert layer.reshape([(T, N, 5), (T, N), *[state] * len(names)]) == [(T, N, H), *[state] * len(names)]
 
 
 @pytest.mark.parametrize("static", STATIC)

@@ -137,7 +137,7 @@ FILTER = 'type: "Filter" bottom: "a" bottom: "b" bottom: "s" top: "y" top: "z"'
 def test_filter(selector: list[float]) -> None:
     shapes = (5, 3, 2), (5, 2), (5, 1, 1)
     layer = build(FILTER, *shapes)
-    assert layer.infer([*shapes]) == [(5, 3, 2), (5, 2)]
+    assert layer.reshape([*shapes]) == [(5, 3, 2), (5, 2)]
     a, b = (torch.from_numpy(distinct(*shape)).requires_grad_() for shape in shapes[:2])
     y, z = layer(a, b, torch.tensor(selector).reshape(5, 1, 1))
     kept = np.array(selector) != 0

@@ -14,6 +14,7 @@ from torch import nn
 
 from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.formats import caffemodel
+from caffecli.layers.base import Context
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
@@ -306,4 +307,4 @@ def test_a_python_layer_beside_its_net(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(CaffeError, match="beside_the_net"):
         Net(param)
     x = torch.randn(2, 3, 8, 7)
-    torch.testing.assert_close(Net(param, folders=[tmp_path])({"x": x})["y"], 2 * x)
+    torch.testing.assert_close(Net(param, Context(folders=(tmp_path,)))({"x": x})["y"], 2 * x)

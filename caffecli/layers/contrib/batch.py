@@ -37,6 +37,7 @@ class BN(Layer):
     number.
     """
 
+    keeps_shape = True
     coordinates = Coordinates.SAME
     blob_order = ("scale", "shift", "mean", "variance")
     scale: Tensor
@@ -45,9 +46,6 @@ class BN(Layer):
     variance: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        shape = tuple(bottoms[0])
-        if len(shape) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {shape}")
         param = forks.named(self.param).bn_param
         given = [[name for name in names if param.HasField(name)] for names in (SEGNET, PSPNET)]
         if all(given) or not any(given):
@@ -60,14 +58,23 @@ class BN(Layer):
         self.frozen = self.kept and param.frozen
         self.momentum, self.eps = param.momentum, param.eps if self.kept else 1e-9
         fillers = ("slope_filler", "bias_filler") if self.kept else ("scale_filler", "shift_filler")
-        blob = (1, shape[1], 1, 1)
+        blob = (1, self._channels(bottoms), 1, 1)
         for name, filler in zip(("scale", "shift"), fillers, strict=True):
             self.add_blob(name, blob, _plain(getattr(param, filler)), learned=not self.frozen)
         if self.kept:
             self.add_blob("mean", blob, learned=False)
             self.add_blob("variance", blob, FillerParameter(value=1) if self.frozen else None, learned=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        self.check_fit("channels", self.scale.shape[1], self._channels(bottoms), bottoms)
+        return super().reshape(bottoms)
+
+    def _channels(self, bottoms: list[Shape]) -> int:
+        if len(bottoms[0]) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
+        return bottoms[0][1]
+
+    def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.scale.flatten(), self.shift.flatten()
         if self.fixed:
             wide = (1, -1, *(1,) * (x.dim() - 2))

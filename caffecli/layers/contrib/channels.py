@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import FillerParameter
 
@@ -24,16 +23,18 @@ class Permute(Layer):
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
-        dims = len(bottoms[0])
-        order = list(forks.named(self.param).permute_param.order)
-        for axis in order:
-            if axis >= dims:
-                raise self.spec_error(f"order {axis} is out of range for a blob of {dims} dimensions")
-            if order.count(axis) > 1:
-                raise self.spec_error(f"expected each axis once in order, got {order}")
-        self.order = order + [axis for axis in range(dims) if axis not in order]
+        self.given = list(forks.named(self.param).permute_param.order)
+        if len(set(self.given)) < len(self.given):
+            raise self.spec_error(f"expected each axis once in order, got {self.given}")
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        dims = len(bottoms[0])
+        if max(self.given, default=0) >= max(dims, 1):
+            raise self.spec_error(f"order {max(self.given)} is out of range for a blob of {dims} dimensions")
+        self.order = self.given + [axis for axis in range(dims) if axis not in self.given]
+        return [torch.Size([bottoms[0][axis] for axis in self.order])]
+
+    def forward(self, x: Tensor) -> Tensor:
         return x.permute(self.order)
 
 
@@ -45,16 +46,20 @@ class ShuffleChannel(Layer):
     Source: Zhang, Zhou, Lin and Sun, CVPR 2018 (ShuffleNet); farmingyard/ShuffleNet.
     """
 
+    keeps_shape = True
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.group = forks.named(self.param).shuffle_channel_param.group
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if len(bottoms[0]) < 2:
             raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
         if self.group < 1 or bottoms[0][1] % self.group:
             raise self.spec_error(f"expected a group that divides the {bottoms[0][1]} channels, got {self.group}")
+        return super().reshape(bottoms)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], self.group, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
 
 
@@ -68,15 +73,16 @@ class Axpy(Layer):
 
     bottom_count = (3, 3)
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         scale, x, b = (tuple(shape) for shape in bottoms)
         if len(x) < 2 or x != b or scale[:2] != x[:2] or any(dim != 1 for dim in scale[2:]):
             raise self.shape_error(
-                f"expected (num, channels, 1, 1), then two of one shape (num, channels, ...), got {listing(self, bottoms)}"
+                f"expected (num, channels, 1, 1), then two of one shape (num, channels, ...), got {self.listing(bottoms)}"
             )
         self.ones = (1,) * (len(x) - 2)
+        return [torch.Size(x)]
 
-    def forward(self, a: Tensor, x: Tensor, b: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, a: Tensor, x: Tensor, b: Tensor) -> Tensor:
         return torch.addcmul(b, a.reshape(*x.shape[:2], *self.ones), x)
 
 
@@ -89,6 +95,7 @@ class ReLU6(Layer):
     Differences: chuanqi305/ssd has ``relu6_param`` without a slope, under another number (208).
     """
 
+    keeps_shape = True
     coordinates = Coordinates.SAME
     precision = Precision.ANY
 
@@ -99,7 +106,7 @@ class ReLU6(Layer):
         """What is positive on its way down passes, whatever went up."""
         return diff.clamp(min=0)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope).clamp(max=6) if self.slope else F.relu6(x)
 
 
@@ -115,25 +122,33 @@ class Normalize(Layer):
     Differences: ParseNet's own layer has fix_scale besides, and keeps its settings under other numbers.
     """
 
+    keeps_shape = True
     coordinates = Coordinates.SAME
     blob_order = ("scale",)
+    scale: Tensor
 
     def setup(self, bottoms: list[Shape]) -> None:
-        shape = tuple(bottoms[0])
-        if len(shape) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {shape}")
         param = forks.named(self.param).norm_param
-        self.eps = param.eps
-        self.axes = tuple(range(1, len(shape))) if param.across_spatial else (1,)
-        self.per_channel = (1, -1, *(1,) * (len(shape) - 2))
+        self.eps, self.across_spatial = param.eps, param.across_spatial
         filler = FillerParameter(type="constant", value=1)
         if param.HasField("scale_filler"):
             filler = FillerParameter.FromString(param.scale_filler.SerializeToString())
-        self.add_blob("scale", () if param.channel_shared else (shape[1],), filler)
+        self.add_blob("scale", () if param.channel_shared else (self._channels(bottoms),), filler)
 
-    scale: Tensor
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        channels, dims = self._channels(bottoms), len(bottoms[0])
+        if self.scale.dim():
+            self.check_fit("channels", len(self.scale), channels, bottoms)
+        self.axes = tuple(range(1, dims)) if self.across_spatial else (1,)
+        self.per_channel = (1, -1, *(1,) * (dims - 2))
+        return super().reshape(bottoms)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def _channels(self, bottoms: list[Shape]) -> int:
+        if len(bottoms[0]) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
+        return bottoms[0][1]
+
+    def forward(self, x: Tensor) -> Tensor:
         length = x.square().sum(self.axes, keepdim=True).add(self.eps)
         return x * length.rsqrt() * (self.scale.reshape(self.per_channel) if self.scale.dim() else self.scale)
 
@@ -147,13 +162,15 @@ class L2Normalization(Layer):
     Differences: an item of zeros stays one; there it becomes NaN. Forks whose layer of this name has settings are not covered.
     """
 
+    keeps_shape = True
     coordinates = Coordinates.SAME
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if not bottoms[0]:
             raise self.shape_error("expected a bottom of at least 1 axis (num, ...), got ()")
+        return super().reshape(bottoms)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x.flatten(1), dim=1).reshape(x.shape) if x.dim() > 1 else x.sign()
 
 
@@ -165,13 +182,15 @@ class L2Normalize(Layer):
     ``l2_normalize_layer.cpp``.
     """
 
+    keeps_shape = True
     coordinates = Coordinates.SAME
 
-    def setup(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if not bottoms[0]:
             raise self.shape_error("expected a bottom of at least 1 axis (num, ...), got ()")
+        return super().reshape(bottoms)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         axes = tuple(range(1, x.dim()))
         squares = x.square()
         return x * (squares.sum(axes, keepdim=True) if axes else squares).add(1e-7).rsqrt()

@@ -10,7 +10,6 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto import forks
 
 Array = NDArray[np.float32]
@@ -62,9 +61,9 @@ class DetectionOutput(Layer):
                 "detection_output_layer.cpp:56",
                 f"Layer {self.param.name!r}: save_output_param is ignored, nothing is written to {saved.output_directory!r}.",
             )
-        self._check(bottoms)
 
-    def _check(self, bottoms: list[Shape]) -> None:
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        """How many boxes there will be is not known: one."""
         locations, confidences, priors = (tuple(shape) for shape in bottoms[:3])
         count = priors[2] // 4 if len(priors) > 2 else 0
         expected = [count * self.boxes_per_prior * 4, count * self.classes]
@@ -72,12 +71,11 @@ class DetectionOutput(Layer):
         if not count or priors[1] != 2 or expected != came or locations[:1] != confidences[:1]:
             raise self.shape_error(
                 f"expected locations (num, priors * {self.boxes_per_prior * 4}), confidences (num, priors * {self.classes}) and "
-                f"priors (1, 2, priors * 4), got {listing(self, bottoms)}"
+                f"priors (1, 2, priors * 4), got {self.listing(bottoms)}"
             )
+        return [torch.Size((1, 1, 1, 7))]
 
-    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *_: Tensor) -> Tensor:  # type: ignore[override]
-        if locations.is_meta:
-            return locations.new_empty(1, 1, 1, 7)  # how many there will be is not known
+    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *_: Tensor) -> Tensor:
         num = locations.shape[0]
         given = [bottom.detach().float().cpu().numpy() for bottom in (locations, confidences, priors)]
         scores = given[1].reshape(num, -1, self.classes)

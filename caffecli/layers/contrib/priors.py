@@ -31,9 +31,6 @@ class PriorBox(Layer):
     no_gradient = (0, 1)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        for name, shape in zip(self.bottom_names, bottoms, strict=False):
-            if len(shape) != 4:
-                raise self.shape_error(f"expected bottoms of 4 axes (num, channels, height, width), got {name!r} {tuple(shape)}")
         param = forks.named(self.param).prior_box_param
         self.clip, self.offset = param.clip, param.offset
         self.variance = list(param.variance) or [0.1]
@@ -42,6 +39,12 @@ class PriorBox(Layer):
         self.sizes = self._sizes(list(param.min_size), list(param.max_size), self._ratios(list(param.aspect_ratio), param.flip))
         self.image = self._pair(param, "img", "_size")
         self.step = self._pair(param, "step", "")
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        for name, shape in zip(self.bottom_names, bottoms, strict=False):
+            if len(shape) != 4:
+                raise self.shape_error(f"expected bottoms of 4 axes (num, channels, height, width), got {name!r} {tuple(shape)}")
+        return [torch.Size((1, 2, math.prod(bottoms[0][2:]) * len(self.sizes) * 4))]
 
     def _ratios(self, given: list[float], flip: bool) -> list[float]:
         ratios = [1.0]
@@ -76,7 +79,7 @@ class PriorBox(Layer):
             raise self.spec_error(f"expected {fields[0]}, or {fields[1]} and {fields[2]}, above 0")
         return values[0], values[1]
 
-    def forward(self, features: Tensor, image: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
         high, wide = self.image or (image.shape[2], image.shape[3])
         rows, columns = features.shape[2], features.shape[3]
         down, across = self.step or (high / rows, wide / columns)

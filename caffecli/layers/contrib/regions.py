@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.loss import Loss, full
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto import forks
 
 
@@ -31,19 +30,22 @@ class ROIPooling(Layer):
     no_gradient = (1,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        features, regions = (tuple(shape) for shape in bottoms)
-        if len(features) != 4 or regions[1:2] != (5,) or any(dim != 1 for dim in regions[2:]):
-            raise self.shape_error(
-                f"expected features (num, channels, height, width) and regions (count, 5), got {listing(self, bottoms)}"
-            )
         param = forks.named(self.param).roi_pooling_param
         self.pooled, self.scale = (param.pooled_h, param.pooled_w), param.spatial_scale
         if min(self.pooled) < 1:
             raise self.spec_error(f"expected pooled_h and pooled_w of at least 1, got {list(self.pooled)}")
 
-    def forward(self, x: Tensor, regions: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        features, regions = (tuple(shape) for shape in bottoms)
+        if len(features) != 4 or regions[1:2] != (5,) or any(dim != 1 for dim in regions[2:]):
+            raise self.shape_error(
+                f"expected features (num, channels, height, width) and regions (count, 5), got {self.listing(bottoms)}"
+            )
+        return [torch.Size((regions[0], features[1], *self.pooled))]
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
         shape = (regions.shape[0], x.shape[1], *self.pooled)
-        if x.is_meta or not shape[0]:
+        if not shape[0]:
             return x.new_zeros(shape)
         regions = regions.detach().reshape(-1, 5).float()
         images = regions[:, 0].tolist()
@@ -113,16 +115,19 @@ class SmoothL1Loss(Loss):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        if len(bottoms) == 3:
-            raise self.shape_error("expected 2 bottoms, or 4 with both the inside and the outside weights, got 3")
-        if len({(shape[0], torch.Size(shape).numel()) for shape in bottoms if shape}) > 1 or not all(bottoms):
-            raise self.shape_error(f"expected bottoms with as many values, got {listing(self, bottoms)}")
         sigma = forks.named(self.param).smooth_l1_loss_param.sigma
         if sigma <= 0:
             raise self.spec_error(f"expected a sigma above 0, got {sigma:g}")
         self.turn = 1 / sigma**2
 
-    def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:  # type: ignore[override]
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        if len(bottoms) == 3:
+            raise self.shape_error("expected 2 bottoms, or 4 with both the inside and the outside weights, got 3")
+        if len({(shape[0], torch.Size(shape).numel()) for shape in bottoms if shape}) > 1 or not all(bottoms):
+            raise self.shape_error(f"expected bottoms with as many values, got {self.listing(bottoms)}")
+        return super().reshape(bottoms)
+
+    def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:
         difference = full(a) - full(b).reshape(a.shape)
         inside, outside = (full(weight.detach()).reshape(a.shape) for weight in weights) if weights else (None, None)
         if inside is not None:

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
-from caffecli.layers.shape import listing
 from caffecli.proto import forks
 
 
@@ -28,8 +27,6 @@ class Interp(Layer):
     read_by_opencv = False
 
     def setup(self, bottoms: list[Shape]) -> None:
-        if len(bottoms[0]) != 4:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
         param = forks.named(self.param).interp_param
         self.cut = -param.pad_beg, -param.pad_end
         if min(self.cut) < 0:
@@ -41,15 +38,21 @@ class Interp(Layer):
             raise self.spec_error("expected shrink_factor, zoom_factor, or height and width, 1 or more")
         self.factors = param.shrink_factor, param.zoom_factor  # 1 where not given
         self.size = (param.height, param.width) if sized else None
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        if len(bottoms[0]) != 4:
+            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
         if min(bottoms[0][2:]) <= sum(self.cut):
             raise self.shape_error(f"expected an image larger than the {sum(self.cut)} cut off, got {list(bottoms[0][2:])}")
+        size = self.size or tuple(self._scaled(side - sum(self.cut)) for side in bottoms[0][2:])
+        return [torch.Size((*bottoms[0][:2], *size))]
 
     def _scaled(self, size: int) -> int:
         shrink, zoom = self.factors
         size = (size - 1) // shrink + 1
         return size + (size - 1) * (zoom - 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         begin, end = self.cut
         x = x[:, :, begin : x.shape[2] - end, begin : x.shape[3] - end]
         size = self.size or (self._scaled(x.shape[2]), self._scaled(x.shape[3]))
@@ -74,11 +77,6 @@ class Upsample(Layer):
     no_gradient = (1,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        shape = tuple(bottoms[0])
-        if len(shape) != 4 or len({tuple(each) for each in bottoms}) > 1:
-            raise self.shape_error(
-                f"expected bottoms of one shape, of 4 axes (num, channels, height, width), got {listing(self, bottoms)}"
-            )
         param = forks.named(self.param).upsample_param
         given = [param.HasField("upsample_h"), param.HasField("upsample_w")]
         if any(given) and not (param.upsample_h and param.upsample_w):
@@ -88,6 +86,20 @@ class Upsample(Layer):
         self.less = int(param.pad_out_h), int(param.pad_out_w)
         if not self.size and any(less and scale != 2 for less, scale in zip(self.less, self.scale, strict=True)):
             raise self.spec_error(f"expected a scale of 2 for pad_out_h and pad_out_w, got {list(self.scale)}")
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        shape = tuple(bottoms[0])
+        if len(shape) != 4 or len({tuple(each) for each in bottoms}) > 1:
+            raise self.shape_error(
+                f"expected bottoms of one shape, of 4 axes (num, channels, height, width), got {self.listing(bottoms)}"
+            )
+        return [torch.Size((*shape[:2], *self._top_size(shape[2:])))]
+
+    def _top_size(self, image: Shape) -> tuple[int, int]:
+        if self.size:
+            return self.size
+        high, wide = (size * scale - less for size, scale, less in zip(image, self.scale, self.less, strict=True))
+        return high, wide
 
     def _scale(self, param: Any, masked: bool) -> tuple[int, int]:
         sides = [param.HasField("scale_h"), param.HasField("scale_w")]
@@ -99,9 +111,8 @@ class Upsample(Layer):
             raise self.spec_error(f"expected a scale of at least 1, got {list(scale)}")
         return scale
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        sizes = zip(x.shape[2:], self.scale, self.less, strict=True)
-        high, wide = self.size or tuple(size * scale - less for size, scale, less in sizes)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        high, wide = self._top_size(x.shape[2:])
         if mask is None:
             return F.interpolate(x, (high, wide), mode="nearest")
         places = mask.detach().long().flatten(2)

@@ -179,7 +179,7 @@ def test_boxes_beyond_all_bounds_pass():
 
 def test_the_number_of_boxes_is_not_known_before():
     layer = build('type: "DetectionOutput" detection_output_param { num_classes: 3 }', (2, 20), (2, 15), (1, 2, 20))
-    assert layer.infer([(2, 20), (2, 15), (1, 2, 20)]) == [(1, 1, 1, 7)]
+    assert layer.reshape([(2, 20), (2, 15), (1, 2, 20)]) == [(1, 1, 1, 7)]
 
 
 SAVE = """type: "DetectionOutput" detection_output_param { num_classes: 3 save_output_param { label_map_file: "l.prototxt"

@@ -100,7 +100,11 @@ def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
             [SHAPE, (4, 5)],
             "layer 'l' (ROIPooling): expected pooled_h and pooled_w of at least 1, got [0, 0]",
         ),
-        ('type: "ROIPooling"', [SHAPE, (4, 4)], "and regions (count, 5), got 'x' (2, 3, 9, 7), 'x1' (4, 4)"),
+        (
+            'type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }',
+            [SHAPE, (4, 4)],
+            "and regions (count, 5), got 'x' (2, 3, 9, 7), 'x1' (4, 4)",
+        ),
         ('type: "ROIPooling"', [SHAPE], "expected 2 bottom blob(s), got 1"),
         ('type: "SmoothL1Loss"', [(2, 3)] * 3, "expected 2 bottoms, or 4 with both the inside and the outside weights, got 3"),
         ('type: "SmoothL1Loss"', [(2, 3), (2, 4)], "expected bottoms with as many values, got 'x' (2, 3), 'x1' (2, 4)"),
