@@ -1,1 +1,1 @@
-"""Pictures of what a net has learnt. Each way of looking is a function that returns arrays; ``draw`` makes a PNG of them."""
+"""What a net has learnt, for ``visualize``: each way of looking is a function of ``look`` that returns arrays."""
