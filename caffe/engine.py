@@ -1,9 +1,9 @@
 """Runs a net's layers as Caffe does: any stretch of them, from and to blobs that the user can read and write.
 
-A layer's graph is kept for the backward pass where the net has one at all: a net with a loss that learns, or ``force_backward``.
-A deploy net has none; its forward is the bare layers in inference mode. A bottom that the user has changed since is
-differentiated as it is now. A changed top changes only what is read of it later, where Caffe's Sigmoid and TanH differentiate by
-what stands in their top.
+A layer's graph is kept for the backward pass where the net has one at all: a net with a loss that learns, or
+``force_backward``. A deploy net has none; its forward is the bare layers in inference mode. A bottom that the user has
+changed since is differentiated as it is now. A changed top changes only what is read of it later, where Caffe's Sigmoid
+and TanH differentiate by what stands in their top.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Callback = Callable[[int], Any]
 class Engine(Runner):
     """The blobs of ``net`` and the passes over them: whole ones, as other runners do them, or any stretch of layers.
 
-    One that is trained, or shares weights with one (``c_order``), has its weights in C order, so that arrays can share them.
-    Others have them channels-last, where convolutions run fastest, as long as nobody looks.
+    One that is trained, or shares weights with one (``c_order``), has its weights in C order, so that arrays can share
+    them. Others have them channels-last, where convolutions run fastest, as long as nobody looks.
     """
 
     def __init__(self, net: Net, c_order: bool = False) -> None:
@@ -185,7 +185,10 @@ class Engine(Runner):
         self.backward_layers()
 
     def backward_layers(self, start: int | None = None, end: int = 0) -> None:
-        """Layers ``start`` down to ``end``, inclusive: diffs of bottoms from those of tops; diffs of parameters add up."""
+        """Layers ``start`` down to ``end``, inclusive: diffs of bottoms from those of tops.
+
+        Diffs of parameters add up.
+        """
         start = len(self.steps) - 1 if start is None else start
         for index in range(start, end - 1, -1):
             if not self.steps[index].node.backward:
@@ -198,7 +201,8 @@ class Engine(Runner):
 
     def _backward_layer(self, index: int) -> None:
         step, graph = self.steps[index], self._graph(index)
-        diffs = [self._diff(blob, top) if top.requires_grad else None for blob, top in zip(step.tops, graph.tops, strict=True)]
+        tops = zip(step.tops, graph.tops, strict=True)
+        diffs = [self._diff(blob, top) if top.requires_grad else None for blob, top in tops]
         learned = [weight for weight in self._learned.get(step.node.layer, ()) if weight.param.tensor.requires_grad]
         tensors = [weight.param.tensor for weight in learned]
         below, grads = differentiate(step.node, graph.bottoms, graph.tops, diffs, tensors, again=True)

@@ -21,9 +21,9 @@ _FEW = 4096
 class Memory:
     """One blob's data, or its diff; several blobs may share it, each with a shape of its own.
 
-    Until ``array`` is first called it is the tensor that a layer has made, which costs nothing. From then on it is host memory
-    that stays where it is: what layers make is copied into it, and what the user writes there is what layers read. When a layer
-    makes it anew and nobody has kept an array, it is that tensor again.
+    Until ``array`` is first called it is the tensor that a layer has made, which costs nothing. From then on it is host
+    memory that stays where it is: what layers make is copied into it, and layers read what the user writes there. When a
+    layer makes it anew and nobody has kept an array, it is that tensor again.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Memory:
         return self._view
 
     def _grow(self, shape: Shape, count: int) -> None:
-        """Make room on the host, and take there what stands here; as a tensor that may be written into outside inference mode."""
+        """Make room on the host, in a tensor that can be written into outside inference mode; copy what stands here."""
         with torch.inference_mode(False):
             if self._host is not None:
                 self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])

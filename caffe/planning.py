@@ -55,7 +55,8 @@ class Plan(NamedTuple):
     def of(cls, net_steps: Sequence[Step]) -> Plan | None:
         """The pass over all layers of a net, each set up for the shapes of its bottoms.
 
-        None where there is more to do than to run layers: to add up losses, to read or feed data, to show values in two shapes.
+        None where there is more to do than to run layers: to add up losses, to read or feed data, to show values in two
+        shapes.
         """
         steps = [step for step in net_steps if not step.constant]
         if any(step.fed or not step.bottoms or any(step.node.loss_weights) for step in steps):

@@ -25,11 +25,12 @@ Callback = Callable[[], Any]
 
 
 class Solver:
-    """Trains the net of a solver file; see ``caffecli.solver.solver``. ``SGDSolver`` and the others choose the update rule.
+    """Trains the net of a solver file; see ``caffecli.solver.solver``. Its subclasses choose the update rule.
 
-    ``net`` and ``test_nets`` share memory with what is trained; their blobs can be read after ``step``, and written before. Each
-    layer runs by itself, so that all diffs are there; ``caffecli train`` runs the whole graph at once.
-    Paths are relative to the working directory. Raises CaffeError, for a file that is not there one that is a RuntimeError too.
+    ``net`` and ``test_nets`` share memory with what is trained; their blobs can be read after ``step``, and written
+    before. Each layer runs by itself, so that all diffs are there; ``caffecli train`` runs the whole graph at once.
+    Paths are relative to the working directory. Raises CaffeError; for a file that is not there, one that is a
+    RuntimeError too.
     """
 
     #: which update rule; "" takes the file's ``type``

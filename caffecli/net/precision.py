@@ -1,7 +1,7 @@
 """The precision that layers compute in: float32, or with ``--amp`` bfloat16 where a layer multiplies matrices.
 
-bfloat16 has the range of float32, so no loss has to be scaled and no update is ever skipped, as float16 would need: a run does
-the same iterations with and without, and its snapshots hold the same kinds of numbers.
+bfloat16 has the range of float32, so no loss has to be scaled and no update is ever skipped, as float16 would need: a
+run does the same iterations with and without, and its snapshots hold the same kinds of numbers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class PrecisionPolicy:
 
 
 class Bfloat16(PrecisionPolicy):
-    """Mixed precision: each layer computes as its ``precision`` asks; weights, their updates and losses stay in float32.
+    """Mixed precision: layers compute as their ``precision`` asks; weights, their updates and losses stay in float32.
 
-    BFLOAT16: by autocast. ANY: in the type of its bottoms. FLOAT32: on bottoms in float32. Outputs and losses of the net are
-    float32.
+    BFLOAT16: by autocast. ANY: in the type of its bottoms. FLOAT32: on bottoms in float32. Outputs and losses of the
+    net are float32.
     """
 
     def run(self, node: Node, bottoms: Sequence[Tensor]) -> Tops:
@@ -57,7 +57,7 @@ BFLOAT16 = Bfloat16()
 
 
 def choose(amp: bool, device: torch.device) -> PrecisionPolicy:
-    """What the flag ``--amp`` asks for. Raises SolverError for a device that has no bfloat16; warns where it is slow."""
+    """What the flag ``--amp`` asks for. Raises SolverError for a device without bfloat16; warns where it is slow."""
     if not amp:
         return FULL
     if device.type == "cuda":

@@ -68,7 +68,7 @@ class Debug(Stepwise):
 
 
 def first_bad_blob(net: Net, inputs: Mapping[str, Tensor], precision: PrecisionPolicy = FULL) -> str:
-    """Where NaN or Inf first appears: in a parameter, or in a top when ``inputs`` (the batch) goes through the net again."""
+    """Where NaN or Inf first appears: in a parameter, or in a top when ``inputs`` (the batch) pass through once more."""
     for node in net.nodes:
         for i, blob in enumerate(node.layer.blobs):
             if not bool(torch.isfinite(blob).all()):

@@ -1,7 +1,7 @@
 """The training loop and the test loop.
 
-One iteration: test if due; zero the diffs; iter_size passes forward and backward; display; learning rate; clip, normalize,
-regularize, update; iteration + 1; snapshot if due.
+One iteration: test if due; zero the diffs; iter_size passes forward and backward; display; learning rate; clip,
+normalize, regularize, update; iteration + 1; snapshot if due.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tenso
 
 @torch.no_grad()
 def final_loss(solver: Solver) -> None:
-    """One more forward pass after the last update, for the loss it ends with; with debug_info as in the last iteration."""
+    """One more forward pass after the last update, for the loss it ends with; debug_info as in the last iteration."""
     shown = (solver.iter - 1) % solver.param.display == 0
     loss = forward(solver.debug if shown and solver.debug else solver.runner).loss.clone()
     solver.world.average([loss])

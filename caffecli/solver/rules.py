@@ -1,7 +1,7 @@
 """Update rules: from gradients to new weights.
 
-Before each rule, as Caffe does: clip the gradients by their global L2 norm, divide them by iter_size, add the regularizer
-(L2: decay * w; L1: decay * sign w). A rule's ``history`` is what the solverstate keeps, in Caffe's order.
+Before each rule, as Caffe does: clip the gradients by their global L2 norm, divide them by iter_size, add the
+regularizer (L2: decay * w; L1: decay * sign w). A rule's ``history`` is what the solverstate keeps, in Caffe's order.
 
 All rules work on whole lists of tensors at once, one kernel for many parameters.
 """
@@ -49,13 +49,13 @@ class Rule(ABC):
         """Go on with parameters that have been moved to ``device``."""
 
 
-#: a blob of so many values is one that torch's threads share on the CPU: one kernel after another over it alone finds them awake
+#: torch's threads share a blob of so many values on the CPU: one kernel after another over it alone finds them awake
 _SHARED_AMONG_THREADS = 32768
 
 
 @dataclass
 class Group:
-    """Parameters that are updated together: those of one lr_mult and decay_mult; on the CPU, each large one for itself."""
+    """Parameters that are updated together: those of one lr_mult and decay_mult; on the CPU, large ones one by one."""
 
     lr_mult: float
     decay_mult: float
@@ -69,7 +69,8 @@ class Group:
 class GroupedRule(Rule):
     """Base of the rules that take the gradients from ``.grad``, and update what has the same multipliers together.
 
-    ``history`` holds ``slots`` tensors a parameter: those of the first slot for all parameters, then those of the second.
+    ``history`` holds ``slots`` tensors a parameter: those of the first slot for all parameters, then those of the
+    second.
     """
 
     slots = 1
@@ -89,13 +90,13 @@ class GroupedRule(Rule):
 
     @abstractmethod
     def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
-        """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite. ``rate`` has lr_mult in it.
+        """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite.
 
-        What is added to the weights depends on the other arguments alone.
+        ``rate`` has lr_mult in it. What is added to the weights depends on the other arguments alone.
         """
 
     def diffs(self) -> list[Tensor]:
-        """What the last update has subtracted from each parameter, zeros before the first: Caffe's diffs at a snapshot."""
+        """What the last update has subtracted from each parameter, zeros before the first, as in Caffe's snapshots."""
         return [0 - change for change in self._changes]
 
     def clear_diffs(self) -> None:
@@ -173,14 +174,14 @@ class GroupedRule(Rule):
 class SGD(GroupedRule):
     """V = momentum * V + rate * g;  W = W - V.
 
-    The rate stands inside the momentum sum, so a lower rate works at once on new gradients alone (torch.optim.SGD multiplies the
-    sum instead). History: V.
+    The rate stands inside the momentum sum, so a lower rate works at once on new gradients alone (torch.optim.SGD
+    multiplies the sum instead). History: V.
     """
 
     remembers_frozen = False
 
     def _change(self, group: Group, grads: list[Tensor], rate: float, decay: float, iteration: int) -> None:
-        """The same in one kernel, where torch's has it: torch multiplies the sum by lr, here 1, and g by 1 - dampening."""
+        """The same in one kernel, where torch's has it: it multiplies the sum by lr, here 1, and g by 1 - dampening."""
         momentum = self.param.momentum
         if group.changes or not momentum or (decay and self.param.regularization_type == "L1"):
             super()._change(group, grads, rate, decay, iteration)
@@ -255,7 +256,8 @@ class RMSProp(AdaGrad):
 
 
 class AdaDelta(GroupedRule):
-    """H = m * H + (1 - m) * g^2;  u = g * sqrt((U + delta) / (H + delta));  U = m * U + (1 - m) * u^2;  W = W - rate * u.
+    """H = m * H + (1 - m) * g^2;  u = g * sqrt((U + delta) / (H + delta));  U = m * U + (1 - m) * u^2;
+    W = W - rate * u.
 
     m is ``momentum``. History: H of all parameters, then U of all. Source: Zeiler 2012.
     """
@@ -280,8 +282,9 @@ class AdaDelta(GroupedRule):
 class Adam(GroupedRule):
     """M = b1 * M + (1 - b1) * g;  V = b2 * V + (1 - b2) * g^2;  W = W - rate * c * M / (sqrt(V) + delta).
 
-    b1 is ``momentum``, b2 ``momentum2``; c = sqrt(1 - b2^t) / (1 - b1^t) with t counted from 1. The delta stands outside the
-    correction, as in the paper's shorter form. History: M of all parameters, then V of all. Source: Kingma and Ba, ICLR 2015.
+    b1 is ``momentum``, b2 ``momentum2``; c = sqrt(1 - b2^t) / (1 - b1^t) with t counted from 1. The delta stands
+    outside the correction, as in the paper's shorter form. History: M of all parameters, then V of all.
+    Source: Kingma and Ba, ICLR 2015.
     """
 
     slots = 2

@@ -34,8 +34,8 @@ class Solver:
     """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
     ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
-    ``runner`` makes what runs the train net (``caffecli.net.runners``), ``test_runner`` what runs a test net, ``rule`` the update
-    rule. ``callbacks`` look on. ``rate``: a warm-up, a floor.
+    ``runner`` makes what runs the train net (``caffecli.net.runners``), ``test_runner`` what runs a test net, ``rule``
+    the update rule. ``callbacks`` look on. ``rate``: a warm-up, a floor.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -199,7 +199,7 @@ class Solver:
         return model, state
 
     def restore(self, path: str | Path) -> None:
-        """Go on from a solverstate: iteration, history, weights; and, where we wrote it, data positions and random numbers."""
+        """Go on from a solverstate: iteration, history, weights; if we wrote it, data and random numbers too."""
         path = Path(path)
         state = solverstate.read(path)
         checks.history(path, state, self.rule)
@@ -238,7 +238,7 @@ class Solver:
     # -- building --------------------------------------------------------------------------------------------------
 
     def _sow(self) -> int:
-        """Seed torch's generator by random_seed, or by chance; returns the seed, for the data layers: one for all ranks."""
+        """Seed torch's generator by random_seed, or by chance; returns the seed for the data layers of all ranks."""
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
             return self.param.random_seed

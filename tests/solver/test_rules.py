@@ -157,3 +157,20 @@ def test_decay_works_without_a_gradient() -> None:
 def test_wrong_settings(solver: str, words: str) -> None:
     with pytest.raises(SolverError, match=words):
         setting(solver)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_history_moves_with_the_parameters(kind: str) -> None:
+    found = []
+    for move in (False, True):
+        rule, weight, bias = setting(f'type: "{kind}" momentum: 0.9 snapshot_diff: true')
+        for iteration in range(3):
+            set_grads(weight, bias)
+            rule.update(0.1, iteration)
+            if move:
+                rule.to(torch.device("cpu"))
+        found.append([weight, bias, *rule.history, *rule.diffs()])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    rule.to(torch.device("meta"))
+    assert all(blob.is_meta for blob in rule.history) and not weight.is_meta

@@ -67,10 +67,10 @@ def differentiate(
     learned: Sequence[Tensor],
     again: bool = False,
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """A layer's backward pass: the diffs of its ``bottoms`` and ``learned`` blobs from those of its ``tops`` (None: no diff).
+    """A layer's backward pass: from the ``diffs`` of its ``tops`` those of its ``bottoms`` and ``learned`` blobs.
 
-    A bottom that asks for no gradient has no diff; one that asks and has no influence has zeros. ``again``: the layer's graph is
-    kept, for another backward pass.
+    None is no diff. A bottom that asks for no gradient has none; one that asks and has no influence has zeros.
+    ``again``: the layer's graph is kept, for another backward pass.
     """
     pairs = [(top, diff) for top, diff in zip(tops, diffs, strict=True) if diff is not None and top.requires_grad]
     wanted = [*(bottom for bottom in bottoms if bottom.requires_grad), *learned]

@@ -104,7 +104,7 @@ def _code(name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[
             blobs.update(zip(node.outputs, as_tuple(precision.run(node, ours)), strict=True))
         return tuple([blobs[slot] for slot in given])
 
-    # torch counts how often it compiles a code object, and gives up after a few times: every stretch gets one of its own
+    # torch counts how often it compiles a code object, and gives up after a few times: each stretch gets its own
     run.__code__ = run.__code__.replace(co_name=name)
     with _quiet():  # dropout draws the numbers that it draws when it is not compiled
         return torch.compile(run, dynamic=False, options={"fallback_random": True})

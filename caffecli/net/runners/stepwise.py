@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Stepwise(Runner):
     """Runs the layers of ``net`` one at a time.
 
-    ``data`` and ``diff`` hold the values and gradients of the last pass, one entry a slot (``net.slot_names`` gives the blobs).
+    ``data`` and ``diff`` hold the values and gradients of the last pass, one entry a slot (``net.slot_names`` gives the
+    blobs).
     """
 
     def __init__(self, net: Net, precision: PrecisionPolicy = FULL) -> None:
@@ -59,7 +60,8 @@ class Stepwise(Runner):
         bottoms = []
         for slot, down in zip(node.inputs, node.down, strict=True):
             bottom: Tensor = self.data[slot]  # type: ignore[assignment]
-            bottoms.append(bottom.detach().requires_grad_(down and bottom.is_floating_point() and torch.is_grad_enabled()))
+            down = down and bottom.is_floating_point() and torch.is_grad_enabled()
+            bottoms.append(bottom.detach().requires_grad_(down))
         tops = self.net.run_layer(node, bottoms, inputs or {}, self.precision)
         self._graphs[index] = (tuple(bottoms), tops)
         for slot, top in zip(node.outputs, tops, strict=True):

@@ -17,7 +17,7 @@ class Whole(Runner):
     """Runs all layers of ``net`` one after another; what no layer reads any more is given up on the way."""
 
     def forward(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
-        """One pass through all layers. ``observe`` is called with each layer and its tops, for those who look inside."""
+        """One pass through all layers. ``observe``, for those who look inside, gets each layer and its tops."""
         net, precision = self.net, self.precision
         slots: list[Tensor | None] = [None] * len(net.slot_names)
         fed = inputs or {}
