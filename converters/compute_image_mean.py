@@ -24,10 +24,10 @@ _SOURCE = "compute_image_mean.cpp"
 def compute_image_mean(
     db: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, backend: Backend | None = None
 ) -> Array:
-    """The mean of all pictures in ``db`` as (channels, height, width); written to ``out`` when given. Logs each
-    channel's mean.
+    """The mean of all pictures in ``db`` as (channels, height, width); written to ``out`` when given.
 
-    Sums are float32, in the order of the records, as in Caffe's tool: the files are equal bit for bit.
+    Logs each channel's mean. Sums are float32, in the order of the records, as in Caffe's tool: the files are equal bit
+    for bit.
 
     Raises FormatError for a database that is missing, damaged or of another backend, or an ``out`` that cannot be
     written; DataError, naming the key, for pictures that do not decode or whose size differs from the first one's.

@@ -1,5 +1,6 @@
-"""convert_cifar_data: CIFAR-10's binary batches -> databases. Source: Caffe's
-``examples/cifar10/convert_cifar_data.cpp``.
+"""convert_cifar_data: CIFAR-10's binary batches -> databases.
+
+Source: Caffe's ``examples/cifar10/convert_cifar_data.cpp``.
 
 Each record of a batch is a byte of label and 3 × 32 × 32 bytes of picture, red, green, blue: the order is kept as it
 is.
@@ -31,8 +32,7 @@ TEST = ("test_batch.bin",)
 def convert_cifar_data(
     folder: str | os.PathLike[str], out: str | os.PathLike[str], backend: Backend = "lmdb"
 ) -> tuple[Path, Path]:
-    """Write the batches in ``folder`` to ``out/cifar10_train_<backend>`` and ``out/cifar10_test_<backend>``, keys
-    ``%05d``.
+    """Write the batches in ``folder`` to ``out/cifar10_train_<backend>`` and ``..._test_<backend>``, keys ``%05d``.
 
     Returns the two paths. Raises FormatError when a batch is missing or has another size than 10,000 records, or when a
     database exists or cannot be written; all of it is checked before anything is written.

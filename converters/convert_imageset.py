@@ -101,8 +101,9 @@ class Entry(NamedTuple):
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """The entries of a list file. Names may hold spaces: the last one parts name and label. A blank line keeps its
-    place (keys count lines) as an entry without a name.
+    """The entries of a list file. Names may hold spaces: the last one separates name and label.
+
+    A blank line is an entry without a name, as the database's keys count lines.
 
     Raises FormatError when the file cannot be read, DataError for an empty list and for lines without a label.
     """
@@ -139,8 +140,10 @@ def shuffled(entries: list[Entry], seed: int | None = None) -> list[Entry]:
 
 
 def _prefix(root: str, entries: list[Entry]) -> str:
-    """What to put before each name. Caffe joins root and name as they stand, so the root must end in a slash (or be the
-    beginning of the names); here a root that is a folder gets the slash it lacks."""
+    """The text before each name: Caffe joins root and name without a slash between.
+
+    So a root must end in a slash, or be the beginning of the names; one that is a folder gets the slash that it lacks.
+    """
     if not root or root.endswith("/") or entries[0].name.startswith("/") or not Path(root).is_dir():
         return root
     return root + "/"

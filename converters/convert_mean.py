@@ -1,4 +1,4 @@
-"""Mean images: Caffe's mean.binaryproto <-> numpy's mean.npy."""
+"""convert_mean: mean images, Caffe's mean.binaryproto <-> NumPy's mean.npy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMPY = b"\x93NUMPY"
 
 
 def convert_mean(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the mean in ``source``, of either kind, to ``target``: a numpy array where its name ends in .npy, else a
+    """Write the mean in ``source``, of either kind, to ``target``: as .npy where its name says so, else as a
     binaryproto.
 
     Raises FormatError.

@@ -1,8 +1,7 @@
-"""idx files, in which MNIST comes: read, written, and turned into databases. Source: Caffe's
-``convert_mnist_data.cpp``.
+"""convert_mnist_data: MNIST's idx files -> databases. Source: Caffe's ``convert_mnist_data.cpp``.
 
-A big-endian header (0, 0, element type, number of dimensions; each dimension as 32 bits), then the elements, row by
-row.
+An idx file has a big-endian header (0, 0, element type, number of dimensions; each dimension as 32 bits), then the
+elements, row by row.
 """
 
 from __future__ import annotations
@@ -88,8 +87,9 @@ def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) ->
 def convert_mnist_data(
     images: str | os.PathLike[str], labels: str | os.PathLike[str], db: str | os.PathLike[str], *, backend: Backend = "lmdb"
 ) -> int:
-    """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``; returns
-    the count.
+    """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``.
+
+    Returns the count.
 
     Raises FormatError for files that are not such or are damaged, and when ``db`` exists or cannot be written;
     DataError when there are not as many labels as pictures.

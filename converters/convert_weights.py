@@ -1,12 +1,12 @@
-"""Weights from one form of file to another: caffemodel (binary, HDF5, NVIDIA's), npz, safetensors.
+"""convert_weights: from one form of file to another: caffemodel (binary, HDF5, NVIDIA's), npz, safetensors.
 
 Values stay bit for bit; those of 64 bits become the nearest of 32, as when Caffe reads them, and those for NVIDIA's
 FLOAT16 the nearest of 16.
 
-npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``; by number,
-``lstm1.0``, for types not named below. Beside the arrays they keep the net's definition (``caffe.net``) and each
-layer's names of blobs in Caffe's order (``caffe.blobs``), so that a caffemodel comes back as it was. HDF5 files hold no
-definition.
+npz and safetensors name each array ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``, as the layers'
+classes call them and ``export`` writes them; by number, ``mine1.0``, for types that have no class here. Beside the
+arrays they keep the net's definition (``caffe.net``) and each layer's names of blobs in Caffe's order
+(``caffe.blobs``), so that a caffemodel comes back as it was. HDF5 files hold no definition.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,6 @@ from caffecli.spec.upgrade import upgrade_net
 Path_ = str | os.PathLike[str]
 Arrays = Mapping[str, NDArray[Any]]
 
-_PAIR = ("weight", "bias")
-_NAMES: dict[str, tuple[str, ...]] = {
-    "BatchNorm": ("mean", "variance", "factor"),
-    "Bias": ("bias",),
-    "Convolution": _PAIR,
-    "ConvolutionDepthwise": _PAIR,
-    "Deconvolution": _PAIR,
-    "DepthwiseConvolution": _PAIR,
-    "Embed": _PAIR,
-    "InnerProduct": _PAIR,
-    "PReLU": ("slope",),
-    "Scale": ("scale", "bias"),
-}
-_PLACES = {name: place for names in _NAMES.values() for place, name in enumerate(names) if names != ("bias",)}
 FORMS = ".caffemodel, .h5, .npz or .safetensors"
 
 
@@ -109,14 +95,21 @@ def write(path: Path_, definition: NetParameter, weights: Weights, nvidia: str |
 
 
 def blob_names(definition: NetParameter, weights: Weights) -> dict[str, list[str]]:
-    """What each layer's blobs are called in npz and safetensors files."""
+    """What each layer's blobs are called in npz and safetensors files: by their class, else by number."""
     named: dict[str, list[str]] = {}
     for layer in definition.layer:
         count = len(weights.get(layer.name, []))
-        names = _NAMES.get(layer.type, ())
         if count or layer.name not in named:
-            named[layer.name] = list(names[:count]) if count <= len(names) else [str(i) for i in range(count)]
+            names = _names_by_class(layer, count) if count else ()
+            named[layer.name] = list(names) if len(names) == count else [str(i) for i in range(count)]
     return named
+
+
+def _names_by_class(layer: LayerParameter, count: int) -> Sequence[str]:
+    from caffecli.layers import layer_class  # takes the time of loading torch, which other conversions do without
+
+    cls = layer_class(layer.type)
+    return () if cls is None else cls.names_of_blobs(layer, count)
 
 
 def _bare(weights: Weights) -> NetParameter:
@@ -160,33 +153,60 @@ def _write_npz(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> None:
 
 
 def _from_arrays(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> tuple[NetParameter, Weights]:
-    wrong = [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]
-    if wrong:
-        raise FormatError(f"{str(path)!r}: array {wrong[0]!r} holds no numbers but {arrays[wrong[0]].dtype}")
+    not_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]
+    if not_numbers:
+        first = not_numbers[0]
+        raise FormatError(f"{str(path)!r}: array {first!r} holds no numbers but {arrays[first].dtype}")
     try:
         if "caffe.net" in texts and "caffe.blobs" in texts:
             return _described(arrays, text.parse(texts["caffe.net"], NetParameter()), json.loads(texts["caffe.blobs"]))
     except (ValueError, AttributeError, TypeError, SpecError) as error:
         raise FormatError(f"{str(path)!r}: its description of the net is damaged ({error}); write it again") from error
-    weights: Weights = {}
+    by_layer: dict[str, dict[str, NDArray[Any]]] = {}
     for name, array in arrays.items():
         layer, _, blob = name.rpartition(".")
-        if not layer or not (blob.isdecimal() or blob in _PLACES):
-            known = ", ".join(_PLACES)
-            raise FormatError(f"{str(path)!r}: which blob is {name!r}? Expected LAYER.NUMBER, or after the layer one of {known}")
-        place = int(blob) if blob.isdecimal() else _PLACES[blob]
-        blobs = weights.setdefault(layer, [])
-        blobs += [caffemodel.ABSENT] * (place + 1 - len(blobs))
-        blobs[place] = np.asarray(array, np.float32)
+        by_layer.setdefault(layer, {})[blob] = array
+    weights: Weights = {}
+    for layer, blobs in by_layer.items():
+        order = _order_of([blob for blob in blobs if not blob.isdecimal()])
+        for blob, array in blobs.items():
+            if not layer or not (blob.isdecimal() or blob in order):
+                name, known = f"{layer}.{blob}" if layer else blob, ", ".join(_known_names())
+                expected = f"Expected LAYER.NUMBER, or after the layer one of {known}"
+                raise FormatError(f"{str(path)!r}: which blob is {name!r}? {expected}")
+            index = int(blob) if blob.isdecimal() else order.index(blob)
+            placed = weights.setdefault(layer, [])
+            placed += [caffemodel.ABSENT] * (index + 1 - len(placed))
+            placed[index] = np.asarray(array, np.float32)
     return _bare(weights), weights
 
 
+def _order_of(names: Sequence[str]) -> Sequence[str]:
+    """The names of all blobs, in Caffe's order, of a layer that has these among them; empty where no class has."""
+    if not names:
+        return ()
+    from caffecli.layers.registry import classes
+
+    same_names = [order for cls in classes() if set(order := cls.names_of_blobs(LayerParameter(), len(names))) == set(names)]
+    if len(names) > 1 and same_names:
+        return same_names[0]
+    orders = [cls.blob_order for cls in classes() if set(names) <= set(cls.blob_order)]
+    # a lone bias, say, is more often that of a layer whose weight is elsewhere than that of a Bias layer
+    return min(orders, key=lambda order: (len(order) == 1, len(order)), default=())
+
+
+def _known_names() -> Sequence[str]:
+    from caffecli.layers.registry import classes
+
+    return list(dict.fromkeys(name for cls in classes() for name in cls.blob_order))
+
+
 def _described(arrays: Arrays, definition: NetParameter, names: dict[str, list[str]]) -> tuple[NetParameter, Weights]:
-    """By the file's own words. Its names of layers are those of the definition; ``export`` writes dots in them as _."""
+    """The weights by the file's own description. ``export`` writes a dot in a layer's name as an underscore."""
     dotted = {layer.name.replace(".", "_"): layer.name for layer in reversed(definition.layer)}
     known = {layer.name for layer in definition.layer}
     weights: Weights = {}
     for layer, blobs in names.items():
-        found = [arrays.get(f"{layer}.{blob}", caffemodel.ABSENT) for blob in blobs]
-        weights[layer if layer in known else dotted.get(layer, layer)] = [np.asarray(array, np.float32) for array in found]
+        named = [arrays.get(f"{layer}.{blob}", caffemodel.ABSENT) for blob in blobs]
+        weights[layer if layer in known else dotted.get(layer, layer)] = [np.asarray(array, np.float32) for array in named]
     return definition, weights

@@ -1,4 +1,4 @@
-"""download_model: a model's published weights, from where its readme says, checked.
+"""download_model: a model's published weights, from the address in its readme, with their checksum verified.
 
 The readme begins with front matter: lines ``key: value`` between two lines ``---``. ``caffemodel`` is the file's name,
 ``caffemodel_url`` where it is, ``sha1`` its checksum. What has come so far is kept beside as ``NAME.part``; a later
@@ -33,8 +33,8 @@ TIMEOUT = 60.0
 #: seconds before each further try that follows one in which nothing came
 PAUSES = (1.0, 4.0)
 _CHUNK = 2**18
-#: what a server says below 500 that may pass: Request Timeout, Too Early, Too Many Requests
-_LATER = (408, 425, 429)
+#: statuses below 500 that are worth another try: Request Timeout, Too Early, Too Many Requests
+_TEMPORARY = (408, 425, 429)
 _LOG = "download_model.py"
 
 
@@ -47,8 +47,18 @@ class Published:
     sha1: str
 
 
-class Broken(Exception):
-    """A connection that ended before the file did."""
+class ConnectionLost(Exception):
+    """The connection ended before the file did."""
+
+
+_CONNECTION_ERRORS = (
+    ConnectionLost,
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ssl.SSLError,
+    TimeoutError,
+    ConnectionError,
+)
 
 
 def download_model(folder: str | os.PathLike[str]) -> Path:
@@ -63,7 +73,7 @@ def download_model(folder: str | os.PathLike[str]) -> Path:
         return published.path
     part = published.path.with_name(published.path.name + ".part")
     try:
-        with _alone(part) as file:
+        with _locked(part) as file:
             _fetch(published, part, file)
             os.fsync(file.fileno())
             part.replace(published.path)
@@ -77,8 +87,8 @@ def read_readme(folder: str | os.PathLike[str]) -> Published:
     """What ``folder/readme.md`` says in its front matter. Raises FormatError."""
     readme = Path(folder) / "readme.md"
     content = atomic.read_bytes(readme).decode("utf-8", "replace")
-    found = re.match(r"---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", content, re.DOTALL)
-    entries = dict(re.findall(r"^(\w+):[ \t]*(.*?)[ \t\r]*$", found[1], re.MULTILINE)) if found else {}
+    front_matter = re.match(r"---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", content, re.DOTALL)
+    entries = dict(re.findall(r"^(\w+):[ \t]*(.*?)[ \t\r]*$", front_matter[1], re.MULTILINE)) if front_matter else {}
     entries = {key: value.strip("\"'") for key, value in entries.items()}
     missing = [key for key in ("caffemodel", "caffemodel_url") if not entries.get(key)]
     if missing:
@@ -99,8 +109,8 @@ def _check_url(url: str, said_by: object) -> None:
 
 
 @contextlib.contextmanager
-def _alone(part: Path) -> Iterator[IO[bytes]]:
-    """The part file, opened to go on, held against a second download; an empty one does not stay."""
+def _locked(part: Path) -> Iterator[IO[bytes]]:
+    """The part file, opened to append, locked against a second download, and removed if it stays empty."""
     with part.open("ab+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,11 +124,11 @@ def _alone(part: Path) -> Iterator[IO[bytes]]:
 
 
 def _fetch(published: Published, part: Path, file: IO[bytes]) -> None:
-    """Bring ``file`` to its end; what it holds from before may turn out to be of another file, and is then dropped."""
+    """Complete ``file``; where its earlier part turns out to be of another file, download all of it anew."""
     for resumed in (file.seek(0, os.SEEK_END) > 0, False):
         if resumed:
             logs.info(_LOG, f"Going on behind the {file.tell():,} bytes that are there")
-        _fill(published.url, part, file)
+        _download(published.url, part, file)
         file.flush()
         try:
             _check_sum(published, part, f"what {published.url} gave is not the expected file, look for another address")
@@ -130,7 +140,7 @@ def _fetch(published: Published, part: Path, file: IO[bytes]) -> None:
             logs.warning(_LOG, "The part that was there belongs to another file: starting anew")
 
 
-def _fill(url: str, part: Path, file: IO[bytes]) -> None:
+def _download(url: str, part: Path, file: IO[bytes]) -> None:
     """Request the missing bytes until all are there.
 
     A broken connection is tried again: at once where it brought something, else after the next of PAUSES.
@@ -139,12 +149,12 @@ def _fill(url: str, part: Path, file: IO[bytes]) -> None:
     while True:
         before = file.seek(0, os.SEEK_END)
         try:
-            _ask(url, file, before)
+            _request(url, file, before)
             return
-        except (Broken, urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
+        except _CONNECTION_ERRORS as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
-                if error.code < 500 and error.code not in _LATER:
+                if error.code < 500 and error.code not in _TEMPORARY:
                     said = " ".join(str(error.reason).split())  # of a circle of redirections it speaks in three lines
                     raise FormatError(f"{url}: the server says {error.code} {said}; look for another address") from error
             idle = 0 if file.seek(0, os.SEEK_END) > before else idle + 1
@@ -155,8 +165,8 @@ def _fill(url: str, part: Path, file: IO[bytes]) -> None:
             time.sleep(PAUSES[idle - 1] if idle else 0)
 
 
-def _ask(url: str, file: IO[bytes], start: int) -> None:
-    """One request for what lies behind ``start``. Raises Broken when the connection ends before the file."""
+def _request(url: str, file: IO[bytes], start: int) -> None:
+    """One request for the bytes from ``start`` on. Raises ConnectionLost when the connection ends before the file."""
     request = urllib.request.Request(url, headers={"User-Agent": f"caffecli/{__version__}", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -169,7 +179,7 @@ def _ask(url: str, file: IO[bytes], start: int) -> None:
         size = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         if size is None or int(size[1]) != start:  # no longer the file that was begun
             file.truncate(0)
-            raise Broken("the server has a shorter file") from error
+            raise ConnectionLost("the server has a shorter file") from error
         return
     with answer:
         if start and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
@@ -186,7 +196,7 @@ def _receive(answer: Any, file: IO[bytes], start: int, end: int | None) -> None:
             progress.advance(len(data))
     file.flush()
     if end is not None and file.tell() != end:
-        raise Broken(f"the connection ended after {file.tell():,} of {end:,} bytes")
+        raise ConnectionLost(f"the connection ended after {file.tell():,} of {end:,} bytes")
 
 
 def _check_sum(published: Published, path: Path, otherwise: str) -> None:
@@ -212,7 +222,7 @@ def _sha1(file: IO[bytes]) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows an address to another one of the web, never to a file of this machine or another protocol."""
+    """Follows redirections to http and https alone, never to a file of this machine or another protocol."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         _check_url(newurl, req.full_url)

@@ -1,4 +1,4 @@
-"""Nets out: to PyTorch (safetensors and a ``torch.export`` program) and to ONNX; means to NumPy.
+"""export: a net -> PyTorch (safetensors and a ``torch.export`` program) or ONNX; a mean -> NumPy.
 
 The deploy net is exported in its TEST phase. Inputs and outputs keep the blobs' names and order, weights are called
 ``<layer>.<blob>``, in Caffe's shapes. Blobs are Caffe's, in Caffe's units: pictures blue first, scaled and less their
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 Path_ = str | os.PathLike[str]
 Target = Literal["torch", "onnx", "npy"]
 
-#: a protobuf message, which an ONNX file is, ends here
-_LARGEST = 2**31 - 1
+#: the size limit of a protobuf message, which an ONNX file is
+_SIZE_LIMIT = 2**31 - 1
 _LOG = "export.py"
 
 
@@ -40,7 +40,7 @@ def export(definition: Path_, weights: Path_ | None, to: Target, out: Path_, lay
 
     ``torch``: ``out.safetensors`` and ``out.pt2``, or one of them when ``out`` ends so. ``onnx``: one file. ``npy``:
     ``definition`` is a mean.binaryproto. ``layers``: modules of the user's own that register layers.
-    Raises SpecError naming every layer that cannot go, and why; FormatError.
+    Raises SpecError that names every layer that cannot be exported, and why; FormatError.
     """
     if to == "npy":
         if weights is not None:
@@ -70,21 +70,21 @@ def _to_torch(net: Net, out: Path) -> list[Path]:
 
     files = [out] if out.suffix in (".safetensors", ".pt2") else [Path(f"{out}.safetensors"), Path(f"{out}.pt2")]
     whole = exported.exposed(net)
-    made = exported.program(whole) if files[-1].suffix == ".pt2" else None
+    program = exported.program(whole) if files[-1].suffix == ".pt2" else None
     arrays = {name: blob.contiguous().numpy() for name, blob in exported.state(net).items()}
-    if made is None:
+    if program is None:
         safetensors.write(files[0], arrays, _texts(net))
         return files
-    _tell(net, whole, made)
+    _log_differences(net, whole, program)
     with replacing(files[-1]) as file, exported.quiet():
-        torch.export.save(made, file)
-        if len(files) == 2:  # within, so that either both files are there or none
+        torch.export.save(program, file)
+        if len(files) == 2:  # before the first is renamed: both files appear, or none
             safetensors.write(files[0], arrays, _texts(net))
     return files
 
 
 def _texts(net: Net) -> dict[str, str]:
-    """What a safetensors file says beside its arrays: the definition, and each layer's blobs in Caffe's order."""
+    """The metadata of a safetensors file: the definition, and the names of each layer's blobs in Caffe's order."""
     from caffecli.net import weights as net_weights
 
     blobs = {name: layer.blob_names for name, layer in net.layers.items()}
@@ -94,49 +94,49 @@ def _texts(net: Net) -> dict[str, str]:
 def _to_onnx(net: Net, out: Path) -> list[Path]:
     from caffecli.net import exported
 
-    _need_onnx()
+    _require_onnx()
     _check_size(sum(blob.nbytes for blob in exported.state(net).values()), out)
     whole = exported.exposed(net)
-    made = exported.program(whole)
+    program = exported.program(whole)
     try:
-        model = _onnx(made, whole.inputs, whole.outputs)
+        model = _onnx(program, whole.inputs, whole.outputs)
     except Exception as error:
         raise exported.named(whole, lambda layer: _onnx(layer, None, None), error) from error
     model.producer_name, model.producer_version = "caffecli", ""
     model.graph.name = net.name or "net"
     _check_size(model.ByteSize(), out)
-    _tell(net, whole, made)
+    _log_differences(net, whole, program)
     with replacing(out) as file:
         file.write(model.SerializeToString())
     return [out]
 
 
-def _onnx(made: ExportedProgram, inputs: list[str] | None, outputs: list[str] | None) -> Any:
+def _onnx(program: ExportedProgram, inputs: list[str] | None, outputs: list[str] | None) -> Any:
     """The program as an ``onnx.ModelProto``."""
     import torch
 
     from caffecli.net import exported
 
     with exported.quiet():
-        program = torch.onnx.export(
-            made,
+        onnx_program = torch.onnx.export(
+            program,
             dynamo=True,
             input_names=inputs,
             output_names=outputs,
             custom_translation_table={torch.ops.aten.sort.stable: _sort},
             verbose=False,
         )
-    return program.model_proto  # type: ignore[union-attr]
+    return onnx_program.model_proto  # type: ignore[union-attr]
 
 
 def _check_size(size: int, out: Path) -> None:
-    if size > _LARGEST:
+    if size > _SIZE_LIMIT:
         what = f"{size / 2**30:.1f} GB do not fit into an ONNX file (2 GB)"
         raise FormatError(f"cannot write {str(out)!r}: {what}; --to torch takes nets of any size")
 
 
 def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """``aten.sort.stable`` in ONNX, whose TopK leaves equals in their order; what top_k of ArgMax needs."""
+    """``aten.sort.stable`` in ONNX, for top_k of ArgMax: TopK keeps equal values in their order."""
     import onnxscript
 
     onnx: Any = onnxscript.opset18
@@ -144,19 +144,19 @@ def _sort(x: Any, *, stable: bool | None = None, dim: int = -1, descending: bool
     return onnx.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
 
-def _need_onnx() -> None:
+def _require_onnx() -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise CaffeError(f"--to onnx needs the package {package}; pip install 'caffecli[onnx]'")
 
 
-def _tell(net: Net, whole: Net, made: ExportedProgram) -> None:
-    """Say what is otherwise than in ``net``, of which ``whole`` is the exposed one."""
+def _log_differences(net: Net, whole: Net, program: ExportedProgram) -> None:
+    """Log how the program differs from ``net``; ``whole`` is the net with recurrent states as inputs and outputs."""
     from caffecli.net import exported
 
     if carried := [name for name in whole.inputs if name not in net.inputs]:
         last = [name for name in whole.outputs if name not in net.outputs]
         logs.info(_LOG, f"What recurrent layers carry over: {', '.join(carried)} (zeros at first) is what {', '.join(last)} was")
-    fixed = [name for name, free in zip(whole.inputs, exported.free_batch(made), strict=True) if not free]
+    fixed = [name for name, free in zip(whole.inputs, exported.free_batch(program), strict=True) if not free]
     if fixed:
         logs.info(_LOG, f"The batch of {', '.join(fixed)} is fixed as the definition has it; that of the others is free")

@@ -1,7 +1,7 @@
-"""Nets in: a PyTorch program, or a module, made of operations that Caffe has, as a deploy prototxt and a caffemodel.
+"""import: a PyTorch program or module -> a deploy prototxt and a caffemodel.
 
-Layers are called by the modules they come from (``features.0``), weights stay bit for bit. Blobs are what the program's
-values are: pictures in the order of channels and the scale that it was trained with.
+Layers are called by the modules that they come from (``features.0``), weights stay bit for bit. Blobs are what the
+program's values are: pictures in the order of channels and the scale that it was trained with.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 Path_ = str | os.PathLike[str]
 
 _LOG = "import_.py"
-#: layers of ours that OpenCV's importer (4.x) does not know
-_NOT_IN_OPENCV = ("ArgMax", "Bias", "Clip", "DummyData", "Embed", "Interp", "LSTM", "Reduction", "RNN", "Threshold")
 
 
 def import_program(
@@ -40,14 +38,15 @@ def import_program(
     batch: int | None = None,
     audience: Audience = "both",
 ) -> list[Path]:
-    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither; returns
-    them.
+    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither.
 
-    ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size of a batch that is
-    free (1), or that it was made with. ``audience``: ``both`` writes layers that the reference and OpenCV read alike,
-    ``caffe`` takes Clip, Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and
-    Upsample, which the reference does not. Raises FormatError for a file that cannot be read or written, or that
-    exists; SpecError naming all that Caffe cannot say.
+    Returns the two paths.
+
+    ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size for a free batch axis
+    (1); another batch axis has the size that the program was traced with. ``audience``: ``both`` writes layers that the
+    reference and OpenCV read alike, ``caffe`` takes Clip, Bias and ``round_mode`` too, which OpenCV does not read,
+    ``forks`` also Permute, Interp and Upsample, which the reference does not. Raises FormatError for a file that cannot
+    be read or written, or that exists; SpecError naming all that Caffe cannot say.
     """
     files = [Path(f"{out}{ending}") for ending in (".prototxt", ".caffemodel")]
     for file in files:
@@ -82,7 +81,7 @@ def import_module(
     try:
         with torch.no_grad():
             made = torch.export.export(module, tuple(examples))
-    except Exception as error:  # whatever stands against it
+    except Exception as error:  # torch.export raises many types
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise SpecError(f"{type(module).__name__} cannot be traced by torch.export: {lines[0] if lines else error!r}") from error
     with tempfile.TemporaryDirectory() as folder:
@@ -92,13 +91,16 @@ def import_module(
 
 def convert(program: Program, name: str, inputs: Sequence[str] | None = None, audience: Audience = "both") -> Imported:
     """The net and the weights of a program; its shapes are checked against the program's. Raises SpecError."""
+    from caffecli.layers import layer_class
+
     names = list(inputs or program.inputs)
     if len(names) != len(program.inputs) or len(set(names)) != len(names):
         raise SpecError(
             f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not {names}"
         )
     made = assemble(recompose(program), name, names, audience)
-    strange = sorted({layer.type for layer in made.net.layer if layer.type in _NOT_IN_OPENCV})
-    if strange and audience == "both":
-        logs.warning(_LOG, f"OpenCV's importer does not read {', '.join(strange)}; Caffe does")
+    types = sorted({layer.type for layer in made.net.layer})
+    unread = [name for name in types if (cls := layer_class(name)) is not None and not cls.read_by_opencv]
+    if unread and audience == "both":
+        logs.warning(_LOG, f"OpenCV's importer does not read {', '.join(unread)}; Caffe does")
     return made

@@ -1,59 +1,44 @@
-"""merge_bn: BatchNorm and Scale layers folded into the layer before them, for nets that are to run and not to be
-trained.
+"""merge_bn: BatchNorm, BN and Scale layers folded into a neighbour with weights, for nets that run and are not trained.
 
-Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. For
-BatchNorm, a = 1 / sqrt(variance + eps) and b = -mean a, of the statistics it has stored; for Scale they are its blobs;
-BN, of two forks, is both. Before w x + c, a x + b goes into the weights w a and the bias c + w b, where no zeros are
-padded around x.
+Behind y = w x + c, a layer a y + b for each channel is the same layer with the weights a w and the bias a c + b. Before
+it, a x + b goes into the weights w a and the bias c + w b, where no zeros are padded around x. Which layers fold, and
+how, their classes say: ``caffecli.layers.folding``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
 from caffecli.formats.caffemodel import Weights
-from caffecli.proto import forks
+from caffecli.layers import layer_class
+from caffecli.layers.folding import Array, Foldable, FoldTarget, Unfoldable
+from caffecli.layers.registry import classes
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net
 
-Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
 
-FOLDED = ("BatchNorm", "BN", "Scale")
-#: what they fold into, by the field with its bias_term
-HOLDERS = {
-    "Convolution": "convolution_param",
-    "ConvolutionDepthwise": "convolution_param",
-    "Deconvolution": "convolution_param",
-    "DepthwiseConvolution": "convolution_param",
-    "InnerProduct": "inner_product_param",
-}
 _LOG = "merge_bn.py"
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A net after the folding: what went into which layer, and what was left, with the reasons."""
+    """A net after folding: into which layer each was folded, and why others were left."""
 
     net: NetParameter
     weights: Weights
     folded: dict[str, str]
     left: dict[str, str]
-
-
-class Unfoldable(Exception):
-    """Why a layer stays."""
 
 
 def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> Merged:
@@ -63,19 +48,18 @@ def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> 
     FormatError.
     """
     definition, arrays = load_net(net), caffemodel.read(weights)
-    holders = [layer.name for layer in definition.layer if layer.type in HOLDERS]
-    if holders and not any(arrays.get(name) for name in holders):
-        raise SpecError(f"{str(weights)!r} has no weights for any layer of {str(net)!r}, such as {holders[0]!r}; give its own")
+    targets = [layer.name for layer in definition.layer if _target_class(layer)]
+    if targets and not any(arrays.get(name) for name in targets):
+        raise SpecError(f"{str(weights)!r} has no weights for any layer of {str(net)!r}, such as {targets[0]!r}; give its own")
     merged = merge(definition, arrays)
-    for name, holder in merged.folded.items():
-        logs.info(_LOG, f"Folded {name!r} into {holder!r}")
+    for name, target in merged.folded.items():
+        logs.info(_LOG, f"Folded {name!r} into {target!r}")
     for name, reason in merged.left.items():
         logs.warning(_LOG, f"Left {name!r}: {reason}")
     if not merged.folded:
         reasons = "; ".join(f"layer {name!r}: {reason}" for name, reason in merged.left.items())
-        raise SpecError(
-            f"{str(net)!r} with {str(weights)!r}: nothing to fold: {reasons or 'it has no BatchNorm, BN or Scale layer'}"
-        )
+        reasons = reasons or f"it has no {_foldable_types()} layer"
+        raise SpecError(f"{str(net)!r} with {str(weights)!r}: nothing to fold: {reasons}")
     with replacing(out_net, "w") as file:
         file.write(text.format(merged.net))
         caffemodel.write(out_weights, merged.net, merged.weights)
@@ -83,84 +67,116 @@ def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_) -> 
 
 
 def merge(net: NetParameter, weights: Weights) -> Merged:
-    """``net`` and ``weights`` with each BatchNorm and Scale folded that can be; neither argument is changed."""
-    made = NetParameter()
-    made.CopyFrom(net)
-    names = {layer.name for layer in made.layer}
+    """``net`` and ``weights`` with each layer folded that can be; neither argument is changed."""
+    result = NetParameter()
+    result.CopyFrom(net)
+    names = {layer.name for layer in result.layer}
     kept = {name: list(arrays) for name, arrays in weights.items() if name in names}
     folded: dict[str, str] = {}
     left: dict[str, str] = {}
     index = 0
-    while index < len(made.layer):
-        layer = made.layer[index]
-        if layer.type not in FOLDED:
+    while index < len(result.layer):
+        layer = result.layer[index]
+        if _foldable_class(layer) is None:
             index += 1
             continue
         try:
-            holder = _holder(made.layer, index)
-            _fold(holder, layer, kept)
+            target = _target_before(result.layer, index)
+            _fold_behind(target, layer, kept)
         except Unfoldable as reason:
             left[layer.name] = str(reason)
             index += 1
             continue
-        folded[layer.name] = holder.name
-        holder.top[0] = layer.top[0]
+        folded[layer.name] = target.name
+        target.top[0] = layer.top[0]
         kept.pop(layer.name, None)
-        del made.layer[index]
-    _merge_forward(made, kept, folded, left)
-    return Merged(made, kept, folded, left)
+        del result.layer[index]
+    _fold_forward(result, kept, folded, left)
+    return Merged(result, kept, folded, left)
 
 
-def _merge_forward(made: NetParameter, kept: Weights, folded: dict[str, str], left: dict[str, str]) -> None:
-    """Fold those that are ``left`` into the layer behind them, where that can be; the last first, as Scale follows BatchNorm."""
-    for index in reversed(range(len(made.layer))):
-        layer = made.layer[index]
+def _fold_forward(net: NetParameter, weights: Weights, folded: dict[str, str], left: dict[str, str]) -> None:
+    """Fold the layers in ``left`` into the layer after them where possible, the last first: Scale follows BatchNorm."""
+    for index in reversed(range(len(net.layer))):
+        layer = net.layer[index]
         if layer.name not in left:
             continue
-        follower = _follower(made.layer, index)
-        if follower is None:
+        target = _target_after(net.layer, index)
+        if target is None:
             continue
         try:
-            _check_lone(made.layer, layer, follower)
-            _fold_before(follower, layer, kept)
+            _check_pair(net.layer, layer, target)
+            _fold_before(target, layer, weights)
         except Unfoldable as reason:
-            left[layer.name] += f"; nor does it fit into {follower.name!r} behind it: {reason}"
+            left[layer.name] += f"; nor does it fit into {target.name!r} behind it: {reason}"
             continue
-        folded[layer.name] = follower.name
+        folded[layer.name] = target.name
         del left[layer.name]
-        follower.bottom[0] = layer.bottom[0]
-        kept.pop(layer.name, None)
-        del made.layer[index]
+        target.bottom[0] = layer.bottom[0]
+        weights.pop(layer.name, None)
+        del net.layer[index]
 
 
-def _holder(layers: Sequence[LayerParameter], index: int) -> LayerParameter:
-    """The layer that makes what ``layers[index]`` reads, if that may be folded into it."""
+# -- which layers ---------------------------------------------------------------------------------------------------
+
+
+def _foldable_class(layer: LayerParameter) -> type[Foldable] | None:
+    cls = layer_class(layer.type)
+    return cls if cls is not None and issubclass(cls, Foldable) else None
+
+
+def _target_class(layer: LayerParameter) -> type[FoldTarget] | None:
+    cls = layer_class(layer.type)
+    return cls if cls is not None and issubclass(cls, FoldTarget) else None
+
+
+def _foldable_types() -> str:
+    """``BatchNorm, BN or Scale``."""
+    *others, last = sorted((cls.type for cls in classes() if issubclass(cls, Foldable)), key=str.lower)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _target_before(layers: Sequence[LayerParameter], index: int) -> LayerParameter:
+    """The layer whose top ``layers[index]`` reads; raises Unfoldable unless that may be folded into it."""
     layer = layers[index]
     if len(layer.bottom) != 1:
         raise Unfoldable(f"its factors are the blob {layer.bottom[1]!r}, not weights" if layer.bottom else "it has no bottom")
     bottom = layer.bottom[0]
-    makers = [i for i in range(index) if bottom in layers[i].top]
-    if not makers:
+    producers = [i for i in range(index) if bottom in layers[i].top]
+    if not producers:
         raise Unfoldable(f"it stands behind no layer: {bottom!r} is an input")
-    holder = layers[makers[-1]]
-    if holder.type not in HOLDERS:
-        raise Unfoldable(f"it stands behind {holder.name!r} ({holder.type}), which has no weights to take it")
-    if len(holder.top) != 1:
-        raise Unfoldable(f"{holder.name!r} has {len(holder.top)} tops")
-    _check_lone(layers, layer, holder)
+    target = layers[producers[-1]]
+    if _target_class(target) is None:
+        raise Unfoldable(f"it stands behind {target.name!r} ({target.type}), which has no weights to take it")
+    if len(target.top) != 1:
+        raise Unfoldable(f"{target.name!r} has {len(target.top)} tops")
+    _check_pair(layers, layer, target)
     in_place = layer.top[0] == bottom
-    readers = layers[makers[-1] + 1 : index] if in_place else layers[makers[-1] + 1 :]
+    readers = layers[producers[-1] + 1 : index] if in_place else layers[producers[-1] + 1 :]
     for other in readers:
         if bottom in other.bottom and other is not layer and other.name != layer.name:
             raise Unfoldable(f"{other.name!r} reads {bottom!r} too, as it is before")
-    return holder
+    return target
 
 
-def _check_lone(layers: Sequence[LayerParameter], layer: LayerParameter, holder: LayerParameter) -> None:
-    """Raise Unfoldable unless the two always run together, each with its weights to itself."""
-    if _rules(layer) != _rules(holder):
-        raise Unfoldable(f"{holder.name!r} is there under other include and exclude rules")
-    for one in (layer, holder):
+def _target_after(layers: Sequence[LayerParameter], index: int) -> LayerParameter | None:
+    """The layer with weights that alone reads the top of ``layers[index]``, if there is one."""
+    layer = layers[index]
+    readers = [i for i in range(index + 1, len(layers)) if layer.top[0] in layers[i].bottom]
+    if len(layer.bottom) != 1 or len(readers) != 1:
+        return None
+    target, between = layers[readers[0]], layers[index + 1 : readers[0]]
+    overwritten = any(layer.bottom[0] in other.top for other in between)
+    if _target_class(target) is None or len(target.bottom) != 1 or len(target.top) != 1 or overwritten:
+        return None
+    return target
+
+
+def _check_pair(layers: Sequence[LayerParameter], layer: LayerParameter, target: LayerParameter) -> None:
+    """Raise Unfoldable unless the two always run together, and neither shares its weights."""
+    if _rules(layer) != _rules(target):
+        raise Unfoldable(f"{target.name!r} is there under other include and exclude rules")
+    for one in (layer, target):
         if sum(other.name == one.name for other in layers) > 1:
             raise Unfoldable(f"the net has {one.name!r} twice")
         shared = {spec.name for spec in one.param if spec.name}
@@ -169,134 +185,57 @@ def _check_lone(layers: Sequence[LayerParameter], layer: LayerParameter, holder:
                 raise Unfoldable(f"{one.name!r} shares its weights with {other.name!r}")
 
 
-def _follower(layers: Sequence[LayerParameter], index: int) -> LayerParameter | None:
-    """The layer with weights that alone reads what ``layers[index]`` makes, if there is one."""
-    layer = layers[index]
-    readers = [i for i in range(index + 1, len(layers)) if layer.top[0] in layers[i].bottom]
-    if len(layer.bottom) != 1 or len(readers) != 1:
-        return None
-    follower, between = layers[readers[0]], layers[index + 1 : readers[0]]
-    changed = any(layer.bottom[0] in other.top for other in between)
-    if follower.type not in HOLDERS or len(follower.bottom) != 1 or len(follower.top) != 1 or changed:
-        return None
-    return follower
-
-
 def _rules(layer: LayerParameter) -> list[bytes]:
     return [rule.SerializeToString(deterministic=True) for rules in (layer.include, layer.exclude) for rule in rules] + [
         b"phase %d" % layer.phase if layer.HasField("phase") else b""
     ]
 
 
-def _fold(holder: LayerParameter, layer: LayerParameter, weights: Weights) -> None:
-    """Multiply ``layer`` into the weights of ``holder``, which gets a bias where it has none."""
-    weight, bias = _blobs(holder, weights)
-    factor, shift = _AFFINE[layer.type](layer, weights.get(layer.name, []))
+# -- their weights --------------------------------------------------------------------------------------------------
+
+
+def _fold_behind(target: LayerParameter, layer: LayerParameter, weights: Weights) -> None:
+    """Fold ``layer`` into the weights of ``target``, whose top it reads; ``target`` gets a bias where it has none."""
+    cls, settings, weight, bias = _weight_and_bias(target, weights)
+    factor, shift = _factor_and_shift(layer, weights)
     if factor.shape != bias.shape:
-        raise Unfoldable(f"it has {factor.size} channel(s), {holder.name!r} has {bias.size}")
-    _settle(holder, weights, _multiplied(holder, weight, factor), bias * factor + shift)
+        raise Unfoldable(f"it has {factor.size} channel(s), {target.name!r} has {bias.size}")
+    _store(target, settings, weights, cls.fold_behind(settings, weight, factor), bias * factor + shift)
 
 
-def _fold_before(holder: LayerParameter, layer: LayerParameter, weights: Weights) -> None:
-    """``_fold`` for a layer that stands before the holder."""
-    weight, bias = _blobs(holder, weights)
-    factor, shift = _AFFINE[layer.type](layer, weights.get(layer.name, []))
-    param = getattr(holder, HOLDERS[holder.type])
-    if holder.type == "Deconvolution":
-        raise Unfoldable("a Deconvolution's edges get less of the shift than its middle")
-    if holder.type == "InnerProduct":
-        rows = weight.T if param.transpose else weight  # (outputs, channels * height * width)
-        groups, channels = 1, len(factor)
-        fits = rows.shape[1] % channels == 0
-    else:
-        rows, channels = weight, weight.shape[1]  # (outputs, channels of a group, kernel...)
-        groups = len(factor) // channels
-        fits = (groups * channels == len(factor) and holder.type != "Convolution") or groups == param.group
-        if shift.any() and any((*param.pad, param.pad_h, param.pad_w)):
-            raise Unfoldable("that pads with zeros, to which no shift is added")
-    if not fits:
-        raise Unfoldable(f"its {len(factor)} channel(s) are not those of the weights, {weight.shape}")
-    parts = rows.reshape(groups, len(bias) // groups, channels, -1)
-    bias = bias + (parts * shift.reshape(groups, 1, channels, 1)).sum((2, 3)).ravel()
-    scaled = (parts * factor.reshape(groups, 1, channels, 1)).reshape(rows.shape)
-    _settle(holder, weights, scaled.T if holder.type == "InnerProduct" and param.transpose else scaled, bias)
+def _fold_before(target: LayerParameter, layer: LayerParameter, weights: Weights) -> None:
+    """Fold ``layer`` into the weights of ``target``, which reads its top."""
+    cls, settings, weight, bias = _weight_and_bias(target, weights)
+    factor, shift = _factor_and_shift(layer, weights)
+    weight, more = cls.fold_before(settings, weight, factor, shift)
+    _store(target, settings, weights, weight, bias + more)
 
 
-def _blobs(holder: LayerParameter, weights: Weights) -> tuple[Array, Array]:
-    """Its weights, and its bias, zeros where it has none."""
-    param = getattr(holder, HOLDERS[holder.type])
-    if param.axis != 1:
-        raise Unfoldable(f"{holder.name!r} has its channels on axis {param.axis}, expected 1")
-    arrays = weights.get(holder.name, [])
-    if len(arrays) != 1 + param.bias_term or any(map(caffemodel.is_absent, arrays)):
-        raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for {holder.name!r}, expected {1 + param.bias_term}")
-    weight, count = arrays[0].astype(np.float64), param.num_output
-    if holder.type == "InnerProduct":
-        weight = weight.reshape(-1, weight.shape[-1])  # four dimensions in old files
-        made = weight.shape[1 if param.transpose else 0]
-    else:
-        made = weight.shape[1] * param.group if holder.type == "Deconvolution" and weight.ndim > 1 else weight.shape[0]
-    if made != count or any(array.size != count for array in arrays[1:]):
-        raise Unfoldable(
-            f"the caffemodel's {holder.name!r}, of shape {weight.shape}, is that of another net: num_output is {count}"
-        )
-    return weight, arrays[1].astype(np.float64).reshape(count) if param.bias_term else np.zeros(count)
+def _factor_and_shift(layer: LayerParameter, weights: Weights) -> tuple[Array, Array]:
+    cls = _foldable_class(layer)
+    if cls is None:
+        raise Unfoldable(f"a {layer.type} layer does not fold")
+    return cls.factor_and_shift(layer, weights.get(layer.name, []))
 
 
-def _settle(holder: LayerParameter, weights: Weights, weight: Array, bias: Array) -> None:
-    weights[holder.name] = [np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)]
-    getattr(holder, HOLDERS[holder.type]).ClearField("bias_term")  # true is what it is by default
+def _weight_and_bias(target: LayerParameter, weights: Weights) -> tuple[type[FoldTarget], Any, Array, Array]:
+    """The class and the settings of a target, its weight, and its bias, zeros where it has none."""
+    cls = _target_class(target)
+    if cls is None:
+        raise Unfoldable(f"nothing folds into a {target.type} layer")
+    settings = getattr(target, cls.fold_settings)
+    if settings.axis != 1:
+        raise Unfoldable(f"{target.name!r} has its channels on axis {settings.axis}, expected 1")
+    blobs = weights.get(target.name, [])
+    if len(blobs) != 1 + settings.bias_term or any(map(caffemodel.is_absent, blobs)):
+        raise Unfoldable(f"the caffemodel has {len(blobs)} blob(s) for {target.name!r}, expected {1 + settings.bias_term}")
+    weight, outputs = cls.fold_weight(settings, blobs[0].astype(np.float64)), settings.num_output
+    if cls.fold_outputs(settings, weight) != outputs or any(blob.size != outputs for blob in blobs[1:]):
+        what = f"the caffemodel's {target.name!r}, of shape {weight.shape}"
+        raise Unfoldable(f"{what}, is that of another net: num_output is {outputs}")
+    return cls, settings, weight, blobs[1].astype(np.float64).reshape(outputs) if settings.bias_term else np.zeros(outputs)
 
 
-def _multiplied(holder: LayerParameter, weight: Array, factor: Array) -> Array:
-    """The weights with ``factor``, one number for each output channel, multiplied in."""
-    if holder.type == "InnerProduct":
-        return weight * (factor if holder.inner_product_param.transpose else factor[:, None])
-    if holder.type == "Deconvolution":  # (channels, num_output / group, kernel...), one group after another
-        group, (channels, outputs, *kernel) = holder.convolution_param.group, weight.shape
-        parts = weight.reshape(group, channels // group, outputs, *kernel)
-        return (parts * factor.reshape(group, 1, outputs, *(1,) * len(kernel))).reshape(weight.shape)
-    return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-
-
-def _batch_norm(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
-    param = layer.batch_norm_param
-    if param.HasField("use_global_stats") and not param.use_global_stats:
-        raise Unfoldable("use_global_stats: false makes it take each batch's own statistics")
-    if len(arrays) != 3:
-        raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for it, expected 3")
-    mean, variance, count = (array.astype(np.float64).ravel() for array in arrays)
-    share = 1 / count[0] if count[0] else 0.0
-    factor = 1 / np.sqrt(variance * share + param.eps)
-    return factor, -mean * share * factor
-
-
-def _bn(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
-    """PSPNet's has scale, shift, mean and variance; SegNet's scale and shift, by ``bn_mode`` with each batch's own statistics."""
-    param = forks.named(layer).bn_param
-    values = [array.astype(np.float64).ravel() for array in arrays]
-    if len(values) == 4:
-        factor = values[0] / np.sqrt(values[3] + param.eps)
-        return factor, values[1] - values[2] * factor
-    if len(values) != 2:
-        raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for it, expected 2 (SegNet's) or 4 (PSPNet's)")
-    if not param.bn_mode:
-        raise Unfoldable("bn_mode: LEARN makes it take each batch's own statistics")
-    return values[0], values[1]
-
-
-def _scale(layer: LayerParameter, arrays: list[Array]) -> tuple[Array, Array]:
-    param = layer.scale_param
-    if param.axis != 1 or param.num_axes != 1:
-        raise Unfoldable(f"it scales {param.num_axes} axes from axis {param.axis} on, expected the channels, axis 1, alone")
-    if len(arrays) != 1 + param.bias_term:
-        raise Unfoldable(f"the caffemodel has {len(arrays)} blob(s) for it, expected {1 + param.bias_term}")
-    factor = arrays[0].astype(np.float64).ravel()
-    return factor, arrays[1].astype(np.float64).ravel() if param.bias_term else np.zeros(len(factor))
-
-
-_AFFINE: dict[str, Callable[[LayerParameter, list[Array]], tuple[Array, Array]]] = {
-    "BatchNorm": _batch_norm,
-    "BN": _bn,
-    "Scale": _scale,
-}
+def _store(target: LayerParameter, settings: Any, weights: Weights, weight: Array, bias: Array) -> None:
+    weights[target.name] = [np.ascontiguousarray(weight, np.float32), bias.astype(np.float32)]
+    settings.ClearField("bias_term")  # its default is true

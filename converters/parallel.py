@@ -1,4 +1,4 @@
-"""Work spread over threads, results in order."""
+"""A map over threads, with its results in order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ R = TypeVar("R")
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], chunk: int = 64) -> Iterator[R]:
-    """``map(function, items)`` on a thread per core, for functions that let go of the interpreter's lock (reading,
-    OpenCV).
+    """``map(function, items)`` on a thread per core, for functions that release the GIL (reading files, OpenCV).
 
-    Whole chunks are handed out, and only a few ahead, so that neither the hand-over nor the memory counts.
+    Items go to the threads in chunks, a few chunks ahead of the results: handing over costs little, and so does memory.
     The first error stops the work and is raised here.
     """
     workers = os.cpu_count() or 1

@@ -18,7 +18,7 @@ from caffecli.formats import atomic
 from caffecli.logs import Bar
 from converters.parallel import ordered_map
 
-#: what is taken for a picture in a folder
+#: the extensions of pictures in a folder
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 _INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "cubic": cv2.INTER_CUBIC}
 
@@ -100,8 +100,7 @@ def resize_images(
     options: Options | None = None,
     list_file: str | os.PathLike[str] | None = None,
 ) -> Report:
-    """Write the pictures of ``folder`` (see ``names``), resized, to ``out`` under the same names and in the same
-    encodings.
+    """Write the pictures of ``folder`` (see ``names``), resized, to ``out``, names and encodings unchanged.
 
     Each file is complete under its name or not there. Pictures that cannot be read are logged and left out; those that
     are there already stay as they are, so that a run that was stopped goes on where it was, unless ``force``.

@@ -181,6 +181,11 @@ class Layer(nn.Module):
         """What a drawing says at the arrows to the tops: how many channels or records; "": nothing."""
         return ""
 
+    @classmethod
+    def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
+        """What the ``count`` blobs of such a layer in a file are called, as ``blob_names`` has them after ``setup``."""
+        return cls.blob_order[:count]
+
     # -- what they share -------------------------------------------------------------------------------------------
 
     @property

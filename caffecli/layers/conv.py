@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
+from caffecli.layers.folding import Array, FoldTarget, Unfoldable, fold_rows
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ConvolutionParameter, LayerParameter, PoolingParameter
 
@@ -66,7 +68,7 @@ def _drawn_setting(settings: ConvolutionParameter | PoolingParameter, name: str,
     return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
 
 
-class BaseConvolution(Layer):
+class BaseConvolution(FoldTarget, Layer):
     """What Convolution and its transpose share: settings, blobs, and the folding of axes.
 
     ``convolution_param``: num_output; kernel_size, pad (0), stride (1), dilation (1), each once or once per spatial axis, the
@@ -79,6 +81,7 @@ class BaseConvolution(Layer):
 
     precision = Precision.BFLOAT16
     blob_order = ("weight", "bias")
+    fold_settings = "convolution_param"
     color = "#FF5050"
     bottom_count = (1, None)
     top_count = (1, None)
@@ -189,6 +192,25 @@ class Convolution(BaseConvolution):
 
     coordinates = Coordinates.STRIDED
 
+    @classmethod
+    def fold_outputs(cls, settings: Any, weight: Array) -> int:
+        return len(weight)
+
+    @classmethod
+    def fold_groups(cls, settings: Any, weight: Array) -> int:
+        """How many groups of channels the weight is for."""
+        return int(settings.group)
+
+    @classmethod
+    def fold_behind(cls, settings: Any, weight: Array, factor: Array) -> Array:
+        return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+
+    @classmethod
+    def fold_before(cls, settings: Any, weight: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
+        if shift.any() and any((*settings.pad, settings.pad_h, settings.pad_w)):
+            raise Unfoldable("that pads with zeros, to which no shift is added")
+        return fold_rows(weight, cls.fold_groups(settings, weight), weight.shape[1], factor, shift)
+
     def weight_channels(self, channels: int) -> tuple[int, int]:
         return self.num_output, channels // self.group
 
@@ -215,6 +237,20 @@ class Deconvolution(BaseConvolution):
     """
 
     coordinates = Coordinates.TRANSPOSED
+
+    @classmethod
+    def fold_outputs(cls, settings: Any, weight: Array) -> int:
+        return int(weight.shape[1] * settings.group) if weight.ndim > 1 else len(weight)
+
+    @classmethod
+    def fold_behind(cls, settings: Any, weight: Array, factor: Array) -> Array:
+        channels, outputs, *kernel = weight.shape
+        parts = weight.reshape(settings.group, channels // settings.group, outputs, *kernel)
+        return (parts * factor.reshape(settings.group, 1, outputs, *(1,) * len(kernel))).reshape(weight.shape)
+
+    @classmethod
+    def fold_before(cls, settings: Any, weight: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
+        raise Unfoldable("a Deconvolution's edges get less of the shift than its middle")
 
     def weight_channels(self, channels: int) -> tuple[int, int]:
         return channels, self.num_output // self.group

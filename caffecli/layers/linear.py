@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
+from caffecli.layers.folding import Array, Foldable, FoldTarget, Unfoldable, fold_rows, per_channel
 from caffecli.layers.registry import register
 from caffecli.layers.select import row_error, to_rows
 from caffecli.proto.caffe_pb2 import BiasParameter, FillerParameter, LayerParameter, ScaleParameter
 
 
 @register("InnerProduct")
-class InnerProduct(Layer):
+class InnerProduct(FoldTarget, Layer):
     """y = x W' + b, where the bottom's axes from ``axis`` (1) on are one vector of length K, those before it a batch.
 
     ``inner_product_param``: num_output; bias_term (true); weight_filler, bias_filler; transpose (false). Blobs: weight
@@ -25,9 +29,27 @@ class InnerProduct(Layer):
 
     precision = Precision.BFLOAT16
     blob_order = ("weight", "bias")
+    fold_settings = "inner_product_param"
     color = "#CC33FF"
     weight: Tensor
     bias: Tensor | None
+
+    @classmethod
+    def fold_weight(cls, settings: Any, blob: Array) -> Array:
+        return blob.reshape(-1, blob.shape[-1])  # old files have four axes
+
+    @classmethod
+    def fold_outputs(cls, settings: Any, weight: Array) -> int:
+        return int(weight.shape[1 if settings.transpose else 0])
+
+    @classmethod
+    def fold_behind(cls, settings: Any, weight: Array, factor: Array) -> Array:
+        return weight * (factor if settings.transpose else factor[:, None])
+
+    @classmethod
+    def fold_before(cls, settings: Any, weight: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
+        rows, bias = fold_rows(weight.T if settings.transpose else weight, 1, len(factor), factor, shift)
+        return rows.T if settings.transpose else rows, bias
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.inner_product_param
@@ -116,7 +138,7 @@ class Broadcast(Layer):
 
 
 @register("Scale")
-class Scale(Broadcast):
+class Scale(Foldable, Broadcast):
     """y = x * scale, and + bias with bias_term (false); scale and bias repeat over the axes that they do not span.
 
     ``scale_param``: axis (1), num_axes (1), filler (constant 1), bias_term, bias_filler (0). Blobs: scale, unless it is the
@@ -127,6 +149,21 @@ class Scale(Broadcast):
     blob_order = ("scale", "bias")
     scale: Tensor
     bias: Tensor
+
+    @classmethod
+    def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
+        return ("bias",)[:count] if len(param.bottom) == 2 else super().names_of_blobs(param, count)
+
+    @classmethod
+    def factor_and_shift(cls, param: LayerParameter, blobs: Sequence[Array]) -> tuple[Array, Array]:
+        settings = param.scale_param
+        if settings.axis != 1 or settings.num_axes != 1:
+            what = f"it scales {settings.num_axes} axes from axis {settings.axis} on"
+            raise Unfoldable(f"{what}, expected the channels, axis 1, alone")
+        if len(blobs) != 1 + settings.bias_term:
+            raise Unfoldable(f"the caffemodel has {len(blobs)} blob(s) for it, expected {1 + settings.bias_term}")
+        factor, *shift = per_channel(blobs)
+        return factor, shift[0] if shift else np.zeros(len(factor))
 
     def setup(self, bottoms: list[Shape]) -> None:
         param, span = self.param.scale_param, self.span(bottoms)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Shape, exporting
+from caffecli.layers.folding import Array, Foldable, Unfoldable, per_channel
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import LRNParameter
+from caffecli.proto.caffe_pb2 import LayerParameter, LRNParameter
 
 
 @register("LRN")
@@ -107,7 +110,7 @@ def _boxes(values: Tensor, axes: tuple[int, ...], reach: int) -> Tensor:
 
 
 @register("BatchNorm")
-class BatchNorm(Layer):
+class BatchNorm(Foldable, Layer):
     """y = (x - mean) / sqrt(variance + eps), a channel (axis 1) at a time; scale and shift are a Scale layer's work.
 
     In TRAIN the mean and variance are the batch's, and running sums are kept: sum = fraction * sum + batch's, the variance with
@@ -126,6 +129,18 @@ class BatchNorm(Layer):
     mean: Tensor
     variance: Tensor
     factor: Tensor
+
+    @classmethod
+    def factor_and_shift(cls, param: LayerParameter, blobs: Sequence[Array]) -> tuple[Array, Array]:
+        settings = param.batch_norm_param
+        if settings.HasField("use_global_stats") and not settings.use_global_stats:
+            raise Unfoldable("use_global_stats: false makes it take each batch's own statistics")
+        if len(blobs) != 3:
+            raise Unfoldable(f"the caffemodel has {len(blobs)} blob(s) for it, expected 3")
+        mean, variance, count = per_channel(blobs)
+        share = 1 / count[0] if count[0] else 0.0
+        factor = 1 / np.sqrt(variance * share + settings.eps)
+        return factor, -mean * share * factor
 
     def setup(self, bottoms: list[Shape]) -> None:
         for i, spec in enumerate(self.param.param):

@@ -151,6 +151,10 @@ class Python(Layer):
         self.folders = [str(folder) for folder in (*map(Path.absolute, self.context.folders), Path.cwd())]
         self.user = PythonLayerBase()
 
+    @classmethod
+    def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
+        return tuple(f"blob{i}" for i in range(count))
+
     def setup(self, bottoms: list[Shape]) -> None:
         setting = self.param.python_param
         self.where = f"{setting.module}.{setting.layer}"

@@ -20,6 +20,7 @@ from caffecli.layers.loss import full
 from caffecli.layers.lstm_unit import lstm_unit
 from caffecli.layers.registry import register
 from caffecli.layers.sequences import Sequences, longest
+from caffecli.proto.caffe_pb2 import LayerParameter
 
 States = tuple[Tensor, ...]
 
@@ -45,8 +46,13 @@ class Recurrent(Layer):
     #: the states' names, and how many rows of weights an output has
     states: ClassVar[tuple[str, ...]]
     rows: ClassVar[int]
-    #: the names of the blobs for x, their bias, those for the static input and those for h
-    names: ClassVar[tuple[str, str, str, str]]
+
+    @classmethod
+    def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
+        """The third of ``blob_order`` is there only with a static input."""
+        if count == len(cls.blob_order) - 1:
+            return cls.blob_order[:2] + cls.blob_order[3:]
+        return super().names_of_blobs(param, count)
 
     def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
         more = len(self.states) if self.param.recurrent_param.expose_hidden else 0
@@ -69,11 +75,11 @@ class Recurrent(Layer):
         time = f"assuming input batch contains {x[0]} timesteps of {x[1]} independent streams."
         logs.info("recurrent_layer.cpp:19", f"Initializing recurrent layer: {time}")
         rows = self.rows * self.num_output
-        self.add_blob(self.names[0], (rows, math.prod(x[2:])), param.weight_filler)
-        self.add_blob(self.names[1], (rows,), param.bias_filler)
+        self.add_blob(self.blob_order[0], (rows, math.prod(x[2:])), param.weight_filler)
+        self.add_blob(self.blob_order[1], (rows,), param.bias_filler)
         if self.static:
-            self.add_blob(self.names[2], (rows, math.prod(others[0][1:])), param.weight_filler)
-        self.add_blob(self.names[3], (rows, self.num_output), param.weight_filler)
+            self.add_blob(self.blob_order[2], (rows, math.prod(others[0][1:])), param.weight_filler)
+        self.add_blob(self.blob_order[3], (rows, self.num_output), param.weight_filler)
         for name in self.states:
             self.register_buffer(name, torch.zeros(x[1], self.num_output), persistent=False)
 
@@ -93,7 +99,7 @@ class Recurrent(Layer):
         """Weights × time steps × streams; those of a static input × streams."""
         steps, streams = bottoms[0][:2]
         named = {name: getattr(self, name).numel() for name in self.blob_names if getattr(self, name).dim() == 2}
-        static = named.pop(self.names[2], 0)
+        static = named.pop(self.blob_order[2], 0)
         return int(sum(named.values()) * steps * streams + static * streams)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
@@ -228,7 +234,7 @@ class RNN(Recurrent):
 
     states = ("h",)
     rows = 1
-    names = ("W_xh", "b_h", "W_xh_static", "W_hh")
+    blob_order = ("W_xh", "b_h", "W_xh_static", "W_hh", "W_ho", "b_o")
     W_ho: Tensor
     b_o: Tensor
 
@@ -260,7 +266,7 @@ class LSTM(Recurrent):
 
     states = ("h", "c")
     rows = 4
-    names = ("W_xc", "b_c", "W_xc_static", "W_hc")
+    blob_order = ("W_xc", "b_c", "W_xc_static", "W_hc")
 
     def kernel(self, x: Tensor, sizes: Tensor | None, states: States, weights: list[Tensor]) -> tuple[Tensor, States]:
         y, h, c = _run(torch.lstm, x, sizes, [state[None] for state in states], weights)

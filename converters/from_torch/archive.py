@@ -1,5 +1,4 @@
-"""Reads the files of ``torch.export.save`` (PyTorch 2.8 and later): a zip of the graph as JSON and of the arrays as
-bytes.
+"""Reads the files of ``torch.export.save`` (PyTorch 2.8 and later): a zip of JSON and of arrays as bytes.
 
 ``torch.export.load`` would unpickle parts of a file and evaluate expressions in it. This reader runs nothing, so that a
 file of unknown origin is safe to read. Pickled parts (the example inputs always are) are not read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
@@ -15,12 +15,11 @@ from converters.from_torch import activations, arithmetic, extrema, linear, norm
 from converters.from_torch.builder import RULES, Audience, Builder, NewLayer, Unsupported
 from converters.from_torch.program import Op, Program
 
+if TYPE_CHECKING:
+    from caffecli.layers import Layer
+
 #: the modules whose rules are registered in RULES
 RULE_MODULES = (activations, arithmetic, extrema, linear, normalization, pooling, recurrent, shapes)
-
-#: layers that write over their bottom where nothing else reads it, and layers whose tops share the memory of a bottom
-_IN_PLACE = ("BatchNorm", "PReLU", "ReLU", "Scale")
-_SHARING = ("Flatten", "Input", "Reshape", "Split")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Imported:
 
 
 def assemble(program: Program, name: str, inputs: list[str], audience: Audience) -> Imported:
-    """The net of a program, with input blobs called ``inputs``. Raises SpecError, which lists all that is unsupported."""
+    """The net of a program, with input blobs called ``inputs``. Raises SpecError, which lists what is unsupported."""
     builders = _plan(program, audience)
     return _Assembly(program, builders).net(name, inputs)
 
@@ -125,7 +124,7 @@ class _Assembly:
 
         An output of the program is never in place: its blob needs a name of its own, by which OpenCV finds it.
         """
-        in_place = layer.type in _IN_PLACE and len(layer.bottoms) == 1 and layer.tops[0] not in self.outputs
+        in_place = _layer_class(layer).usually_in_place and len(layer.bottoms) == 1 and layer.tops[0] not in self.outputs
         if in_place and self._may_be_overwritten(layer.bottoms[0]):
             return {layer.tops[0]: blobs[layer.bottoms[0]]}
         names = [name] if len(layer.tops) == 1 else [f"{name}_{i}" for i in range(len(layer.tops))]
@@ -133,7 +132,9 @@ class _Assembly:
 
     def _may_be_overwritten(self, value: str) -> bool:
         producer = self.producers.get(value)
-        return producer is not None and producer.type not in _SHARING and self.readers[value] == 1 and value not in self.outputs
+        if producer is None or _layer_class(producer).shares_data:
+            return False
+        return self.readers[value] == 1 and value not in self.outputs
 
     def _output_blobs(self, net: NetParameter, blobs: dict[str, str]) -> list[str]:
         """The names of the output blobs. Some outputs get a Split layer, whose top nothing reads:
@@ -150,6 +151,15 @@ class _Assembly:
                 (outputs[value],) = _unique([f"{blobs[value]}_out"], names)
                 net.layer.add(name=outputs[value], type="Split", bottom=[blobs[value]], top=[outputs[value]])
         return [outputs[value] for value in self.returned]
+
+
+def _layer_class(layer: NewLayer) -> type[Layer]:
+    from caffecli.layers import layer_class
+
+    cls = layer_class(layer.type)
+    if cls is None:
+        raise ValueError(f"a rule made a layer of the unknown type {layer.type!r}")
+    return cls
 
 
 def _resolved(value: str, aliases: dict[str, str]) -> str:

@@ -22,8 +22,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Op:
-    """One operation, ``aten.conv2d`` say. ``args`` has the arguments by their ATen names, without those at their
-    defaults.
+    """One operation, ``aten.conv2d`` say; ``args`` are by ATen's names, without those at their defaults.
 
     ``module`` is the path of the innermost nn.Module that called it (``features.0``), empty for the outermost.
     """

@@ -11,8 +11,8 @@ from converters.from_torch.program import Op, Program, Ref
 
 #: operations whose result may share the memory of their first argument
 _VIEWS = (
-    "alias alpha_dropout chunk contiguous detach dropout expand expand_as feature_dropout flatten narrow permute reshape select"
-    " slice split split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view"
+    "alias alpha_dropout chunk contiguous detach dropout expand expand_as feature_dropout flatten narrow permute reshape"
+    " select slice split split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view"
 )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from caffecli.errors import FormatError, SpecError
 from caffecli.formats import blob as blobs
 from caffecli.formats import caffemodel, safetensors
-from caffecli.layers import registry
+from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
 from caffecli.spec import text
@@ -72,20 +75,89 @@ def test_nvidias_form_is_read(tmp_path):
         np.testing.assert_array_equal(converter.read(tmp_path / f"x.{form}")[1]["conv"][0], values.astype(np.float32))
 
 
-def test_names_are_those_of_the_layers():
-    bodies = {
-        "Convolution": "convolution_param { num_output: 2 kernel_size: 1 }",
-        "Deconvolution": "convolution_param { num_output: 2 kernel_size: 1 }",
-        "ConvolutionDepthwise": "convolution_param { num_output: 2 kernel_size: 1 }",
-        "DepthwiseConvolution": "convolution_param { num_output: 2 kernel_size: 1 }",
-        "InnerProduct": "inner_product_param { num_output: 2 }",
-        "Embed": "embed_param { num_output: 2 input_dim: 3 }",
-        "Scale": "scale_param { bias_term: true }",
-    }
-    for kind, names in converter._NAMES.items():
-        layer = registry.create(text.parse(f'name: "l" type: "{kind}" {bodies.get(kind, "")}', LayerParameter()), TEST)
-        layer.setup([(2, 2, 3, 3)])
-        assert tuple(layer.blob_names) == names, kind
+NAMED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "dw" type: "ConvolutionDepthwise" bottom: "c" top: "d"
+  convolution_param { num_output: 2 kernel_size: 1 } }
+layer { name: "up" type: "Deconvolution" bottom: "d" top: "u"
+  convolution_param { num_output: 2 kernel_size: 1 bias_term: false } }
+layer { name: "norm" type: "BatchNorm" bottom: "u" top: "n" }
+layer { name: "scale" type: "Scale" bottom: "n" top: "s" scale_param { bias_term: true } }
+layer { name: "times" type: "Scale" bottom: "s" bottom: "n" top: "t" scale_param { axis: 0 bias_term: true } }
+layer { name: "plus" type: "Bias" bottom: "t" top: "p" }
+layer { name: "slope" type: "PReLU" bottom: "p" top: "r" }
+layer { name: "segnet" type: "BN" bottom: "r" top: "bn" bn_param { bn_mode: INFERENCE } }
+layer { name: "pspnet" type: "BN" bottom: "bn" top: "bn2" bn_param { frozen: true } }
+layer { name: "length" type: "Normalize" bottom: "bn2" top: "l" }
+layer { name: "ip" type: "InnerProduct" bottom: "l" top: "ip" inner_product_param { num_output: 2 } }
+layer { name: "words" type: "Input" top: "words" input_param { shape { dim: 3 dim: 2 } } }
+layer { name: "cont" type: "Input" top: "cont" input_param { shape { dim: 3 dim: 2 } } }
+layer { name: "embed" type: "Embed" bottom: "words" top: "e" embed_param { num_output: 2 input_dim: 5 } }
+layer { name: "lstm" type: "LSTM" bottom: "e" bottom: "cont" top: "h" recurrent_param { num_output: 3 } }
+layer { name: "lstm2" type: "LSTM" bottom: "h" bottom: "cont" bottom: "ip" top: "h2" recurrent_param { num_output: 3 } }
+layer { name: "rnn" type: "RNN" bottom: "h2" bottom: "cont" top: "y" recurrent_param { num_output: 3 } }
+"""
+
+
+@pytest.mark.parametrize("form", ["npz", "safetensors"])
+def test_names_are_those_of_the_layers(form, tmp_path):
+    """``export`` writes ``blob_names`` of each layer; both know each other's files."""
+    net = Net(prepare_net(text.parse(NAMED, NetParameter()), TEST))
+    (tmp_path / "n.prototxt").write_text(NAMED)
+    caffemodel.write(tmp_path / "n.caffemodel", net_weights.definition(net), net_weights.export(net))
+    convert_weights(tmp_path / "n.caffemodel", tmp_path / f"a.{form}")
+    ours = converter._read_npz(tmp_path / "a.npz") if form == "npz" else safetensors.read(tmp_path / "a.safetensors")
+    names = {name: layer.blob_names for name, layer in net.layers.items() if layer.blob_names}
+    assert {name: blobs for name, blobs in json.loads(ours[1]["caffe.blobs"]).items() if blobs} == names
+    assert set(ours[0]) == {f"{layer}.{blob}" for layer, blobs in names.items() for blob in blobs}
+    export.export(tmp_path / "n.prototxt", tmp_path / "n.caffemodel", "torch", tmp_path / "b.safetensors")
+    assert set(safetensors.read(tmp_path / "b.safetensors")[0]) == set(ours[0])
+    expected = {name: arrays for name, arrays in net_weights.export(net).items() if arrays}
+    same({name: arrays for name, arrays in converter.read(tmp_path / f"a.{form}")[1].items() if arrays}, expected)
+
+
+def test_names_without_a_description(tmp_path):
+    """The names of a layer's blobs say their order; a lone bias is taken for that of a layer that has a weight too."""
+    net = Net(prepare_net(text.parse(NAMED, NetParameter()), TEST))
+    arrays = {}
+    for name, layer in net.layers.items():
+        arrays |= {f"{name}.{blob}": getattr(layer, blob).detach().numpy() for blob in layer.blob_names}
+    safetensors.write(tmp_path / "a.safetensors", arrays)
+    came = converter.read(tmp_path / "a.safetensors")[1]
+    for name in ("plus", "times"):
+        (bias,) = net_weights.export(net)[name]
+        same({name: came.pop(name)}, {name: [caffemodel.ABSENT, bias]})
+    expected = {name: arrays for name, arrays in net_weights.export(net).items() if arrays and name not in ("plus", "times")}
+    same(came, expected)
+
+
+def test_numbers_of_files_written_before(tmp_path):
+    """LSTM, BN and Normalize had numbers for names."""
+    blobs_ = [np.full((2, 3), i, np.float32) for i in range(3)]
+    arrays = {f"lstm.{i}": blob for i, blob in enumerate(blobs_)}
+    texts = {"caffe.net": 'layer { name: "lstm" type: "LSTM" }', "caffe.blobs": json.dumps({"lstm": ["0", "1", "2"]})}
+    safetensors.write(tmp_path / "a.safetensors", arrays, texts)
+    same(converter.read(tmp_path / "a.safetensors")[1], {"lstm": blobs_})
+    safetensors.write(tmp_path / "b.safetensors", arrays)
+    same(converter.read(tmp_path / "b.safetensors")[1], {"lstm": blobs_})
+
+
+def test_types_without_a_class_have_numbers():
+    net = NetParameter(layer=[LayerParameter(name="m", type="Mine"), LayerParameter(name="c", type="Convolution")])
+    array = np.zeros(1, np.float32)
+    assert converter.blob_names(net, {"m": [array] * 2, "c": [array] * 3}) == {"m": ["0", "1"], "c": ["0", "1", "2"]}
+
+
+def test_torch_is_loaded_only_for_names(lenet, tmp_path):
+    script = """
+import sys
+from converters.convert_weights import convert_weights
+convert_weights(sys.argv[1], sys.argv[2] + ".h5")
+assert "torch" not in sys.modules
+convert_weights(sys.argv[1], sys.argv[2] + ".npz")
+"""
+    subprocess.run([sys.executable, "-c", script, str(lenet), str(tmp_path / "x")], check=True)
 
 
 def test_what_export_wrote_comes_back(lenet, tmp_path):
@@ -123,8 +195,6 @@ def test_shared_blobs_of_hdf5(tmp_path):
         'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }' + ip.format("a") + ip.format("b")
     )
     (tmp_path / "n.prototxt").write_text(source)
-    from caffecli.net import weights as net_weights
-
     net = Net(prepare_net(text.parse(source, NetParameter()), TEST))
     caffemodel.write(tmp_path / "n.h5", net_weights.definition(net), net_weights.export(net, shared=False))
     convert_weights(tmp_path / "n.h5", tmp_path / "n.npz")

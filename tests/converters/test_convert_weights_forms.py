@@ -90,7 +90,7 @@ def field(number, content):
 
 @pytest.mark.parametrize(("name", "number", "code"), [("FLOAT", 1, "f"), ("FLOAT16", 2, "e"), ("DOUBLE", 0, "d")])
 def test_nvidias_form_is_that_of_its_proto(name, number, code, tmp_path):
-    """BlobProto: shape = 7, raw_data_type = 10, raw_data = 12; DOUBLE = 0, FLOAT = 1, FLOAT16 = 2; blobs = 7 in a layer."""
+    """BlobProto: shape = 7, raw_data_type = 10, raw_data = 12; DOUBLE 0, FLOAT 1, FLOAT16 2; blobs = 7 in a layer."""
     values = [0.5, -2.0, 1024.0, 3.0, 0.1, -0.25]
     net = NetParameter(name="n", layer=[LayerParameter(name="fc", type="InnerProduct")])
     caffemodel.write(tmp_path / "a.caffemodel", net, {"fc": [np.array(values, np.float32).reshape(2, 3)]})
@@ -112,7 +112,7 @@ def test_what_float16_cannot_hold(tmp_path):
     np.testing.assert_array_equal(caffemodel.read(tmp_path / "b.caffemodel")["fc"][0], [np.inf, -np.inf, np.nan, 0, 65504])
     caffemodel.write(tmp_path / "a.caffemodel", net, {"fc": [odd, odd[3:] + 100]})
     (tmp_path / "b.caffemodel").write_bytes(b"mine")
-    words = r"b.caffemodel': layer 'fc', blob 1: 65604 does not fit into FLOAT16, whose largest number is 65504; choose FLOAT"
+    words = r"b.caffemodel': layer 'fc', blob 1: 65604 does not fit into FLOAT16, whose largest number is 65504; choose"
     with pytest.raises(FormatError, match=words):
         convert_weights(tmp_path / "a.caffemodel", tmp_path / "b.caffemodel", nvidia="FLOAT16")
     assert (tmp_path / "b.caffemodel").read_bytes() == b"mine"
@@ -127,7 +127,7 @@ def test_nvidias_form_has_one_name(tmp_path):
 def test_two_gigabytes_are_refused_in_binary(nvidia, count, size, tmp_path):
     huge = np.broadcast_to(np.float32(1), (2, count // 2))
     net = NetParameter(layer=[LayerParameter(name="fc", type="InnerProduct")])
-    words = f"c.caffemodel': {size} GB do not fit into a binary file .2 GB at most.; set snapshot_format: HDF5, or .* ends in .h5"
+    words = f"c.caffemodel': {size} GB do not fit into a binary file .2 GB at most.; set snapshot_format: HDF5, or .* in .h5"
     with pytest.raises(FormatError, match=words):
         converter.write(tmp_path / "c.caffemodel", net, {"fc": [huge]}, nvidia)
     assert list(tmp_path.iterdir()) == []

@@ -281,7 +281,7 @@ def test_nobody_listens(model, server):
 
 
 def test_two_at_once(model, server):
-    with module._alone(model / "w.caffemodel.part"), pytest.raises(FormatError, match="is being written by another download"):
+    with module._locked(model / "w.caffemodel.part"), pytest.raises(FormatError, match="is being written by another download"):
         download_model(model)
 
 

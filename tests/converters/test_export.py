@@ -121,7 +121,8 @@ def test_onnx_of_the_small_nets(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LARGE if name != "s2vt"])
 def test_onnx_of_the_large_nets(name, tmp_path):
-    # SegNet puts values back where the largest was: of two that are nearly equal, rounding decides, and with it of a patch
+    # SegNet puts values back where the largest was: of two that are nearly equal, rounding decides, and with it of a
+    # patch
     onnx_equals_net(deploy_of(name, tmp_path), share=0.9 if name == "segnet" else 1)
 
 
@@ -131,7 +132,7 @@ def test_onnx_of_s2vt(tmp_path):
 
 
 def recurrent_equals_net(net):
-    """Over three batches, of which each goes on where the last has ended, for other numbers of streams than the net's."""
+    """Three batches, each from the states that the last one ended with; other numbers of streams than the net's."""
     whole = exported.exposed(net)
     session = session_of(whole)
     carried = [name for name in whole.inputs if name not in net.inputs]
@@ -256,7 +257,7 @@ def test_onnx_without_its_packages(monkeypatch, tmp_path):
 
 def test_onnx_of_more_than_2_gb(monkeypatch, tmp_path):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setattr(export, "_LARGEST", 1_700_000)
+    monkeypatch.setattr(export, "_SIZE_LIMIT", 1_700_000)
     with pytest.raises(
         FormatError, match=r"cannot write '.*x\.onnx': 0\.0 GB do not fit .* \(2 GB\); --to torch takes nets of any"
     ):

@@ -201,7 +201,7 @@ def unpooled(x):
         (lambda x: x.transpose(2, 3) @ x, "its other is computed from the net's input; Caffe's weights are fixed"),
         (lambda x: F.dropout(x), "it is in training mode; call model.eval"),
         (lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6), training=True), "it is in training mode; call model.eval"),
-        (lambda x: x[:, :, ::2], "it takes every so-manieth value"),
+        (lambda x: x[:, :, ::2], "it takes every n-th value"),
         (lambda x: F.interpolate(x, size=(10, 12)), r"from \[9, 8\] to \[10, 12\]; Caffe enlarges by whole numbers"),
         (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "Deconvolution differs from it at the border"),
         (lambda x: x.amax((1, 2)), r"over axes \[1, 2\] of 4; Caffe has it over whole images, axes 2 and 3"),

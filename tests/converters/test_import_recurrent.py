@@ -78,7 +78,7 @@ def test_lstm(reads, given, states, time):
 
 
 class CRNN(nn.Module):
-    """Lines of text as its ports to PyTorch read them: columns of a picture are steps, which each LSTM goes through both ways."""
+    """A net that reads lines of text: the columns of a picture are time steps, for LSTMs of both directions."""
 
     def __init__(self):
         super().__init__()

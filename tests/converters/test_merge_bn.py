@@ -11,6 +11,9 @@ import torch
 
 from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
+from caffecli.layers import Layer, registry
+from caffecli.layers.conv import Convolution
+from caffecli.layers.folding import Foldable, FoldTarget
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
@@ -80,18 +83,19 @@ def test_convolution(layers, bias):
 
 
 @pytest.mark.parametrize(
-    "holder",
+    "target",
     [
         'type: "Convolution" convolution_param { num_output: 6 kernel_h: 3 kernel_w: 2 group: 2 dilation: 1 }',
         'type: "Deconvolution" convolution_param { num_output: 6 kernel_size: 3 group: 2 stride: 2 bias_term: false }',
         'type: "Deconvolution" convolution_param { num_output: 6 kernel_size: 3 }',
         'type: "ConvolutionDepthwise" convolution_param { num_output: 4 kernel_size: 3 }',
+        'type: "DepthwiseConvolution" convolution_param { num_output: 4 kernel_size: 3 group: 4 }',
         'type: "InnerProduct" inner_product_param { num_output: 5 }',
         'type: "InnerProduct" inner_product_param { num_output: 5 transpose: true bias_term: false }',
     ],
 )
-def test_every_holder(holder):
-    source = f'{INPUT} layer {{ name: "h" bottom: "data" top: "c" {holder} }}'
+def test_every_target(target):
+    source = f'{INPUT} layer {{ name: "h" bottom: "data" top: "c" {target} }}'
     done = merged_of(source + BN.format("bn", "c", "b") + SCALE.format("s", "b", "b"))
     assert done.folded == {"bn": "h", "s": "h"}
 
@@ -137,20 +141,21 @@ def test_bn_of_segnet_that_still_learns_stays():
 
 
 @pytest.mark.parametrize(
-    "holder",
+    "target",
     [
         'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 }',
         'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 group: 2 bias_term: false stride: 2 }',
         'type: "ConvolutionDepthwise" convolution_param { num_output: 4 kernel_size: 3 }',
+        'type: "DepthwiseConvolution" convolution_param { num_output: 4 kernel_size: 3 group: 4 }',
         'type: "InnerProduct" inner_product_param { num_output: 5 }',
         'type: "InnerProduct" inner_product_param { num_output: 5 transpose: true bias_term: false }',
     ],
 )
 @pytest.mark.parametrize("in_place", [True, False])
-def test_before_a_layer_with_weights(holder, in_place):
+def test_before_a_layer_with_weights(target, in_place):
     tops = ("data", "data") if in_place else ("b", "s")
     source = INPUT + BN.format("bn", "data", tops[0]) + SCALE.format("s", *tops)
-    done = merged_of(f'{source} layer {{ name: "h" bottom: "{tops[1]}" top: "c" {holder} }}')
+    done = merged_of(f'{source} layer {{ name: "h" bottom: "{tops[1]}" top: "c" {target} }}')
     assert done.folded == {"bn": "h", "s": "h"}
     assert not done.left
     assert done.net.layer[1].bottom == ["data"]
@@ -236,13 +241,46 @@ def test_weights_of_another_net(tmp_path):
 
 def test_inner_products_of_old_files():
     """Their weights have four dimensions."""
-    source = f'{INPUT} layer {{ name: "h" type: "InnerProduct" bottom: "data" top: "c" inner_product_param {{ num_output: 5 }} }}'
+    layer = 'layer { name: "h" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 } }'
+    source = f"{INPUT} {layer}"
     net = filled(source + BN.format("bn", "c", "b"))
     weights = net_weights.export(net)
     old = dict(weights, h=[weights["h"][0].reshape(1, 1, 5, -1), weights["h"][1].reshape(1, 1, 1, 5)])
     definition = text.parse(source + BN.format("bn", "c", "b"), NetParameter())
     for one, other in zip(merge(definition, old).weights["h"], merge(definition, weights).weights["h"], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Halved(Foldable, Layer):
+    """y = x / 2 + 1."""
+
+    keeps_shape = True
+
+    @classmethod
+    def factor_and_shift(cls, param, blobs):
+        return np.full(6, 0.5), np.ones(6)
+
+    def forward(self, x):
+        return x / 2 + 1
+
+
+class Twin(Convolution):
+    """A Convolution by another name."""
+
+
+def test_every_type_that_folds_is_tested():
+    folding = {cls.type for cls in registry.classes() if issubclass(cls, Foldable | FoldTarget)}
+    tested = set(re.findall(r'type: "(\w+)"', Path(__file__).read_text()))
+    assert folding and folding <= tested
+
+
+def test_layers_from_outside(monkeypatch):
+    for name, cls in (("Halved", Halved), ("Twin", Twin)):
+        monkeypatch.setitem(registry._LAYERS, name, cls)
+        monkeypatch.setattr(cls, "type", name)
+    conv = CONV.format("conv", "data", "c", "").replace('"Convolution"', '"Twin"')
+    done = merged_of(INPUT + conv + 'layer { name: "half" type: "Halved" bottom: "c" top: "h" }')
+    assert done.folded == {"half": "conv"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ def test_results_come_in_order() -> None:
 
 def test_only_a_few_chunks_run_ahead() -> None:
     seen: list[int] = []
-    results = ordered_map(lambda x: x, (seen.append(x) or x for x in range(10**6)), chunk=2)  # type: ignore[func-returns-value]
+    items = (seen.append(x) or x for x in range(10**6))  # type: ignore[func-returns-value]
+    results = ordered_map(lambda x: x, items, chunk=2)
     assert next(results) == 0
     assert len(seen) < 10**4
     results.close()  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ def test_all_have_one_size(folder: Path, tmp_path: Path, crop: bool) -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(40, 90), (90, 40), (33, 100), (64, 64), (31, 30), (7, 501)])
 def test_the_middle_is_cut_out(rows: int, columns: int) -> None:
-    """As Caffe's tool computes it: the shorter side becomes the new one, the longer one is rounded down, as are the offsets."""
+    """As in Caffe's tool: the shorter side gets the new size; the longer one and the offsets are rounded down."""
     image = np.random.default_rng(0).integers(0, 256, (rows, columns, 3)).astype(np.uint8)
     side = 32
     height, width = (side * rows // columns, side) if rows > columns else (side, side * columns // rows)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli.layers.base import Coordinates, Layer, Shape
+from caffecli.layers.folding import Array, Foldable, Unfoldable, per_channel
 from caffecli.layers.registry import register
 from caffecli.proto import forks
-from caffecli.proto.caffe_pb2 import FillerParameter
+from caffecli.proto.caffe_pb2 import FillerParameter, LayerParameter
 
 LEARN, INFERENCE = 0, 1
 SEGNET = ("scale_filler", "shift_filler", "bn_mode")
@@ -19,7 +22,7 @@ PSPNET = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 
 @register("BN")
-class BN(Layer):
+class BN(Foldable, Layer):
     """y = scale (x - mean) / sqrt(variance + eps) + shift, a channel at a time. Two forks have a layer of this name; which one is
     meant, the settings say. Bottom and top: (N, C, ...).
 
@@ -44,6 +47,19 @@ class BN(Layer):
     shift: Tensor
     mean: Tensor
     variance: Tensor
+
+    @classmethod
+    def factor_and_shift(cls, param: LayerParameter, blobs: Sequence[Array]) -> tuple[Array, Array]:
+        settings = forks.named(param).bn_param
+        values = per_channel(blobs)
+        if len(values) == 4:
+            factor = values[0] / np.sqrt(values[3] + settings.eps)
+            return factor, values[1] - values[2] * factor
+        if len(values) != 2:
+            raise Unfoldable(f"the caffemodel has {len(blobs)} blob(s) for it, expected 2 (SegNet's) or 4 (PSPNet's)")
+        if not settings.bn_mode:
+            raise Unfoldable("bn_mode: LEARN makes it take each batch's own statistics")
+        return values[0], values[1]
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = forks.named(self.param).bn_param

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from caffecli.layers.conv import Convolution
+from caffecli.layers.folding import Array
 from caffecli.layers.registry import register
 
 
@@ -14,6 +17,10 @@ class ConvolutionDepthwise(Convolution):
     always the C channels of the bottom, whatever is written.
     Source: farmingyard/ShuffleNet's nets; ``conv_dw_layer.cpp``.
     """
+
+    @classmethod
+    def fold_groups(cls, settings: Any, weight: Array) -> int:
+        return len(weight)
 
     def _check_channels(self, channels: int) -> None:
         self.group = self.num_output = channels
