@@ -15,8 +15,8 @@ from caffe.blob import Blob, BlobVec
 from caffe.engine import Engine
 from caffe.errors import ArgumentError, BlobNameError, LayerNameError, UsersErrors
 from caffe.files import NetFiles, StrPath, check_file
+from caffe.legacy import LegacyMethods
 from caffe.memory import Floats
-from caffe.year_2014 import Forms2014
 from caffecli import logs
 from caffecli.layers.base import Context
 from caffecli.layers.data import MemoryData
@@ -56,7 +56,7 @@ class BuiltIn(PythonLayerBase):
         return f"<layer {self.name!r}, {self.type}>"
 
 
-class Net(Batches, NetFiles, Forms2014):
+class Net(Batches, NetFiles, LegacyMethods):
     """The net of a prototxt.
 
     ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before: ``Net(network_file, weights, phase)``,

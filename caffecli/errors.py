@@ -8,7 +8,7 @@
       FormatError         a file that is missing, damaged, foreign, or cannot be written
       DataError           a record, label or picture that cannot be used
       SolverError         a training run that cannot start or go on
-      PythonLayerError    a user's own Python layer that failed; ``__cause__`` is its error, whose traceback is shown
+      PythonLayerError    a user's own layer that failed; ``__cause__`` is its error, whose traceback is shown
 
 A text says where, what was expected, what came, and the remedy, on one line.
 """
@@ -39,4 +39,4 @@ class SolverError(CaffeError):
 
 
 class PythonLayerError(CaffeError):
-    """A user's own Python layer that failed. ``__cause__`` is what it raised, with its traceback."""
+    """A user's own Python layer, or module of layers, that failed. ``__cause__`` is what it raised, with its traceback."""

@@ -16,7 +16,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from types import TracebackType
+from typing import Any, TextIO
 
 _LEVELS = {logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 _logger = logging.getLogger("caffecli")
@@ -120,3 +121,37 @@ def hide(handler: logging.Handler) -> None:
     handler.close()
     if all(isinstance(h, logging.NullHandler) for h in _logger.handlers):
         _logger.setLevel(logging.NOTSET)
+
+
+class Bar:
+    """A progress bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``.
+
+    ``total``: how many there are, None where that is not known; ``start``: how many were there before; ``unit``: of what, "B" for
+    bytes, which are shown in powers of 1024.
+    """
+
+    def __init__(self, total: int | None, start: int = 0, unit: str = "it", shown: bool = True) -> None:
+        self._bar: Any = None
+        if shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            form: dict[str, Any] = (
+                {"unit": unit, "unit_scale": True, "unit_divisor": 1024} if unit == "B" else {"unit": f" {unit}"}
+            )
+            self._bar = tqdm(total=total, initial=start, dynamic_ncols=True, mininterval=0.2, leave=False, **form)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, count: int = 1) -> None:
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def note(self, **figures: float) -> None:
+        """Show figures (loss, lr) behind the bar, from its next refresh on."""
+        if self._bar is not None:
+            self._bar.set_postfix({name: number(value) for name, value in figures.items()}, refresh=False)

@@ -15,7 +15,8 @@ from caffecli.errors import DataError
 from caffecli.formats import datum, mean
 from caffecli.formats.blob import Array
 from caffecli.formats.db import Backend, Reader, Record, open_reader
-from converters.parallel import bar, ordered_map
+from caffecli.logs import Bar
+from converters.parallel import ordered_map
 
 _SOURCE = "compute_image_mean.cpp"
 
@@ -66,7 +67,7 @@ def _sum(reader: Reader) -> tuple[Array, int]:
     pictures = ordered_map(_picture, all_records, chunk=16) if encoded else map(_picture, all_records)
     total: Array | None = None
     count = 0
-    with bar(None, "images") as progress:
+    with Bar(None, unit="images") as progress:
         for key, array in pictures:
             if total is None:
                 total = np.zeros(array.shape, np.float32)
@@ -74,7 +75,7 @@ def _sum(reader: Reader) -> tuple[Array, int]:
                 raise DataError(_differs(key, array, total))
             total += array.reshape(total.shape)
             count += 1
-            progress.update()
+            progress.advance()
             if count % 10000 == 0:
                 logs.info(f"{_SOURCE}:95", f"Processed {count} files.")
     if count % 10000:

@@ -18,8 +18,8 @@ from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats.atomic import read_bytes
 from caffecli.formats.db import Backend, open_writer
+from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
-from converters.parallel import bar
 
 _SOURCE = "convert_cifar_data.cpp"
 _SIZE = 32
@@ -61,7 +61,7 @@ def _check(path: Path) -> None:
 
 
 def _convert(folder: Path, names: tuple[str, ...], db: Path, backend: Backend) -> None:
-    with open_writer(db, backend) as writer, bar(len(names) * RECORDS, "images") as progress:
+    with open_writer(db, backend) as writer, Bar(len(names) * RECORDS, unit="images") as progress:
         logs.info(*((f"{_SOURCE}:52", "Writing Training data") if names is TRAIN else (f"{_SOURCE}:73", "Writing Testing data")))
         datum = Datum(channels=3, height=_SIZE, width=_SIZE)
         index = 0
@@ -73,7 +73,7 @@ def _convert(folder: Path, names: tuple[str, ...], db: Path, backend: Backend) -
                 datum.data = record[1:].tobytes()
                 writer.put(b"%05d" % index, datum.SerializeToString())
                 index += 1
-            progress.update(RECORDS)
+            progress.advance(RECORDS)
 
 
 def _records(path: Path) -> NDArray[np.uint8]:

@@ -19,8 +19,9 @@ from caffecli.formats.atomic import read_bytes
 from caffecli.formats.datum import from_image
 from caffecli.formats.db import Backend, open_writer
 from caffecli.formats.foreign import describe
+from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
-from converters.parallel import bar, ordered_map
+from converters.parallel import ordered_map
 
 _SOURCE = "convert_imageset.cpp"
 
@@ -63,10 +64,10 @@ def convert_imageset(
     before = _prefix(root, entries)
     count = 0
     first: _Record | None = None
-    with open_writer(db, options.backend) as writer, bar(len(entries), "images") as progress:
+    with open_writer(db, options.backend) as writer, Bar(len(entries), unit="images") as progress:
         records = ordered_map(functools.partial(_read, options=options, before=before), entries)
         for index, (entry, record) in enumerate(zip(entries, records, strict=True)):
-            progress.update()
+            progress.advance()
             if options.encoded and not options.encode_type and "." not in entry.name:
                 logs.warning(f"{_SOURCE}:117", f"Failed to guess the encoding of '{entry.name}'")
             if record is None:

@@ -21,8 +21,8 @@ from caffecli.errors import DataError, FormatError
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.db import Backend, open_writer
 from caffecli.formats.foreign import describe
+from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
-from converters.parallel import bar
 
 _SOURCE = "convert_mnist_data.cpp"
 _UINT8 = 8
@@ -96,7 +96,7 @@ def convert_mnist_data(
     """
     pictures, classes = read_pair(images, labels)
     count, rows, columns = pictures.shape
-    with open_writer(db, backend) as writer, bar(count, "images") as progress:
+    with open_writer(db, backend) as writer, Bar(count, unit="images") as progress:
         logs.info(f"{_SOURCE}:88", f"A total of {count} items.")
         logs.info(f"{_SOURCE}:89", f"Rows: {rows} Cols: {columns}")
         datum = Datum(channels=1, height=rows, width=columns)
@@ -104,6 +104,6 @@ def convert_mnist_data(
             datum.data = picture.tobytes()
             datum.label = label
             writer.put(b"%08d" % index, datum.SerializeToString())
-            progress.update()
+            progress.advance()
     logs.info(f"{_SOURCE}:108", f"Processed {count} files.")
     return count

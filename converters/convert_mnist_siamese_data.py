@@ -11,9 +11,9 @@ import numpy as np
 
 from caffecli import logs
 from caffecli.formats.db import Backend, open_writer
+from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
 from converters.convert_mnist_data import read_pair
-from converters.parallel import bar
 
 _SOURCE = "convert_mnist_siamese_data.cpp"
 
@@ -39,7 +39,7 @@ def convert_mnist_siamese_data(
     count, rows, columns = pictures.shape
     pairs = np.random.default_rng(seed).integers(count, size=(count, 2))
     same = classes[pairs[:, 0]] == classes[pairs[:, 1]]
-    with open_writer(db, backend) as writer, bar(count, "pairs") as progress:
+    with open_writer(db, backend) as writer, Bar(count, unit="pairs") as progress:
         logs.info(f"{_SOURCE}:85", f"A total of {count} items.")
         logs.info(f"{_SOURCE}:86", f"Rows: {rows} Cols: {columns}")
         datum = Datum(channels=2, height=rows, width=columns)
@@ -47,5 +47,5 @@ def convert_mnist_siamese_data(
             datum.data = pictures[pair].tobytes()
             datum.label = int(same[index])
             writer.put(b"%08d" % index, datum.SerializeToString())
-            progress.update()
+            progress.advance()
     return count

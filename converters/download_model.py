@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from caffecli import __version__, logs
 from caffecli.errors import FormatError
 from caffecli.formats import atomic, caffemodel
-from converters.parallel import byte_bar
+from caffecli.logs import Bar
 
 #: seconds without a byte after which a connection counts as broken
 TIMEOUT = 60.0
@@ -190,10 +190,10 @@ def _request(url: str, file: IO[bytes], start: int) -> None:
 
 
 def _receive(answer: Any, file: IO[bytes], start: int, end: int | None) -> None:
-    with byte_bar(end, start) as progress:
+    with Bar(end, start, unit="B") as progress:
         while data := answer.read1(_CHUNK):
             file.write(data)
-            progress.update(len(data))
+            progress.advance(len(data))
     file.flush()
     if end is not None and file.tell() != end:
         raise ConnectionLost(f"the connection ended after {file.tell():,} of {end:,} bytes")

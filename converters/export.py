@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,10 +18,8 @@ from caffecli import logs
 from caffecli.errors import CaffeError, FormatError
 from caffecli.formats import safetensors
 from caffecli.formats.atomic import replacing
-from caffecli.layers.base import Context
-from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import text
-from caffecli.spec.load import load_net, prepare_net
+from caffecli.spec.filter import filter_net
 from converters.convert_mean import binaryproto_to_npy
 
 if TYPE_CHECKING:
@@ -36,36 +35,32 @@ _SIZE_LIMIT = 2**31 - 1
 _LOG = "export.py"
 
 
-def export(definition: Path_, weights: Path_ | None, to: Target, out: Path_) -> list[Path]:
+def export(definition: Path_, weights: Path_ | None, to: Target, out: Path_, layers: Sequence[str] = ()) -> list[Path]:
     """Export the net ``definition`` with ``weights`` (else the fillers' values) to ``out``; returns the files written.
 
     ``torch``: ``out.safetensors`` and ``out.pt2``, or one of them when ``out`` ends so. ``onnx``: one file. ``npy``:
-    ``definition`` is a mean.binaryproto. Raises SpecError that names every layer that cannot be exported, and why;
-    FormatError.
+    ``definition`` is a mean.binaryproto. ``layers``: modules of the user's own that register layers.
+    Raises SpecError that names every layer that cannot be exported, and why; FormatError.
     """
     if to == "npy":
         if weights is not None:
             raise FormatError(f"a mean has no weights: leave out {str(weights)!r}; convert_weights writes weights as .npz")
         binaryproto_to_npy(definition, out)
         return [Path(out)]
-    net = build(definition, weights)
+    net = build(definition, weights, layers)
     return _to_onnx(net, Path(out)) if to == "onnx" else _to_torch(net, Path(out))
 
 
-def build(definition: Path_, weights: Path_ | None) -> Net:
+def build(definition: Path_, weights: Path_ | None, layers: Sequence[str] = ()) -> Net:
     """The net of a prototxt in its TEST phase, with its weights. Raises SpecError for one that cannot be exported."""
     from caffecli.net import exported
-    from caffecli.net import weights as net_weights
-    from caffecli.net.net import Net
+    from caffecli.tools.open import build_net, read_net
 
-    param = prepare_net(load_net(definition), TEST)
-    exported.check(param)
-    net = Net(param, Context(folders=(Path(definition).parent,)))
-    if weights is not None:
-        net_weights.load(net, os.fspath(weights))
-    else:
+    param = read_net(definition, layers=layers)
+    exported.check(filter_net(param, param.state))
+    if weights is None:
         logs.warning(_LOG, "No weights given: exporting what the fillers made")
-    return net
+    return build_net(param, definition, weights=() if weights is None else (weights,))
 
 
 def _to_torch(net: Net, out: Path) -> list[Path]:

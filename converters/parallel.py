@@ -1,4 +1,4 @@
-"""A map over threads, with its results in order, and progress bars."""
+"""A map over threads, with its results in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,19 +36,3 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], chunk: int = 64)
             yield from ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def bar(total: int | None, unit: str) -> Any:
-    """A progress bar on stderr when that is a terminal; nothing otherwise."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, leave=False)
-
-
-def byte_bar(total: int | None, initial: int = 0) -> Any:
-    """``bar`` for bytes, of which ``initial`` were there before."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total, initial=initial, unit="B", unit_scale=True, unit_divisor=1024, disable=None, dynamic_ncols=True, leave=False
-    )

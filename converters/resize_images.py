@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.formats import atomic
-from converters.parallel import bar, ordered_map
+from caffecli.logs import Bar
+from converters.parallel import ordered_map
 
 #: the extensions of pictures in a folder
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
@@ -113,10 +114,10 @@ def resize_images(
         raise DataError(f"{str(target)!r} is in {str(source)!r}, the folder of the pictures; choose another")
     listed = names(source, list_file)
     report = Report()
-    with bar(len(listed), "images") as progress:
+    with Bar(len(listed), unit="images") as progress:
         outcomes = ordered_map(_worker(source, target, options), listed, chunk=4)
         for name, outcome in zip(listed, outcomes, strict=True):
-            progress.update()
+            progress.advance()
             if outcome == "made":
                 report.made += 1
             elif outcome == "there":

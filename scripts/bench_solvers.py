@@ -19,9 +19,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli does, before torc
 import torch
 
 from caffecli import host
+from caffecli.net.devices import synchronize
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import rules
-from caffecli.solver.devices import synchronize
 from caffecli.solver.solver import Solver
 from scripts.bench import solver_param
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from caffecli import logs
-from caffecli.net.summary import NetSummary, summarize
 from caffecli.proto.caffe_pb2 import TEST
+from caffecli.tools.summarize import NetSummary, summarize
 from scripts.model_times import FEW, RUNS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import caffe
-from caffecli.cli.launchers import PROGRAMS
 from caffecli.cli.main import COMMANDS
 from caffecli.proto.caffe_pb2 import LayerParameter, SolverParameter
+from caffecli.tools.link_tools import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/coming-from-caffe.md"
@@ -29,7 +29,7 @@ CAFFES = {
     "build/tools/caffe", "build/tools/caffe train", "examples/mnist", "python/classify.py", "python/detect.py",
     "python/draw_net.py",
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
-    "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", ".h5", ".dot",
+    "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", "CAFFECLI_LAYERS", ".h5", ".dot",
     "mean.binaryproto", "step(1)",
 }  # fmt: skip
 NOT_THERE = {"MultiBoxLoss", "AnnotatedData"}
@@ -49,7 +49,8 @@ EVIDENCE = {
     "features": "cli/test_extract_features.py::test_all_takes_each_record_once",
     "a look at a net": "block",
     "weights in other forms": "names",
-    "what a net has learnt": "visual/test_draw.py::test_each_kind",
+    "layers of your own": "cli/test_layers_option.py::test_each_command_that_builds_a_net",
+    "what a net has learnt": "tools/test_visualize.py::test_each_kind",
     "models": "converters/test_download_model.py::test_download",
     "Python": "caffe/test_net.py::test_threads",
     "layers of forks": "names",

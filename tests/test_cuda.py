@@ -14,10 +14,10 @@ from caffecli.layers import registry
 from caffecli.net.net import Net
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, Phase
-from caffecli.solver.run import TrainOptions, train
-from caffecli.solver.score import TestOptions, test
-from caffecli.solver.timing import TimeOptions, time
 from caffecli.spec import text
+from caffecli.tools.test import TestOptions, test
+from caffecli.tools.time import TimeOptions, time
+from caffecli.tools.train import TrainOptions, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

@@ -16,10 +16,10 @@ from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
 from caffecli.solver.callbacks import Callback
-from caffecli.solver.run import TrainOptions
-from caffecli.solver.score import TestOptions
 from caffecli.solver.solver import Solver
-from caffecli.solver.timing import TimeOptions
+from caffecli.tools.test import TestOptions
+from caffecli.tools.time import TimeOptions
+from caffecli.tools.train import TrainOptions
 
 
 def public(cls: type) -> set[str]:

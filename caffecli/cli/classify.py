@@ -24,6 +24,6 @@ def classify(**settings: Any) -> None:
     The (N, classes) predictions are written to OUTPUT_FILE, a .npy. Without OUTPUT_FILE, or with --labels, the best five classes
     of each picture are printed.
     """
-    from caffe import classify_files
+    from caffecli.tools import classify as tool
 
-    classify_files.classify(classify_files.ClassifyOptions(**settings))
+    tool.classify(tool.ClassifyOptions(**settings))

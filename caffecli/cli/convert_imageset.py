@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from caffecli.cli.options import caffe_command
-
-if TYPE_CHECKING:
-    from caffecli.formats.db import Backend
 
 
 @caffe_command("convert_imageset")
@@ -24,19 +21,7 @@ if TYPE_CHECKING:
 @click.argument("rootfolder", metavar="ROOTFOLDER/")
 @click.argument("listfile")
 @click.argument("db_name")
-def convert_imageset(
-    gray: bool,
-    shuffle: bool,
-    backend: Backend,
-    resize_width: int,
-    resize_height: int,
-    check_size: bool,
-    encoded: bool,
-    encode_type: str,
-    rootfolder: str,
-    listfile: str,
-    db_name: str,
-) -> None:
+def convert_imageset(rootfolder: str, listfile: str, db_name: str, **settings: Any) -> None:
     """Put pictures into a new database.
 
     LISTFILE has a line for each: its path below ROOTFOLDER/, a space, its label.
@@ -44,14 +29,4 @@ def convert_imageset(
     """
     from converters import convert_imageset as converter
 
-    options = converter.Options(
-        gray=gray,
-        shuffle=shuffle,
-        backend=backend,
-        resize_width=resize_width,
-        resize_height=resize_height,
-        check_size=check_size,
-        encoded=encoded,
-        encode_type=encode_type,
-    )
-    converter.convert_imageset(rootfolder, listfile, db_name, options)
+    converter.convert_imageset(rootfolder, listfile, db_name, converter.Options(**settings))

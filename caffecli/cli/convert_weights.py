@@ -1,4 +1,4 @@
-"""``caffecli convert_weights`` and ``caffecli convert_mean``."""
+"""``caffecli convert_weights``."""
 
 from __future__ import annotations
 
@@ -28,15 +28,4 @@ def convert_weights(source: Path, target: Path, net: Path | None, nvidia: str | 
     from converters import convert_weights as converter
 
     converter.convert_weights(source, target, net, nvidia)
-    click.echo(f"Wrote {target}")
-
-
-@caffe_command("convert_mean")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
-def convert_mean(source: Path, target: Path) -> None:
-    """Write the mean picture in SOURCE, a binaryproto or a numpy array, as the other: .npy when TARGET ends so."""
-    from converters import convert_mean as converter
-
-    converter.convert_mean(source, target)
     click.echo(f"Wrote {target}")

@@ -31,6 +31,6 @@ def detect(input_file: str, crop_mode: str, **settings: Any) -> None:
         raise click.UsageError(f"--crop_mode list takes its windows from a .csv, not {input_file!r}.")
     if not input_file.lower().endswith((".csv", ".txt")):
         raise click.UsageError(f"{input_file!r} is neither a .csv of windows nor a .txt of the names of pictures.")
-    from caffe import detect_files
+    from caffecli.tools import detect as tool
 
-    detect_files.detect(detect_files.DetectOptions(input_file=input_file, crop_mode=crop_mode, **settings))
+    tool.detect(tool.DetectOptions(input_file=input_file, crop_mode=crop_mode, **settings))

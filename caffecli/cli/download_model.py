@@ -17,6 +17,6 @@ def download_model(model: Path) -> None:
     The front matter of the readme has caffemodel, caffemodel_url and sha1. A download that was broken off is taken up where it
     stopped; the file gets its name when it is whole and its checksum right.
     """
-    from converters import download_model as download
+    from converters import download_model as converter
 
-    click.echo(f"The weights are in {download.download_model(model)}")
+    click.echo(f"The weights are in {converter.download_model(model)}")

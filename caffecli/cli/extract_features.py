@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from caffecli.cli.options import caffe_command
+from caffecli.cli.options import caffe_command, layers_option
 
 if TYPE_CHECKING:
-    from caffecli.solver.features import Format
+    from caffecli.tools.extract_features import Format
 
 FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
 
 
 @caffe_command("extract_features")
 @click.option("--all", "each", is_flag=True, help="Take each record of the source once, in place of NUM_BATCHES.")
+@layers_option
 @click.argument("weights")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("blobs", metavar="BLOB[,BLOB...]")
 @click.argument("outputs", metavar="OUT[,OUT...]")
 @click.argument("rest", nargs=-1, metavar="NUM_BATCHES DB_TYPE [CPU|GPU] [DEVICE_ID]")
 @click.pass_context
-def extract_features(
-    ctx: click.Context, each: bool, weights: str, model: Path, blobs: str, outputs: str, rest: tuple[str, ...]
-) -> None:
+def extract_features(ctx: click.Context, /, each: bool, blobs: str, outputs: str, rest: tuple[str, ...], **settings: Any) -> None:
     """Write blobs of a trained net, record by record.
 
     DB_TYPE is lmdb or leveldb, whose records are datums of floats under the keys 0000000000, 0000000001, ...; or hdf5 or npy,
@@ -37,9 +36,9 @@ def extract_features(
     if "" in names + files or len(set(files)) < len(files):
         raise click.UsageError(f"each name of {blobs} and {outputs} must say something, and no output come twice.", ctx)
     batches, kind, gpu = _settings(list(rest), each, ctx)
-    from caffecli.solver import features
+    from caffecli.tools import extract_features as tool
 
-    features.extract(features.FeatureOptions(weights, model, names, files, batches, kind, gpu))
+    tool.extract_features(tool.FeatureOptions(blobs=names, outputs=files, batches=batches, format=kind, gpu=gpu, **settings))
 
 
 def _settings(rest: list[str], each: bool, ctx: click.Context) -> tuple[int | None, Format, str | None]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import click
 
 from caffecli.cli.options import caffe_command
-
-if TYPE_CHECKING:
-    from converters.from_torch.builder import Audience
 
 
 @caffe_command("import")
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 )
 @click.argument("program", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-def import_(inputs: str | None, batch: int | None, audience: str, program: Path, out: Path) -> None:
+def import_(program: Path, out: Path, inputs: str | None, **settings: Any) -> None:
     """Write a PyTorch PROGRAM as OUT.prototxt and OUT.caffemodel.
 
     PROGRAM is what torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2") writes. Nothing in it is run.
@@ -36,5 +33,5 @@ def import_(inputs: str | None, batch: int | None, audience: str, program: Path,
     from converters import import_ as converter
 
     names = None if inputs is None else inputs.split(",")
-    for path in converter.import_program(program, out, names, batch, cast("Audience", audience)):
+    for path in converter.import_program(program, out, names, **settings):
         click.echo(f"Wrote {path}")

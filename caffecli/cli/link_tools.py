@@ -17,7 +17,7 @@ def link_tools(force: bool, build: Path) -> None:
 
     In the checkout, ``caffecli link-tools build``; its create_*.sh and train_*.sh then run as they are.
     """
-    from caffecli.cli import launchers
+    from caffecli.tools import link_tools as tool
 
-    for path in launchers.link_tools(build, force):
+    for path in tool.link_tools(build, force):
         click.echo(path)

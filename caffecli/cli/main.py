@@ -1,7 +1,7 @@
 """``caffecli`` and Caffe's own tool names: which commands there are, and how an error ends a program.
 
 Exit codes: 0 done; 1 failed, with one line ``Error: ...`` on stderr; 2 wrong use; 130 interrupted. ``--debug`` adds the
-traceback; that of a user's own Python layer is always shown. Help comes from the table below, so that it needs neither PyTorch
+traceback; that of a user's own layer is always shown. Help comes from the table below, so that it needs neither PyTorch
 nor the commands.
 """
 
@@ -21,40 +21,39 @@ import click
 from caffecli import __version__, host
 from caffecli.errors import CaffeError, PythonLayerError
 
-#: name -> (module:attribute, short help)
+#: name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
 COMMANDS = {
-    "train": ("caffecli.cli.train:train", "Train a net, or go on with a run."),
-    "test": ("caffecli.cli.test:test", "Score a trained net."),
-    "time": ("caffecli.cli.time:time", "Measure how long each layer takes."),
-    "device_query": ("caffecli.cli.device_query:device_query", "Show the CUDA devices."),
-    "extract_features": ("caffecli.cli.extract_features:extract_features", "Write blobs of a trained net, record by record."),
-    "convert_imageset": ("caffecli.cli.convert_imageset:convert_imageset", "Put pictures into a database."),
-    "compute_image_mean": ("caffecli.cli.compute_image_mean:compute_image_mean", "Compute the mean picture of a database."),
-    "convert_mnist_data": ("caffecli.cli.convert_mnist_data:convert_mnist_data", "Put MNIST into a database."),
-    "convert_cifar_data": ("caffecli.cli.convert_cifar_data:convert_cifar_data", "Put CIFAR-10 into databases."),
-    "convert_mnist_siamese_data": (
-        "caffecli.cli.convert_mnist_siamese_data:convert_mnist_siamese_data",
-        "Put pairs of MNIST's pictures into a database.",
-    ),
-    "classify": ("caffecli.cli.classify:classify", "Tell the classes of pictures."),
-    "detect": ("caffecli.cli.detect:detect", "Tell the classes of windows of pictures."),
-    "draw_net": ("caffecli.cli.draw_net:draw_net", "Draw a net."),
-    "upgrade_net_proto_text": ("caffecli.cli.upgrade:upgrade_net_proto_text", "Bring an old net prototxt up to date."),
-    "upgrade_net_proto_binary": ("caffecli.cli.upgrade:upgrade_net_proto_binary", "Bring old weights up to date."),
-    "upgrade_solver_proto_text": ("caffecli.cli.upgrade:upgrade_solver_proto_text", "Bring an old solver up to date."),
-    "parse_log": ("caffecli.cli.parse_log:parse_log", "Write a training log's figures to tables."),
-    "plot_log": ("caffecli.cli.plot_log:plot_log", "Draw the curves of training logs."),
-    "summarize": ("caffecli.cli.summarize:summarize", "Sum up a net: shapes, parameters, multiply-adds, memory."),
-    "resize_images": ("caffecli.cli.resize_images:resize_images", "Bring pictures to one size."),
-    "export": ("caffecli.cli.export:export", "Write a net for PyTorch or ONNX."),
-    "import": ("caffecli.cli.import_:import_", "Read a net from PyTorch."),
-    "merge_bn": ("caffecli.cli.merge_bn:merge_bn", "Fold BatchNorm and Scale into the layer before."),
-    "convert_weights": ("caffecli.cli.convert_weights:convert_weights", "Write weights in another form."),
-    "convert_mean": ("caffecli.cli.convert_weights:convert_mean", "Write a mean picture for NumPy, or for Caffe."),
-    "download_model": ("caffecli.cli.download_model:download_model", "Download a model's published weights."),
-    "visualize": ("caffecli.cli.visualize:visualize", "Draw what a net has learnt."),
-    "link_tools": ("caffecli.cli.link_tools:link_tools", "Give a Caffe checkout the programs its scripts call."),
+    "train": "Train a net, or go on with a run.",
+    "test": "Score a trained net.",
+    "time": "Measure how long each layer takes.",
+    "device_query": "Show the CUDA devices.",
+    "extract_features": "Write blobs of a trained net, record by record.",
+    "convert_imageset": "Put pictures into a database.",
+    "compute_image_mean": "Compute the mean picture of a database.",
+    "convert_mnist_data": "Put MNIST into a database.",
+    "convert_cifar_data": "Put CIFAR-10 into databases.",
+    "convert_mnist_siamese_data": "Put pairs of MNIST's pictures into a database.",
+    "classify": "Tell the classes of pictures.",
+    "detect": "Tell the classes of windows of pictures.",
+    "draw_net": "Draw a net.",
+    "upgrade_net_proto_text": "Bring an old net prototxt up to date.",
+    "upgrade_net_proto_binary": "Bring old weights up to date.",
+    "upgrade_solver_proto_text": "Bring an old solver up to date.",
+    "parse_log": "Write a training log's figures to tables.",
+    "plot_log": "Draw the curves of training logs.",
+    "summarize": "Sum up a net: shapes, parameters, multiply-adds, memory.",
+    "resize_images": "Bring pictures to one size.",
+    "export": "Write a net for PyTorch or ONNX.",
+    "import": "Read a net from PyTorch.",
+    "merge_bn": "Fold BatchNorm and Scale into the layer before.",
+    "convert_weights": "Write weights in another form.",
+    "convert_mean": "Write a mean picture for NumPy, or for Caffe.",
+    "download_model": "Download a model's published weights.",
+    "visualize": "Draw what a net has learnt.",
+    "link_tools": "Give a Caffe checkout the programs its scripts call.",
 }
+#: the modules that are called otherwise
+_MODULES = {"import": "import_", **dict.fromkeys((name for name in COMMANDS if name.startswith("upgrade_")), "upgrade")}
 
 
 class CommandTable(click.Group):
@@ -71,7 +70,7 @@ class CommandTable(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _command_first(args))
@@ -86,9 +85,9 @@ class CommandTable(click.Group):
 
 
 def load_command(name: str) -> click.Command:
-    """The command that ``COMMANDS`` has under this name."""
-    module, attribute = COMMANDS[name][0].split(":")
-    command: click.Command = getattr(importlib.import_module(module), attribute)
+    """The command of this name, one of ``COMMANDS``."""
+    module = importlib.import_module(f"caffecli.cli.{_MODULES.get(name, name)}")
+    command: click.Command = getattr(module, "import_" if name == "import" else name)
     return command
 
 

@@ -22,7 +22,7 @@ def merge_bn(net: Path, weights: Path, out_net: Path, out_weights: Path) -> None
     The new net runs faster and gives the same outputs; it is not one to train. A layer that cannot be folded stays as it is, and
     the log says why.
     """
-    from converters import merge_bn as merging
+    from converters import merge_bn as converter
 
-    merged = merging.merge_bn(net, weights, out_net, out_weights)
+    merged = converter.merge_bn(net, weights, out_net, out_weights)
     click.echo(f"Folded {len(merged.folded)} layer(s), left {len(merged.left)}; wrote {out_net} and {out_weights}")

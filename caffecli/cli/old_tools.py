@@ -12,7 +12,7 @@ import click
 
 from caffecli import logs
 from caffecli.cli import main
-from caffecli.cli.options import caffe_command
+from caffecli.cli.options import caffe_command, layers_option
 
 _ITERATIONS = click.IntRange(1)
 _file = click.Path(path_type=Path)
@@ -25,52 +25,56 @@ def _gpu(mode: str, device_id: int) -> str | None:
 
 
 @caffe_command("train_net")
+@layers_option
 @click.argument("solver", type=_file)
 @click.argument("snapshot", type=_file, required=False)
-def _train_net(solver: Path, snapshot: Path | None) -> None:
+def _train_net(solver: Path, snapshot: Path | None, layers: tuple[str, ...]) -> None:
     """Train a net, or go on from SNAPSHOT: caffe train --solver=SOLVER [--snapshot=SNAPSHOT]."""
-    from caffecli.solver import run
+    from caffecli.tools import train as tool
 
-    run.train(run.TrainOptions(solver, snapshot))
+    tool.train(tool.TrainOptions(solver, snapshot, layers=layers))
 
 
 @caffe_command("finetune_net")
+@layers_option
 @click.argument("solver", type=_file)
 @click.argument("weights")
-def _finetune_net(solver: Path, weights: str) -> None:
+def _finetune_net(solver: Path, weights: str, layers: tuple[str, ...]) -> None:
     """Train a net that starts from trained weights: caffe train --solver=SOLVER --weights=WEIGHTS."""
-    from caffecli.solver import run
+    from caffecli.tools import train as tool
 
-    run.train(run.TrainOptions(solver, weights=weights))
+    tool.train(tool.TrainOptions(solver, weights=weights, layers=layers))
 
 
 @caffe_command("test_net")
+@layers_option
 @click.argument("model", type=_file)
 @click.argument("weights")
 @click.argument("iterations", type=_ITERATIONS)
 @_mode
 @_device
-def _test_net(model: Path, weights: str, iterations: int, mode: str, device_id: int) -> None:
+def _test_net(model: Path, weights: str, iterations: int, mode: str, device_id: int, layers: tuple[str, ...]) -> None:
     """Score a trained net: caffe test. The last line is the mean of the first output, as it was then."""
-    from caffecli.solver import score
+    from caffecli.tools import test as tool
 
     gpu = _gpu(mode, device_id)
-    means = score.test(score.TestOptions(model, weights, iterations, gpu, cpu=gpu is None))
+    means = tool.test(tool.TestOptions(model, weights, iterations, gpu, cpu=gpu is None, layers=layers))
     for mean in list(means.values())[:1]:
         logs.error("test_net.cpp:50", f"Test accuracy: {logs.number(float(mean.flatten()[0]))}")
 
 
 @caffe_command("net_speed_benchmark")
+@layers_option
 @click.argument("model", type=_file)
 @click.argument("iterations", type=_ITERATIONS, default=50)
 @_mode
 @_device
-def _net_speed_benchmark(model: Path, iterations: int, mode: str, device_id: int) -> None:
+def _net_speed_benchmark(model: Path, iterations: int, mode: str, device_id: int, layers: tuple[str, ...]) -> None:
     """Measure how long each layer takes: caffe time."""
-    from caffecli.solver import timing
+    from caffecli.tools import time as tool
 
     gpu = _gpu(mode, device_id)
-    timing.time(timing.TimeOptions(model, iterations, gpu=gpu, cpu=gpu is None))
+    tool.time(tool.TimeOptions(model, iterations, gpu=gpu, cpu=gpu is None, layers=layers))
 
 
 @caffe_command("device_query")

@@ -139,7 +139,34 @@ def device_options(command: F) -> F:
 amp_option = click.option("--amp", is_flag=True, help="Multiply matrices in bfloat16; weights, updates and losses stay float32.")
 
 
+def _modules(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in value.split(",")) if value else ()
+    for name in names:
+        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+            raise click.BadParameter(f"{name!r} is no name of a module, such as my_layers or package.my_layers.", ctx, param)
+    return names
+
+
+layers_option = click.option(
+    "--layers",
+    default="",
+    envvar="CAFFECLI_LAYERS",
+    metavar="MODULE[,MODULE...]",
+    callback=_modules,
+    help="Python modules that register layers of your own, found on Python's path or in the working directory; by default those "
+    "that CAFFECLI_LAYERS names.",
+)
+
+
+def _stages(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(value.split(","))
+
+
 def net_state_options(command: F) -> F:
-    """``--level`` (int) and ``--stage`` (str), which the include and exclude rules of a net look at."""
+    """``--level`` (int) and ``--stage`` (as ``stages``), which the include and exclude rules of a net look at.
+
+    Without ``--stage`` there is one stage, called "", as in Caffe.
+    """
     level = click.option("--level", type=int, default=0, help="The level of the net.", show_default=True)
-    return level(click.option("--stage", default="", help="The stages of the net, separated by ','.")(command))
+    stage = click.option("--stage", "stages", default="", callback=_stages, help="The stages of the net, separated by ','.")
+    return level(stage(command))

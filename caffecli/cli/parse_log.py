@@ -26,8 +26,8 @@ def parse_log(delimiter: str, verbose: bool, logfile_path: Path, output_dir: Pat
 
     Columns: NumIters, Seconds, LearningRate, and each output of the net.
     """
-    from caffecli.formats import training_log
+    from caffecli.tools import parse_log as tool
 
-    for path, rows in training_log.parse_log(logfile_path, output_dir, delimiter).items():
+    for path, rows in tool.parse_log(logfile_path, output_dir, delimiter).items():
         if verbose:
             click.echo(f"Wrote {path}" if rows else f"Not writing {path}; no lines to write")

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from caffecli.cli.options import layers_option
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CAFFENET = "models/bvlc_reference_caffenet of this repository"
@@ -26,8 +28,9 @@ def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Pa
 
 
 def picture_options(command: F) -> F:
-    """The net, and how pictures are made fit for it: the fields of ``caffe.picture_files.PictureOptions``."""
+    """The net, and how pictures are made fit for it: the fields of ``caffecli.tools.picture_options.PictureOptions``."""
     options = [
+        layers_option,
         click.option("--model_def", help=f"The net definition; by default that in {_CAFFENET}."),
         click.option("--pretrained_model", help=f"Its weights; by default those in {_CAFFENET}."),
         click.option("--gpu", is_flag=True, help="Use the GPU."),

@@ -21,6 +21,6 @@ def plot_log(seconds: bool, log_scale: bool, chart: str, picture: Path, logs: tu
     CHART is a type of Caffe's: 0 test accuracy, 2 test loss, 4 learning rate, 6 train loss, against iterations; 1, 3, 5 and 7 the
     same against seconds. Or names parted by commas, as "train loss,test loss" or "accuracy"; "lr" is the learning rate.
     """
-    from converters import training_curves
+    from caffecli.tools import plot_log as tool
 
-    training_curves.plot_log(chart, picture, logs, seconds=seconds, log_scale=log_scale)
+    tool.plot_log(chart, picture, logs, seconds=seconds, log_scale=log_scale)

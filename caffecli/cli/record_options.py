@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,16 +30,7 @@ _OPTIONS = (
 
 
 def record_options(command: F) -> F:
-    """Adds the flags; ``command`` gets their values, by name, as the dict ``recorded``."""
-
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> Any:
-        recorded = {
-            name: values.pop(name) for name in ("keep", "seed", "deterministic", "log_file", "csv", "jsonl", "tensorboard")
-        }
-        return command(**values, recorded=recorded)
-
-    wrapped: Any = wrapper
+    """Adds the flags, named as the fields of ``TrainOptions`` that they set."""
     for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+        command = option(command)
+    return command

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from caffecli.cli.options import caffe_command
-
-if TYPE_CHECKING:
-    from converters.resize_images import Interpolation
 
 
 @caffe_command("resize_images")
@@ -23,23 +20,12 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Make those anew that are there already.")
 @click.argument("input_folder", type=click.Path(path_type=Path))
 @click.argument("output_folder", type=click.Path(path_type=Path))
-def resize_images(
-    width: int,
-    height: int,
-    crop: bool,
-    interpolation: Interpolation,
-    quality: int,
-    list_file: Path | None,
-    force: bool,
-    input_folder: Path,
-    output_folder: Path,
-) -> None:
+def resize_images(input_folder: Path, output_folder: Path, list_file: Path | None, **settings: Any) -> None:
     """Write the pictures below INPUT_FOLDER, all resized to one size, to OUTPUT_FOLDER under the same names.
 
     Pictures that cannot be read are reported and left out; those that are there already stay.
     """
     from converters import resize_images as converter
 
-    options = converter.Options(width, height, crop, interpolation, quality, force)
-    report = converter.resize_images(input_folder, output_folder, options, list_file)
+    report = converter.resize_images(input_folder, output_folder, converter.Options(**settings), list_file)
     click.echo(f"{report.made} resized, {report.there} there already, {len(report.failed)} could not be read")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 
 
 @caffe_command("test")
@@ -20,20 +21,8 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, net_
 @amp_option
 @device_options
 @net_state_options
-def test(
-    model: Path,
-    weights: str,
-    iterations: int,
-    predictions: Path | None,
-    confusion: Path | None,
-    top: int,
-    blob: str | None,
-    amp: bool,
-    gpu: str | None,
-    cpu: bool,
-    level: int,
-    stage: str,
-) -> None:
+@layers_option
+def test(predictions: Path | None, confusion: Path | None, blob: str | None, **settings: Any) -> None:
     """Score a trained net: the mean of its outputs over some batches.
 
     The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each true
@@ -43,7 +32,6 @@ def test(
         raise click.UsageError("--blob is for --predictions and --confusion; give one of them.")
     if predictions is not None and predictions == confusion:
         raise click.UsageError(f"--predictions and --confusion both name {str(confusion)!r}; give each its own file.")
-    from caffecli.solver import score
+    from caffecli.tools import test as tool
 
-    stages = tuple(stage.split(","))
-    score.test(score.TestOptions(model, weights, iterations, gpu, cpu, level, stages, predictions, confusion, blob, top, amp))
+    tool.test(tool.TestOptions(predictions=predictions, confusion=confusion, blob=blob, **settings))

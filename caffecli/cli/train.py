@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, net_state_options
+from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 from caffecli.cli.record_options import record_options
 from caffecli.cli.watch_options import watch_options
 
@@ -31,28 +31,12 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @record_options
 @device_options
 @net_state_options
-def train(
-    solver: Path,
-    snapshot: Path | None,
-    weights: str,
-    sigint_effect: str,
-    sighup_effect: str,
-    amp: bool,
-    compiled: bool,
-    gpu: str | None,
-    cpu: bool,
-    level: int,
-    stage: str,
-    recorded: dict[str, Any],
-    watched: dict[str, Any],
-) -> None:
+@layers_option
+def train(sigint_effect: str, sighup_effect: str, **settings: Any) -> None:
     """Train a net as its solver file says, or go on with a run."""
-    if snapshot and weights:
+    if settings["snapshot"] and settings["weights"]:
         raise click.UsageError("give --snapshot to resume training or --weights to start from, not both")
-    from caffecli.solver import run
     from caffecli.solver.signals import Action
+    from caffecli.tools import train as tool
 
-    more = recorded | watched | {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
-    run.train(
-        run.TrainOptions(solver, snapshot, weights, gpu, cpu, level, tuple(stage.split(",")), amp=amp, compiled=compiled, **more)
-    )
+    tool.train(tool.TrainOptions(sigint_effect=Action(sigint_effect), sighup_effect=Action(sighup_effect), **settings))

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from caffecli import logs
 from caffecli.cli.options import caffe_command
-from caffecli.errors import SpecError
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
 
 @caffe_command("upgrade_net_proto_text")
@@ -19,12 +12,9 @@ if TYPE_CHECKING:
 @click.argument("new_net")
 def upgrade_net_proto_text(old_net: str, new_net: str) -> None:
     """Write the net prototxt OLD_NET, of any age of Caffe, in the present form to NEW_NET."""
-    from caffecli.proto.caffe_pb2 import NetParameter
-    from caffecli.spec import text, upgrade
+    from caffecli.tools import upgrade as tool
 
-    net = text.read(old_net, NetParameter)
-    upgraded, complete = upgrade.upgrade_net_checked(net, old_net)
-    _finish("upgrade_net_proto_text.cpp", 49, net, upgraded, complete, old_net, new_net)
+    tool.upgrade_net_proto_text(old_net, new_net)
 
 
 @caffe_command("upgrade_net_proto_binary")
@@ -32,16 +22,9 @@ def upgrade_net_proto_text(old_net: str, new_net: str) -> None:
 @click.argument("new_net")
 def upgrade_net_proto_binary(old_net: str, new_net: str) -> None:
     """Write the weights OLD_NET (a caffemodel), of any age of Caffe, in the present form to NEW_NET."""
-    from caffecli.formats import atomic, foreign
-    from caffecli.proto import wire
-    from caffecli.spec import upgrade
+    from caffecli.tools import upgrade as tool
 
-    data = atomic.read_bytes(old_net)
-    net = wire.read_net(data)
-    if net is None or not (net.layer or net.layers):
-        raise foreign.describe(old_net, data, "a caffemodel")
-    upgraded, complete = upgrade.upgrade_net_checked(net, old_net)
-    _finish("upgrade_net_proto_binary.cpp", 48, net, upgraded, complete, old_net, new_net)
+    tool.upgrade_net_proto_binary(old_net, new_net)
 
 
 @caffe_command("upgrade_solver_proto_text")
@@ -49,29 +32,6 @@ def upgrade_net_proto_binary(old_net: str, new_net: str) -> None:
 @click.argument("new_solver")
 def upgrade_solver_proto_text(old_solver: str, new_solver: str) -> None:
     """Write the solver prototxt OLD_SOLVER, of any age of Caffe, in the present form to NEW_SOLVER."""
-    from caffecli.proto.caffe_pb2 import SolverParameter
-    from caffecli.spec import text, upgrade
+    from caffecli.tools import upgrade as tool
 
-    solver = text.read(old_solver, SolverParameter)
-    upgraded = upgrade.upgrade_solver(solver, old_solver)
-    _finish("upgrade_solver_proto_text.cpp", 49, solver, upgraded, True, old_solver, new_solver)
-
-
-def _finish(source: str, line: int, old: Message, new: Message, complete: bool, old_path: str, new_path: str) -> None:
-    """Write the result, with the reference's log lines; settings that found no place make it a failure, once written."""
-    from caffecli.formats import atomic
-    from caffecli.proto import wire
-    from caffecli.proto.caffe_pb2 import NetParameter
-    from caffecli.spec import text
-
-    if new is old:
-        logs.error(f"{source}:43", f"File already in latest proto format: {old_path}")
-    if not complete:
-        logs.error(f"{source}:39", "Encountered error(s) while upgrading prototxt; see details above.")
-    kind = "binary" if "binary" in source else "text"
-    binary = kind == "binary" and isinstance(new, NetParameter)
-    with atomic.replacing(new_path) as file:
-        file.write(wire.write_net(new) if binary else text.format(new).encode())
-    logs.info(f"{source}:{line}", f"Wrote upgraded {new.DESCRIPTOR.name} {kind} proto to {new_path}")
-    if not complete:
-        raise SpecError(f"{old_path!r} has settings that its layers have no use for (see above); {new_path!r} is without them")
+    tool.upgrade_solver_proto_text(old_solver, new_solver)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import click
 
-from caffecli.cli.options import caffe_command
-
-if TYPE_CHECKING:
-    from caffecli.visual.draw import Kind
+from caffecli.cli.options import caffe_command, layers_option
 
 KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency")
 
@@ -28,26 +25,12 @@ KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency
 @click.option("--size", type=click.IntRange(1), help="occlusion: the side of the square; else a quarter of the picture's.")
 @click.option("--stride", type=click.IntRange(1), help="occlusion: by how much it moves; else a quarter of its side.")
 @click.option("--fill", type=float, default=0.0, help="occlusion: what it is filled with.")
+@layers_option
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("rest", metavar="[WEIGHTS] OUT.png", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.pass_context
-def visualize(
-    ctx: click.Context,
-    kind: str,
-    net: Path,
-    rest: tuple[Path, ...],
-    layer: str,
-    image: Path | None,
-    mean: str,
-    scale: float,
-    rgb: bool,
-    unit: int | None,
-    top: int,
-    size: int | None,
-    stride: int | None,
-    fill: float,
-) -> None:
+def visualize(ctx: click.Context, /, rest: tuple[Path, ...], **settings: Any) -> None:
     """Draw what a layer of the deploy prototxt NET has learnt into OUT.png.
 
     filters: its weights. activations: its top for a picture. histogram: its values. deconv: what in the picture made its
@@ -56,9 +39,8 @@ def visualize(
     """
     if len(rest) > 2:
         raise click.UsageError(f"expected KIND, NET, WEIGHTS and OUT.png, got {len(rest) + 2} arguments.", ctx)
-    from caffecli.visual.draw import DrawOptions, draw
+    from caffecli.tools import visualize as tool
 
-    weights, out = rest[0] if len(rest) == 2 else None, rest[-1]
-    what = cast("Kind", kind)
-    told = draw(DrawOptions(what, net, weights, layer, out, image, mean, scale, unit, top, size, stride, fill, rgb))
+    *weights, out = rest
+    told = tool.visualize(tool.VisualizeOptions(weights=weights[0] if weights else None, out=out, **settings))
     click.echo(f"Wrote {out}: {told}")

@@ -59,7 +59,7 @@ _FLAGS = [
 
 
 def watch_options(command: F) -> F:
-    """The flags; they reach ``command`` as ``watched``, keyword arguments of ``TrainOptions``."""
+    """Adds the flags; they reach ``command`` as ``watch`` and ``rate``, fields of ``TrainOptions``."""
 
     @functools.wraps(command)
     def packed(
@@ -79,7 +79,7 @@ def watch_options(command: F) -> F:
 
         watch = WatchOptions(monitor, early_stop or 0, *plateau, best)
         rates = RateOptions(min_lr or 0.0, warmup[0], warmup[1] or 0.0)
-        return command(*args, watched={"watch": watch, "rate": rates}, **rest)
+        return command(*args, watch=watch, rate=rates, **rest)
 
     for flag in reversed(_FLAGS):
         flag(packed)

@@ -56,6 +56,12 @@ def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
         raise cannot_read(path, error) from error
 
 
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """Raise FormatError when something lies at ``path``."""
+    if os.path.lexists(path):
+        raise FormatError(f"{os.fspath(path)!r} exists; remove it or choose another name")
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """A file to write, which takes the place of ``path`` when the block ends without an error.

@@ -24,7 +24,8 @@ def register(type_name: str) -> Callable[[L], L]:
 
     def add(cls: L) -> L:
         if type_name in _LAYERS:
-            raise ValueError(f"layer type {type_name!r} is registered twice: {_LAYERS[type_name].__name__}, {cls.__name__}")
+            both = " and ".join(f"{one.__module__}.{one.__qualname__}" for one in (_LAYERS[type_name], cls))
+            raise SpecError(f"layer type {type_name!r} is registered twice, by {both}; give one of them another name")
         cls.type = type_name
         _LAYERS[type_name] = cls
         return cls

@@ -15,7 +15,7 @@ from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.net.net import Net
 from caffecli.net.runners.base import Result, Runner
-from caffecli.solver import learning_rate, report, snapshot
+from caffecli.solver import learning_rate, progress, snapshot
 from caffecli.solver.callbacks import plain
 from caffecli.solver.signals import Action
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from caffecli.solver.solver import Solver
 
 
-def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
+def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
     """``count`` iterations, or fewer when a stop is asked for (then ``solver.stopped``)."""
-    param, speed = solver.param, report.Speed(solver.param.display, solver.iter)
+    param, speed = solver.param, progress.Speed(solver.param.display, solver.iter)
     end = solver.iter + count
     while solver.iter < end:
         if param.test_interval and solver.iter % param.test_interval == 0 and (solver.iter > 0 or param.test_initialization):
@@ -41,7 +41,7 @@ def train(solver: Solver, count: int, bar: report.Bar | None = None) -> None:
         if display:
             logs.info("solver.cpp:239", speed.line(solver.iter, loss))
             outputs = _mean_outputs(solver, outputs)
-            report.train_outputs(solver.net, outputs)
+            progress.train_outputs(solver.net, outputs)
         rate = _learning_rate(solver, display)
         if display and solver.callbacks:
             figures, shown = {"loss": loss, "lr": rate, "iter/s": speed.rate}, plain(outputs)
@@ -123,7 +123,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     world.share(blob for blob in snapshot.blobs(solver.net) if not blob.requires_grad)
     snapshot.skip(net, first)
     turns = -(-count // world.size)
-    with report.Bar(turns, unit="batch", shown=world.rank == 0) as bar:
+    with logs.Bar(turns, unit="batch", shown=world.rank == 0) as bar:
         for turn in range(turns):
             while (action := solver.requested()) is not Action.NONE:
                 if action is Action.SNAPSHOT:
@@ -146,7 +146,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     if solver.param.test_compute_loss:
         logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
     means = {name: value / count for name, value in sums.items()}
-    report.test_outputs(net, means)
+    progress.test_outputs(net, means)
     if solver.callbacks:
         shown = plain(means)
         for callback in solver.callbacks:

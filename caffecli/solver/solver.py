@@ -19,7 +19,7 @@ from caffecli.net.params import Param
 from caffecli.net.runners.base import Runner
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver import checks, learning_rate, loop, nets, report, rules, snapshot
+from caffecli.solver import checks, learning_rate, loop, nets, rules, snapshot
 from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
 from caffecli.solver.debug import Debug, first_bad_blob
@@ -101,7 +101,7 @@ class Solver:
         self.stopped = False
         for callback in self.callbacks:
             callback.started(self)
-        with report.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:
+        with logs.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:
             loop.train(self, 0 if self.stopped else self.param.max_iter - self.iter, bar)
         due = self.param.snapshot and self.iter % self.param.snapshot == 0
         if self.param.snapshot_after_train and not due:

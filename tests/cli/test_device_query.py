@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from caffecli.cli import device_query, main
+from caffecli.cli import main
+from caffecli.tools import device_query
 
 VALUES = {75: 9, 76: 0, 8: 49152, 12: 65536, 10: 32, 11: 2147483647, 1: 1024, 2: 1024, 3: 1024, 4: 64}
 VALUES |= {5: 2147483647, 6: 65535, 7: 65535, 13: 1980000, 9: 65536, 14: 512, 15: 1, 16: 132, 17: 0}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from caffecli.cli import old_tools
-from caffecli.cli.launchers import PROGRAMS, link_tools
 from caffecli.errors import FormatError
 from caffecli.formats import caffemodel, mean
 from caffecli.formats.db import open_reader
+from caffecli.tools.link_tools import PROGRAMS, link_tools
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Program = Callable[..., subprocess.CompletedProcess[str]]

@@ -139,14 +139,14 @@ def test_device_and_net_state() -> None:
         assert CliRunner().invoke(stated, list(args), catch_exceptions=False).exit_code == 0
         return dict(seen)
 
-    assert call_stated() == {"gpu": None, "cpu": False, "level": 0, "stage": ""}
+    assert call_stated() == {"gpu": None, "cpu": False, "level": 0, "stages": ("",)}
     assert call_stated("-gpu", "0,1", "-level", "-2", "-stage", "a,b") == {
         "gpu": "0,1",
         "cpu": False,
         "level": -2,
-        "stage": "a,b",
+        "stages": ("a", "b"),
     }
-    assert call_stated("--gpu=all", "-cpu") == {"gpu": "all", "cpu": True, "level": 0, "stage": ""}
+    assert call_stated("--gpu=all", "-cpu") == {"gpu": "all", "cpu": True, "level": 0, "stages": ("",)}
     assert refuses("-gpu", "0,", command=stated).endswith("'0,' is neither 'all' nor device numbers such as 0 or 0,1.")
 
 

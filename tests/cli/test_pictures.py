@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe import classify_files, detect_files
 from caffecli.cli import main
+from caffecli.tools import classify, detect
 from tests.caffe.pictures import picture
 
 Run = Callable[..., tuple[int, str, str]]
@@ -55,7 +55,7 @@ def answers() -> Any:
 
 
 def test_classify_an_array(run: Run, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classify_files, "CHUNK", 2)
+    monkeypatch.setattr(classify, "CHUNK", 2)
     np.save("in.npy", [picture(26, 31, 3, seed) for seed in (1, 2, 1)])
     np.save("mean.npy", np.array([100.0, 110.0, 120.0]))
     flags = (*PICTURES, "--mean_file=mean.npy", "--images_dim=24,25")
@@ -110,7 +110,7 @@ def test_classify_names_mistakes(args: tuple[str, ...], words: str, run: Run) ->
 
 @pytest.mark.parametrize("chunk", [1, 256])
 def test_detect_windows_of_a_list(chunk: int, run: Run, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect_files, "CHUNK", chunk)
+    monkeypatch.setattr(detect, "CHUNK", chunk)
     np.save("mean.npy", picture(24, 24, 3, 9, 90, 130).transpose(2, 0, 1).astype(float)[None])
     rows = [f"windows.png, {x0}, {y0}, {x1}, {y1}\n" for y0, x0, y1, x1 in BOXES]
     Path("in.csv").write_text("filename, xmin, ymin, xmax, ymax\n" + "".join(rows))

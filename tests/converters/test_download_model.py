@@ -138,21 +138,21 @@ def test_a_server_that_stays_broken_leaves_the_part(model, server):
 def test_interrupted_by_the_user(model, server, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "_CHUNK", 1000)
-        bar = module.byte_bar
+        bar = module.Bar
 
-        def short(*args):
-            made = bar(*args)
+        def short(*args, **more):
+            made = bar(*args, **more)
             seen = []
 
-            def update(count):
+            def advance(count):
                 seen.append(count)
                 if sum(seen) > 20_000:
                     raise KeyboardInterrupt
 
-            made.update = update
+            made.advance = advance
             return made
 
-        patch.setattr(module, "byte_bar", short)
+        patch.setattr(module, "Bar", short)
         with pytest.raises(KeyboardInterrupt):
             download_model(model)
     assert names(model) == ["readme.md", "w.caffemodel.part"]

@@ -15,9 +15,9 @@ from caffecli.errors import SolverError
 from caffecli.formats import caffemodel, solverstate
 from caffecli.net import precision
 from caffecli.net.runners.whole import Whole
-from caffecli.solver import run, score, timing
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools import test, time, train
 
 Edit = Callable[[str, str, str], None]
 
@@ -60,18 +60,18 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit) -> None
 
 
 def test_train_test_and_time(run_folder: Path) -> None:
-    assert run.train(run.TrainOptions(Path("solver.prototxt"), amp=True))
-    full, low = (score.test(score.TestOptions(Path("net.prototxt"), "s_iter_20.caffemodel", 3, amp=amp)) for amp in (False, True))
+    assert train.train(train.TrainOptions(Path("solver.prototxt"), amp=True))
+    full, low = (test.test(test.TestOptions(Path("net.prototxt"), "s_iter_20.caffemodel", 3, amp=amp)) for amp in (False, True))
     assert any(float(full[name]) != float(low[name]) for name in full)
     for name, value in full.items():
         assert float(low[name]) == pytest.approx(float(value), rel=0.05)
-    score.test(
-        score.TestOptions(
+    test.test(
+        test.TestOptions(
             Path("net.prototxt"), "s_iter_20.caffemodel", 1, amp=True, predictions=Path("p.csv"), confusion=Path("c.csv")
         )
     )
     assert len(Path("p.csv").read_text().splitlines()) > 1
-    timing.time(timing.TimeOptions(Path("net.prototxt"), 1, amp=True))
+    time.time(time.TimeOptions(Path("net.prototxt"), 1, amp=True))
 
 
 def test_a_slow_device_is_told_and_one_without_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,9 +23,9 @@ from caffecli.net.runners import compiled
 from caffecli.net.runners.compiled import Compiled
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
-from caffecli.solver import run
 from caffecli.solver.solver import Solver
 from caffecli.spec import load, text
+from caffecli.tools import train
 
 Edit = Callable[[str, str, str], None]
 
@@ -115,12 +115,12 @@ def test_a_run_ends_with_the_same_weights(run_folder: Path, amp: bool) -> None:
     """Dropout and all; and 10 + 10 = 20, with snapshots that either kind of run goes on from."""
     weights = {}
     for how in (False, True):
-        assert run.train(run.TrainOptions(Path("solver.prototxt"), compiled=how, amp=amp))
+        assert train.train(train.TrainOptions(Path("solver.prototxt"), compiled=how, amp=amp))
         weights[how] = caffemodel.read(Path("s_iter_20.caffemodel"))
     for name, blobs in weights[True].items():
         for ours, theirs in zip(blobs, weights[False][name], strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-3 if amp else 1e-5)
-    assert run.train(run.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate"), compiled=True, amp=amp))
+    assert train.train(train.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate"), compiled=True, amp=amp))
     for name, blobs in caffemodel.read(Path("s_iter_20.caffemodel")).items():
         for ours, theirs in zip(blobs, weights[True][name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -188,7 +188,7 @@ def test_a_net_of_several_stretches() -> None:
 def test_no_compiler(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SolverError, match="--compile needs a C\\+\\+ compiler, and there is no 'no-such-compiler'; install it"):
-        run.train(run.TrainOptions(Path("solver.prototxt"), compiled=True))
+        train.train(train.TrainOptions(Path("solver.prototxt"), compiled=True))
     monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
     with pytest.raises(SolverError, match="--compile needs Triton"):
         compiled.check(torch.device("cuda", 0))

@@ -13,7 +13,7 @@ import torch
 from caffecli.errors import ShapeError, SolverError
 from caffecli.formats import caffemodel
 from caffecli.solver.deterministic import deterministic
-from caffecli.solver.run import TrainOptions, train
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 SOLVER = Path("solver.prototxt")

@@ -10,7 +10,7 @@ import pytest
 
 from caffecli.errors import FormatError
 from caffecli.formats import caffemodel, solverstate
-from caffecli.solver.run import TrainOptions, train
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 SOLVER = Path("solver.prototxt")

@@ -16,7 +16,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from caffecli.solver.run import TrainOptions, train
+from caffecli.tools.train import TrainOptions, train
 
 kills, random_state = int(sys.argv[1]), random.Random(5)
 resumed = 0

@@ -15,10 +15,10 @@ import torch
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError, SolverError, SpecError
 from caffecli.formats import solverstate
-from caffecli.solver.run import TrainOptions, train
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 OPTIONS = TrainOptions(Path("solver.prototxt"))
@@ -192,7 +192,7 @@ def test_wrong_input_before_training(
 
 
 def test_time_runs_the_backward_pass_of_a_deploy_net_too(tmp_path: Path) -> None:
-    from caffecli.solver.timing import TimeOptions, time
+    from caffecli.tools.time import TimeOptions, time
 
     (tmp_path / "deploy.prototxt").write_text(
         'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 32 dim: 16 dim: 40 dim: 40 } } }'

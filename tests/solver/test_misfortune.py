@@ -17,7 +17,7 @@ import pytest
 from caffecli import logs
 from caffecli.errors import CaffeError, FormatError
 from caffecli.formats import caffemodel
-from caffecli.solver.run import TrainOptions, train
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 OPTIONS = TrainOptions(Path("solver.prototxt"))

@@ -22,9 +22,9 @@ from caffecli.solver.callbacks import Callback
 from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.monitor import Monitor, WatchOptions
 from caffecli.solver.parallel import World
-from caffecli.solver.run import TrainOptions, train
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 OPTIONS = TrainOptions(Path("solver.prototxt"))

@@ -22,12 +22,13 @@ import torch
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.formats import caffemodel, solverstate
+from caffecli.net import devices
 from caffecli.proto.caffe_pb2 import Datum
-from caffecli.solver import devices, run
 from caffecli.solver.launch import launch
 from caffecli.solver.monitor import WatchOptions
 from caffecli.solver.parallel import World
 from caffecli.spec import load
+from caffecli.tools import train
 
 Edit = Callable[[str, str, str], None]
 CPU = torch.device("cpu")
@@ -40,10 +41,10 @@ def no_dropout(run_folder: Path, edit: Edit) -> Path:
     return run_folder
 
 
-def train_on(count: int, options: run.TrainOptions | None = None) -> bool:
+def train_on(count: int, options: train.TrainOptions | None = None) -> bool:
     """Train on ``count`` processes, as ``--gpu 0,1,...`` does."""
-    options = options or run.TrainOptions(Path("solver.prototxt"))
-    return launch(run.work, [CPU] * count, (options, load.load_solver(options.solver)))
+    options = options or train.TrainOptions(Path("solver.prototxt"))
+    return launch(train.work, [CPU] * count, (options, load.load_solver(options.solver)))
 
 
 def weights(path: str) -> list[np.ndarray]:
@@ -65,7 +66,7 @@ def test_two_processes_equal_one_with_twice_the_batch(no_dropout: Path, edit: Ed
         many = weights("s_iter_20.caffemodel")
         where = json.loads(Path("s_iter_20.solverstate.json").read_text())
         edit("net.prototxt", "batch_size: 8", "batch_size: 16")
-        assert run.train(run.TrainOptions(Path("solver.prototxt")))
+        assert train.train(train.TrainOptions(Path("solver.prototxt")))
         one = capfd.readouterr().err
     finally:
         logs.hide(handler)
@@ -84,16 +85,16 @@ def test_two_processes_equal_one_with_twice_the_batch(no_dropout: Path, edit: Ed
 def test_resume_on_another_number_of_processes(no_dropout: Path, edit: Edit) -> None:
     """One process, then two with half the batch each, then one again: the data's position counts the records of all."""
     edit("solver.prototxt", "max_iter: 20", "max_iter: 30")
-    assert run.train(run.TrainOptions(Path("solver.prototxt")))
+    assert train.train(train.TrainOptions(Path("solver.prototxt")))
     expected, position = weights("s_iter_30.caffemodel"), json.loads(Path("s_iter_30.solverstate.json").read_text())["data"]
     for state in Path().glob("s_iter_[23]0.*"):
         state.unlink()
     edit("net.prototxt", "batch_size: 16", "batch_size: 8")
     edit("solver.prototxt", "max_iter: 30", "max_iter: 20")
-    assert train_on(2, run.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate")))
+    assert train_on(2, train.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate")))
     edit("net.prototxt", "batch_size: 8", "batch_size: 16")
     edit("solver.prototxt", "max_iter: 20", "max_iter: 30")
-    assert run.train(run.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))
+    assert train.train(train.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))
     assert json.loads(Path("s_iter_30.solverstate.json").read_text())["data"] == position
     for ours, theirs in zip(weights("s_iter_30.caffemodel"), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -102,7 +103,7 @@ def test_resume_on_another_number_of_processes(no_dropout: Path, edit: Edit) -> 
 def test_resume_goes_on_exactly_with_dropout(run_folder: Path, edit: Edit) -> None:
     assert train_on(2)
     whole = weights("s_iter_20.caffemodel")
-    assert train_on(2, run.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate")))
+    assert train_on(2, train.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate")))
     for ours, theirs in zip(whole, weights("s_iter_20.caffemodel"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -186,7 +187,7 @@ def test_statistics_of_rank_0_serve_all(run_folder: Path, edit: Edit, capfd: pyt
     try:
         assert train_on(2)
         trained = capfd.readouterr().err
-        assert run.train(run.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))  # only scores
+        assert train.train(train.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))  # only scores
         resumed = capfd.readouterr().err
     finally:
         logs.hide(handler)
@@ -197,10 +198,10 @@ def test_statistics_of_rank_0_serve_all(run_folder: Path, edit: Edit, capfd: pyt
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices")
 def test_two_gpus_equal_one_with_twice_the_batch(no_dropout: Path, edit: Edit) -> None:
     edit("net.prototxt", "batch_size: 16", "batch_size: 8")
-    assert run.train(run.TrainOptions(Path("solver.prototxt"), gpu="0,1"))
+    assert train.train(train.TrainOptions(Path("solver.prototxt"), gpu="0,1"))
     two = weights("s_iter_20.caffemodel")
     edit("net.prototxt", "batch_size: 8", "batch_size: 16")
-    assert run.train(run.TrainOptions(Path("solver.prototxt"), gpu="0"))
+    assert train.train(train.TrainOptions(Path("solver.prototxt"), gpu="0"))
     for ours, theirs in zip(two, weights("s_iter_20.caffemodel"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
@@ -233,7 +234,7 @@ def test_torchrun(no_dropout: Path, edit: Edit) -> None:
     assert done.stderr.count("Optimization Done.") == 2  # solver.cpp's and caffe.cpp's, of rank 0 alone
     two = weights("s_iter_20.caffemodel")
     edit("net.prototxt", "batch_size: 8", "batch_size: 16")
-    assert run.train(run.TrainOptions(Path("solver.prototxt")))
+    assert train.train(train.TrainOptions(Path("solver.prototxt")))
     for ours, theirs in zip(two, weights("s_iter_20.caffemodel"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -277,7 +278,7 @@ def test_two_processes_decide_alike(no_dropout: Path, edit: Edit, capfd: pytest.
     edit("solver.prototxt", "max_iter: 20", "max_iter: 400")
     handler = logs.show()
     try:
-        assert not train_on(2, run.TrainOptions(Path("solver.prototxt"), watch=watch))  # unlike decisions would hang, or fail
+        assert not train_on(2, train.TrainOptions(Path("solver.prototxt"), watch=watch))  # unlike decisions would hang, or fail
         log = capfd.readouterr().err
         stopped = re.findall(r"Iteration (\d+): accuracy was not better than \S+ of iteration (\d+) in 3 tests; stopping", log)
         assert len(stopped) == 1

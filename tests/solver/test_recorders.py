@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from caffecli import logs
 from caffecli.errors import CaffeError, SolverError
 from caffecli.formats import log_file
-from caffecli.solver import run
 from caffecli.solver.launch import launch
 from caffecli.solver.recorders import Csv, JsonLines
-from caffecli.solver.run import TrainOptions, train
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools.train import TrainOptions, train, work
 
 Edit = Callable[[str, str, str], None]
 SOLVER = Path("solver.prototxt")
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told(run_folder: Path) -> None:
 def test_one_of_two_processes_writes(run_folder: Path) -> None:
     options = TrainOptions(SOLVER, csv=CSV, jsonl=JSONL, keep=1, log_file=Path("log"))
     with log_file.appending(options.log_file):
-        assert launch(run.work, [run.torch.device("cpu")] * 2, (options, load.load_solver(SOLVER)))
+        assert launch(work, [torch.device("cpu")] * 2, (options, load.load_solver(SOLVER)))
     assert places(records()) == ALL
     assert len(rows()) == len(ALL)
     assert sorted(p.name for p in run_folder.glob("s_iter*solverstate")) == ["s_iter_20.solverstate"]

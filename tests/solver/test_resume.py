@@ -11,7 +11,7 @@ import pytest
 
 from caffecli.errors import CaffeError, FormatError, ShapeError, SolverError
 from caffecli.formats import caffemodel, solverstate
-from caffecli.solver.run import TrainOptions, train
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffecli.formats import caffemodel
-from caffecli.solver.run import TrainOptions, train
+from caffecli.tools.train import TrainOptions, train
 
 SOLVER = """
 net: "net.prototxt" base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" max_iter: 20 snapshot: 10 snapshot_prefix: "s"

@@ -12,9 +12,9 @@ import pytest
 from caffecli.errors import FormatError
 from caffecli.formats import blob, caffemodel, solverstate
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver.run import TrainOptions, train
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 OPTIONS = TrainOptions(Path("solver.prototxt"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffecli.errors import CaffeError, DataError, FormatError
-from converters.training_curves import plot_log
+from caffecli.tools.plot_log import plot_log
 
 pytest.importorskip("matplotlib")
 

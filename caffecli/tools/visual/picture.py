@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from caffecli.errors import DataError
 from caffecli.formats import mean as mean_files
 from caffecli.formats.atomic import read_bytes
-from caffecli.visual.inside import Array, Inside, Path_
+from caffecli.tools.visual.inside import Array, Inside, Path_
 
 
 def load_picture(inside: Inside, path: Path_, mean: str = "", scale: float = 1.0, rgb: bool = False) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli.errors import ShapeError, SpecError
-from caffecli.visual.inside import Array, Inside
+from caffecli.tools.visual.inside import Array, Inside
 
 #: pictures that go through a net at once
 _BATCH = 32

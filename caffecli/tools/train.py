@@ -10,12 +10,13 @@ import torch
 
 from caffecli import logs
 from caffecli.formats import log_file
-from caffecli.net import precision
+from caffecli.layers import user_modules
+from caffecli.net import devices, precision
 from caffecli.net.runners import compiled
 from caffecli.net.runners.compiled import Compiled
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import devices, parallel, recorders, snapshot
+from caffecli.solver import parallel, recorders, snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.deterministic import deterministic
 from caffecli.solver.keep import Keep
@@ -34,7 +35,8 @@ class TrainOptions:
 
     ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile. ``keep``: how many snapshots. ``seed`` goes before
     random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl`` and ``tensorboard``.
-    ``watch``, ``rate``: what to do by a test output, and to the learning rate.
+    ``watch``, ``rate``: what to do by a test output, and to the learning rate. ``layers``: modules of the user's own that
+    register layers.
     """
 
     solver: Path
@@ -57,6 +59,7 @@ class TrainOptions:
     tensorboard: Path | None = None
     watch: WatchOptions = NO_WATCH
     rate: RateOptions = PLAIN
+    layers: tuple[str, ...] = ()
 
 
 def train(options: TrainOptions) -> bool:
@@ -66,6 +69,7 @@ def train(options: TrainOptions) -> bool:
     """
     rank = parallel.given_rank()
     with log_file.appending(options.log_file), deterministic(options.deterministic):
+        user_modules.load(options.layers)
         param = load.load_solver(options.solver)
         found = devices.choose_all(*_gpu(options, param))
         if rank is not None:
@@ -78,6 +82,7 @@ def train(options: TrainOptions) -> bool:
 def work(world: World, found: list[torch.device], job: tuple[TrainOptions, SolverParameter]) -> bool:
     """The training of one process, on the first of the devices ``found``."""
     options, param = job
+    user_modules.load(options.layers)  # in a process of its own too
     param.snapshot_prefix = snapshot.prefix(param, options.solver)
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stages)

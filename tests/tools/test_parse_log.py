@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from caffecli.errors import DataError, FormatError
-from caffecli.formats import training_log
+from caffecli.tools import parse_log
 
 #: I1231 23:59:58.5 and so on: a run over the turn of the year, with a line of another program between
 LOG = """\
@@ -41,7 +41,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_rows(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text(LOG)
-    log = training_log.read(tmp_path / "run.log")
+    log = parse_log.read(tmp_path / "run.log")
     assert log.test == [
         {"NumIters": 0, "Seconds": 0.5, "LearningRate": 0.001, "accuracy": 0.1, "loss": 2.5},
         {"NumIters": 20, "Seconds": 3.75, "LearningRate": 0.001, "accuracy": 0.75, "loss": 0.015},
@@ -58,17 +58,17 @@ def test_rows(tmp_path: Path) -> None:
 
 def test_files(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text(LOG)
-    assert training_log.parse_log(tmp_path / "run.log", tmp_path) == {tmp_path / "run.log.train": 2, tmp_path / "run.log.test": 2}
+    assert parse_log.parse_log(tmp_path / "run.log", tmp_path) == {tmp_path / "run.log.train": 2, tmp_path / "run.log.test": 2}
     lines = b"NumIters,Seconds,LearningRate,loss\r\n0.0,0.75,0.01,2.4\r\n10.0,2.750001,0.01,nan\r\n"
     assert (tmp_path / "run.log.train").read_bytes() == lines
-    training_log.parse_log(tmp_path / "run.log", tmp_path, ";")
+    parse_log.parse_log(tmp_path / "run.log", tmp_path, ";")
     assert (tmp_path / "run.log.train").read_bytes() == lines.replace(b",", b";")
 
 
 @pytest.mark.parametrize("name", ["lenet", "cifar10_quick", "solvers/adam", "solvers/sgd_inv"])
 def test_recorded_logs(golden: Path, tmp_path: Path, name: str) -> None:
     """The dates of these have a year; Caffe's parse_log.py gives the same tables once that is taken out."""
-    training_log.parse_log(golden / name / "train.log", tmp_path)
+    parse_log.parse_log(golden / name / "train.log", tmp_path)
     test, train = rows(tmp_path / "train.log.test"), rows(tmp_path / "train.log.train")
     assert list(test[0]) == ["NumIters", "Seconds", "LearningRate", "accuracy", "loss"]
     assert list(train[0]) == ["NumIters", "Seconds", "LearningRate", "loss"]
@@ -83,30 +83,30 @@ def test_recorded_logs(golden: Path, tmp_path: Path, name: str) -> None:
 
 def test_the_only_row_counts(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text("".join(LOG.splitlines(True)[1:7]))  # no line with Solving either
-    log = training_log.read(tmp_path / "run.log")
+    log = parse_log.read(tmp_path / "run.log")
     assert [row["loss"] for row in log.train + log.test] == [2.4, 2.5]
     assert math.isnan(log.train[0]["LearningRate"])
 
 
 def test_a_file_without_rows_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text(LOG.replace("Test net", "Best net"))
-    assert training_log.parse_log(tmp_path / "run.log", tmp_path) == {tmp_path / "run.log.train": 2, tmp_path / "run.log.test": 0}
+    assert parse_log.parse_log(tmp_path / "run.log", tmp_path) == {tmp_path / "run.log.train": 2, tmp_path / "run.log.test": 0}
     assert not (tmp_path / "run.log.test").exists()
 
 
 def test_outputs_that_come_later_have_a_column(tmp_path: Path) -> None:
     more = LOG.replace("Iteration 30", "Iteration 20") + LOG.splitlines(True)[4].replace("loss", "top5").replace("1231", "0101")
     (tmp_path / "run.log").write_text(more)
-    training_log.parse_log(tmp_path / "run.log", tmp_path)
+    parse_log.parse_log(tmp_path / "run.log", tmp_path)
     assert list(rows(tmp_path / "run.log.test")[0]) == ["NumIters", "Seconds", "LearningRate", "accuracy", "loss", "top5"]
 
 
 def test_wrong_files(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("hello\nI0101 00:00:01.000001 77 x.cpp:1] hello\n")
     with pytest.raises(DataError, match=r"'.*x' tells of no iteration; expected the log of a training"):
-        training_log.read(tmp_path / "x")
+        parse_log.read(tmp_path / "x")
     with pytest.raises(FormatError, match="cannot read"):
-        training_log.read(tmp_path / "none")
+        parse_log.read(tmp_path / "none")
     (tmp_path / "run.log").write_text(LOG)
     with pytest.raises(FormatError, match="create the folder"):
-        training_log.parse_log(tmp_path / "run.log", tmp_path / "none")
+        parse_log.parse_log(tmp_path / "run.log", tmp_path / "none")

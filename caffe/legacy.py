@@ -17,7 +17,7 @@ from caffe.memory import Floats
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 
-class Forms2014:
+class LegacyMethods:
     """The methods of a ``Net`` that are here for old programs. ``input_``, ``input_name``: the input blob's name."""
 
     _engine: Engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.errors import ShapeError, SpecError
 from caffecli.formats import caffemodel
-from caffecli.layers.base import Context
 from caffecli.layers.data import Input
 from caffecli.layers.shape import Split
 from caffecli.net import weights as net_weights
 from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
-from caffecli.proto.caffe_pb2 import TEST
-from caffecli.spec.load import load_net, prepare_net
+from caffecli.spec.filter import filter_net
+from caffecli.tools.open import build_net, read_net
 
 Array = NDArray[np.float32]
 Path_ = str | os.PathLike[str]
@@ -42,14 +41,17 @@ class Inside:
             blob.requires_grad_(False)  # only the blobs' diffs are asked for
 
     @classmethod
-    def open(cls, definition: Path_, weights: Path_ | None) -> Inside:
-        """The net of a deploy prototxt with its weights, else the fillers' values. Raises CaffeError."""
-        param = prepare_net(load_net(definition), TEST)
+    def open(cls, definition: Path_, weights: Path_ | None, layers: Iterable[str] = ()) -> Inside:
+        """The net of a deploy prototxt with its weights, else the fillers' values. Raises CaffeError.
+
+        ``layers``: modules of the user's own that register layers.
+        """
+        param = read_net(definition, layers=layers)
         param.force_backward = True
-        if not any(layer.type == "Input" for layer in param.layer):
+        if not any(layer.type == "Input" for layer in filter_net(param, param.state).layer):
             raise SpecError(f"{str(definition)!r} has no Input layer to give a picture to; take the deploy net")
         with logs.quiet():
-            net = Net(param, Context(folders=(Path(definition).parent,)))
+            net = build_net(param, definition)
             if weights is None:
                 logs.warning("inside.py", "No weights given: looking at what the fillers made")
             else:

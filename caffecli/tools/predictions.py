@@ -22,7 +22,7 @@ from caffecli.layers.labels import to_classes
 from caffecli.layers.shape import Split
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
-from caffecli.solver.features import find_blob
+from caffecli.tools.blobs import find_blob
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ def _origin(net: Net, slot: int) -> int:
     return slot
 
 
-class Recorder:
-    """Takes the scores and labels of each batch. ``slots`` are the blobs that it wants to see; without files, none.
+class PredictionWriter:
+    """Takes the scores and labels of each batch, and writes what they say.
 
-    ``predictions`` and ``confusion`` are open text files, or None.
+    ``slots`` are the blobs that it wants to see; without files, none. ``predictions`` and ``confusion`` are open text files,
+    or None.
     """
 
     def __init__(self, net: Net, predictions: Any, confusion: Any, blob: str | None, top: int) -> None:
@@ -117,7 +118,7 @@ class Recorder:
             self._counts = torch.zeros(self._classes, self._classes, dtype=torch.int64)
 
     def take(self, blobs: Sequence[Tensor]) -> None:
-        """Record a batch: the values of ``slots``."""
+        """Count a batch in: the values of ``slots``."""
         if not self.slots:
             return
         scores = blobs[0].detach().float().cpu().movedim(self._target.axis, -1).reshape(-1, self._classes)
@@ -176,10 +177,10 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def recording(
+def writing(
     net: Net, predictions: Path | None = None, confusion: Path | None = None, blob: str | None = None, top: int = 5
-) -> Iterator[Recorder]:
-    """A Recorder for the batches of the block; its CSV files come to be under their names when the block ends without an error.
+) -> Iterator[PredictionWriter]:
+    """A PredictionWriter for the batches of the block; its CSV files are there when the block ends without an error.
 
     ``predictions`` gets a row a record: key, label (empty where there are none), then class and score of the ``top`` classes, the
     best first. ``confusion`` gets a row a true class, a column a predicted one: how many there were. The scores are those of
@@ -187,6 +188,6 @@ def recording(
     """
     with ExitStack() as files:
         opened = [files.enter_context(replacing(path, "w")) if path is not None else None for path in (predictions, confusion)]
-        recorder = Recorder(net, opened[0], opened[1], blob, top)
-        yield recorder
-        recorder.finish()
+        writer = PredictionWriter(net, opened[0], opened[1], blob, top)
+        yield writer
+        writer.finish()

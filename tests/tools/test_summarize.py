@@ -14,9 +14,9 @@ from google.protobuf import text_format
 from caffecli.errors import ShapeError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.net.net import Net
-from caffecli.net.summary import LayerSummary, NetSummary, summarize
 from caffecli.net.weights import definition, export
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
+from caffecli.tools.summarize import LayerSummary, NetSummary, summarize
 
 ROOT = Path(__file__).parents[2]
 INPUT = 'layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ {} }} }} }}'

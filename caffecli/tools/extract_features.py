@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caffecli import logs
-from caffecli.errors import DataError, FormatError, ShapeError, SpecError
-from caffecli.formats import datum, db
-from caffecli.formats.atomic import replacing
+from caffecli.errors import FormatError, ShapeError, SpecError
+from caffecli.formats import atomic, datum, db
 from caffecli.formats.blob import Array
 from caffecli.formats.hdf5_rows import RowWriter
-from caffecli.layers.base import Context
-from caffecli.net import weights
-from caffecli.net.graph import AUTOMATIC
+from caffecli.net import devices
 from caffecli.net.net import Net
-from caffecli.net.runners.base import Result
 from caffecli.net.runners.whole import Whole
-from caffecli.proto.caffe_pb2 import TEST
-from caffecli.solver import devices, loop, report
-from caffecli.spec import load
+from caffecli.tools.blobs import find_blob, run_and_observe
+from caffecli.tools.open import open_net, split_names
 
 Format = Literal["lmdb", "leveldb", "hdf5", "npy"]
 
@@ -46,7 +38,8 @@ KEYS = "key"
 class FeatureOptions:
     """What to extract. ``outputs`` has a database or file for each of ``blobs``; ``weights`` are files separated by commas.
 
-    ``batches`` is how many batches to run; None takes each record of the net's source exactly once.
+    ``batches`` is how many batches to run; None takes each record of the net's source exactly once. ``layers``: modules of the
+    user's own that register layers.
     """
 
     weights: str
@@ -56,6 +49,7 @@ class FeatureOptions:
     batches: int | None
     format: Format
     gpu: str | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -84,7 +78,7 @@ class _Feature:
 
 
 @torch.no_grad()
-def extract(options: FeatureOptions) -> None:
+def extract_features(options: FeatureOptions) -> None:
     """Run the net and write the blobs; logs Caffe's lines.
 
     A row of a blob becomes a datum of floats, its key the number of the row (``%010d``), as Caffe has it; or a row of an array
@@ -100,24 +94,17 @@ def extract(options: FeatureOptions) -> None:
         logs.error(f"{_SOURCE}:62", "Using CPU")
     for output in options.outputs:
         for path in (output, keys_path(output)) if options.format == "npy" else (output,):
-            refuse_existing(path)
-    param = load.load_net(options.model)
-    param.state.phase = TEST
-    param.state.level = 0
-    net = Net(param, Context(folders=(options.model.parent,)))
-    try:
-        net.place(device)
-        for name in options.weights.split(","):
-            weights.load(net, name.strip())
+            atomic.refuse_existing(path)
+    runner = open_net(options.model, Whole, layers=options.layers, device=device, weights=split_names(options.weights))
+    with contextlib.closing(runner.net) as net:
         features = [_Feature(b, find_blob(net, b), out) for b, out in zip(options.blobs, options.outputs, strict=True)]
         records = record_count(net) if options.batches is None else None
-        _run(net, features, options, records)
-    finally:
-        net.close()
+        _run(runner, features, options, records)
     logs.error(f"{_SOURCE}:181", "Successfully extracted the features!")
 
 
-def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
+def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
+    net = runner.net
     layers = list(net.source_layers.values())
     size = layers[0].reshape([])[0][0] if layers else 0
     batches = (options.batches or 0) if records is None else math.ceil(records / size)
@@ -133,10 +120,9 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
             rows = records if records is not None else batches * shape[0]
             feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
         logs.error(f"{_SOURCE}:133", "Extracting Features")
-        runner = Whole(net)
-        with report.Bar(batches, unit="batch") as bar:
+        with logs.Bar(batches, unit="batch") as bar:
             for i in range(batches):
-                _, blobs = look(runner, [feature.slot for feature in features])
+                _, blobs = run_and_observe(runner, [feature.slot for feature in features])
                 keys = layers[0].batch.keys if layers and layers[0].batch else ()
                 stop = None if records is None else min(size, records - i * size)
                 for feature, blob in zip(features, blobs, strict=True):
@@ -145,36 +131,6 @@ def _run(net: Net, features: list[_Feature], options: FeatureOptions, records: i
                 bar.advance()
         for feature in features:
             feature.finish()
-
-
-def look(runner: Whole, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
-    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch comes with its record's key."""
-    seen: dict[int, Tensor] = {}
-
-    def observe(node: Any, tops: tuple[Tensor, ...]) -> None:
-        seen.update({slot: top for slot, top in zip(node.outputs, tops, strict=True) if slot in slots})
-
-    try:
-        result = runner.forward(observe=observe if slots else None)
-    except DataError as error:
-        raise loop.with_record(error, runner.net) from error
-    return result, [seen[slot] for slot in slots]
-
-
-def find_blob(net: Net, name: str) -> int:
-    """The slot of the blob as the last layer to fill it leaves it. Raises SpecError, naming the nearest one there is."""
-    slots = {known: slot for slot, known in enumerate(net.slot_names) if known != AUTOMATIC}
-    if name not in slots:
-        near = difflib.get_close_matches(name, slots, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"its blobs: {', '.join(slots)}"
-        raise SpecError(f"net {net.name!r} has no blob {name!r}; {hint}")
-    return slots[name]
-
-
-def refuse_existing(path: str | os.PathLike[str]) -> None:
-    """Raise FormatError when something lies at ``path``."""
-    if os.path.lexists(path):
-        raise FormatError(f"{os.fspath(path)!r} exists; remove it or choose another name")
 
 
 def keys_path(path: str) -> str:
@@ -229,7 +185,7 @@ def _database(feature: _Feature, backend: db.Backend) -> Iterator[Add]:
 @contextlib.contextmanager
 def _npy(feature: _Feature, shape: tuple[int, ...]) -> Iterator[Add]:
     every: list[str] = []
-    with replacing(keys_path(feature.output)) as beside, replacing(feature.output) as file:
+    with atomic.replacing(keys_path(feature.output)) as beside, atomic.replacing(feature.output) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
         def add(rows: Array, keys: Sequence[str]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from caffecli.errors import CaffeError, DataError
-from caffecli.formats import atomic, training_log
-from caffecli.formats.training_log import TrainingLog
+from caffecli.formats import atomic
+from caffecli.tools import parse_log
+from caffecli.tools.parse_log import TrainingLog
 
 #: the chart types by their numbers in Caffe: what is drawn
 CHARTS = ("test accuracy", "test loss", "train learning rate", "train loss")
@@ -57,7 +58,7 @@ def curves(log: TrainingLog, run: str, names: Sequence[str], axis: str) -> list[
     return list(found.values())
 
 
-def _matches(log: TrainingLog, asked: str) -> list[tuple[str, list[training_log.Row], str]]:
+def _matches(log: TrainingLog, asked: str) -> list[tuple[str, list[parse_log.Row], str]]:
     phase, _, rest = asked.partition(" ")
     phases = [phase] if phase in ("train", "test") and rest else ["train", "test"]
     wanted = rest if phase in ("train", "test") and rest else asked
@@ -94,7 +95,7 @@ def plot_log(
         raise DataError(f"cannot draw {os.fspath(out)!r}: its name must end in .{', .'.join(_FORMATS)}")
     names, axis = chart(what)
     axis = axis or ("Seconds" if seconds else "NumIters")
-    read = [training_log.read(path) for path in logs]
+    read = [parse_log.read(path) for path in logs]
     drawn = [curve for log, run in zip(read, _labels(logs), strict=True) for curve in curves(log, run, names, axis)]
     if not any(curve.x for curve in drawn):
         known = {

@@ -1,4 +1,4 @@
-"""PNG pictures of what ``look`` finds, with titles and scales."""
+"""``caffecli visualize``: PNG pictures of what ``visual.look`` finds in a net, with titles and scales."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from caffecli.errors import CaffeError, DataError
 from caffecli.formats.atomic import replacing
-from caffecli.visual import look, sheet
-from caffecli.visual.inside import Array, Inside, Path_
-from caffecli.visual.picture import fit_picture, load_picture
-from caffecli.visual.sheet import Pixels
+from caffecli.tools.visual import look, sheet
+from caffecli.tools.visual.inside import Array, Inside, Path_
+from caffecli.tools.visual.picture import fit_picture, load_picture
+from caffecli.tools.visual.sheet import Pixels
 
 Kind = Literal["filters", "activations", "histogram", "deconv", "occlusion", "saliency"]
 
@@ -24,7 +24,7 @@ _HEAT = cv2.COLORMAP_VIRIDIS
 
 
 @dataclass(frozen=True)
-class DrawOptions:
+class VisualizeOptions:
     """What to look at. The picture ``image`` becomes (pixels - mean) * scale, as ``transform_param`` has it."""
 
     kind: Kind
@@ -43,16 +43,18 @@ class DrawOptions:
     fill: float = 0.0
     #: the net takes red first; else blue, as most do
     rgb: bool = False
+    #: modules of the user's own that register layers
+    layers: tuple[str, ...] = ()
 
 
-def draw(options: DrawOptions) -> str:
+def visualize(options: VisualizeOptions) -> str:
     """Draw what the options ask for into ``options.out``, a PNG; returns a line about it. Raises CaffeError."""
     if not os.fspath(options.out).lower().endswith(".png"):
         raise DataError(f"cannot draw {os.fspath(options.out)!r}: its name must end in .png")
     if options.image is None and options.kind not in ("filters", "histogram"):
         raise DataError(f"{options.kind} needs a picture: give --image")
     with replacing(options.out) as file:  # first, so that a folder that is not there is told of before the work
-        inside = Inside.open(options.net, options.weights)
+        inside = Inside.open(options.net, options.weights, options.layers)
         inside.index(options.layer)
         picture = None
         if options.image is not None:
@@ -65,11 +67,11 @@ def draw(options: DrawOptions) -> str:
     return told
 
 
-def _title(inside: Inside, options: DrawOptions, told: str) -> str:
+def _title(inside: Inside, options: VisualizeOptions, told: str) -> str:
     return f"{inside.net.name}, {options.layer} ({inside.net.nodes[inside.index(options.layer)].layer.type}): {told}"
 
 
-def _filters(inside: Inside, options: DrawOptions, picture: Array | None) -> tuple[Pixels, str]:
+def _filters(inside: Inside, options: VisualizeOptions, picture: Array | None) -> tuple[Pixels, str]:
     found = look.filters(inside, options.layer, options.unit)
     count, height, width, channels = found.shape
     if count == 1 and channels == 1 and min(height, width) == 1:
@@ -78,7 +80,7 @@ def _filters(inside: Inside, options: DrawOptions, picture: Array | None) -> tup
     return _tiles(options, found), f"{told} {height} x {width}{', in colour' if channels == 3 else ''}"
 
 
-def _activations(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pixels, str]:
+def _activations(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
     found = look.activations(inside, options.layer, picture)
     first = options.unit or 0
     if options.unit is not None:
@@ -97,7 +99,7 @@ def _bars(values: Array, layer: str, what: str, first: int = 0) -> Pixels:
     return sheet.captioned(sheet.bars(values), f"{what} {first} to {first + len(values) - 1}")
 
 
-def _tiles(options: DrawOptions, found: Array) -> Pixels:
+def _tiles(options: VisualizeOptions, found: Array) -> Pixels:
     """Pictures (count, height, width, ...) side by side, with the scale they share."""
     _check_finite(found, options.layer)
     count, height, width = found.shape[:3]
@@ -108,7 +110,7 @@ def _tiles(options: DrawOptions, found: Array) -> Pixels:
     return sheet.with_scale(sheet.pixels(tiled, sheet.factor_for(tiled.shape[1])), float(found.min()), float(found.max()))
 
 
-def _histogram(inside: Inside, options: DrawOptions, picture: Array | None) -> tuple[Any, str]:
+def _histogram(inside: Inside, options: VisualizeOptions, picture: Array | None) -> tuple[Any, str]:
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -133,7 +135,7 @@ def _histogram(inside: Inside, options: DrawOptions, picture: Array | None) -> t
     return figure, f"histograms of {', '.join(parts)}"
 
 
-def _deconv(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pixels, str]:
+def _deconv(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
     found = look.deconv(inside, options.layer, picture, options.top, options.unit)
     pixels, back = _shown(inside, options), found.pictures[:, ::-1] if options.rgb else found.pictures
     factor = sheet.factor_for(int(np.ceil(np.sqrt(len(back)))) * (pixels.shape[1] + 1))
@@ -149,7 +151,7 @@ def _deconv(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pixel
     return drawn, f"units and their activations: {told}"
 
 
-def _occlusion(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pixels, str]:
+def _occlusion(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
     found = look.occlusion(inside, options.layer, picture, options.unit, options.size, options.stride, options.fill)
     heat = look.heat(found, picture.shape[1:])
     _check_finite(heat, options.layer)
@@ -161,7 +163,7 @@ def _occlusion(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pi
     return drawn, f"{told} a square of {found.size} in it"
 
 
-def _saliency(inside: Inside, options: DrawOptions, picture: Array) -> tuple[Pixels, str]:
+def _saliency(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
     unit, found = look.saliency(inside, options.layer, picture, options.unit)
     _check_finite(found, options.layer)
     factor = sheet.factor_for(picture.shape[2])
@@ -181,7 +183,7 @@ _DRAW: dict[Kind, Any] = {
 }
 
 
-def _shown(inside: Inside, options: DrawOptions) -> Array:
+def _shown(inside: Inside, options: VisualizeOptions) -> Array:
     """The picture as people see it, no mean taken from it: (height, width, 1 or 3), 0 to 1, blue first."""
     return fit_picture(inside, options.image or "").transpose(1, 2, 0) / np.float32(255)
 

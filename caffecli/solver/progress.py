@@ -1,12 +1,9 @@
-"""The lines Caffe logs while it trains and tests, and the bar below them on a terminal."""
+"""The lines Caffe logs while it trains and tests."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Any
 
 from torch import Tensor
 
@@ -57,30 +54,3 @@ class Speed:
         self.restart(iteration)
         speed = f"{number(self.rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters"
         return f"Iteration {iteration} ({speed}), loss = {number(loss)}"
-
-
-class Bar:
-    """A tqdm bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``."""
-
-    def __init__(self, total: int, start: int = 0, unit: str = "it", shown: bool = True) -> None:
-        self._bar: Any = None
-        if shown and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, mininterval=0.2, leave=False)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update(1)
-
-    def note(self, **figures: float) -> None:
-        """Show figures (loss, lr) behind the bar, from its next refresh on."""
-        if self._bar is not None:
-            self._bar.set_postfix({name: number(value) for name, value in figures.items()}, refresh=False)

@@ -1,4 +1,4 @@
-"""What a net consists of: its layers' shapes, parameters, multiply-adds and memory, found without running it.
+"""``caffecli summarize``: a net's shapes, parameters, multiply-adds and memory, found without running it.
 
 Multiply-adds are those of a forward pass over the whole batch: one for each product that is added to a sum.
 
@@ -13,6 +13,11 @@ value; a layer run in place needs none.
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import dataclasses
+import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +28,17 @@ import torch
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.layers import layer_class
-from caffecli.layers.base import Context, Shape
+from caffecli.layers.base import Shape
 from caffecli.layers.data import SourceLayer
 from caffecli.net import weights as net_weights
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
-from caffecli.spec import load
 from caffecli.spec.filter import filter_net
+from caffecli.spec.splits import insert_splits
+from caffecli.tools.open import build_net, read_net
+
+_UNITS = ("", "k", "M", "G", "T", "P")
 
 
 @dataclass(frozen=True)
@@ -85,32 +93,29 @@ def summarize(
     weights: Path | None = None,
     level: int = 0,
     stages: Sequence[str] = ("",),
+    layers: Sequence[str] = (),
 ) -> NetSummary:
     """Sum up the net of a prototxt. ``batch`` takes the place of its batch size.
 
     Records that are not there are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
     ``force_gray``) and ``crop_size``. With ``weights``, the summary tells of the values of the blobs too.
+    ``layers``: modules of the user's own that register layers.
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
     """
-    param = load.load_net(path)
-    param.state.phase = phase  # type: ignore[assignment]
-    param.state.level = level
-    param.state.stage.extend(stages)
+    whole = read_net(path, phase, level, stages, layers=layers)
     with logs.quiet():
-        load.prepare_net(param, phase, level, stages)  # whose errors know of the layers that are left out
-        param = filter_net(param, param.state)
+        param = filter_net(whole, whole.state)
+        insert_splits(param, whole)  # whose errors know of the layers that are left out
     for layer in param.layer:
         if batch is not None:
             _set_batch(layer, batch)
         _stand_in(layer, picture)
     with logs.quiet():
-        net = (_Outline if weights is None else Net)(param, Context(folders=(path.parent,)))
-    try:
+        net = build_net(param, path, kind=_Outline if weights is None else Net)
+    with contextlib.closing(net):
         if weights is not None:
             net_weights.load(net, str(weights))
         return _summary(net, param, weights is not None)
-    finally:
-        net.close()
 
 
 def _set_batch(layer: LayerParameter, batch: int) -> None:
@@ -171,3 +176,73 @@ def _layer(net: Net, node: Node, parameters: int, valued: bool) -> LayerSummary:
     spread = float(values.std(correction=0))
     zeros = float((values == 0).float().mean())
     return LayerSummary(node.name, node.layer.type, shapes, parameters, products, memory, float(values.mean()), spread, zeros)
+
+
+# -- as text ----------------------------------------------------------------------------------------------------------
+
+
+def to_json(net: NetSummary) -> str:
+    sums = {"parameters": net.parameters, "multiply_adds": net.multiply_adds, "memory": net.memory}
+    layers = [{key: value for key, value in dataclasses.asdict(layer).items() if value is not None} for layer in net.layers]
+    return json.dumps({"name": net.name, **sums, "layers": layers}, indent=1)
+
+
+def to_csv(net: NetSummary) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    values = any(layer.mean is not None for layer in net.layers)
+    more = ["mean", "deviation", "zeros"] if values else []
+    writer.writerow(["layer", "type", "tops", "shapes", "parameters", "multiply_adds", "memory", *more])
+    for layer in net.layers:
+        shapes = ";".join("x".join(map(str, shape)) for shape in layer.tops.values())
+        row = [layer.name, layer.type, ";".join(layer.tops), shapes, layer.parameters, layer.multiply_adds, layer.memory]
+        writer.writerow(row + [getattr(layer, name) for name in more])
+    return out.getvalue().rstrip("\n")
+
+
+def to_table(net: NetSummary) -> str:
+    values = any(layer.mean is not None for layer in net.layers)
+    head = [
+        "layer",
+        "type",
+        "top",
+        "shape",
+        "parameters",
+        "multiply-adds",
+        "memory",
+        *(["mean", "std", "zeros"] if values else []),
+    ]
+    rows = [head]
+    for layer in net.layers:
+        rows += _rows(layer, values)
+    rows.append(["total", "", "", "", f"{net.parameters:,}", f"{net.multiply_adds:,}", f"{net.memory:,}"] + [""] * 3 * values)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows
+    ]
+    lines = [line.rstrip() for line in lines]
+    rule = "-" * max(map(len, lines))
+    sums = [_short(net.parameters, " parameters"), _short(net.multiply_adds, " multiply-adds")]
+    sums += [_short(net.memory, "B of blobs"), _short(4 * net.parameters, "B of weights")]
+    return "\n".join([f"{net.name or 'net'}: {', '.join(sums)}", "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _rows(layer: LayerSummary, values: bool) -> list[list[str]]:
+    """A layer's line, and one for each further top."""
+    more = [f"{v:.4g}" if v is not None else "" for v in (layer.mean, layer.deviation, layer.zeros)] if values else []
+    rows = []
+    for number, (top, shape) in enumerate(layer.tops.items() or [("", ())]):
+        figures = [f"{n:,}" if n else "" for n in (layer.parameters, layer.multiply_adds, layer.memory)]
+        named = [layer.name, layer.type] if number == 0 else ["", ""]
+        spelled = " × ".join(map(str, shape)) or "()"
+        rows.append([*named, top, spelled, *(figures + more if number == 0 else [""] * (3 + len(more)))])
+    return rows
+
+
+def _short(count: float, what: str) -> str:
+    """Three digits and a unit: ``61 M parameters``, ``244 MB of weights``."""
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}{what}".replace("  ", " ")

@@ -1,4 +1,4 @@
-"""The classes of picture files: what ``caffecli classify`` does."""
+"""``caffecli classify``: the classes of picture files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from caffe import io
 from caffe.classifier import Classifier
-from caffe.picture_files import PictureOptions, load_npy
 from caffecli.errors import DataError, FormatError
 from caffecli.formats.atomic import replacing
+from caffecli.tools.picture_options import PictureOptions, load_npy
 
 Array = NDArray[Any]
 

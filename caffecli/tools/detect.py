@@ -1,4 +1,4 @@
-"""The classes of windows of picture files: what ``caffecli detect`` does."""
+"""``caffecli detect``: the classes of windows of picture files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffe.detector import Detector
-from caffe.picture_files import PictureOptions
 from caffecli.errors import DataError
 from caffecli.formats.atomic import replacing
+from caffecli.tools.picture_options import PictureOptions
 
 #: windows that are in memory at a time, or a few more
 CHUNK = 256

@@ -13,8 +13,8 @@ from caffecli.cli.main import cli
 from caffecli.errors import CaffeError, DataError, FormatError, ShapeError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.spec.load import load_net
-from caffecli.visual import picture, sheet
-from caffecli.visual.inside import Inside
+from caffecli.tools.visual import picture, sheet
+from caffecli.tools.visual.inside import Inside
 
 ROOT = Path(__file__).parents[2]
 NET = str(ROOT / "models/lenet/deploy.prototxt")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from caffecli.errors import ShapeError, SpecError
-from caffecli.visual import look
-from caffecli.visual.inside import Inside
+from caffecli.tools.visual import look
+from caffecli.tools.visual.inside import Inside
 
 INPUT = 'layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 4 dim: {0} dim: {1} dim: {2} }} }} }}'
 CONV = 'layer { name: "conv" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 5 kernel_size: 3 } }'

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from caffe import mode
 from caffecli.errors import FormatError
 from caffecli.formats import mean
+from caffecli.layers import user_modules
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CAFFENET = ROOT / "models" / "bvlc_reference_caffenet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """``mean_file``: a .npy or a binaryproto, "" for none. What is None is Caffe's reference net, in this repository."""
+    """``mean_file``: a .npy or a binaryproto, "" for none. What is None is Caffe's reference net, in this repository.
+
+    ``layers``: modules of the user's own that register layers.
+    """
 
     model_def: str | None = None
     pretrained_model: str | None = None
@@ -28,9 +32,11 @@ class PictureOptions:
     raw_scale: float | None = 255.0
     channel_swap: tuple[int, ...] | None = (2, 1, 0)
     gpu: bool = False
+    layers: tuple[str, ...] = ()
 
     def net(self) -> dict[str, Any]:
-        """The arguments that ``Classifier`` and ``Detector`` have in common; sets Caffe's mode."""
+        """The arguments that ``Classifier`` and ``Detector`` have in common; sets Caffe's mode, and loads the layers."""
+        user_modules.load(self.layers)
         if self.gpu:
             mode.set_mode_gpu()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time as clock
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,17 @@ from pathlib import Path
 import torch
 
 from caffecli import logs
-from caffecli.layers.base import Context
 from caffecli.logs import number
-from caffecli.net import precision
+from caffecli.net import devices
 from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.proto.caffe_pb2 import TRAIN, Phase
-from caffecli.solver import devices
-from caffecli.spec import load
+from caffecli.tools.open import open_net
 
 
 @dataclass(frozen=True)
 class TimeOptions:
-    """What ``caffecli time`` can be told."""
+    """What ``caffecli time`` can be told. ``layers``: modules of the user's own that register layers."""
 
     model: Path
     iterations: int = 50
@@ -31,6 +30,7 @@ class TimeOptions:
     level: int = 0
     stages: tuple[str, ...] = ("",)
     amp: bool = False
+    layers: tuple[str, ...] = ()
 
 
 class _Timer:
@@ -50,14 +50,17 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
     """Time the net; logs Caffe's lines and returns milliseconds (forward, backward) by layer."""
     device = devices.choose(options.gpu, options.cpu)
     devices.log_use(device, 343)
-    param = load.load_net(options.model)
-    param.state.phase = options.phase
-    param.state.level = options.level
-    param.state.stage.extend(options.stages)
-    net = Net(param, Context(folders=(options.model.parent,)))
-    net.place(device)
-    steps = Stepwise(net, precision.choose(options.amp, device))
-    try:
+    steps = open_net(
+        options.model,
+        Stepwise,
+        options.phase,
+        options.level,
+        options.stages,
+        layers=options.layers,
+        device=device,
+        amp=options.amp,
+    )
+    with contextlib.closing(steps.net) as net:
         logs.info("caffe.cpp:351", "Performing Forward")
         logs.info("caffe.cpp:356", f"Initial loss: {number(float(steps.forward().loss))}")
         logs.info("caffe.cpp:357", "Performing Backward")
@@ -65,8 +68,6 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
             _prepare_backward(steps, index)
             steps.backward_layer(index)
         return _measure(net, steps, options.iterations, device)
-    finally:
-        net.close()
 
 
 def _prepare_backward(steps: Stepwise, index: int) -> None:

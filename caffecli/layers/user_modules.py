@@ -1,0 +1,72 @@
+"""Modules of a user's own that register layers: ``--layers`` and the variable CAFFECLI_LAYERS name them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from caffecli.errors import CaffeError, PythonLayerError, SpecError
+from caffecli.layers import registry
+
+
+def load(modules: Iterable[str]) -> None:
+    """Import the modules, each of which registers layers by ``registry.register``; to be called before a net is built.
+
+    They are looked for on Python's path, then in the working directory. Raises SpecError for a module that is not there, that
+    registers no layer, or a type that there is already; PythonLayerError for one whose code fails.
+    """
+    for name in modules:
+        _load(name)
+
+
+@functools.cache  # what is loaded stays loaded
+def _load(name: str) -> None:
+    where = f"--layers {name}"
+    before = set(registry.types())
+    module = import_module(name, [Path.cwd()], where)
+    own = {registry.layer_class(kind).__module__ for kind in registry.types()}
+    if set(registry.types()) == before and not any(f"{place}.".startswith(f"{name}.") for place in own):
+        file = module.__file__ or ", ".join(module.__path__)
+        raise SpecError(
+            f'{where}: {file} registers no layer; put @caffecli.register("MyType") over a class that derives from caffecli.Layer'
+        )
+
+
+def import_module(name: str, folders: Iterable[Path], where: str) -> ModuleType:
+    """The module of a user's, found on Python's path or in ``folders``; errors begin with ``where``.
+
+    Raises SpecError where there is none, PythonLayerError where its code fails.
+    """
+    for folder in map(str, map(Path.absolute, folders)):
+        if folder not in sys.path:
+            sys.path.append(folder)  # to stay: the module may import its neighbours later
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise failure(error, f"{where}: import", (__file__,)) from error
+        places = ", ".join(path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix, "__")))
+        raise SpecError(f"{where}: no module {name!r} in {places}; set PYTHONPATH to the folder it is in") from None
+    except CaffeError as error:  # of ours, that the module's code has met
+        raise type(error)(f"{where}: {error}") from error
+    except Exception as error:
+        raise failure(error, f"{where}: import", (__file__,)) from error
+
+
+def failure(error: Exception, where: str, ours: tuple[str, ...]) -> PythonLayerError:
+    """The error that says ``where`` a user's code has failed; ``error``'s traceback is cut to where that code begins.
+
+    ``ours``: the files whose frames come before it.
+    """
+    before = (*ours, "<frozen importlib", importlib.__file__)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(before):
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return PythonLayerError(f"{where}: {text}")

@@ -1,0 +1,36 @@
+"""``caffecli draw_net``: the picture of a net definition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe import draw
+from caffecli.proto.caffe_pb2 import TEST, Phase
+from caffecli.spec.filter import filter_net
+from caffecli.tools.open import read_net
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """What to draw, and where: the name of ``picture`` ends in its format. ``phase``: the layers of this phase; None: all.
+
+    ``layers``: modules of the user's own that register layers.
+    """
+
+    net: str | Path
+    picture: str | Path
+    rankdir: str = "LR"
+    phase: Phase | None = None
+    level: int = 0
+    stages: tuple[str, ...] = ()
+    display_lrm: bool = False
+    layers: tuple[str, ...] = ()
+
+
+def draw_net(options: DrawOptions) -> None:
+    """Draw the net into the picture. Raises CaffeError."""
+    phase = TEST if options.phase is None else options.phase
+    whole = read_net(options.net, phase, options.level, options.stages, layers=options.layers)
+    param = whole if options.phase is None else filter_net(whole, whole.state)
+    draw.draw_net_to_file(param, options.picture, options.rankdir, display_lrm=options.display_lrm)

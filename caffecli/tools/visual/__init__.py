@@ -1,0 +1,1 @@
+"""What a net has learnt, for ``visualize``: each way of looking is a function of ``look`` that returns arrays."""
