@@ -8,7 +8,6 @@ nor the commands.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -20,6 +19,7 @@ import click
 
 from caffecli import __version__, host
 from caffecli.errors import CaffeError, PythonLayerError
+from caffecli.wording import did_you_mean
 
 #: name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
 COMMANDS = {
@@ -79,9 +79,8 @@ class CommandTable(click.Group):
         name = args[0]
         if name.replace("-", "_") in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        near = difflib.get_close_matches(name.replace("-", "_"), COMMANDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise click.UsageError(f"No command {name!r}; {hint}", ctx)
+        hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}")
+        raise click.UsageError(f"No command {name!r}{hint}", ctx)
 
 
 def load_command(name: str) -> click.Command:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError
 from caffecli.proto.caffe_pb2 import Datum
+from caffecli.wording import dimensions
 
 
 def decode(value: bytes, key: bytes | str = b"") -> Datum:
@@ -119,4 +120,4 @@ def _text(key: bytes | str) -> str:
 
 
 def _product(dims: tuple[int, ...]) -> str:
-    return " × ".join(map(str, dims)) + f" = {math.prod(dims)}"
+    return f"{dimensions(dims)} = {math.prod(dims)}"

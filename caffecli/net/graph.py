@@ -6,7 +6,6 @@ and autograd and layer-by-layer runs see the same graph.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
 from caffecli.layers.data import SourceLayer
 from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.wording import did_you_mean
 
 #: the top of a loss layer whose top the net does not name; no other layer can use it
 AUTOMATIC = "(automatic)"
@@ -81,8 +81,7 @@ class Wiring:
 
     def _bottom(self, layer: Layer, name: str) -> int:
         if name not in self.unused:
-            near = difflib.get_close_matches(name, self.current, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; blobs so far: {', '.join(self.current) or 'none'}"
+            hint = did_you_mean(name, self.current, f"blobs so far: {', '.join(self.current) or 'none'}")
             raise SpecError(f"layer {layer.name!r}: unknown bottom blob {name!r}{hint}")
         self.unused.discard(name)
         return self.current[name]

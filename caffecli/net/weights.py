@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from caffecli.net.graph import by_name
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, ParamSpec
 from caffecli.spec.upgrade import upgrade_net
+from caffecli.wording import nearest
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
@@ -110,11 +110,8 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
     if wrong:
         raise ShapeError("; ".join(wrong) + "; rename the layer to train it afresh")
     if not pairs and weights and any(known[n].blobs for n in known):
-        near = [n for name in weights for n in difflib.get_close_matches(name, known, 1)]
-        logs.warning(
-            line,
-            f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near[0]}" if near else ""),
-        )
+        near = next(filter(None, (nearest(name, known) for name in weights)), None)
+        logs.warning(line, f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near}" if near else ""))
     with torch.no_grad():
         for blob, array in pairs:
             blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))

@@ -6,7 +6,6 @@ as one that was never stopped.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from caffecli.net.net import Net
 from caffecli.solver import snapshot
 from caffecli.solver.callbacks import Callback, Output
 from caffecli.solver.solver import Solver
+from caffecli.wording import did_you_mean
 
 #: [#]INDEX:NAME:min or max, of which only the name must be there
 _MONITOR = re.compile(r"(?:#?(?P<index>\d+):)?(?P<name>.+?)(?::(?P<goal>min|max))?")
@@ -89,13 +89,11 @@ class Monitor:
         if parts is None:
             firsts = [name for goal in ("max", "min") for name in goals if goals[name] == goal]
             if not firsts:
-                raise SolverError(
-                    f"test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max; {_told(net)}"
-                )
+                raise SolverError(f"test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max{_told(net)}")
             return cls(index, firsts[0], str(goals[firsts[0]]))
         name, goal = parts["name"], parts["goal"]
         if name not in net.outputs:
-            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}; {_told(net, name)}")
+            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}{_told(net, name)}")
         if name not in goals:
             raise SolverError(f"--monitor {asked!r}: {name!r} has {math.prod(net.shape(name))} values; watch one that has one")
         goal = goal or goals[name]
@@ -118,9 +116,7 @@ def _goal(net: Net, name: str) -> str | None:
 
 
 def _told(net: Net, name: str = "") -> str:
-    near = difflib.get_close_matches(name, net.outputs, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}its outputs: {', '.join(net.outputs) or 'none'}"
+    return f"{did_you_mean(name, net.outputs) or ';'} its outputs: {', '.join(net.outputs) or 'none'}"
 
 
 class Watcher(Callback):

@@ -8,7 +8,6 @@ All rules work on whole lists of tensors at once, one kernel for many parameters
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.net.params import Param
 from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.wording import did_you_mean
 
 
 class Rule(ABC):
@@ -314,7 +314,6 @@ def create(param: SolverParameter, params: Sequence[Param]) -> Rule:
     """The rule of ``param.type``; raises SolverError for one that is not known."""
     rule = RULES.get(param.type)
     if rule is None:
-        near = difflib.get_close_matches(param.type, RULES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known types: {', '.join(RULES)}"
-        raise SolverError(f"solver type {param.type!r} is not known; {hint}")
+        hint = did_you_mean(param.type, RULES, f"known types: {', '.join(RULES)}")
+        raise SolverError(f"solver type {param.type!r} is not known{hint}")
     return rule(param, params)

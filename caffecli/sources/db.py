@@ -13,6 +13,7 @@ from caffecli.formats.db import Reader, Record, open_reader
 from caffecli.proto.caffe_pb2 import DataParameter, Datum, LayerParameter
 from caffecli.sources.base import Floats, Pixels, Shape, State
 from caffecli.sources.records import RecordSource
+from caffecli.wording import does_not_exist
 
 
 class DbSource(RecordSource):
@@ -48,10 +49,7 @@ class DbSource(RecordSource):
         if not data.source:
             raise SpecError(f'{self.where}: data_param names no database; set source: "path/to/db"')
         if not Path(data.source).exists():
-            raise FormatError(
-                f"{self.where}: source {data.source!r} does not exist; make the database first "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: source {data.source!r}", "make the database first"))
         try:
             return open_reader(data.source, "lmdb" if data.backend == DataParameter.LMDB else "leveldb")
         except FormatError as error:

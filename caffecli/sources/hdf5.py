@@ -18,6 +18,7 @@ from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Shape, State
 from caffecli.sources.records import NumberedSource
+from caffecli.wording import does_not_exist
 
 Order = NDArray[np.int64]
 
@@ -61,8 +62,7 @@ class Hdf5Source(NumberedSource):
     def _read_list(self) -> list[str]:
         if not Path(self._source).exists():
             raise FormatError(
-                f"{self.where}: source {self._source!r} does not exist; make a text file that names the HDF5 files "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
+                does_not_exist(f"{self.where}: source {self._source!r}", "make a text file that names the HDF5 files")
             )
         logs.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {self._source}")
         try:
@@ -86,10 +86,7 @@ class Hdf5Source(NumberedSource):
         import h5py
 
         if not Path(file).exists():
-            raise FormatError(
-                f"{self.where}: {file!r}, which {self._source!r} names, does not exist "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r}); mend the list"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: {file!r}, which {self._source!r} names,", "mend the list"))
         if not h5py.is_hdf5(file):
             raise self._located(file, describe(file, read_bytes(file, 4096), "an HDF5 file"))
         try:

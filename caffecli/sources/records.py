@@ -11,6 +11,7 @@ from caffecli.errors import DataError, SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Batch, Buffers, Draws, Floats, Numbers, Pixels, Shape, Source, State, Workers
 from caffecli.sources.transformer import Transformer
+from caffecli.wording import dimensions
 
 #: the picture of a record of the batch: (channels, height, width)
 Load = Callable[[int], Pixels]
@@ -46,7 +47,7 @@ class NumberedSource(Source):
         try:
             arrays, keys = self._batch()
         except MemoryError as error:
-            size = " × ".join(map(str, (self._batch_size, *self._shape)))
+            size = dimensions((self._batch_size, *self._shape))
             raise DataError(f"{self.where}: out of memory for a batch of {size} numbers; lower batch_size") from error
         self._position += self._batch_size * self._ranks
         return Batch(arrays, keys, self.state)
@@ -133,7 +134,7 @@ class RecordSource(NumberedSource):
 
     def unlike(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
         """The error for a batch whose records have different shapes."""
-        sizes = [" × ".join(map(str, shape)) for shape in (expected, came)]
+        sizes = [dimensions(shape) for shape in (expected, came)]
         return DataError(
             f"{self.where}: expected {sizes[0]} (channels × height × width) as {first} has, {other} has {sizes[1]}; "
             "resize the pictures, set crop_size, or use batch_size: 1"

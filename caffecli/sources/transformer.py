@@ -21,6 +21,7 @@ from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import mean as means
 from caffecli.proto.caffe_pb2 import TRAIN, TransformationParameter
 from caffecli.sources.base import Floats, Numbers, Pixels, Shape
+from caffecli.wording import dimensions
 
 
 class Transformer:
@@ -86,8 +87,8 @@ class Transformer:
             )
         if self._image is not None and self._image.shape != picture:
             raise DataError(
-                f"{self._where}: mean_file {self.mean_file!r} is {_times(self._image.shape)}, {name} is {_times(picture)}; "
-                "compute the mean of this data with compute_image_mean"
+                f"{self._where}: mean_file {self.mean_file!r} is {dimensions(self._image.shape)}, "
+                f"{name} is {dimensions(picture)}; compute the mean of this data with compute_image_mean"
             )
 
     def one(self, picture: Pixels, draws: Numbers, out: Floats) -> None:
@@ -133,7 +134,3 @@ class Transformer:
             np.subtract(out, self._values, out=out)
         if self._scale != 1:
             np.multiply(out, self._scale, out=out)
-
-
-def _times(shape: Shape) -> str:
-    return " × ".join(map(str, shape))

@@ -18,6 +18,7 @@ from caffecli.sources.base import Buffers, Floats, Pixels, Workers
 from caffecli.sources.records import NumberedSource
 from caffecli.sources.transformer import Transformer
 from caffecli.sources.window_file import Picture, read_pictures
+from caffecli.wording import dimensions, does_not_exist
 
 #: rows of (picture, class, x1, y1, x2, y2)
 Windows = NDArray[np.int32]
@@ -117,7 +118,7 @@ class WindowSource(NumberedSource):
         if part.shape != self._shape:
             raise DataError(
                 f"{self.where}: expected a mean_file of 3 channels and at least {self._crop} × {self._crop}, "
-                f"{transformer.mean_file!r} is {' × '.join(map(str, mean.shape))}"
+                f"{transformer.mean_file!r} is {dimensions(mean.shape)}"
             )
         return part
 
@@ -136,10 +137,7 @@ class WindowSource(NumberedSource):
     def _read_windows(self) -> tuple[Windows, Windows]:
         source = self._param.source
         if not Path(source).exists():
-            raise FormatError(
-                f"{self.where}: source {source!r} does not exist; make the window file first "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: source {source!r}", "make the window file first"))
         foreground: list[Windows] = []
         background: list[Windows] = []
         classes: Counter[int] = Counter({0: 0})

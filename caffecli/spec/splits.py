@@ -10,7 +10,7 @@ from collections import Counter
 
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, Phase
-from caffecli.spec.text import nearest
+from caffecli.wording import did_you_mean
 
 Top = tuple[int, int]  # (index of the layer, index of its top)
 
@@ -71,7 +71,7 @@ def _unknown_bottom(net: NetParameter, i: int, blob: str, makers: dict[str, Top]
     phase = f" in phase {Phase.Name(net.state.phase)}" if net.state.HasField("phase") else ""
     if stage := _stage_of(blob, whole):
         return f"{what}; no layer makes it{phase} without stage {stage!r}: give --stage, or a state in the solver"
-    return what + (nearest(blob, makers) or f"; no layer makes it{phase}")
+    return what + did_you_mean(blob, makers, f"no layer makes it{phase}")
 
 
 def _stage_of(blob: str, whole: NetParameter) -> str | None:

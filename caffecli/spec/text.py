@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from google.protobuf.message import Message
 
 from caffecli.errors import SpecError
 from caffecli.proto import caffe_pb2, forks
+from caffecli.wording import did_you_mean
 
 M = TypeVar("M", bound=Message)
 
@@ -82,15 +82,6 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
 def format(message: Message) -> str:
     """The message as text, a field to a line."""
     return "".join(f"{line}\n" for line in _lines(message, ""))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest of the known names, one that begins alike before others; or nothing."""
-    folded = {each.lower(): each for each in known}
-    name = name.lower()
-    longer = [each for each in folded if len(name) > 2 and each.startswith(name)]
-    near = longer or difflib.get_close_matches(name, folded, 1, 0.6)
-    return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -167,7 +158,7 @@ def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     parts = [part for part in fields if name in _of_reference(message.fields_by_name[part].message_type)]
     if 0 < len(parts) <= 4:
         return f"{what}; it belongs in {' or '.join(parts)}"
-    return what + (nearest(name, fields) or nearest(name, message.fields_by_name))
+    return what + (did_you_mean(name, fields) or did_you_mean(name, message.fields_by_name))
 
 
 def _of_reference(message: Descriptor | None) -> list[str]:
@@ -183,7 +174,7 @@ def _unknown_value(name: str, enum: EnumDescriptor) -> str:
     if fork := forks.of_name(enum.name, name):
         return f"{what}; it is one of {fork}, which is not here"
     known = [f"{value.name} ({value.number})" for value in enum.values if value.number < forks.MOVED]
-    return what + (nearest(name, enum.values_by_name) or f"; expected one of {', '.join(known)}")
+    return what + did_you_mean(name, enum.values_by_name, f"expected one of {', '.join(known)}")
 
 
 def _unclosed(text: str) -> int | None:

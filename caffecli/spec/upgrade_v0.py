@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import NetParameter, V0LayerParameter, V1LayerParameter
-from caffecli.spec.text import nearest
+from caffecli.wording import did_you_mean
 
 _TYPES = {
     "accuracy": V1LayerParameter.ACCURACY,
@@ -171,7 +171,7 @@ def _fold_padding(net: NetParameter) -> list[V1LayerParameter]:
         layer.CopyFrom(original)
         for j, blob in enumerate(original.bottom):
             if blob not in makers:
-                raise SpecError(f"layer {_name(original)}: unknown bottom blob {blob!r}{nearest(blob, makers)}")
+                raise SpecError(f"layer {_name(original)}: unknown bottom blob {blob!r}{did_you_mean(blob, makers)}")
             maker = makers[blob]
             if maker is not None and maker.layer.type == "padding":
                 _check_padding(maker, original)
@@ -201,7 +201,7 @@ def _upgrade_layer(old: V1LayerParameter, layer: V1LayerParameter) -> bool:
     kind = old.layer.type
     if old.layer.HasField("type"):
         if kind not in _TYPES:
-            raise SpecError(f"layer {_name(old)}: unknown V0 type {kind!r}{nearest(kind, _TYPES)}")
+            raise SpecError(f"layer {_name(old)}: unknown V0 type {kind!r}{did_you_mean(kind, _TYPES)}")
         layer.type = _TYPES[kind]
     places = _COMMON | _PLACES.get(kind, {})
     complete = True

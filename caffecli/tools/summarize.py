@@ -37,6 +37,7 @@ from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 from caffecli.tools.open import build_net, read_net
+from caffecli.wording import dimensions
 
 _UNITS = ("", "k", "M", "G", "T", "P")
 
@@ -145,7 +146,7 @@ def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     shape = tuple(picture or (1 if transform.force_gray else 3, crop, crop))
     if picture is not None and crop:
         shape = (shape[0], crop, crop)
-    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {' × '.join(map(str, shape))}")
+    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {dimensions(shape)}")
     layer.type = "Input"
     dims = [(reads.batch_size, *shape), *[(reads.batch_size,)] * (len(layer.top) - 1)]
     layer.input_param.shape.extend(BlobShape(dim=dim) for dim in dims)
@@ -234,7 +235,7 @@ def _rows(layer: LayerSummary, values: bool) -> list[list[str]]:
     for number, (top, shape) in enumerate(layer.tops.items() or [("", ())]):
         figures = [f"{n:,}" if n else "" for n in (layer.parameters, layer.multiply_adds, layer.memory)]
         named = [layer.name, layer.type] if number == 0 else ["", ""]
-        spelled = " × ".join(map(str, shape)) or "()"
+        spelled = dimensions(shape) or "()"
         rows.append([*named, top, spelled, *(figures + more if number == 0 else [""] * (3 + len(more)))])
     return rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 
@@ -21,6 +20,7 @@ from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.spec.filter import filter_net
 from caffecli.tools.open import build_net, read_net
+from caffecli.wording import did_you_mean
 
 Array = NDArray[np.float32]
 Path_ = str | os.PathLike[str]
@@ -70,10 +70,9 @@ class Inside:
         """The place of the layer called ``layer``. Raises SpecError."""
         names = [node.name for node in self.net.nodes]
         if layer not in names:
-            near = difflib.get_close_matches(layer, names, 1)
             known = [node.name for node in self.net.nodes if node.tops and not isinstance(node.layer, Split | Input)]
-            hint = f"did you mean {near[0]!r}?" if near else f"layers: {', '.join(known)}"
-            raise SpecError(f"net {self.net.name!r} has no layer {layer!r}; {hint}")
+            hint = did_you_mean(layer, names, f"layers: {', '.join(known)}")
+            raise SpecError(f"net {self.net.name!r} has no layer {layer!r}{hint}")
         if not self.net.nodes[names.index(layer)].tops:
             raise SpecError(f"layer {layer!r} has no top to look at")
         return names.index(layer)
