@@ -131,7 +131,7 @@ class Function:
 
 
 def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
-    """Set one of a layer's settings, in its ``own`` parameter message where that has a field of this name."""
+    """Set one of a layer's settings: in its ``own`` parameter message where that has such a field, else in the layer."""
     own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own else {}
     fields = layer.DESCRIPTOR.fields_by_name
     if key in own_fields and not key.endswith("param"):

@@ -29,9 +29,9 @@ def decode(value: bytes, key: bytes | str = b"") -> Datum:
 
 
 def stack(values: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[int]] | None:
-    """Pictures (count, channels, height, width) and labels of several datums, where all are raw and written alike; else None.
+    """Pictures (count, channels, height, width) and labels of several datums; None unless all are raw and encoded alike.
 
-    Such datums differ in pixels and label alone: the first tells where those stand in all, so none of the others is parsed.
+    Such datums differ only in pixels and label: the first one shows where these are, and the others need no parsing.
     """
     try:
         first = Datum.FromString(values[0])

@@ -45,7 +45,7 @@ class SourceLayer(Layer):
         self.batch: Batch | None = None
 
     def open(self) -> None:
-        """Open the source; ``setup`` does, where a net has not done so before (Caffe opens databases when it makes a layer)."""
+        """Open the source. A net does so when it makes the layer, as Caffe does; else ``setup`` does."""
         self.close()
         seed = secrets.randbits(63) if self.context.seed is None else self.context.seed
         self.source = sources.create(type(self).reads, self.param, self.phase, seed, self.context.shard)
@@ -69,7 +69,7 @@ class SourceLayer(Layer):
     def _tensor(self, array: Floats) -> Tensor:
         tensor = torch.from_numpy(array)
         device = self.context.device
-        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+        if device.type == "cuda":  # a copy from pinned memory runs in parallel with the computation
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
@@ -79,7 +79,7 @@ class SourceLayer(Layer):
         return getattr(self.param, self.settings_name)
 
     def record_count(self) -> int:
-        """How many records its source has. Raises SpecError where it has no last one, or leaves some out."""
+        """How many records its source has. Raises SpecError for a source without an end, or one that leaves records out."""
         count = self._opened().count()
         if count is None:
             raise self.spec_error(f"{self.type} has no last record; give a number of batches in place of --all")
@@ -88,7 +88,7 @@ class SourceLayer(Layer):
         return count
 
     def read_ahead(self) -> None:
-        """Tell the source that it may read on: the layers that follow have been given their work."""
+        """Tell the source that now is a good moment to read ahead: the device has its work."""
         self._opened().read_ahead()
 
     def state(self) -> State:
@@ -237,7 +237,7 @@ class DummyData(Layer):
         )
         self._kept.clear()
         for shape, filler in zip(self._shapes, self._fillers, strict=True):
-            fill(torch.empty(shape, device="meta"), filler, self.name)  # for the errors alone
+            fill(torch.empty(shape, device="meta"), filler, self.name)  # only to raise its errors now
 
     def _legacy_shapes(self, tops: int) -> list[torch.Size]:
         param = self.param.dummy_data_param

@@ -1,4 +1,4 @@
-"""Linear layers: InnerProduct, Embed, the products and sums with a blob stretched over others, Scale and Bias; and Parameter."""
+"""Linear layers: InnerProduct, Embed, the products and sums with a blob that is broadcast, Scale and Bias; and Parameter."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class PythonLayerBase:
 
     def __new__(cls, *args: Any, **settings: Any) -> PythonLayerBase:
         layer = super().__new__(cls)
-        layer.blobs = PythonBlobs()  # here, because a user's __init__ need not call ours
+        layer.blobs = PythonBlobs()  # not in __init__: a user's class may have its own, without a call of super's
         return layer
 
     blobs: PythonBlobs
@@ -295,14 +295,14 @@ def _copy(tensor: Tensor, dtype: torch.dtype) -> Floats:
 
 
 def _lend(layer: Python, tensors: Sequence[Tensor]) -> None:
-    """Let the user's blobs hold the parameters: their very memory on a CPU, else copies."""
+    """Make the user's blobs show the parameters: their own memory on a CPU, else copies."""
     for blob, tensor in zip(layer.user.blobs, tensors, strict=True):
         blob.data = tensor.detach().cpu().numpy()
         blob.diff = np.zeros_like(blob.data)
 
 
 def _take_back(layer: Python, tensors: Sequence[Tensor]) -> None:
-    """Bring into the parameters what the user's code has written into copies of them."""
+    """Copy what the user's code wrote into copies of the parameters back into them."""
     for blob, tensor in zip(layer.user.blobs, tensors, strict=True):
         if not tensor.is_cpu and not np.array_equal(blob.data, tensor.detach().cpu().numpy()):
             tensor.detach().copy_(torch.from_numpy(blob.data))

@@ -196,7 +196,7 @@ def to_rows(indices: Tensor, rows: int) -> tuple[Tensor, Tensor | None]:
 
 
 def row_error(layer: Layer, indices: Tensor, rows: int, what: str) -> DataError | None:
-    """The error for the first of ``indices`` that is no row; None where all are. Reads values, so for the CPU only."""
+    """The error for the first of ``indices`` that is no row; None where all are. For the CPU only, as it reads values."""
     bad = out_of_range(to_classes(indices), rows, None).flatten()
     if not bool(bad.any()):
         return None

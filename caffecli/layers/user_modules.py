@@ -23,7 +23,7 @@ def load(modules: Iterable[str]) -> None:
         _load(name)
 
 
-@functools.cache  # what is loaded stays loaded
+@functools.cache  # a module is loaded once in a process
 def _load(name: str) -> None:
     where = f"--layers {name}"
     before = set(registry.types())

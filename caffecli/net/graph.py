@@ -21,7 +21,7 @@ AUTOMATIC = "(automatic)"
 
 @dataclass(eq=False)
 class Node:
-    """A layer in its place: the slots it reads and fills, and what of it takes part in the backward pass."""
+    """A layer of a net: the slots that it reads and fills, and which of its blobs take part in the backward pass."""
 
     layer: Layer
     bottoms: tuple[str, ...]
@@ -74,7 +74,7 @@ class Wiring:
         return Node(layer, bottoms, tops, inputs, outputs, weights, down, needs, stops)
 
     def learns(self, node: Node) -> None:
-        """Note that the layer itself has something to learn, so that what it makes needs a backward pass."""
+        """Mark the layer as one that learns: it runs backward, and its tops get gradients."""
         node.backward = True
         for slot in node.outputs:
             self.needs_backward[slot] = True
@@ -120,7 +120,7 @@ def mark_backward(nodes: Sequence[Node]) -> None:
 
 
 def last_read(nodes: Sequence[Node], keep: set[int]) -> list[tuple[int, ...]]:
-    """Per layer, the slots that nobody reads after it, but for those to ``keep``: their memory can go."""
+    """Per layer, the slots that no later layer reads and that are not in ``keep``: their memory can be freed."""
     last: dict[int, int] = {}
     for i, node in enumerate(nodes):
         last |= dict.fromkeys((*node.inputs, *node.outputs), i)

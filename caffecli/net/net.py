@@ -16,8 +16,8 @@ from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import registry
 from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.data import Data, Input, SourceLayer
+from caffecli.net import build_log
 from caffecli.net import params as net_params
-from caffecli.net import report
 from caffecli.net.graph import Node, Wiring, check_names, force_backward, last_read, mark_backward
 from caffecli.net.precision import FULL, PrecisionPolicy
 from caffecli.net.runners.base import as_tuple
@@ -47,7 +47,7 @@ class Net(nn.Module):
         if not filtered.layer:
             raise SpecError(_no_layers(param))
         support.check(filtered, registry.types(), param)
-        report.parameters(filtered)
+        build_log.parameters(filtered)
         self.param = insert_splits(filtered, param)
         known = {layer.name for layer in filtered.layer}
         #: tops of the splits put in -> the blob that they are
@@ -64,7 +64,7 @@ class Net(nn.Module):
             self.nodes.append(self._append(layer_param))
         check_names(self.nodes)
         mark_backward(self.nodes)
-        report.backward(self.nodes)
+        build_log.backward(self.nodes)
         if self.param.force_backward:
             force_backward(self.nodes)
         self.slot_names = self._wiring.slot_names
@@ -85,7 +85,7 @@ class Net(nn.Module):
             node.reported = not reported.isdisjoint(node.outputs)
         #: per layer, the slots that are not needed after it
         self.last_read = last_read(self.nodes, keep=reported)
-        report.finished(self.outputs)
+        build_log.finished(self.outputs)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -167,16 +167,16 @@ class Net(nn.Module):
     def _append(self, layer_param: LayerParameter) -> Node:
         layer = registry.create(layer_param, self.phase, self.context)
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
-        report.creating(layer)
+        build_log.creating(layer)
         if isinstance(layer, Data):
             layer.open()
-        report.created(layer)
+        build_log.created(layer)
         node = self._wiring.connect(layer, layer_param)
-        report.wiring(node)
+        build_log.wiring(node)
         shapes: list[Shape] = [self.shapes[i] for i in node.inputs]
         layer.setup(shapes)
         if layer.makes_inner_layer:
-            report.creating(layer)
+            build_log.creating(layer)
         tops = top_shapes(layer, shapes)
         if len(tops) != len(node.tops):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
@@ -187,7 +187,7 @@ class Net(nn.Module):
         specs = layer_param.param
         if any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blob_names))):
             self._wiring.learns(node)
-        report.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
+        build_log.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
         net_params.add(self.params, layer, self.param.force_backward)
         return node
 

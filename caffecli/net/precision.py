@@ -1,7 +1,7 @@
 """The precision that layers compute in: float32, or with ``--amp`` bfloat16 where a layer multiplies matrices.
 
 bfloat16 has the range of float32, so no loss has to be scaled and no update is ever skipped, as float16 would need: a
-run does the same iterations with and without, and its snapshots hold the same kinds of numbers.
+run with ``--amp`` does as many updates as one without, and its snapshots have the same form.
 """
 
 from __future__ import annotations

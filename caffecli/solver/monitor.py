@@ -38,7 +38,7 @@ class WatchOptions:
     best: bool = False
 
     def callbacks(self) -> list[Callback]:
-        """The watchers wanted; the one that writes snapshots last, so that these hold what the others have decided."""
+        """The watchers asked for. ``Best`` comes last, so that its snapshots hold what the others have decided."""
         watchers: list[Callback] = []
         if self.plateau:
             watchers.append(Plateau(self.monitor, self.plateau, self.plateau_gamma))
@@ -89,11 +89,13 @@ class Monitor:
         if parts is None:
             firsts = [name for goal in ("max", "min") for name in goals if goals[name] == goal]
             if not firsts:
-                raise SolverError(f"test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max{_told(net)}")
+                raise SolverError(
+                    "test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max" + _known_outputs(net)
+                )
             return cls(index, firsts[0], str(goals[firsts[0]]))
         name, goal = parts["name"], parts["goal"]
         if name not in net.outputs:
-            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}{_told(net, name)}")
+            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}{_known_outputs(net, name)}")
         if name not in goals:
             raise SolverError(f"--monitor {asked!r}: {name!r} has {math.prod(net.shape(name))} values; watch one that has one")
         goal = goal or goals[name]
@@ -103,7 +105,7 @@ class Monitor:
 
 
 def _goal(net: Net, name: str) -> str | None:
-    """Where an output should go, if its layer, weight or name tell."""
+    """Whether an output is better when it is larger (max) or smaller (min), by its layer, weight or name; None: unclear."""
     maker = [node.layer for node in net.nodes if name in node.tops][-1]
     weighted = dict(zip(net.outputs, net.output_weights, strict=True))[name]
     if weighted:
@@ -115,7 +117,7 @@ def _goal(net: Net, name: str) -> str | None:
     return "max" if re.search("acc", name, re.IGNORECASE) else None
 
 
-def _told(net: Net, name: str = "") -> str:
+def _known_outputs(net: Net, name: str = "") -> str:
     return f"{did_you_mean(name, net.outputs) or ';'} its outputs: {', '.join(net.outputs) or 'none'}"
 
 
@@ -160,7 +162,7 @@ class Watcher(Callback):
         """Act on a test."""
 
     def standstill(self, solver: Solver) -> str:
-        """In words, how long there was nothing better."""
+        """How long there has been no better value, in words."""
         best = "a number" if self.best is None else f"{logs.number(self.best)} of iteration {self.best_at}"
         return f"{self.monitor(solver).name} was not better than {best} in {self.waited} test{'s' if self.waited > 1 else ''}"
 

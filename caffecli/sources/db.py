@@ -23,7 +23,7 @@ class DbSource(RecordSource):
     a record that cannot be used.
     """
 
-    #: pictures of at least this many bytes are worth being transformed one by one, on several cores
+    #: pictures of at least this many bytes are transformed one by one, on several cores; smaller ones all at once
     LARGE = 2**15
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -42,7 +42,7 @@ class DbSource(RecordSource):
             logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
 
     def count(self) -> int:
-        with open_reader(self._source) as reader:  # the one at hand may be read ahead by another thread
+        with open_reader(self._source) as reader:  # not self's reader, which a thread may be using to read ahead
             return len(reader)
 
     def _open(self, data: DataParameter) -> Reader:
@@ -107,7 +107,7 @@ class DbSource(RecordSource):
             self._transformer.many(pixels, self._numbers(), data)
             return data, labels, keys
         except BaseException:
-            self._records = None  # a second try begins with the same records
+            self._records = None  # a second call of next begins with the same records
             raise
 
     def _decode(self, key: bytes, value: bytes) -> Datum:

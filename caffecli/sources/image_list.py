@@ -103,7 +103,7 @@ class ImageListSource(RecordSource):
         return entries
 
     def _entry(self, position: int) -> Entry:
-        """The entry at a position of the endless, perhaps shuffled, row."""
+        """The entry at a position of the endless sequence, shuffled or not."""
         epoch, index = divmod(self._skip + position, len(self._entries))
         if not self._param.shuffle:
             return self._entries[index]

@@ -1,4 +1,4 @@
-"""What sources of numbered records have in common; and those of them whose records are one picture with a label."""
+"""Base classes: sources of numbered records, and those whose records are a picture with a label."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Load = Callable[[int], Pixels]
 
 
 class NumberedSource(Source):
-    """Batches of ``batch_size`` records out of an endless row, of which each is a function of the seed and its number.
+    """Batches of ``batch_size`` records of an endless sequence: record i is a function of the seed and i.
 
-    ``shard`` (rank, count) shares the records out among several readers: record i goes to rank i mod count.
+    ``shard`` (rank, count) divides the records among several readers: record i goes to rank i mod count.
     """
 
     #: the shape of a record in the first top
@@ -130,9 +130,9 @@ class RecordSource(NumberedSource):
                 self._shape = unlike[0]
                 del data, task
                 continue
-            raise self.unlike(shape, name(0), unlike[min(unlike)], name(min(unlike)))
+            raise self.shape_mismatch(shape, name(0), unlike[min(unlike)], name(min(unlike)))
 
-    def unlike(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
+    def shape_mismatch(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
         """The error for a batch whose records have different shapes."""
         sizes = [dimensions(shape) for shape in (expected, came)]
         return DataError(

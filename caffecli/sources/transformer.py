@@ -5,8 +5,8 @@
     top[c, h, w] = (picture[c, y + h, x + w] - mean) * scale          in float32
 
 crop_size   a square of that size: from the middle in TEST, from anywhere, evenly, in TRAIN; 0 (the default) for none
-mirror      turns every other picture, by chance, left to right, in both phases
-mean        ``mean_file`` at the pixel's own place (c, y + h, x + w); or ``mean_value``, one for all channels or one for each
+mirror      flips each picture left to right with probability 1/2, in both phases
+mean        ``mean_file`` at the same pixel (c, y + h, x + w); or ``mean_value``, one for all channels or one for each
 scale       1
 force_color, force_gray    how encoded datums are decoded: to three channels, to one; neither: as the file is
 

@@ -1,7 +1,8 @@
 """Prototxts: protobuf's text format, read and written as Caffe does.
 
-``parse`` and ``read`` raise SpecError, which says ``file:line:col: what``, with the nearest name that would have been right.
-``format`` prints as the reference's logs and upgrade tools do: fields by number, floats as short as reads back the same.
+``parse`` and ``read`` raise SpecError, which says ``file:line:col: what``, and the known name that was probably meant.
+``format`` prints as the reference's logs and upgrade tools do: fields by number, floats in the fewest digits that read
+back the same.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from caffecli.wording import did_you_mean
 
 M = TypeVar("M", bound=Message)
 
-#: strings and comments, which the searches below step over
+#: strings and comments, which the searches below skip
 _SKIP = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
 _COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
 _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
-#: what protobuf's errors begin with, and what was expected ("" to say it in protobuf's words)
+#: the beginnings of protobuf's errors, and what was expected ("": protobuf's words are kept)
 _EXPECTED = {
     "Expected identifier": "a field's name",
     "Couldn't parse (?:float|double)|Invalid octal float": "a number",
@@ -37,7 +38,7 @@ _EXPECTED = {
     "Expected string": "a text in quotes",
     r'Expected (".*")\.': "",
 }
-#: what kinds of file begin with which message
+#: the kind of file that holds a message
 _FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
 
@@ -116,7 +117,7 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
 
 
 def _reword(what: str, token: str, root: Descriptor) -> str:
-    """The user's words for protobuf's, which came at this token.
+    """Protobuf's error at this token in words for the user.
 
     Protobuf's are the same from version 4 to 7; any that are not known here are passed on as they are.
     """
@@ -178,7 +179,7 @@ def _unknown_value(name: str, enum: EnumDescriptor) -> str:
 
 
 def _unclosed(text: str) -> int | None:
-    """Where the last brace stands that is not closed."""
+    """The place of the last brace that is not closed."""
     opened: list[int] = []
     for found in _BRACE.finditer(text):
         if found[1] in ("{", "<"):
@@ -209,7 +210,9 @@ def _scalar(field: FieldDescriptor, value: Any) -> str:
     if isinstance(value, float):
         return _number(value, single=field.type == FieldDescriptor.TYPE_FLOAT)
     if isinstance(value, str | bytes):
-        data = value.encode() if isinstance(value, str) else value  # bytes: older protobufs escape a str by its code points
+        data = (
+            value.encode() if isinstance(value, str) else value
+        )  # as bytes: older versions of protobuf escape a str by code points
         return f'"{text_encoding.CEscape(data, False)}"'
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)

@@ -106,7 +106,7 @@ _COMMON = {
     "mirror": "transform_param.mirror",
 }
 _IGNORED = {"type", "new_num", "new_channels"}
-#: the reference's line for a setting that its layer has no use for
+#: the reference's source line that reports a setting which the layer does not have
 _LINES = {
     "num_output": 237,
     "biasterm": 249,
@@ -144,9 +144,9 @@ def is_v0(net: NetParameter) -> bool:
 
 
 def upgrade(net: NetParameter) -> tuple[NetParameter, bool]:
-    """The V1 net, and whether every V0 setting found its place; one that did not is logged.
+    """The V1 net, and whether every V0 setting has a counterpart; others are logged.
 
-    Raises SpecError for a type that V0 did not have, padding where it cannot be, and V1 layers among the V0 ones.
+    Raises SpecError for a type that V0 did not have, a padding layer in a wrong place, and V1 layers among the V0 ones.
     """
     for i, layer in enumerate(net.layers):
         if not layer.HasField("layer"):
@@ -222,7 +222,7 @@ def _put(message: Message, place: str, value: object) -> None:
         message = getattr(message, part)
     field = getattr(message, name)
     if isinstance(field, Message):
-        field.SetInParent()  # an empty one stays
+        field.SetInParent()  # keep the message present, even if empty
         field.CopyFrom(value)
     elif isinstance(field, str | int | float):
         setattr(message, name, value)

@@ -16,7 +16,7 @@ from caffecli.wording import did_you_mean
 
 
 def find_blob(net: Net, name: str) -> int:
-    """The slot of the blob as the last layer to fill it leaves it. Raises SpecError, naming the nearest one there is."""
+    """The slot of the blob as the last layer that fills it leaves it. Raises SpecError with a hint."""
     slots = {known: slot for slot, known in enumerate(net.slot_names) if known != AUTOMATIC}
     if name not in slots:
         hint = did_you_mean(name, slots, f"its blobs: {', '.join(slots)}")
@@ -25,7 +25,7 @@ def find_blob(net: Net, name: str) -> int:
 
 
 def run_and_observe(runner: Whole, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
-    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch comes with its record's key."""
+    """One pass, and the values of the blobs in ``slots``; an error about an item of the batch names the record's key."""
     seen: dict[int, Tensor] = {}
 
     def observe(node: Node, tops: tuple[Tensor, ...]) -> None:

@@ -44,8 +44,10 @@ _UNITS = ("", "k", "M", "G", "T", "P")
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A layer: its tops with their shapes, how many parameters it holds (shared ones count where they stand first), the
-    multiply-adds of a forward pass, the bytes of its tops; with weights, their mean, standard deviation and share of zeros."""
+    """A layer: its tops' shapes, its parameters (shared ones count in their first layer), multiply-adds, bytes of its tops.
+
+    With weights also their mean, standard deviation and share of zeros.
+    """
 
     name: str
     type: str
@@ -98,7 +100,7 @@ def summarize(
 ) -> NetSummary:
     """Sum up the net of a prototxt. ``batch`` takes the place of its batch size.
 
-    Records that are not there are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
+    Missing records are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
     ``force_gray``) and ``crop_size``. With ``weights``, the summary tells of the values of the blobs too.
     ``layers``: modules of the user's own that register layers.
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
@@ -106,7 +108,7 @@ def summarize(
     whole = read_net(path, phase, level, stages, layers=layers)
     with logs.quiet():
         param = filter_net(whole, whole.state)
-        insert_splits(param, whole)  # whose errors know of the layers that are left out
+        insert_splits(param, whole)  # only for its errors, which know the layers that are left out
     for layer in param.layer:
         if batch is not None:
             _set_batch(layer, batch)
@@ -132,7 +134,7 @@ def _set_batch(layer: LayerParameter, batch: int) -> None:
 
 
 def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
-    """Make an Input layer of one whose records are not there."""
+    """Turn a data layer whose records are missing into an Input layer."""
     kind = layer_class(layer.type)
     if kind is None or not issubclass(kind, SourceLayer):
         return
@@ -159,7 +161,7 @@ def _summary(net: Net, definition: NetParameter, valued: bool) -> NetSummary:
         owned[id(param.owner)] = owned.get(id(param.owner), 0) + math.prod(param.tensor.shape)
     found = []
     for node in net.nodes:
-        if node.name in known:  # the others are splits, whose tops are their bottom
+        if node.name in known:  # the others are splits, whose tops share the bottom's memory
             found.append(_layer(net, node, owned.get(id(node.layer), 0), valued))
     return NetSummary(net.name, tuple(found))
 

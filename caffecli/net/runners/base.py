@@ -69,8 +69,9 @@ def differentiate(
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """A layer's backward pass: from the ``diffs`` of its ``tops`` those of its ``bottoms`` and ``learned`` blobs.
 
-    None is no diff. A bottom that asks for no gradient has none; one that asks and has no influence has zeros.
-    ``again``: the layer's graph is kept, for another backward pass.
+    A diff may be None, which counts as zeros. A bottom that needs no gradient gets None; one that needs one and has no
+    influence on the tops gets zeros.
+    ``again``: keep the layer's graph for another backward pass.
     """
     pairs = [(top, diff) for top, diff in zip(tops, diffs, strict=True) if diff is not None and top.requires_grad]
     wanted = [*(bottom for bottom in bottoms if bottom.requires_grad), *learned]

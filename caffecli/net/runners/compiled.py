@@ -37,7 +37,7 @@ def check(device: torch.device) -> None:
 
 @dataclass
 class Stretch:
-    """Layers in a row that are one piece of ``code``, from the slots ``read`` to the slots ``given``."""
+    """Consecutive layers, compiled into one function ``code`` from the slots ``read`` to the slots ``given``."""
 
     read: tuple[int, ...]
     given: tuple[int, ...]
@@ -59,7 +59,7 @@ class Compiled(Runner):
                 name = f"stretch{len(self._steps)}"
                 self._steps.append(Stretch(read, given, _code(name, nodes, read, given, precision)))
             else:
-                self._steps += nodes  # alone, none gains
+                self._steps += nodes  # a single layer is not faster when compiled
             needed.update(read)
         self._steps.reverse()
 
@@ -81,7 +81,7 @@ class Compiled(Runner):
 
 
 def _stretches(net: Net) -> list[list[Node]]:
-    """The layers in their order: in stretches to be compiled, those that are not to be each by itself."""
+    """The layers in order: those that compile in stretches, each of the others by itself."""
     found: list[list[Node]] = []
     before = False
     for node in net.nodes:
@@ -106,7 +106,7 @@ def _code(name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[
 
     # torch counts how often it compiles a code object, and gives up after a few times: each stretch gets its own
     run.__code__ = run.__code__.replace(co_name=name)
-    with _quiet():  # dropout draws the numbers that it draws when it is not compiled
+    with _quiet():  # with torch's own random numbers, so that dropout draws the same as without --compile
         return torch.compile(run, dynamic=False, options={"fallback_random": True})
 
 
@@ -121,7 +121,7 @@ def _run(code: Code, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's warnings of itself from the user."""
+    """Silence the warnings of torch.compile about itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

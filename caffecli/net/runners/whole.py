@@ -14,7 +14,7 @@ Observer = Callable[[Node, tuple[Tensor, ...]], None]
 
 
 class Whole(Runner):
-    """Runs all layers of ``net`` one after another; what no layer reads any more is given up on the way."""
+    """Runs all layers of ``net`` in order; a blob that no later layer reads is freed on the way."""
 
     def forward(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
         """One pass through all layers. ``observe``, for those who look inside, gets each layer and its tops."""
