@@ -33,7 +33,7 @@ class ReLU(Layer):
         self.slope = self.param.relu_param.negative_slope
 
     def deconvolved(self, diff: Tensor) -> Tensor:
-        """What is positive on its way down passes, whatever went up."""
+        """Passes on the positive part of ``diff``, whatever the bottom was."""
         return diff.clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:

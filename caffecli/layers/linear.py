@@ -91,7 +91,7 @@ class Broadcast(Layer):
     """What Scale and Bias share: a second blob that spans some axes of the first bottom, from ``axis`` (1) on.
 
     It is the second bottom or, with one bottom, a blob of the layer over ``num_axes`` (1) axes: -1 takes all that follow, 0 makes
-    it a single value. A single value meets the bottom wherever ``axis`` points.
+    it a single value. A single value fits any bottom, whatever ``axis`` is.
     """
 
     coordinates = Coordinates.SAME

@@ -203,7 +203,7 @@ class SPP(Layer):
 
 
 def _fit(x: Tensor, windows: Windows, value: float) -> tuple[Tensor, Pair]:
-    """``x`` and the pad to give torch: padded here with ``value``, and none, where torch does not take the padding."""
+    """``x`` and the padding for torch; where torch cannot pad so much, ``x`` padded with ``value``, and no more padding."""
     if not windows.deep:
         return x, windows.pad
     high, wide = windows.pad
@@ -211,7 +211,7 @@ def _fit(x: Tensor, windows: Windows, value: float) -> tuple[Tensor, Pair]:
 
 
 def _cut(y: Tensor, x: Tensor, windows: Windows) -> Tensor:
-    """``y`` without the windows that torch, not knowing of padding done by ``_fit``, puts into it."""
+    """``y`` without the windows too many that torch makes where ``_fit`` has done the padding."""
     if not windows.deep:
         return y
     high, wide = windows.tops((x.shape[2], x.shape[3]))

@@ -163,9 +163,10 @@ class Recurrent(Layer):
         return None if cpu and (static or 2 * longest(cont) > len(cont)) else "packed"
 
     def _kernel_weights(self, x: Tensor, static: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """x and the weights for torch's kernels, which know no static input: what it adds becomes more values of x.
+        """x and the weights for torch's kernels, which have no static input: it is appended to x at each step.
 
-        These are its own values, or, where that is less work, a 1 at the stream's number, whose weights are what it adds.
+        Appended are its own values or, where it has more values than there are streams, a one-hot vector of the stream,
+        whose weights are what the static input adds to the sums.
         """
         wx, bias, ws, wh = self._weights()
         if static is not None:

@@ -9,7 +9,7 @@ from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ReductionParameter
 
-#: values along the axis from which the largest one is sooner found by comparing with the maximum than by argmax
+#: along an axis of at least so many values, comparing with the maximum is faster than argmax
 _FEW = 100
 
 

@@ -82,7 +82,7 @@ class ReLU6(Layer):
         self.slope = self.param.relu6_param.negative_slope
 
     def deconvolved(self, diff: Tensor) -> Tensor:
-        """What is positive on its way down passes, whatever went up."""
+        """Passes on the positive part of ``diff``, whatever the bottom was."""
         return diff.clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:
