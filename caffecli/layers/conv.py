@@ -190,6 +190,7 @@ class Convolution(BaseConvolution):
     Source: ``base_conv_layer.cpp``, ``conv_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.STRIDED
 
     @classmethod
@@ -236,6 +237,7 @@ class Deconvolution(BaseConvolution):
     lr_mult: 0 it enlarges pictures. Source: ``deconv_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.TRANSPOSED
 
     @classmethod

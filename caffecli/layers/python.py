@@ -140,7 +140,7 @@ class Python(Layer):
     """
 
     compiles = False
-    random = True
+    needs_autograd = True
     not_exported = "runs Python code of your own"
     bottom_count = (0, None)
     top_count = (0, None)
@@ -150,6 +150,10 @@ class Python(Layer):
         #: where else modules are looked for
         self.folders = [str(folder) for folder in (*map(Path.absolute, self.context.folders), Path.cwd())]
         self.user = PythonLayerBase()
+
+    @property
+    def random(self) -> bool:
+        return True
 
     @classmethod
     def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:

@@ -6,12 +6,18 @@ import contextlib
 import functools
 import importlib
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from caffecli.errors import CaffeError, PythonLayerError, SpecError
 from caffecli.layers import registry
+
+_lock = threading.Lock()
+#: the folders that blocks of ``on_path`` have put on Python's path -> how many blocks are running
+_users: Counter[str] = Counter()
 
 
 def load(modules: Iterable[str]) -> None:
@@ -42,15 +48,21 @@ def _load(name: str) -> None:
 
 @contextlib.contextmanager
 def on_path(folders: Iterable[str]) -> Iterator[None]:
-    """Look for modules in these folders too while the block runs."""
-    added = [folder for folder in folders if folder not in sys.path]
-    sys.path += added
+    """Look for modules in these folders too while the block runs, in one thread or in several at a time."""
+    with _lock:
+        added = [folder for folder in folders if folder in _users or folder not in sys.path]
+        sys.path += [folder for folder in added if folder not in _users]
+        _users.update(added)
     try:
         yield
     finally:
-        for folder in added:
-            if folder in sys.path:
-                sys.path.remove(folder)
+        with _lock:
+            for folder in added:
+                _users[folder] -= 1
+                if not _users[folder]:
+                    del _users[folder]
+                    if folder in sys.path:
+                        sys.path.remove(folder)
 
 
 def import_module(name: str, folders: Iterable[str], where: str) -> ModuleType:
