@@ -12,11 +12,10 @@ from torch import Tensor
 from caffe.blob import Blob, ParamBlob, Weight
 from caffe.memory import Memory
 from caffecli.layers.base import Layer
-from caffecli.layers.data import DummyData, Input
+from caffecli.layers.data import Input
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import FillerParameter
 
 
 @dataclass(eq=False)
@@ -92,17 +91,12 @@ def _step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
 
 
 def _filled_once(node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
-    """The tops of a DummyData layer that Caffe fills when it builds the net and never again; fills them."""
-    if not isinstance(node.layer, DummyData):
-        return ()
-    fillers = list(node.layer.param.dummy_data_param.data_filler) or [FillerParameter(type="constant")]
-    kept = []
-    for i, name in enumerate(node.tops):
-        filler = fillers[min(i, len(fillers) - 1)]
-        if filler.type == "constant":
-            made[name].data_memory.put(torch.full(made[name].shape, filler.value))
-            kept.append(name)
-    return tuple(kept)
+    """The tops that Caffe fills when it builds the net and never again; fills them."""
+    fixed = node.layer.fixed_tops()
+    for i, value in fixed.items():
+        blob = made[node.tops[i]]
+        blob.data_memory.put(torch.full(blob.shape, value))
+    return tuple(node.tops[i] for i in fixed)
 
 
 def learned(weights: Iterable[Weight]) -> dict[Layer, list[Weight]]:

@@ -19,7 +19,6 @@ from caffe.blob import Blob, Weight, shape_of
 from caffe.building import Graph, Step
 from caffe.memory import Memory
 from caffe.planning import Plan
-from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
 from caffecli.net.net import Net, top_shapes
 from caffecli.net.runners.base import Result, Runner, differentiate, weighted_sum
@@ -52,8 +51,8 @@ class Engine(Runner):
         self.after_backward: list[Callback] = []
         self._learned = building.learned(self.weights)
         self._has_backward = any(node.backward for node in net.nodes)
-        users = any(isinstance(node.layer, Python) for node in net.nodes)
-        self._mode = torch.no_grad if self._has_backward or users else torch.inference_mode
+        differentiate_inside = any(node.layer.needs_autograd for node in net.nodes)
+        self._mode = torch.no_grad if self._has_backward or differentiate_inside else torch.inference_mode
         self._c_order = c_order or self._has_backward
         building.lay_out(self.weights, self._c_order)
         self._plan: Plan | None = None
@@ -200,7 +199,10 @@ class Engine(Runner):
                 callback(index)
 
     def _backward_layer(self, index: int) -> None:
-        step, graph = self.steps[index], self._graph(index)
+        step = self.steps[index]
+        if not step.bottoms and not self._learned.get(step.node.layer):
+            return
+        graph = self._graph(index)
         tops = zip(step.tops, graph.tops, strict=True)
         diffs = [self._diff(blob, top) if top.requires_grad else None for blob, top in tops]
         learned = [weight for weight in self._learned.get(step.node.layer, ()) if weight.param.tensor.requires_grad]
@@ -224,7 +226,7 @@ class Engine(Runner):
         if graph is not None:
             read = zip(step.bottoms, graph.bottoms, graph.versions, strict=True)
             changed = any(blob.data_memory.written(bottom.detach(), version) for blob, bottom, version in read)
-            if not changed or step.node.layer.random:
+            if not changed or step.node.layer.random or step.node.layer.stateful:
                 return graph
         graph = self._graphs[index] = self._run(step)[0]
         return graph
@@ -234,7 +236,7 @@ class Engine(Runner):
     def reshape(self) -> None:
         """Give all blobs the shapes that follow from those of the net's inputs."""
         for step in self.steps:
-            if isinstance(step.node.layer, SourceLayer | Input | DummyData):
+            if not step.bottoms:
                 continue
             shapes = tuple(map(shape_of, step.bottoms))
             if shapes == step.shapes and not isinstance(step.node.layer, Python):

@@ -11,7 +11,7 @@ from torch import Tensor
 from caffe.blob import Blob, shape_of
 from caffe.building import Step
 from caffe.memory import Memory
-from caffecli.layers.base import Layer
+from caffecli.layers.base import Layer, as_tuple
 from caffecli.net.net import Net
 
 #: ``Engine._take``: writes a layer's tops into its blobs; the last argument: addresses that the user can write into
@@ -107,7 +107,7 @@ class Plan(NamedTuple):
                 if isinstance(error, RuntimeError):
                     raise net.refusal(step.node, bottoms, error) from error
                 raise
-            values += tops if isinstance(tops, tuple) else (tops,)
+            values += as_tuple(tops)
             for place, shape in writes:
                 if values[place].shape != shape:
                     self._leave(done, values, user_memory, take)

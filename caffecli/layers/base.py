@@ -31,6 +31,11 @@ from caffecli.proto.caffe_pb2 import TRAIN, FillerParameter, LayerParameter
 Shape = Sequence[int]
 
 
+def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A layer's tops, whether it returns one or several."""
+    return tops if isinstance(tops, tuple) else (tops,)
+
+
 def exporting() -> bool:
     """Whether torch.export is tracing: a program must not branch on values, and should use few, well-known operations."""
     return getattr(torch.compiler, "is_exporting", bool)()  # older torch cannot tell
@@ -104,8 +109,10 @@ class Layer(nn.Module):
     #: in Caffe the tops' data, and their diffs, are the first bottom's memory
     shares_data: ClassVar[bool] = False
     shares_diff: ClassVar[bool] = False
-    #: whether it draws random numbers, or runs a user's code, which may: then it is never run a second time for its gradient
-    random: bool = False
+    #: its forward changes what it keeps (statistics, a state, its place in the records), so that it is run once a pass
+    stateful: ClassVar[bool] = False
+    #: its forward differentiates by itself, so that it is not run in torch's inference mode
+    needs_autograd: ClassVar[bool] = False
     #: what it computes in under ``--amp``
     precision: ClassVar[Precision] = Precision.FLOAT32
     #: False: ``--compile`` leaves it out, as it branches on values, or runs code that is not torch's
@@ -115,7 +122,7 @@ class Layer(nn.Module):
     #: why it cannot be part of a ``torch.export`` program, as the end of a sentence; "": it can
     not_exported: ClassVar[str] = ""
     #: whether OpenCV's importer of Caffe nets (4.x) knows the type; ``caffecli import`` asks it of what it writes
-    read_by_opencv: ClassVar[bool] = True
+    read_by_opencv: ClassVar[bool] = False
     #: how coordinates map through it, for fully convolutional nets; None: they do not
     coordinates: ClassVar[Coordinates | None] = None
     #: the axis of the first bottom along which it scores classes; None: it does not. Settled in ``setup``
@@ -140,6 +147,11 @@ class Layer(nn.Module):
         self.bottom_names = list(param.bottom)
         self.blob_names: list[str] = []
         self.fillers: list[FillerParameter | None] = []
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers now, or runs a user's code: so that a pass runs it once, never again."""
+        return False
 
     # -- to be written by each layer -------------------------------------------------------------------------------
 
@@ -225,11 +237,19 @@ class Layer(nn.Module):
         """The tops' shapes by a run on the meta device, the layer's own tensors replaced for it."""
         own = [*self.named_parameters(), *self.named_buffers()]
         borrowed = any(isinstance(getattr(type(self), name, None), property) for name in self.blob_names)
-        device = self.blobs[0].device if borrowed else torch.device("meta")  # a view of another layer's blob stays where it is
-        inputs = tuple(torch.empty(tuple(shape), device=device) for shape in bottoms)
+        # a view of another layer's blob stays where it is: then the run is a real one, over copies
+        device = self.blobs[0].device if borrowed else torch.device("meta")
+        copies = {name: blob.clone() if borrowed else blob.to("meta") for name, blob in own}
         with torch.no_grad():
-            tops = functional_call(self, {} if borrowed else {name: blob.to("meta") for name, blob in own}, inputs)
-        return [top.shape for top in (tops if isinstance(tops, tuple) else (tops,))]
+            tops = functional_call(self, copies, tuple(torch.zeros(tuple(shape), device=device) for shape in bottoms))
+        return [top.shape for top in as_tuple(tops)]
+
+    def open(self) -> None:
+        """Called when the net has made the layer, before it is wired: Caffe opens databases then. Most have nothing to open."""
+
+    def fixed_tops(self) -> dict[int, float]:
+        """The tops that are filled once, each with one value, and stay as they are from pass to pass."""
+        return {}
 
     def close(self) -> None:
         """Release what the layer holds beside its blobs: threads, open files. Most layers hold nothing."""
@@ -258,6 +278,12 @@ class Layer(nn.Module):
         names = list(self.bottom_names)
         names += [f"bottom[{i}]" for i in range(len(names), len(bottoms))]
         return ", ".join(f"{name!r} {tuple(shape)}" for name, shape in zip(names, bottoms, strict=False))
+
+    def channels_of(self, bottoms: list[Shape]) -> int:
+        """How many channels, axis 1, the first bottom has."""
+        if len(bottoms[0]) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
+        return bottoms[0][1]
 
     def axis(self, axis: int, dims: int, what: str = "axis") -> int:
         """``axis`` counted from the front for a blob of ``dims`` dimensions; negative ones count from the back."""

@@ -190,6 +190,7 @@ class Convolution(BaseConvolution):
     Source: ``base_conv_layer.cpp``, ``conv_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.STRIDED
 
     @classmethod
@@ -236,6 +237,7 @@ class Deconvolution(BaseConvolution):
     lr_mult: 0 it enlarges pictures. Source: ``deconv_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.TRANSPOSED
 
     @classmethod
@@ -301,9 +303,10 @@ class Im2col(Layer):
         self.dilation = tuple(spatial_setting(self, param, "dilation", axes, 1, 1))
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        axes = self.channel_axis + 1 + len(self.kernel)
+        if len(bottoms[0]) != axes:
+            raise self.shape_error(f"expected a bottom of {axes} axes, as it was set up for, got {tuple(bottoms[0])}")
         lead, (channels, *sizes) = bottoms[0][: self.channel_axis], bottoms[0][self.channel_axis :]
-        if len(sizes) != len(self.kernel):
-            raise self.shape_error(f"expected {len(self.kernel)} spatial axes, as it was set up for, got {len(sizes)}")
         tops = self._tops(sizes)
         if any(size < 1 for size in tops):
             raise self.shape_error(

@@ -34,6 +34,7 @@ _LEAST = 1e-20
 class Softmax(Layer):
     """y_c = exp(x_c) / sum_k exp(x_k) along ``axis`` (1). One bottom and one top of the same shape."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
     class_axis: int

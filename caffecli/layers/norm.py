@@ -27,6 +27,7 @@ class LRN(Layer):
     Source: Krizhevsky, Sutskever and Hinton, NIPS 2012; ``lrn_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -122,6 +123,8 @@ class BatchNorm(Foldable, Layer):
     Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
     """
 
+    read_by_opencv = True
+    stateful = True
     coordinates = Coordinates.SAME
     usually_in_place = True
     blob_order = ("mean", "variance", "factor")
@@ -200,6 +203,7 @@ class MVN(Layer):
     Raises ShapeError for a bottom of more axes. Source: ``mvn_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
 
     def setup(self, bottoms: list[Shape]) -> None:

@@ -60,6 +60,7 @@ class Pooling(Layer):
     Zeiler and Fergus, ICLR 2013. Source: ``pooling_layer.cpp``, ``pooling_layer.cu``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.STRIDED
     precision = Precision.ANY
     compiles = False
@@ -74,7 +75,6 @@ class Pooling(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.pooling_param
         self.pool = param.pool
-        self.random = self.pool == PoolingParameter.STOCHASTIC and self.training
         self.mask = len(self.param.top) > 1
         self.whole = param.global_pooling
         ceil = param.round_mode == PoolingParameter.CEIL and param.ceil_mode
@@ -134,6 +134,10 @@ class Pooling(Layer):
             )
         return [torch.Size((num, channels, *tops))] * (1 + self.mask)
 
+    @property
+    def random(self) -> bool:
+        return self.training and self.pool == PoolingParameter.STOCHASTIC
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         windows = Windows((x.shape[2], x.shape[3]), (1, 1), (0, 0), False) if self.whole else self.windows
         if self.pool == PoolingParameter.MAX:
@@ -163,7 +167,6 @@ class SPP(Layer):
         if param.pyramid_height < 1:
             raise self.spec_error("pyramid_height is missing; expected at least 1")
         self.height, self.pool = param.pyramid_height, param.pool
-        self.random = self.pool == SPPParameter.STOCHASTIC and self.training
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         shape = tuple(bottoms[0])
@@ -190,6 +193,10 @@ class SPP(Layer):
                 raise self.spec_error(f"{what}, and padding is for MAX and AVE pooling only")
             grids.append(Windows(kernel, kernel, pad, True))
         return grids
+
+    @property
+    def random(self) -> bool:
+        return self.training and self.pool == SPPParameter.STOCHASTIC
 
     def forward(self, x: Tensor) -> Tensor:
         image = x.shape[2], x.shape[3]

@@ -36,9 +36,9 @@ class Recurrent(Layer):
     Where cont is 0 or 1 torch's own kernels run, over all sequences at once, unless a loop over time is faster.
     """
 
+    stateful = True
     precision = Precision.BFLOAT16
     compiles = False
-    read_by_opencv = False
     bottom_count = (2, None)
     top_count = (1, None)
     no_gradient = (1,)

@@ -24,6 +24,7 @@ class Slice(Layer):
     within the axis; ShapeError where the tops do not divide the axis. Source: ``slice_layer.cpp``.
     """
 
+    read_by_opencv = True
     precision = Precision.ANY
     top_count = (1, None)
 
@@ -68,6 +69,7 @@ class Crop(Layer):
     bottom. Source: ``crop_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.CROPPED
     precision = Precision.ANY
     bottom_count = (2, 2)

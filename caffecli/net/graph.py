@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
 from caffecli.layers.data import SourceLayer
@@ -40,6 +42,12 @@ class Node:
     @property
     def name(self) -> str:
         return self.layer.name
+
+    def cut(self, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
+        """``bottoms``, those detached to which no gradient may pass."""
+        if not self.stops:
+            return bottoms
+        return [bottom.detach() if i in self.stops else bottom for i, bottom in enumerate(bottoms)]
 
 
 class Wiring:

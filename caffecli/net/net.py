@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
-from caffecli.errors import ShapeError, SpecError
+from caffecli.errors import ShapeError, SpecError, in_a_line
 from caffecli.layers import registry
-from caffecli.layers.base import Context, Layer, Shape
-from caffecli.layers.data import Data, Input, SourceLayer
+from caffecli.layers.base import Context, Layer, Shape, as_tuple
+from caffecli.layers.data import Input, SourceLayer
 from caffecli.net import build_log
 from caffecli.net import params as net_params
 from caffecli.net.graph import Node, Wiring, check_names, force_backward, last_read, mark_backward
 from caffecli.net.precision import FULL, PrecisionPolicy
-from caffecli.net.runners.base import as_tuple
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
 from caffecli.spec import support
@@ -42,7 +42,7 @@ class Net(nn.Module):
 
     def __init__(self, param: NetParameter, context: Context | None = None) -> None:
         super().__init__()
-        self.context = context or Context()
+        self.context = replace(context) if context else Context()  # of its own: the net moves between devices
         filtered = filter_net(param, param.state)
         if not filtered.layer:
             raise SpecError(_no_layers(param))
@@ -99,10 +99,8 @@ class Net(nn.Module):
         """The tops of one layer; errors inside it are named after it."""
         if not bottoms:
             return self._run_source(node, fed)
-        if node.stops:
-            bottoms = [b.detach() if i in node.stops else b for i, b in enumerate(bottoms)]
         try:
-            return as_tuple(precision.run(node, bottoms))
+            return as_tuple(precision.run(node, node.cut(bottoms)))
         except RuntimeError as error:
             raise self.refusal(node, bottoms, error) from error
 
@@ -168,8 +166,7 @@ class Net(nn.Module):
         layer = registry.create(layer_param, self.phase, self.context)
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
         build_log.creating(layer)
-        if isinstance(layer, Data):
-            layer.open()
+        layer.open()
         build_log.created(layer)
         node = self._wiring.connect(layer, layer_param)
         build_log.wiring(node)
@@ -222,7 +219,7 @@ def _refusal(layer: Layer, bottoms: list[Shape], error: RuntimeError) -> ShapeEr
 
 def _first_line(error: RuntimeError) -> str:
     """What torch says, in a line; of memory that is short, no more than that."""
-    first = str(error).strip().splitlines()[0]
+    first = in_a_line(error)
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in first or "allocate memory" in first:
         return "out of memory; lower batch_size, or the size of the layer"
     return first

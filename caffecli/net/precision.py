@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.errors import SolverError
-from caffecli.layers.base import Precision
+from caffecli.layers.base import Precision, as_tuple
 from caffecli.net.graph import Node
 
 Tops = Tensor | tuple[Tensor, ...]
@@ -45,7 +45,7 @@ class Bfloat16(PrecisionPolicy):
             tops = node.layer(*bottoms)
         if not node.reported:
             return tops
-        return tuple([_float32(top) for top in tops]) if isinstance(tops, tuple) else _float32(tops)
+        return tuple([_float32(top) for top in as_tuple(tops)])
 
 
 def _float32(blob: Tensor) -> Tensor:

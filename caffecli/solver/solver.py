@@ -225,6 +225,8 @@ class Solver:
         """Go on training on ``device``."""
         for runner in (self.runner, *self.test_runners):
             runner.to(device)
+        for net in self.test_nets:
+            weights.share(net, self.net)  # what moves is made anew in each net
         self.rule.to(device)
         self.device, self.losses = device, Losses(self.param.average_loss, device)
 

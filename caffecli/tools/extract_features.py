@@ -30,7 +30,8 @@ Format = Literal["lmdb", "leveldb", "hdf5", "npy"]
 #: takes the rows of a batch, and the key of each
 Add = Callable[[Array, Sequence[str]], None]
 
-_SOURCE = "extract_features.cpp"  #: the dataset of an HDF5 file that holds the records' keys
+_SOURCE = "extract_features.cpp"
+#: the dataset of an HDF5 file that holds the records' keys
 KEYS = "key"
 
 

@@ -40,9 +40,9 @@ class Target:
 
 
 def find_target(net: Net, blob: str | None = None) -> Target:
-    """The blob that the last Accuracy or SoftmaxWithLoss reads, else the last Softmax; or ``blob``.
+    """The blob that the last layer reads which holds classes' scores against labels (Accuracy, a loss), else the last Softmax.
 
-    Its labels are those of that layer, else of the last Accuracy or SoftmaxWithLoss, else the second top of a layer that reads
+    Or ``blob``. Its labels are those of that layer, else of the last one with labels, else the second top of a layer that reads
     records. Raises SpecError where there is no such blob.
     """
     readers = [node for node in net.nodes if node.layer.class_axis is not None]
@@ -55,7 +55,7 @@ def find_target(net: Net, blob: str | None = None) -> Target:
         scores = _origin(net, best[-1].inputs[0])
     else:
         raise SpecError(
-            f"net {net.name!r} has no Accuracy, SoftmaxWithLoss or Softmax whose bottom scores the classes; "
+            f"net {net.name!r} has no Accuracy, loss or Softmax whose bottom scores the classes; "
             "name the blob that does with --blob"
         )
     reader = best[-1] if best else None

@@ -123,7 +123,7 @@ def summarize(
 
 def _set_batch(layer: LayerParameter, batch: int) -> None:
     kind = layer_class(layer.type)
-    if kind is not None and issubclass(kind, SourceLayer):
+    if kind is not None and issubclass(kind, SourceLayer) and kind.settings_name:
         getattr(layer, kind.settings_name).batch_size = batch
     for shapes in (layer.input_param.shape, layer.dummy_data_param.shape):
         for shape in shapes:
@@ -134,9 +134,9 @@ def _set_batch(layer: LayerParameter, batch: int) -> None:
 
 
 def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
-    """Turn a data layer whose records are missing into an Input layer."""
+    """Turn a layer that reads records into an Input layer of their shape, where the records are missing."""
     kind = layer_class(layer.type)
-    if kind is None or not issubclass(kind, SourceLayer):
+    if kind is None or not issubclass(kind, SourceLayer) or not kind.settings_name:
         return
     reads = getattr(layer, kind.settings_name)
     if not hasattr(reads, "source") or Path(reads.source).exists():

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import SolverError
+from caffecli.layers.base import as_tuple
 from caffecli.net.graph import Node
 from caffecli.net.precision import FULL, PrecisionPolicy
-from caffecli.net.runners.base import Result, Runner, as_tuple, weighted_sum
+from caffecli.net.runners.base import Result, Runner
 
 if TYPE_CHECKING:
     from caffecli.net.net import Net
@@ -75,9 +76,7 @@ class Compiled(Runner):
                 slots.update(zip(step.given, _run(step.code, [slots[slot] for slot in step.read]), strict=True))
         for source in net.sources:
             source.read_ahead()
-        loss = weighted_sum((slots[slot], weight) for slot, weight in net.losses)
-        outputs = {name: slots[slot] for name, slot in zip(net.outputs, net.output_slots, strict=True)}
-        return Result(torch.zeros(()) if loss is None else loss, outputs)
+        return self.result(slots)
 
 
 def _stretches(net: Net) -> list[list[Node]]:
@@ -100,8 +99,8 @@ def _code(name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[
     def run(*bottoms: Tensor) -> tuple[Tensor, ...]:
         blobs = dict(zip(read, bottoms, strict=True))
         for node in nodes:
-            ours = [blobs[slot].detach() if i in node.stops else blobs[slot] for i, slot in enumerate(node.inputs)]
-            blobs.update(zip(node.outputs, as_tuple(precision.run(node, ours)), strict=True))
+            tops = as_tuple(precision.run(node, node.cut([blobs[slot] for slot in node.inputs])))
+            blobs.update(zip(node.outputs, tops, strict=True))
         return tuple([blobs[slot] for slot in given])
 
     # torch counts how often it compiles a code object, and gives up after a few times: each stretch gets its own
