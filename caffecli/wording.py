@@ -21,13 +21,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     ranks: dict[str, tuple[int, ...]] = {}
     for one in known:
         other = _folded(one)
-        mistakes = _mistakes(written, other)
         cut_short = other.startswith(written) and len(written) >= max(3, len(other) / 3)
+        mistakes = len(other) - len(written) if cut_short else _mistakes(written, other, allowed)
         if mistakes == 0:
             ranks[one] = (0,)
         elif cut_short or mistakes <= min(allowed, max(len(written), len(other)) - 1):
-            cost = 1 if cut_short else mistakes
-            ranks[one] = (cost, mistakes, -_alike(written, other), -_alike(written[::-1], other[::-1]))
+            ranks[one] = (1 if cut_short else mistakes, mistakes, -_alike(written, other), -_alike(written[::-1], other[::-1]))
     best = sorted(ranks, key=ranks.__getitem__)
     if not best or (len(best) > 1 and ranks[best[0]] == ranks[best[1]] != (0,)):
         return None
@@ -61,16 +60,20 @@ def _alike(a: str, b: str) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
-def _mistakes(a: str, b: str) -> int:
-    """How many mistakes make ``b`` of ``a``: the optimal string alignment distance."""
+def _mistakes(a: str, b: str, most: int) -> int:
+    """How many mistakes make ``b`` of ``a``, the optimal string alignment distance; ``most`` + 1 where there are more."""
+    if abs(len(a) - len(b)) > most:
+        return most + 1
     before: list[int] = []
-    last = list(range(len(b) + 1))
+    last = [*range(len(b) + 1)]
     for i, letter in enumerate(a, 1):
-        row = [i]
-        for j, other in enumerate(b, 1):
-            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != other))
-            if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
+        row = [i] + [most + 1] * len(b)
+        for j in range(max(1, i - most), min(len(b), i + most) + 1):  # beyond, there are more
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != b[j - 1]))
+            if i > 1 and j > 1 and letter == b[j - 2] and b[j - 1] == a[i - 2]:
                 cost = min(cost, before[j - 2] + 1)
-            row.append(cost)
+            row[j] = cost
+        if min(row) > most:
+            return most + 1
         before, last = last, row
-    return last[-1]
+    return min(last[-1], most + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
     if wrong:
         raise ShapeError("; ".join(wrong) + "; rename the layer to train it afresh")
     if not pairs and weights and any(known[n].blobs for n in known):
-        near = next(filter(None, (nearest(name, known) for name in weights)), None)
+        first = itertools.islice(weights, 20)  # enough to see whether names were changed, in little time
+        near = next(filter(None, (nearest(name, known) for name in first)), None)
         logs.warning(line, f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near}" if near else ""))
     with torch.no_grad():
         for blob, array in pairs:
