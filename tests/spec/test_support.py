@@ -101,6 +101,11 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "written as Python layers",
         ),
         (
+            INPUT + 'layer { name: "r" type: "BoxAnnotatorOHEM" bottom: "data" } '
+            'layer { name: "ip" type: "InnerProduct" bottom: "data" inner_product_param { normalize: true } }',
+            "which are not here; BoxAnnotatorOHEM can be written as a Python layer",
+        ),
+        (
             'layer { name: "v" type: "VideoData" top: "v" }',
             "the layer VideoData ('v') of SSD (weiliu89/caffe) or TSN (yjxiong/caffe) or C3D (facebook/C3D), which "
             "is not here; its "
