@@ -166,6 +166,7 @@ def test_what_chooses_only_how_it_is_computed_is_named_once(monkeypatch: pytest.
             "the solver needs the settings eval_type and ap_version of SSD (weiliu89/caffe), which are not here",
         ),
         ('eval_type: "classification" show_per_class_result: false', ""),
+        ("solver_type: SAG", "the solver needs the setting solver_type: SAG of NVIDIA (NVIDIA/caffe), which is not here"),
         ("min_lr: 0.001", "the solver needs the setting min_lr of NVIDIA (NVIDIA/caffe), which is not here"),
         (
             "plateau_winsize: 4",
