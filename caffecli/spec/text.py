@@ -38,6 +38,8 @@ _EXPECTED = {
     r'Expected (".*")\.': "",
 }
 #: what kinds of file begin with which message
+#: what the names of layers' settings end in
+_PARAM = "_param"
 _FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
 
@@ -99,6 +101,9 @@ def _decode(data: bytes, name: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = _COMMENT.sub(lambda found: found[1] or "", data.decode("utf-8-sig", "replace"))
+    if name.endswith(_PARAM):  # what many names end in makes none near
+        folded = {each.removesuffix(_PARAM): folded[each] for each in folded if each.endswith(_PARAM)}
+        name = name.removesuffix(_PARAM)
         at = text.find("\ufffd")
         if at < 0:
             return text
