@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,23 @@ Arrays = Mapping[str, NDArray[Any]]
 FORMS = ".caffemodel, .h5, .npz or .safetensors"
 
 
-def convert_weights(source: Path_, target: Path_, net: Path_ | None = None, nvidia: str | None = None) -> None:
+def convert_weights(
+    source: Path_, target: Path_, net: Path_ | None = None, nvidia: str | None = None, layers: Iterable[str] = ()
+) -> None:
     """Write the weights in ``source`` in the form that the name of ``target`` ends with.
 
     ``net`` is a prototxt whose definition the file shall have, for sources without one. ``nvidia``, FLOAT, FLOAT16 or
-    DOUBLE, makes a .caffemodel such as NVIDIA's Caffe writes, of numbers of that type. Raises FormatError, SpecError.
+    DOUBLE, makes a .caffemodel such as NVIDIA's Caffe writes, of numbers of that type. ``layers``: modules of the
+    user's own that register layers, by whose classes blobs are called. Raises FormatError, SpecError.
     """
     if not os.fspath(target).endswith((".caffemodel", ".h5", ".npz", ".safetensors")):
         raise FormatError(f"{str(target)!r}: what form of weights shall it have? Choose a name that ends in {FORMS}")
     if nvidia is not None and not os.fspath(target).endswith(".caffemodel"):
         raise FormatError(f"{str(target)!r}: NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel")
+    if layers:
+        from caffecli.layers import user_modules  # takes the time of loading torch
+
+        user_modules.load(layers)
     definition, weights = read(source)
     if net is not None:
         definition = load_net(net)

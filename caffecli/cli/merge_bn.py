@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from caffecli.cli.options import caffe_command
+from caffecli.cli.options import caffe_command, layers_option
 
 
 @caffe_command("merge_bn")
+@layers_option
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.argument("out_net", type=click.Path(path_type=Path))
 @click.argument("out_weights", type=click.Path(path_type=Path))
-def merge_bn(net: Path, weights: Path, out_net: Path, out_weights: Path) -> None:
+def merge_bn(net: Path, weights: Path, out_net: Path, out_weights: Path, layers: tuple[str, ...]) -> None:
     """Fold BatchNorm, BN and Scale into the convolution, deconvolution or inner product before them.
 
     One that has no such layer before it goes into the one behind it, where that is exact: where no zeros are padded.
@@ -24,5 +25,5 @@ def merge_bn(net: Path, weights: Path, out_net: Path, out_weights: Path) -> None
     """
     from converters import merge_bn as converter
 
-    merged = converter.merge_bn(net, weights, out_net, out_weights)
+    merged = converter.merge_bn(net, weights, out_net, out_weights, layers)
     click.echo(f"Folded {len(merged.folded)} layer(s), left {len(merged.left)}; wrote {out_net} and {out_weights}")

@@ -166,7 +166,7 @@ class BaseConvolution(FoldTarget, Layer):
 
     @classmethod
     def drawn_at_tops(cls, param: LayerParameter) -> str:
-        return str(param.convolution_param.num_output)
+        return str(param.convolution_param.num_output or "")  # a fork's layer takes as many channels as its bottom has
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         run = self.apply_weights if self.plain else self._fold

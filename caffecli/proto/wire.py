@@ -20,7 +20,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
-from caffecli.proto.fork_numbers import FIELDS, HOMES, VALUES
+from caffecli.proto.fork_numbers import FIELDS, HOMES, LAYERS, VALUES
 from caffecli.proto.fork_types import TYPES
 from caffecli.proto.forks import MOVED
 
@@ -37,8 +37,6 @@ _WIRE = {
 _ESCAPE = 400_000_000
 #: forks whose binary nets have quite another form: their fields are supported in text only
 _OTHER_FILES = {"c3d_v1"}
-#: layer types whose settings a field holds, where neither its name nor its message's says so
-_LAYER_TYPES = {"recurrent_param": "lstm rnn", "relu6_param": "relu6", "ctc_loss_param": "ctcloss warpctcloss"}
 #: (fork, number here)
 _Owner = tuple[str, int]
 
@@ -76,6 +74,16 @@ def read_net(data: bytes) -> NetParameter | None:
 def write_net(net: NetParameter) -> bytes:
     """The net as a binary file that the forks of its layers can read."""
     return to_file(net.SerializeToString())
+
+
+def pieces(data: bytes) -> list[bytes]:
+    """The fields of a binary message, each with its number. Raises DecodeError."""
+    return [data[begin:stop] for _, _, begin, _, stop in _fields(data, 0, len(data))]
+
+
+def enclosed(number: int, data: bytes) -> bytes:
+    """A binary message as the field of that number of another."""
+    return _varint(number << 3 | _BYTES) + _varint(len(data)) + data
 
 
 class _Place(NamedTuple):
@@ -272,7 +280,7 @@ class _Schema:
         if field.message_type is None:
             return set()
         names = {field.name.removesuffix("_param").replace("_", ""), field.message_type.name.removesuffix("Parameter").lower()}
-        return names | set(_LAYER_TYPES.get(field.name, "").split())
+        return names | {each.lower() for each in LAYERS.get(field.name, ())}
 
     def _wires(self, here: int) -> tuple[int, ...]:
         field = self.message.fields_by_number[here]

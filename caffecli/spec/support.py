@@ -60,8 +60,11 @@ def check(net: NetParameter, types: Collection[str], whole: NetParameter | None 
     if works:
         hints.append(works)
     elif by_type and not hints:
-        one = len({need.name for need in by_type}) == 1
-        hints.append("it can be written as a Python layer" if one else "they can be written as Python layers")
+        kinds = {need.name for need in by_type}
+        if len(kinds) == 1:
+            hints.append(f"{by_type[0].name if fields else 'it'} can be written as a Python layer")
+        else:
+            hints.append(f"{'the layers' if fields else 'they'} can be written as Python layers")
     raise SpecError("; ".join([f"{what} needs {' and '.join(parts)}, which {_are(by_type + fields)} not here", *hints]))
 
 
@@ -95,9 +98,10 @@ def _need(setting: _Setting, layer: str) -> _Need:
 
 @functools.cache
 def _known(message: str) -> dict[str, bool]:
-    """A message's fields that nothing here reads, and whether they change the result."""
+    """A message's fields that nothing here reads, and whether they change what is computed."""
+    tables = (*unsupported.FIELDS.values(), *unsupported.NAMES.values())
     how = dict.fromkeys(unsupported.HOW.get(message, "").split(), False)
-    return how | {name: True for each in unsupported.FIELDS.values() for name in each.get(message, "").split()}
+    return how | {name: True for each in tables for name in each.get(message, "").split()}
 
 
 def _settings(message: Message, unsupported_only: bool, path: str = "") -> Iterator[_Setting]:

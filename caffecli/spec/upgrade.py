@@ -81,7 +81,7 @@ def upgrade_net_checked(net: NetParameter, name: str = "<net>") -> tuple[NetPara
 
 
 def upgrade_solver(solver: SolverParameter, name: str = "<solver>") -> SolverParameter:
-    """The solver with its ``solver_type`` number as the ``type`` name: ``solver`` itself where there is none.
+    """The solver with its ``solver_type`` number as the ``type`` name: ``solver`` itself where there is none, or a fork's.
 
     Raises SpecError when it has both.
     """
@@ -89,6 +89,8 @@ def upgrade_solver(solver: SolverParameter, name: str = "<solver>") -> SolverPar
         return solver
     if solver.HasField("type"):
         raise SpecError(f"{name}: the solver has both 'solver_type' (old) and 'type'; remove 'solver_type'")
+    if solver.solver_type not in _SOLVER_TYPES:
+        return solver
     _attempt(1084, "file specified using deprecated 'solver_type' field (enum)'", name)
     upgraded = SolverParameter()
     upgraded.CopyFrom(solver)

@@ -74,6 +74,7 @@ def test_labels() -> None:
     assert draw.get_layer_label(layer(r'name: "say \"a\\b\"" type: "ReLU"'), "TB") == r'"say \"a\\b\" (ReLU)"'
     assert draw.get_edge_label(layer('type: "InnerProduct" inner_product_param { num_output: 7 }')) == "7"
     assert draw.get_edge_label(pool) == '""'
+    assert draw.get_edge_label(layer('type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 }')) == '""'
     assert draw.choose_color_by_layertype("InnerProduct") == "#CC33FF" != draw.choose_color_by_layertype("LRN")
     with pytest.raises(ValueError, match="Pooling layers do not have a learning rate multiplier"):
         draw.get_layer_lr_mult(pool)

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from caffecli.formats import caffemodel
 from caffecli.layers import registry, user_modules
+from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.solver.launch import launch
-from caffecli.spec import load
+from caffecli.spec import load, text
 from caffecli.tools.train import TrainOptions, work
 
 Command = Callable[..., tuple[int, str]]
@@ -80,6 +83,39 @@ def test_classify(half: Path, command: Command) -> None:
     picture = next(path for path in sorted((half / "images").rglob("*.*")))
     flags = ("--model_def=deploy.prototxt", "--pretrained_model=s_iter_2.caffemodel", "--mean_file=", "--layers=my_half")
     assert command("classify", str(picture), *flags)[0] == 0
+
+
+AFFINE = """
+import numpy as np
+
+from caffecli import Layer, register
+from caffecli.layers.folding import Foldable
+
+
+@register("Affine")
+class Affine(Foldable, Layer):
+    blob_order = ("gain", "offset")
+
+    @classmethod
+    def factor_and_shift(cls, param, blobs):
+        return blobs[0], blobs[1]
+"""
+
+
+def test_converters_that_ask_the_layers_classes(folder: Path, command: Command, fails: Fails) -> None:
+    (folder / "my_affine.py").write_text(AFFINE)
+    source = """layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }
+        layer { name: "a" type: "Affine" bottom: "ip" top: "a" }"""
+    (folder / "a.prototxt").write_text(source)
+    two = np.float32([2, 3])
+    weights = {"ip": [np.ones((2, 4), np.float32), two], "a": [two, two]}
+    caffemodel.write(folder / "a.caffemodel", text.parse(source, NetParameter()), weights)
+    files = ("a.prototxt", "a.caffemodel", "out.prototxt", "out.caffemodel")
+    assert "it has no BatchNorm, BN or Scale layer" in fails("merge_bn", *files)
+    assert command("merge_bn", *files, "--layers=my_affine")[0] == 0
+    assert caffemodel.read(folder / "out.caffemodel")["ip"][1].tolist() == [6, 12]
+    assert command("convert_weights", "a.caffemodel", "a.npz", "--layers=my_affine")[0] == 0
+    assert {"a.gain", "a.offset", "ip.bias"} <= set(np.load("a.npz"))
 
 
 def test_the_variable(half: Path, command: Command, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
-from converters.merge_bn import merge, merge_bn
+from converters.fold import merge
+from converters.merge_bn import merge_bn
 
 ROOT = Path(__file__).parents[2]
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 dim: 7 dim: 6 } } }'
@@ -312,3 +315,18 @@ def test_nets_of_the_zoo(name, count):
     net_weights.copy(other, done.weights, "merged")
     (before,), (after,) = (run(one, (1, 3, 224, 224)).values() for one in (net, other))
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+
+
+def test_files_that_are_refused_do_not_wait_for_torch() -> None:
+    code = """
+import sys
+from caffecli.errors import SpecError
+from converters.merge_bn import merge_bn
+try:
+    merge_bn("no.prototxt", "no.caffemodel", "o.prototxt", "o.caffemodel")
+except SpecError:
+    assert "torch" not in sys.modules
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
