@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from converters.weights import convert_weights
 
 import caffe
 from caffecli.cli.upgrade import upgrade_net_proto_binary
@@ -17,6 +16,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import BlobProto, LayerParameter, NetParameter, SolverParameter
 from caffecli.solver.solver import Solver
 from caffecli.spec import text
+from converters.convert_weights import convert_weights
 
 SHAPES = [(), (1,), (3,), (2, 3), (1, 2, 3), (2, 1, 3, 1), (1, 2, 1, 2, 3)]
 FORMS = ["caffemodel", "caffemodel.h5", "npz", "safetensors"]

@@ -73,9 +73,9 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "which is not here",
         ),
         (
-            INPUT + 'layer { name: "r" type: "PSROIPooling" bottom: "data" } layer { name: "s" type: "PSROIPooling" '
+            INPUT + 'layer { name: "r" type: "BoxAnnotatorOHEM" bottom: "data" } layer { name: "s" type: "BoxAnnotatorOHEM" '
             'bottom: "data" }',
-            "the net needs the layer PSROIPooling ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is not "
+            "the net needs the layer BoxAnnotatorOHEM ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is not "
             "here; it can be "
             "written as a Python layer",
         ),

@@ -47,23 +47,29 @@ class ROIPooling(Layer):
         if not shape[0]:
             return x.new_zeros(shape)
         regions = regions.detach().reshape(-1, 5).float()
-        images = regions[:, 0].tolist()
-        if min(images) < 0 or max(images) >= x.shape[0]:
-            wrong = next(i for i, image in enumerate(images) if not 0 <= image < x.shape[0])
-            raise self.shape_error(f"region {wrong} is of image {images[wrong]:g}, the batch has images 0 to {x.shape[0] - 1}")
-        corners = _round(regions[:, 1:] * self.scale)
+        images = check_images(self, regions, len(x))
+        corners = round_half_away(regions[:, 1:] * self.scale)
         columns = _parts(corners[:, 0], corners[:, 2], self.pooled[1], x.shape[3])
         rows = _parts(corners[:, 1], corners[:, 3], self.pooled[0], x.shape[2])
         planes = x.detach()
         parts = zip(images, rows, columns, strict=True)
-        places = torch.stack([_largest(planes[int(image)], row, column) for image, row, column in parts])
+        places = torch.stack([_largest(planes[image], row, column) for image, row, column in parts])
         # a part's place among all values, rather than a copy of the features for each region
         first = regions[:, :1].long() * x.shape[1] + torch.arange(x.shape[1], device=x.device)
         values = x.reshape(-1)[first[:, :, None] * planes[0, 0].numel() + places.clamp(min=0)]
         return values.masked_fill(places < 0, 0).reshape(shape)
 
 
-def _round(values: Tensor) -> Tensor:
+def check_images(layer: Layer, regions: Tensor, count: int) -> list[int]:
+    """The image of each region. Raises ShapeError for one that is none of ``count``."""
+    images: list[int] = regions[:, 0].long().tolist()
+    wrong = next((i for i, image in enumerate(images) if not 0 <= image < count), None)
+    if wrong is not None:
+        raise layer.shape_error(f"region {wrong} is of image {regions[wrong, 0]:g}, the batch has images 0 to {count - 1}")
+    return images
+
+
+def round_half_away(values: Tensor) -> Tensor:
     """The nearest whole number, halves away from zero; the sum with a half would be rounded itself."""
     whole = values.trunc()
     return whole + ((values - whole).abs() >= 0.5) * values.sign()
