@@ -1,13 +1,10 @@
-"""One case a layer type for the contract in test_contract.py: its settings, its bottoms, and bottoms of other shapes to go on with.
+"""One case a layer type for the contract: its settings, its bottoms, and bottoms of other shapes to go on with.
 
 A type without a case fails the suite.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,53 +13,9 @@ import numpy as np
 
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
+from tests.layers.contract import PICTURES, Bottom, Case, numbers, values
 
-FILES = itertools.count()
-PICTURES = (2, 6, 5, 4)
 VALUES = (4, 3)
-
-
-@dataclass(frozen=True)
-class Bottom:
-    """What a layer reads: values drawn by chance, or whole numbers below ``classes``, or one ``value``."""
-
-    shape: tuple[int, ...]
-    classes: int = 0
-    value: float | None = None
-
-    def array(self, seed: int) -> np.ndarray:
-        draws = np.random.default_rng(seed)
-        if self.value is not None:
-            return np.full(self.shape, self.value, np.float32)
-        if self.classes:
-            return draws.integers(self.classes, size=self.shape).astype(np.float32)
-        return draws.uniform(0.05, 1, self.shape).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Case:
-    """``settings``: prototxt inside the layer. ``tops``: how many. ``other``: bottoms of other shapes, which its blobs fit too."""
-
-    settings: str = ""
-    bottoms: tuple[Bottom, ...] = (Bottom(PICTURES),)
-    tops: int = 1
-    other: tuple[Bottom, ...] | None = None
-
-    def reshaped(self) -> tuple[Bottom, ...]:
-        """``other``, by default one item more in each bottom."""
-        if self.other is not None:
-            return self.other
-        return tuple(replace(bottom, shape=(bottom.shape[0] + 1, *bottom.shape[1:])) for bottom in self.bottoms)
-
-
-def values(*shape: int) -> Bottom:
-    return Bottom(shape)
-
-
-def numbers(classes: int, *shape: int) -> Bottom:
-    return Bottom(shape, classes)
-
-
 FILLED = 'weight_filler { type: "xavier" } bias_filler { value: 0.1 }'
 KERNEL = f"kernel_size: 3 pad: 1 {FILLED}"
 SCORES = (values(4, 5), numbers(5, 4))
@@ -94,6 +47,8 @@ CASES: dict[str, Case] = {
         "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.9 } keep_top_k: 1 confidence_threshold: 0.01 }",
         (values(1, 12), values(1, 6), values(1, 2, 12)),
         other=(values(1, 8), values(1, 4), values(1, 2, 8)),
+        exports=False,
+        shapes_known=False,
     ),
     "Dropout": Case(),
     "DummyData": Case('dummy_data_param { shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } }', ()),
@@ -106,10 +61,12 @@ CASES: dict[str, Case] = {
     "Flatten": Case(),
     "HDF5Data": Case('hdf5_data_param { source: "records_h5.txt" batch_size: 3 }', (), 2),
     "HDF5Output": Case('hdf5_output_param { file_name: "out.h5" }', (values(4, 3), values(4)), 0),
-    "HingeLoss": Case("hinge_loss_param { norm: L2 }", SCORES),
+    "HingeLoss": Case("hinge_loss_param { norm: L2 }", SCORES, exports=False),
     "Im2col": Case("convolution_param { kernel_size: 3 }"),
     "ImageData": Case('image_data_param { source: "records.txt" batch_size: 3 }', (), 2),
-    "InfogainLoss": Case("", (*SCORES, values(1, 1, 5, 5)), other=(values(6, 5), numbers(5, 6), values(1, 1, 5, 5))),
+    "InfogainLoss": Case(
+        "", (*SCORES, values(1, 1, 5, 5)), other=(values(6, 5), numbers(5, 6), values(1, 1, 5, 5)), exports=False
+    ),
     "InnerProduct": Case(f"inner_product_param {{ num_output: 3 {FILLED} }}"),
     "Input": Case("input_param { shape { dim: 2 dim: 3 } }", ()),
     "Interp": Case("interp_param { zoom_factor: 2 }"),
@@ -125,10 +82,16 @@ CASES: dict[str, Case] = {
     ),
     "Log": Case("log_param { base: 10 }"),
     "MVN": Case("mvn_param { across_channels: true }"),
-    "MemoryData": Case("memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", (), 2),
-    "MultinomialLogisticLoss": Case("", SCORES),
+    "MemoryData": Case("memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", (), 2, shapes_known=False),
+    "MultinomialLogisticLoss": Case("", SCORES, exports=False),
     "Normalize": Case("norm_param { across_spatial: false scale_filler { value: 20 } channel_shared: false }"),
     "PReLU": Case("prelu_param { filler { value: 0.25 } }"),
+    "PSROIPooling": Case(
+        "psroi_pooling_param { spatial_scale: 0.25 output_dim: 3 group_size: 2 }",
+        (values(2, 12, 5, 4), numbers(2, 3, 5)),
+        other=(values(2, 12, 7, 4), numbers(2, 4, 5)),
+        exports=False,
+    ),
     "Parameter": Case("parameter_param { shape { dim: 2 dim: 3 } }", ()),
     "Permute": Case("permute_param { order: 0 order: 2 order: 3 order: 1 }"),
     "Pooling": Case("pooling_param { kernel_size: 3 stride: 2 }", other=(values(3, 6, 7, 4),)),
@@ -144,6 +107,7 @@ CASES: dict[str, Case] = {
         "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 4 }",
         (values(2, 6, 5, 4), numbers(2, 3, 5)),
         other=(values(2, 6, 7, 4), numbers(2, 4, 5)),
+        exports=False,
     ),
     "ReLU": Case("relu_param { negative_slope: 0.1 }"),
     "ReLU6": Case(),
@@ -158,7 +122,7 @@ CASES: dict[str, Case] = {
     "Slice": Case("slice_param { slice_point: 2 }", tops=2),
     "SmoothL1Loss": Case("smooth_l1_loss_param { sigma: 2 }", (values(*VALUES),) * 4),
     "Softmax": Case(),
-    "SoftmaxWithLoss": Case("loss_param { ignore_label: 3 }", SCORES),
+    "SoftmaxWithLoss": Case("loss_param { ignore_label: 3 }", SCORES, exports=False),
     "Split": Case(tops=2),
     "Swish": Case("swish_param { beta: 2 }"),
     "TanH": Case(),
@@ -167,20 +131,6 @@ CASES: dict[str, Case] = {
     "Upsample": Case("upsample_param { scale: 2 }"),
     "WindowData": Case('transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2),
 }
-
-
-def net_text(name: str, bottoms: Sequence[Bottom] | None = None, in_place: bool = False) -> str:
-    """A net of Input layers x0, x1, ... and the layer ``tested`` of that type over them, its tops y0, y1, ..."""
-    case = CASES[name]
-    parts = [f'name: "{name}" force_backward: true']
-    for i, bottom in enumerate(case.bottoms if bottoms is None else bottoms):
-        dims = " ".join(f"dim: {dim}" for dim in bottom.shape)
-        parts.append(f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ {dims} }} }} }}')
-    reads = " ".join(f'bottom: "x{i}"' for i in range(len(case.bottoms)))
-    makes = " ".join(f'top: "{"x" if in_place and i == 0 else "y"}{i}"' for i in range(case.tops))
-    settings = case.settings.replace("out.h5", f"out{next(FILES)}.h5")  # which two nets may not write at once
-    parts.append(f'layer {{ name: "tested" type: "{name}" {reads} {makes} {settings} }}')
-    return "\n".join(parts)
 
 
 def write_files(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caffecli.errors import CaffeError, ShapeError, SpecError
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 GOLDENS = ["conv", "conv_1x1", "conv_3d", "conv_dilation", "conv_group", "conv_multi_bottom", "conv_pad_stride"]
 GOLDENS += ["deconv", "deconv_group"]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 GOLDENS = ["lrn", "lrn_strong", "lrn_within", "batchnorm_train", "batchnorm_test", "inplace_batchnorm"]
 

@@ -12,7 +12,7 @@ import torch
 
 from caffecli.errors import CaffeError, SpecError
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 GOLDENS = ["pool_max", "pool_max_ceil", "pool_max_floor", "pool_max_global", "pool_max_mask", "pool_ave", "pool_ave_pad"]
 

@@ -19,7 +19,7 @@ from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
-from tests.layers.contract import SHAPE, build, check, distinct
+from tests.layers.oracle import SHAPE, build, check, distinct
 
 LAYERS = '''
 import caffe
@@ -214,7 +214,7 @@ def test_in_a_net(lr_mult: int) -> None:
 
 def test_modules_beside_the_net_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from caffecli.layers import registry
-    from tests.layers.contract import layer_param
+    from tests.layers.oracle import layer_param
 
     text = python("Mine", module="neighbour_layers")
     with pytest.raises(SpecError) as caught:

@@ -11,7 +11,7 @@ import torch
 
 from caffecli.errors import CaffeError
 from caffecli.proto.caffe_pb2 import TEST
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 
 def test_golden(golden: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from caffecli.errors import CaffeError
 from caffecli.proto.caffe_pb2 import TEST
-from tests.layers.contract import build, check
+from tests.layers.oracle import build, check
 
 FEATURES, IMAGE = (2, 3, 4, 5), (2, 3, 32, 60)
 
