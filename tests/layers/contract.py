@@ -161,7 +161,7 @@ def kind(name: str) -> type[Layer]:
 def differentiate_sum(tops: Sequence[Tensor]) -> None:
     total = sum((top.float().sum() for top in tops if top.requires_grad), torch.zeros(()))
     if total.requires_grad:
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
 
 
 def same(what: str, found: Sequence[Tensor | None], expected: Sequence[Tensor | None], tolerance: float = 1e-5) -> None:
@@ -210,8 +210,7 @@ def check_forward(name: str, case: Case) -> None:
                 assert tops[0].numel() == 1, "is_loss: the first top is not one number"
             if layer.coordinates is Coordinates.SAME and first is not None:
                 assert all(top.shape[2:] == first.shape[2:] for top in tops), "coordinates: not the same places"
-            bottoms = [tuple(bottom.shape) for bottom in case.bottoms]
-            work = layer.multiply_adds(bottoms, said)
+            work = layer.multiply_adds([bottom.shape for bottom in case.bottoms], [*said])
             assert work > 0 if layer.precision is Precision.BFLOAT16 else work >= 0, f"multiply_adds says {work}"
             if layer.param.bottom and not layer.random:
                 with trial(name, case, phase) as again:
@@ -276,10 +275,10 @@ def check_layer_by_layer(name: str, case: Case) -> None:
             with trial(name, case, phase) as fresh:
                 same("layer by layer", tops, fresh.run())
             unweighted = [n for n, weight in zip(node.tops, node.loss_weights, strict=True) if not weight]
-            steps.backward(result, {n: torch.ones_like(steps.data[steps.slot(n)]) for n in unweighted})  # type: ignore[arg-type]
+            steps.backward(result, {n: torch.ones_like(steps.data[steps.slot(n)]) for n in unweighted})
             found = [steps.diff[steps.first_slot(n)] for n in stepped.inputs]
             for i in {*stepped.layer.no_gradient} & {*range(len(found))}:
-                assert found[i] is None or not bool(found[i].any()), f"layer by layer: bottom {i} has a diff"  # type: ignore[union-attr]
+                assert found[i] is None or not bool(found[i].any()), f"layer by layer: bottom {i} has a diff"
             down = [i for i in range(len(found)) if i not in stepped.layer.no_gradient and case.tops]
             same("diffs layer by layer", [found[i] for i in down], [expected[i] for i in down])
             same("blobs' diffs layer by layer", [blob.grad for blob in stepped.layer.blobs], blobs)

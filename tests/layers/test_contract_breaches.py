@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ class Right(Layer):
 
     bottom_count = (2, 2)
     keeps_shape = True
-    blob_order = ("scale", "shift")
+    blob_order: ClassVar[tuple[str, ...]] = ("scale", "shift")
     scale: Tensor
     shift: Tensor
 

@@ -105,7 +105,7 @@ def test_the_gradient_goes_to_the_first_of_equals(settings: str, tops: str, memo
     y = tops_[0] if tops else tops_
     weights = torch.from_numpy(distinct(*y.shape))
     (y * weights).sum().backward()
-    kernel, stride, pad, _ = layer.windows
+    kernel, stride, pad, _ = layer.windows  # type: ignore[misc]
     expected = np.zeros_like(values)
     for n, c, i, j in np.ndindex(*y.shape):
         top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
