@@ -1,6 +1,6 @@
-"""The types of layer that Caffe's forks have beyond the reference's, whether they are here or not, by fork.
+"""The layer types that Caffe's forks add to the reference's, by fork, whether they are here or not.
 
-Those that a fork has from another are that one's. Sources: what each repository registers.
+A type that a fork took from another stands under the other. Sources: the types that each repository registers.
 """
 
 from __future__ import annotations

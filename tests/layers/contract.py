@@ -23,14 +23,13 @@ import caffe
 from caffecli.errors import SpecError
 from caffecli.formats import caffemodel
 from caffecli.layers import layer_class
-from caffecli.layers.base import Context, Coordinates, Layer, Precision
+from caffecli.layers.base import Context, Coordinates, Layer, Precision, as_tuple
 from caffecli.layers.data import MemoryData
 from caffecli.layers.recurrent import Recurrent
 from caffecli.net import exported, weights
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
 from caffecli.net.precision import BFLOAT16
-from caffecli.net.runners.base import as_tuple
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
