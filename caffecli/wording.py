@@ -10,25 +10,19 @@ from pathlib import Path
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The name among ``known`` that is meant by ``name``, which is none of them; None where that is not clear.
 
-    A wrong hint is worse than none. Meant is what differs in case alone, or in ``-`` for ``_``; else what fewest mistakes
-    lead to, at most one for each four letters of ``name`` and at least one. A mistake is a letter too many, too few, or
-    another one, or two letters in each other's place. To leave out all but the first three letters or more, a third at
-    least, is one mistake too. Of two names as near, the one that begins more alike is meant, then the one that ends so; if
-    neither does, it is not clear.
+    A wrong hint is worse than none. Meant is what differs in case alone, or in ``-`` for ``_``; else what fewest
+    mistakes lead to, at most one for each four letters of ``name`` and at least one. A mistake is a letter too many,
+    too few, or another one, or two letters in each other's place. To leave out all but the first three letters or more,
+    a third at least, is one mistake too. ``_param`` at the end does not count. Of two names as near, the one that
+    begins more alike is meant, then the one that ends so; if neither does, it is not clear.
     """
-    written = _folded(name)
-    allowed = max(1, len(written) // 4)
     ranks: dict[str, tuple[int, ...]] = {}
     for one in known:
-        other = _folded(one)
-        cut_short = other.startswith(written) and len(written) >= max(3, len(other) / 3)
-        mistakes = len(other) - len(written) if cut_short else _mistakes(written, other, allowed)
-        if mistakes == 0:
-            ranks[one] = (0,)
-        elif cut_short or mistakes <= min(allowed, max(len(written), len(other)) - 1):
-            ranks[one] = (1 if cut_short else mistakes, mistakes, -_alike(written, other), -_alike(written[::-1], other[::-1]))
+        rank = _rank(_folded(name), _folded(one))
+        if rank is not None:
+            ranks[one] = rank
     best = sorted(ranks, key=ranks.__getitem__)
-    if not best or (len(best) > 1 and ranks[best[0]] == ranks[best[1]] != (0,)):
+    if not best or (len(best) > 1 and ranks[best[0]] == ranks[best[1]] != _SAME):
         return None
     return best[0]
 
@@ -51,8 +45,35 @@ def dimensions(shape: Iterable[int]) -> str:
     return " × ".join(map(str, shape))
 
 
+#: the rank of a name that differs in case alone
+_SAME = (0, 0)
+_TAIL = "_param"
+
+
 def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
+
+
+def _rank(written: str, other: str) -> tuple[int, ...] | None:
+    """How far ``other`` is from the name written, 0 for the same; None where it is too far."""
+    if written == other:
+        return _SAME
+    if other.endswith(_TAIL):
+        bare = _distance(written.removesuffix(_TAIL), other.removesuffix(_TAIL))
+        if written.endswith(_TAIL):
+            return bare
+        return min(filter(None, (bare, _distance(written, other))), default=None)
+    return _distance(written, other)
+
+
+def _distance(written: str, other: str) -> tuple[int, ...] | None:
+    allowed = max(1, len(written) // 4)
+    cut_short = other.startswith(written) and len(written) >= max(3, len(other) / 3)
+    mistakes = len(other) - len(written) if cut_short else _mistakes(written, other, allowed)
+    if not cut_short and mistakes > min(allowed, max(len(written), len(other)) - 1):
+        return None
+    few = min(mistakes, 1) if cut_short else mistakes
+    return few, mistakes, -_alike(written, other), -_alike(written[::-1], other[::-1])
 
 
 def _alike(a: str, b: str) -> int:

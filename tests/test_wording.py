@@ -57,6 +57,9 @@ NAMES = {
         ("types", "Abs", "AbsVal"),
         ("policies", "multi", "multistep"),
         ("of a layer", "scal", "scale_param"),
+        ("of a layer", "pooling", "pooling_param"),
+        ("of a layer", "conv_param", "convolution_param"),
+        ("of a layer", "convolutoin_param", "convolution_param"),
         # other things altogether
         ("types", "LayerNorm", None),
         ("types", "GroupNorm", None),
@@ -69,7 +72,7 @@ NAMES = {
         ("fillers", "normal", None),
         ("commands", "predict", None),
         ("of a solver", "learning_rate", None),
-        ("of a layer", "conv_param", None),
+        ("of a layer", "something_new_param", None),
         ("of a convolution", "padding", None),
         # two are as near
         ("types", "GELU", None),

@@ -216,15 +216,3 @@ def test_what_stands_in_a_message_of_which_nothing_is_known_is_stepped_over(monk
         text.parse("layer { apl_param { a: 1\n b: 2 }\n   nam: 'x' }", NetParameter())
     with pytest.raises(SpecError, match=r"<string>:1:19: the '{' here is not closed"):
         text.parse("layer { apl_param { a: 1", NetParameter())
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("something_new_param", ""),
-        ("convolutoin_param", "; did you mean 'convolution_param'?"),
-        ("pooling", "; did you mean 'pooling_param'?"),
-    ],
-)
-def test_the_end_of_a_name_that_many_share_makes_none_near(name: str, hint: str) -> None:
-    assert text.nearest(name, [field.name for field in LayerParameter.DESCRIPTOR.fields]) == hint
