@@ -37,6 +37,8 @@ _EXPECTED = {
     "Expected string": "a text in quotes",
     r'Expected (".*")\.': "",
 }
+#: what the names of layers' settings end in
+_PARAM = "_param"
 #: what kinds of file begin with which message
 _FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
@@ -88,6 +90,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest of the known names, one that begins alike before others; or nothing."""
     folded = {each.lower(): each for each in known}
     name = name.lower()
+    if name.endswith(_PARAM):  # what many names end in makes none near
+        folded = {each.removesuffix(_PARAM): folded[each] for each in folded if each.endswith(_PARAM)}
+        name = name.removesuffix(_PARAM)
     longer = [each for each in folded if len(name) > 2 and each.startswith(name)]
     near = longer or difflib.get_close_matches(name, folded, 1, 0.6)
     return f"; did you mean {folded[near[0]]!r}?" if near else ""
