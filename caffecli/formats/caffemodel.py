@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats import blob as blobs
 from caffecli.formats import hdf5
@@ -45,7 +46,10 @@ def read(path: str | os.PathLike[str]) -> Weights:
 
 
 def read_with_net(path: str | os.PathLike[str]) -> tuple[NetParameter | None, Weights]:
-    """The net's definition, as old as it is and without blobs, and the weights. HDF5 files hold no definition."""
+    """The net's definition, as old as it is and without blobs, and the weights. HDF5 files hold no definition.
+
+    Settings that cannot be read, such as those of a fork that nobody here knows, are left out, with a line in the log.
+    """
     if hdf5.starts_hdf5(read_bytes(path, 8)):
         return None, _read_hdf5(path)
     data = read_bytes(path)
@@ -67,7 +71,10 @@ def read_with_net(path: str | os.PathLike[str]) -> tuple[NetParameter | None, We
         layer.ClearField("blobs")  # gives the memory back early
         if arrays or layer.name not in weights:
             weights[layer.name] = arrays
-    return _plain(net, path), weights
+    try:
+        return _plain(net, path), weights
+    except FormatError:
+        return _readable(net, path), weights
 
 
 def read_net(path: str | os.PathLike[str]) -> NetParameter:
@@ -134,6 +141,26 @@ def _plain(net: Any, path: str | os.PathLike[str]) -> NetParameter:
         return NetParameter.FromString(wire.from_file(net.SerializeToString()))
     except DecodeError as error:
         raise FormatError(f"{str(path)!r} is damaged: the settings of one of its layers cannot be read") from error
+
+
+def _readable(net: Any, path: str | os.PathLike[str]) -> NetParameter:
+    """``_plain`` without the settings of layers that cannot be read."""
+    left_out = []
+    for field in ("layer", "layers"):
+        layers = getattr(net, field)
+        of_net = net.DESCRIPTOR.fields_by_name[field].number
+        for layer in layers:
+            kept = b""
+            for piece in wire.pieces(layer.SerializeToString()):
+                if wire.read_net(wire.enclosed(of_net, kept + piece)) is None:
+                    left_out.append(layer.name)
+                else:
+                    kept += piece
+            layer.ParseFromString(kept)
+    plain = _plain(net, path)
+    names = ", ".join(map(repr, dict.fromkeys(left_out)))
+    logs.warning("net.cpp:53", f"{str(path)!r}: settings that cannot be read are left out: those of {names}")
+    return plain
 
 
 def _layers(net: Any) -> Iterator[Any]:

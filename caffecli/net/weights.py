@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caffecli import logs
-from caffecli.errors import ShapeError
+from caffecli.errors import ShapeError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.caffemodel import is_absent
 from caffecli.layers.base import Layer
@@ -77,7 +77,10 @@ def load(net: Net, path: str | Path) -> None:
     if definition is None:
         logs.info_once("hdf5.cpp:33", "Datatype class: H5T_FLOAT")
     else:
-        upgrade_net(definition, str(path))  # for what it logs; weights go by layer name in all ages
+        try:
+            upgrade_net(definition, str(path))  # for what it logs; weights go by layer name in all ages
+        except SpecError as error:
+            logs.warning("upgrade_proto.cpp:90", str(error))
     copy(net, weights, str(path), "net.cpp:801" if definition is None else "net.cpp:746")
 
 

@@ -78,6 +78,16 @@ def write_net(net: NetParameter) -> bytes:
     return to_file(net.SerializeToString())
 
 
+def pieces(data: bytes) -> list[bytes]:
+    """The fields of a binary message, each with its number. Raises DecodeError."""
+    return [data[begin:stop] for _, _, begin, _, stop in _fields(data, 0, len(data))]
+
+
+def enclosed(number: int, data: bytes) -> bytes:
+    """A binary message as the field of that number of another."""
+    return _varint(number << 3 | _BYTES) + _varint(len(data)) + data
+
+
 class _Place(NamedTuple):
     """Where a field stands: in which message, by which fork's definition ("": the reference's), and, of a layer, from where
     to where it goes.
