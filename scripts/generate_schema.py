@@ -6,6 +6,12 @@ its number, but for one that the reference or an earlier fork has given away: th
 much, and so on. Files carry the forks' own numbers; ``fork_numbers.py`` is the table that ``caffecli.proto.wire`` reads
 and writes them by.
 
+Two kinds of fields are in no file of a fork, and have numbers of ours. Those of ``unsupported.NAMES``, of which only the
+name is known, hold the empty message ``Unread``. And what forks add to the old ``layers`` has a place in ``layer`` too, so
+that nothing is lost when a net is upgraded.
+
+A comment ``// layers: LSTM RNN`` behind a field says whose settings it holds, where neither its name nor its message's does.
+
 Writes caffecli/proto/caffe_pb2.py, caffe_pb2.pyi and fork_numbers.py.
 """
 
@@ -30,10 +36,15 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from caffecli.proto.forks import FORKS, MOVED
+from caffecli.proto.unsupported import NAMES
 
 ROOT = Path(__file__).parents[1]
 PROTO = "caffecli/proto"
 REFERENCE = f"{PROTO}/caffe.proto"
+#: the message of a field whose content is not known
+UNREAD = "Unread"
+#: how protobuf calls the list of a file's messages, and that of a message's fields, in the place of a comment
+_MESSAGES, _FIELDS = FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER, DescriptorProto.FIELD_FIELD_NUMBER
 
 #: by message or enum: number in files -> (fork, number here) of each that gives it away; the reference is the fork ""
 Numbers = dict[str, dict[int, list[tuple[str, int]]]]
@@ -49,6 +60,8 @@ class Merged(NamedTuple):
     homes: dict[tuple[str, str, int], str]
     #: (message, field) -> defaults, by fork, that are not the ones here
     defaults: dict[tuple[str, str], dict[str, str]]
+    #: LayerParameter's fields -> the layers whose settings they hold, where a comment says so
+    layers: dict[str, list[str]]
 
 
 def protoc() -> str | None:
@@ -68,21 +81,28 @@ def compile_all(compiler: str) -> dict[str, FileDescriptorProto]:
     names = [REFERENCE, *(f"{PROTO}/forks/{fork}.proto" for fork in FORKS)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set"
-        subprocess.run([compiler, f"-I{ROOT}", f"--descriptor_set_out={out}", *names], check=True, cwd=ROOT)
+        subprocess.run(
+            [compiler, f"-I{ROOT}", "--include_source_info", f"--descriptor_set_out={out}", *names], check=True, cwd=ROOT
+        )
         found = FileDescriptorSet.FromString(out.read_bytes())
     return {file.name: file for file in found.file}
 
 
 def merge(files: dict[str, FileDescriptorProto]) -> Merged:
     """One schema of all. Raises ValueError for a field that two give different types."""
-    merged = Merged(FileDescriptorProto(), defaultdict(dict), defaultdict(dict), {}, {})
+    merged = Merged(FileDescriptorProto(), defaultdict(dict), defaultdict(dict), {}, {}, defaultdict(list))
     merged.file.CopyFrom(files[REFERENCE])
+    merged.file.ClearField("source_code_info")
+    _add_layers(merged, files[REFERENCE])
     for fork in FORKS:
         file = files[f"{PROTO}/forks/{fork}.proto"]
         for enum in file.enum_type:
             _add_enum(merged, merged.file, enum, enum.name, fork)
         for message in file.message_type:
             _add_message(merged, merged.file.message_type, message, message.name, fork)
+        _add_layers(merged, file)
+    _add_names(merged)
+    _add_to_layer(merged, files[REFERENCE])
     return merged
 
 
@@ -146,6 +166,49 @@ def _add_enum(merged: Merged, into: Any, enum: EnumDescriptorProto, name: str, f
         owners.append((fork, known[value.name]))
 
 
+def _add_layers(merged: Merged, file: FileDescriptorProto) -> None:
+    """What the comments behind the fields of a file's LayerParameter say."""
+    for place in file.source_code_info.location:
+        comment = place.trailing_comments.strip()
+        if comment.startswith("layers:") and (place.path[0], *place.path[2:3]) == (_MESSAGES, _FIELDS):
+            message = file.message_type[place.path[1]]
+            if message.name == "LayerParameter":
+                known = merged.layers[message.field[place.path[3]].name]
+                known += [name for name in comment.removeprefix("layers:").split() if name not in known]
+
+
+def _add_names(merged: Merged) -> None:
+    """The fields and values of which only the name is known; a layer's field in the old format has its message of today."""
+    messages = {each.name: each for each in merged.file.message_type}
+    merged.file.message_type.add(name=UNREAD)
+    of_layer = {field.name: field.type_name for field in messages["LayerParameter"].field}
+    for known in NAMES.values():
+        for name in ("LayerParameter", "V1LayerParameter"):
+            for field in known.get(name, "").split():
+                here = messages[name].field.add(name=field, type_name=of_layer.get(field, f".caffe.{UNREAD}"))
+                here.type, here.label = FieldDescriptorProto.TYPE_MESSAGE, FieldDescriptorProto.LABEL_OPTIONAL
+                here.number = _free(2 * MOVED, {each.number for each in messages[name].field})
+        types = next(each for each in messages["V1LayerParameter"].enum_type if each.name == "LayerType")
+        for value in known.get("LayerType", "").split():
+            types.value.add(name=value, number=_free(MOVED, {each.number for each in types.value}))
+
+
+def _add_to_layer(merged: Merged, reference: FileDescriptorProto) -> None:
+    """What forks add to V1LayerParameter, in LayerParameter."""
+    old, new = (next(each for each in merged.file.message_type if each.name == f"{v}LayerParameter") for v in ("V1", ""))
+    taken = {
+        field.name
+        for message in (new, *reference.message_type)
+        if message.name in (old.name, new.name)
+        for field in message.field
+    }
+    for field in old.field:
+        if field.name not in taken:
+            here = new.field.add()
+            here.CopyFrom(field)
+            here.number = _free(field.number % MOVED + MOVED, {each.number for each in new.field if each is not here})
+
+
 def _free(number: int, taken: set[int]) -> int:
     while number in taken:
         number += MOVED
@@ -190,6 +253,11 @@ def _table(merged: Merged) -> str:
         "#: (message, field): its default in the forks that have another than the one here",
         "DEFAULTS: dict[tuple[str, str], dict[str, str]] = {",
         *(f"    {_text(key)}: {_text(forks)}," for key, forks in sorted(merged.defaults.items())),
+        "}",
+        "",
+        "#: LayerParameter's fields: the layers whose settings they hold, where neither their name nor their message's says so",
+        "LAYERS: dict[str, tuple[str, ...]] = {",
+        *(f"    {_text(field)}: {_text(tuple(layers))}," for field, layers in sorted(merged.layers.items())),
         "}",
     ]
     return "\n".join(lines) + "\n"

@@ -2536,3 +2536,9 @@ DEFAULTS: dict[tuple[str, str], dict[str, str]] = {
     ("VideoDataParameter", "batch_size"): {"c3d": "1"},
     ("VideoDataParameter", "new_length"): {"c3d": ""},
 }
+
+#: LayerParameter's fields: the layers whose settings they hold, where neither their name nor their message's says so
+LAYERS: dict[str, tuple[str, ...]] = {
+    "ctc_loss_param": ("WarpCTCLoss",),
+    "recurrent_param": ("LSTM", "RNN"),
+}

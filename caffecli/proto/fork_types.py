@@ -1,12 +1,15 @@
 """The types of layer that Caffe's forks have beyond the reference's, whether they are here or not, by fork.
 
+Those in capitals are of the old ``layers``, and have no other name.
+
 Those that a fork has from another are that one's. Sources: what each repository registers.
 """
 
 from __future__ import annotations
 
-#: forks that have types, but no field of their own
+#: forks that have no file in proto/forks
 OTHERS = {
+    "spp_net": "SPP-net (ShaoqingRen/SPP_net)",
     "hed": "HED (s9xie/hed)",
     "rcf": "RCF (yun-liu/rcf)",
     "pvanet": "PVANet (sanghoon/pva-faster-rcnn)",
@@ -41,19 +44,19 @@ TYPES = {
     "caffe_face": "CenterLoss",
     "sphereface": "MarginInnerProduct",
     "lsoftmax": "LargeMarginInnerProduct",
-    "caffe_windows": "Arccos BatchContrastiveLoss ChannelScale ConfidencePenaltyLoss CorrelationLoss Cosine "
+    "caffe_windows": "Arccos BATCH_NORM BatchContrastiveLoss ChannelScale ConfidencePenaltyLoss CorrelationLoss Cosine "
     "FCNAccuracy Flip FocalLoss GeneralContrastiveLoss GeneralTripletLoss GlobalLSEMargin Gram Hotspot "
     "InnerDistance Insanity LabelSpecificAdd LabelSpecificRescale Local MovingNormalize MultiLabelImageData NCALoss "
-    "Noise Normalize Pairwise PredictBox Resize Slope SoftContrastiveLoss SoftTruncation SubRegion Transformer "
+    "NORMALIZE Noise Normalize Pairwise PredictBox Resize Slope SoftContrastiveLoss SoftTruncation SubRegion Transformer "
     "TripletLoss Truncation",
     "intel": "MKLBatchNorm MnActivation SpatialDropout",
     "yolo": "BoxData DetectionLoss EvalDetection",
     "flownet": "Accum BlackAugmentation ChannelNorm Correlation Correlation1D CustomData DataAugmentation "
     "DisparityData Downsample FLOWriter FloData FloatReader FloatWriter FlowAugmentation FlowWarp "
     "GenerateAugmentationParameters ImgReader ImgWriter L1Loss LpqLoss Mean NegReLU PFMWriter Resample",
-    "c3d": "BlackHole Convolution3D Deconvolution3D Pooling3D VideoData",
-    "c3d_v1": "DownSampling VideoSegmentationData VideoWithVoxelTruthData VolumeData VoxelCustomLoss VoxelSoftmax "
-    "VoxelSoftmaxLoss",
+    "c3d": "BlackHole Convolution3D Deconvolution3D Pooling3D VOXEL_WISE_SOFTMAX VideoData",
+    "c3d_v1": "DownSampling ELTWISE_PRODUCT VideoSegmentationData VideoWithVoxelTruthData VolumeData VoxelCustomLoss "
+    "VoxelSoftmax VoxelSoftmaxLoss",
     "caffe_ocr": "CTCGreedyDecoder DenseBlock ReverseTime SoftmaxWithLossMultiLabel WarpCTCLoss",
     "ctpn": "Lstm Reverse Transpose",
     "warpctc": "ContinuationIndicator CtcLoss LabelsequenceAccuracy",
@@ -68,7 +71,7 @@ TYPES = {
     "ristretto": "ConvolutionRistretto DeconvolutionRistretto FcRistretto LRNRistretto",
     "lifted_structure": "LiftedStructSimilaritySoftmaxLoss",
     "compact_bilinear": "Bilinear CompactBilinear L2Normalize SignedSqrt",
-    "deepdetect": "BroadcastMul CrossEntropyLoss DiceCoefLoss MemorySparseData MultiBoxFocalLoss "
+    "deepdetect": "BroadcastMul CrossEntropyLoss DICE_LOSS DiceCoefLoss MemorySparseData MultiBoxFocalLoss "
     "SoftmaxWithInfogainLoss SparseData SparseInnerProduct",
     "dgd": "GuidedDropout MPIGather MPIScatter",
     "gradient_reversal": "GradientScaler",

@@ -84,12 +84,13 @@ def of_type(layer_type: str) -> list[str]:
 
 def of_unsupported(message: str, field: str) -> list[str]:
     """The forks that have this field, where nothing here reads it."""
-    return [fork for fork, messages in UNSUPPORTED.items() if field in messages.get(message, "").split()]
+    tables = (*UNSUPPORTED.items(), *NAMES.items())
+    return [fork for fork, messages in tables if field in messages.get(message, "").split()]
 
 
 def of_name(message: str, name: str) -> str | None:
-    """The fork, as it is called, that has this field or value, of which no more than the name is known."""
-    return next((fork for fork, known in NAMES.items() if name in known.get(message, "").split()), None)
+    """The fork, as it is called, that has this field, of which no more than the name is known."""
+    return next((title(fork) for fork, known in NAMES.items() if name in known.get(message, "").split()), None)
 
 
 def is_of_reference(message: str, number: int) -> bool:

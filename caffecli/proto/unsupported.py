@@ -23,7 +23,9 @@ FIELDS = {
     },
     "deeplab_v1": {
         "ConvolutionParameter": "hole hole_h hole_w",
+        "EuclideanLossParameter": "type",
         "ImageDataParameter": "has_label max_labels",
+        "SoftmaxLossParameter": "ignore_label weight_source",
     },
     "mobilenet_yolo": {
         "SolverParameter": "stagelr stageiter",
@@ -211,25 +213,27 @@ INSTEAD = {
     ("ConvolutionParameter", "hole"): "write dilation, which is the same",
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
     ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",
+    ("SoftmaxLossParameter", "ignore_label"): "write loss_param { ignore_label: N }, which takes one label",
     "CROP": 'write layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by itself',
     ("SolverParameter", "plateau_winsize"): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train',
 }
 
-#: fields and values of which only the name is known: by fork, by message or enum
+#: fields and values of which only the name is known: by fork, by message or enum. Those of layers have a place in the schema
+#: (scripts/generate_schema.py), and their content in a text is stepped over; those of solvers and V0 layers stop a file
 NAMES = {
-    "SPP-net (ShaoqingRen/SPP_net)": {
+    "spp_net": {
         "V0LayerParameter": "conv_param pool_param inner_product_param",
         "SolverParameter": "vstep_lr",
     },
-    "DeepLab (version 2, and hszhao/PSPNet)": {"LayerParameter": "densecrf_param"},
-    "NVIDIA (NVIDIA/caffe)": {"SolverParameter": "per_parameter_reduce"},
-    "CRF as RNN (torrvision/crfasrnn)": {
+    "deeplab": {"LayerParameter": "densecrf_param"},
+    "nvidia": {"SolverParameter": "per_parameter_reduce"},
+    "crfasrnn": {
         "V1LayerParameter": "multi_stage_meanfield_param",
         "LayerType": "MULTI_STAGE_MEANFIELD",
     },
-    "C3D (facebook/C3D)": {"V1LayerParameter": "video_data_param", "LayerType": "VOXEL_WISE_SOFTMAX"},
-    "GENet (hujie-frank/GENet)": {"LayerParameter": "cudnn_batch_norm_param"},
-    "dgd_person_reid (Cysu/dgd_person_reid)": {"LayerParameter": "guided_dropout_param"},
-    "caffenet-benchmark (ducha-aiki/caffe)": {"LayerParameter": "apl_param"},
-    "person_search (ShuangLI59/person_search)": {"LayerParameter": "labeled_matching_param unlabeled_matching_param"},
+    "c3d": {"V1LayerParameter": "video_data_param", "LayerType": "VOXEL_WISE_SOFTMAX"},
+    "genet": {"LayerParameter": "cudnn_batch_norm_param"},
+    "dgd": {"LayerParameter": "guided_dropout_param"},
+    "caffenet_benchmark": {"LayerParameter": "apl_param"},
+    "person_search": {"LayerParameter": "labeled_matching_param unlabeled_matching_param"},
 }

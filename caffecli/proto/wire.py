@@ -20,7 +20,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
-from caffecli.proto.fork_numbers import FIELDS, HOMES, VALUES
+from caffecli.proto.fork_numbers import FIELDS, HOMES, LAYERS, VALUES
 from caffecli.proto.fork_types import TYPES
 from caffecli.proto.forks import MOVED
 
@@ -37,8 +37,6 @@ _WIRE = {
 _ESCAPE = 400_000_000
 #: forks whose binary nets are of another form altogether: their fields are known in text
 _OTHER_FILES = {"c3d_v1"}
-#: layer types whose settings a field holds, where neither its name nor its message's says so
-_LAYER_TYPES = {"recurrent_param": "lstm rnn", "relu6_param": "relu6", "ctc_loss_param": "ctcloss warpctcloss"}
 #: (fork, number here)
 _Owner = tuple[str, int]
 
@@ -284,7 +282,7 @@ class _Schema:
         if field.message_type is None:
             return set()
         names = {field.name.removesuffix("_param").replace("_", ""), field.message_type.name.removesuffix("Parameter").lower()}
-        return names | set(_LAYER_TYPES.get(field.name, "").split())
+        return names | {each.lower() for each in LAYERS.get(field.name, ())}
 
     def _wires(self, here: int) -> tuple[int, ...]:
         field = self.message.fields_by_number[here]

@@ -99,8 +99,9 @@ def _need(setting: _Setting, layer: str) -> _Need:
 @functools.cache
 def _known(message: str) -> dict[str, bool]:
     """A message's fields that nothing here reads, and whether they change what is computed."""
+    tables = (*unsupported.FIELDS.values(), *unsupported.NAMES.values())
     how = dict.fromkeys(unsupported.HOW.get(message, "").split(), False)
-    return how | {name: True for each in unsupported.FIELDS.values() for name in each.get(message, "").split()}
+    return how | {name: True for each in tables for name in each.get(message, "").split()}
 
 
 def _settings(message: Message, unsupported_only: bool, path: str = "") -> Iterator[_Setting]:

@@ -18,6 +18,7 @@ from google.protobuf import text_encoding, text_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto import caffe_pb2, forks
 
@@ -41,6 +42,14 @@ _EXPECTED = {
 _PARAM = "_param"
 #: what kinds of file begin with which message
 _FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
+#: fields that hold messages of which nothing is known
+_UNREAD = {
+    field.name
+    for message in (caffe_pb2.LayerParameter, caffe_pb2.V1LayerParameter)
+    for field in message.DESCRIPTOR.fields
+    if field.message_type is caffe_pb2.Unread.DESCRIPTOR
+}
+_BEGINS_UNREAD = re.compile(rf"{_SKIP}|\b({'|'.join(sorted(_UNREAD))})\s*:?\s*[{{<]")
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
 
 
@@ -69,6 +78,8 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
     """Fill ``message`` from a text, and return it. ``name`` stands for the file in errors. Raises SpecError."""
     # C++ reads `- 1` as -1, Python does not; columns stay
     text = _LONE_MINUS.sub(lambda found: found[1] or found[2] + "-", text)
+    if any(field in text for field in _UNREAD):
+        text = _without_unread(text, name)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -185,8 +196,6 @@ def _of_reference(message: Descriptor | None) -> list[str]:
 
 def _unknown_value(name: str, enum: EnumDescriptor) -> str:
     what = f"unknown value {name!r} for {enum.name}"
-    if fork := forks.of_name(enum.name, name):
-        return f"{what}; it is one of {fork}, which is not here"
     known = [f"{value.name} ({value.number})" for value in enum.values if value.number < forks.MOVED]
     return what + (nearest(name, enum.values_by_name) or f"; expected one of {', '.join(known)}")
 
@@ -200,6 +209,37 @@ def _unclosed(text: str) -> int | None:
         elif found[1] and opened:
             opened.pop()
     return opened[-1] if opened else None
+
+
+# -- what is stepped over ------------------------------------------------------------------------------------------
+
+
+def _without_unread(text: str, name: str) -> str:
+    """The text with blanks for what stands in messages of which nothing is known, which the log says; all else stays."""
+    left_out: dict[str, None] = {}
+    begin = 0
+    while found := _BEGINS_UNREAD.search(text, begin):
+        begin = found.end()
+        if found[1]:
+            end = _closes(text, begin)
+            if text[begin:end].strip():
+                left_out[found[1]] = None
+            text = text[:begin] + re.sub(r"\S", " ", text[begin:end]) + text[end:]
+            begin = end
+    if left_out:
+        logs.warning("upgrade_proto.cpp:90", f"{name}: what stands in {', '.join(left_out)} is not known here, and left out")
+    return text
+
+
+def _closes(text: str, begin: int) -> int:
+    """Where the brace closes that was opened before ``begin``; the text's end, where it does not."""
+    depth = 1
+    for found in _BRACE.finditer(text, begin):
+        if found[1]:
+            depth += 1 if found[1] in ("{", "<") else -1
+        if not depth:
+            return found.start(1)
+    return len(text)
 
 
 # -- printing ------------------------------------------------------------------------------------------------------

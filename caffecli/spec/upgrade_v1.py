@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from caffecli.errors import SpecError
+from caffecli import logs
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, V1LayerParameter
 from caffecli.proto.fork_types import TYPES
 
@@ -53,7 +54,7 @@ _TYPES = {
     "WINDOW_DATA": "WindowData",
 }
 #: V1 fields that are written otherwise now; the rest have kept their names
-_CHANGED = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer", "strict_dim"}
+_CHANGED = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer"}
 
 _DATA_LAYERS = {
     V1LayerParameter.DATA: "data_param",
@@ -101,9 +102,14 @@ def upgrade(net: NetParameter) -> NetParameter:
 
 def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
     for field, value in old.ListFields():
-        if field.name in _CHANGED or not _goes_on(field.name, old):
+        if field.name in _CHANGED:
             continue
-        if isinstance(value, str):
+        if not _goes_on(field):
+            logs.warning(
+                "upgrade_proto.cpp:628", f"Layer {old.name!r}: {field.name} has no place in the present form, and is left out"
+            )
+            continue
+        if isinstance(value, str | int):
             setattr(layer, field.name, value)
         elif isinstance(value, Message):
             getattr(layer, field.name).SetInParent()  # an empty one stays
@@ -136,13 +142,10 @@ def _types_of_forks() -> dict[str, str]:
     return types
 
 
-def _goes_on(name: str, old: V1LayerParameter) -> bool:
-    """Whether a field is one of today's, too. Raises SpecError where a layer of the reference would be another without it."""
-    if name in LayerParameter.DESCRIPTOR.fields_by_name:
-        return True
-    if V1LayerParameter.LayerType.Name(old.type) in _TYPES:
-        raise SpecError(f"layer {old.name!r}: {name} is a setting of one of Caffe's forks, which is not here")
-    return False
+def _goes_on(field: FieldDescriptor) -> bool:
+    """Whether a field is one of today's: all but DeconvNet's unpooling_param, as ParseNet has given its name away."""
+    new = LayerParameter.DESCRIPTOR.fields_by_name[field.name]
+    return new.message_type is field.message_type
 
 
 def _param(layer: LayerParameter, i: int) -> ParamSpec:

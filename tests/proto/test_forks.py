@@ -11,9 +11,12 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from caffecli import logs
 from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.layers import registry
+from caffecli.net import weights
+from caffecli.net.net import Net
 from caffecli.proto import caffe_pb2, forks, unsupported, wire
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.proto.fork_numbers import FIELDS
@@ -184,14 +187,10 @@ def test_users_of_forks_find_their_messages_by_name():
             "unknown field 'vstep_lr' in SolverParameter; it is one of SPP-net (ShaoqingRen/SPP_net), which is not here",
         ),
         (
-            "layer { densecrf_param { } }",
-            "in LayerParameter; it is one of DeepLab (version 2, and hszhao/PSPNet)",
+            "layers { layer { conv_param { } } }",
+            "unknown field 'conv_param' in V0LayerParameter; it is one of SPP-net (ShaoqingRen/SPP_net), which is not here",
         ),
         ("item { name: 'dog' }", "unknown field 'item' in NetParameter; it is one of LabelMap: is this a label map file?"),
-        (
-            "layers { type: MULTI_STAGE_MEANFIELD }",
-            "for LayerType; it is one of CRF as RNN (torrvision/crfasrnn), which is not here",
-        ),
         (
             "layers { type: 'Softmax' }",
             "1:16: expected a type of the old 'layers', as CONVOLUTION; for 'Softmax' write layer { ... }, the present form",
@@ -224,9 +223,13 @@ def test_the_tables_name_fields_that_are_known():
     for message, names in unsupported.HOW.items():
         assert set(names.split()) <= set(MESSAGES[message].fields_by_name), message
         assert not any(forks.of_unsupported(message, name) for name in names.split())
-    for messages in unsupported.NAMES.values():
+    for fork, messages in unsupported.NAMES.items():
+        assert forks.title(fork)
         for message, names in messages.items():
-            assert message not in MESSAGES or not set(names.split()) & set(MESSAGES[message].fields_by_name)
+            if message != "LayerType":
+                known = {name: MESSAGES[message].fields_by_name.get(name) for name in names.split()}
+                of_layer = message in ("LayerParameter", "V1LayerParameter")
+                assert all((field is not None) == of_layer for field in known.values()), (fork, message)
     assert set(TYPES) <= set(forks.FORKS) | set(OTHERS)
 
 
@@ -308,6 +311,42 @@ def test_damaged_settings_are_no_net(tmp_path):
         "read",
     ):
         caffemodel.read_net(tmp_path / "a.caffemodel")
+
+
+def test_weights_are_read_whatever_a_fork_that_nobody_knows_has_set(tmp_path, monkeypatch):
+    """Its field 137 is a text, where SegNet's and the reference's are messages."""
+    said: list[str] = []
+    monkeypatch.setattr(logs, "warning", lambda source, words: said.append(words))
+    blob = b"\x3a\x0a\x2a\x04\x00\x00\x40\x40\x3a\x02\x08\x01"  # blobs { data: 3 shape { dim: 1 } }
+    layer = b"\x0a\x01u\x12\x08Upsample\xca\x08\x03abc" + blob
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(b"\xa2\x06" + bytes([len(layer)]) + layer)
+    net, weights = caffemodel.read_with_net(path)
+    assert net == text.parse('layer { name: "u" type: "Upsample" }', NetParameter())
+    assert weights["u"][0].tolist() == [3]
+    assert said == [f"{str(path)!r}: settings that cannot be read are left out: those of 'u'"]
+
+
+V1_OF_DEEPLAB = """layers { name: "c" type: CONVOLUTION top: "y" convolution_param { num_output: 1 bias_term: false }
+  blobs { num: 1 channels: 1 height: 1 width: 1 data: 3 } }
+layers { name: "l" type: SOFTMAX_LOSS bottom: "y" top: "l" softmaxloss_param { ignore_label: 21 } }"""
+V0_OF_NOBODY = """layers { layer { name: "c" type: "conv" blobs { num: 1 channels: 1 height: 1 width: 1 data: 3 } } }
+layers { layer { name: "l" type: "of_nobody" } }"""
+
+
+@pytest.mark.parametrize("source", [V1_OF_DEEPLAB, V0_OF_NOBODY])
+def test_weights_of_old_files_of_forks_are_loaded(source, tmp_path):
+    (tmp_path / "a.caffemodel").write_bytes(wire.write_net(text.parse(source, NetParameter())))
+    net = Net(
+        text.parse(
+            """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 1 dim: 1 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "y"
+          convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }""",
+            NetParameter(),
+        )
+    )
+    weights.load(net, tmp_path / "a.caffemodel")
+    assert net.layer("c").blobs[0].item() == 3
 
 
 @pytest.mark.parametrize(

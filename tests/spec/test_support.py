@@ -142,10 +142,38 @@ def test_a_layer_from_outside_reads_its_own_settings() -> None:
     support.check(net, [*registry.types(), "Correlation"])
 
 
-def test_a_setting_of_the_old_format_that_has_no_place_today_is_not_dropped() -> None:
-    with pytest.raises(SpecError, match="layer 'l': softmaxloss_param is a setting of one of Caffe's forks, which is not here"):
-        upgrade_net(text.parse("layers { name: 'l' type: SOFTMAX_LOSS softmaxloss_param { } }", NetParameter()))
+V1_LOSS = """layers { name: "c" type: CONVOLUTION bottom: "data" top: "c" blobs { data: 3 } }
+layers { name: "l" type: SOFTMAX_LOSS bottom: "c" include { phase: TRAIN } softmaxloss_param { ignore_label: 21 } }"""
+
+
+def test_a_forks_setting_in_the_old_format_is_looked_at_once_the_net_is_filtered() -> None:
+    assert refused(V1_LOSS) == (
+        "the net needs the setting softmaxloss_param.ignore_label ('l') of DeepLab (version 1, TheLegendAli/DeepLab-Context), "
+        "which is not here; for softmaxloss_param.ignore_label write loss_param { ignore_label: N }, which takes one label; "
+        "in phase TEST the net runs"
+    )
+    assert refused(V1_LOSS, "TEST") == ""
+    assert refused("layers { name: 'l' type: EUCLIDEAN_LOSS euclidean_loss_param { type: L2 } }") == ""
+    assert "euclidean_loss_param.type" in refused("layers { type: EUCLIDEAN_LOSS euclidean_loss_param { type: L2sqrt } }")
     assert "CensorLabel ('c')" in refused("layers { name: 'c' type: CENSOR_LABEL censor_label_param { } }")
+    assert "MultiStageMeanfield ('m')" in refused("layers { name: 'm' type: MULTI_STAGE_MEANFIELD }")
+    assert "VOXEL_WISE_SOFTMAX ('v') of C3D" in refused("layers { name: 'v' type: VOXEL_WISE_SOFTMAX video_data_param { } }")
+
+
+GUIDED = """layer { name: "d" type: "%s" bottom: "data" top: "d" include { phase: TRAIN }
+  guided_dropout_param { a: 1 b < c: "}" # }
+  > d: [1, 2] } }"""
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "said"),
+    [("GuidedDropout", "the layer GuidedDropout"), ("Dropout", "the setting guided_dropout_param")],
+)
+def test_a_field_of_which_only_the_name_is_known(layer_type: str, said: str) -> None:
+    source = INPUT + GUIDED % layer_type
+    whose = "dgd_person_reid (Cysu/dgd_person_reid)"
+    assert refused(source) == f"the net needs {said} ('d') of {whose}, which is not here; in phase TEST the net runs"
+    assert refused(source, "TEST") == ""
 
 
 def test_what_chooses_only_how_it_is_computed_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, PowerParameter, SolverParameter
 from caffecli.spec import text
@@ -202,3 +203,28 @@ def test_a_long_net_is_read_and_printed_within_a_second() -> None:
     net = text.parse(source, NetParameter())
     assert text.format(net).replace("  ", "") == source.replace("\n ", "\n")
     assert time.process_time() - start < 1
+
+
+def test_what_stands_in_a_message_of_which_nothing_is_known_is_stepped_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logs, "warning", lambda source, words: said.append(words))
+    read = text.parse('layer { apl_param: < a: "}>" b { c: 1 } # >\n > name: "x" densecrf_param { } }', NetParameter(), "net")
+    assert text.format(read.layer[0]) == 'name: "x"\ndensecrf_param {\n}\napl_param {\n}\n'
+    assert said == ["net: what stands in apl_param is not known here, and left out"]
+    assert text.parse('name: "apl_param { x }" # apl_param { x', NetParameter()).name == "apl_param { x }"
+    with pytest.raises(SpecError, match=r"<string>:3:4: unknown field 'nam' in LayerParameter"):
+        text.parse("layer { apl_param { a: 1\n b: 2 }\n   nam: 'x' }", NetParameter())
+    with pytest.raises(SpecError, match=r"<string>:1:19: the '{' here is not closed"):
+        text.parse("layer { apl_param { a: 1", NetParameter())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("something_new_param", ""),
+        ("convolutoin_param", "; did you mean 'convolution_param'?"),
+        ("pooling", "; did you mean 'pooling_param'?"),
+    ],
+)
+def test_the_end_of_a_name_that_many_share_makes_none_near(name: str, hint: str) -> None:
+    assert text.nearest(name, [field.name for field in LayerParameter.DESCRIPTOR.fields]) == hint
