@@ -40,7 +40,7 @@ from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 __version__ = "1.0.0"
 
-host.keep_memory()  # Caffe's blobs do not give theirs back either
+host.keep_memory()  # as Caffe's blobs keep theirs
 
 __all__ = [
     "NCCL",

@@ -62,10 +62,10 @@ shape_of = operator.attrgetter("_shape")
 
 
 class Weight:
-    """A learnable blob with all its sharers: the tensor that is trained, and its diff.
+    """A learnable blob, which several layers may share: the tensor that is trained, and its diff.
 
-    On the CPU arrays share the tensor's memory, which is in C order from the first array on. On another device they are of
-    ``host``, which is brought there before each pass.
+    On the CPU the user's arrays share the tensor's memory, which is in C order once an array has been taken. On another
+    device they share ``host``, a copy that is brought to the device before each pass.
     """
 
     def __init__(self, param: Param) -> None:
@@ -83,7 +83,7 @@ class Weight:
         return self.host.numpy().reshape(shape)
 
     def lay_out(self, order: torch.memory_format) -> None:
-        """Change the tensor's layout; where it has that already, it stays where it is."""
+        """Give the tensor this memory layout; does nothing where it has it."""
         tensor = self.param.tensor
         if tensor.dim() == 4 or order == torch.contiguous_format:
             tensor.data = tensor.data.contiguous(memory_format=order)
@@ -99,12 +99,12 @@ class Weight:
             self.host.copy_(self.param.tensor.detach())
 
     def move(self, device: torch.device) -> None:
-        """To ``device``, the arrays that were taken staying valid."""
+        """Move to ``device``; arrays taken before stay valid."""
         tensor = self.param.tensor
         if tensor.device.type == device.type and (device.index is None or tensor.device == device):
             return
         if tensor.is_cpu:
-            self.host = tensor.data if tensor.is_contiguous() else None  # then there are no arrays
+            self.host = tensor.data if tensor.is_contiguous() else None  # not contiguous: no array was taken
             tensor.data = tensor.data.to(device)
         elif device.type == "cpu" and self.host is not None:
             self.pull()

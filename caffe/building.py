@@ -12,11 +12,10 @@ from torch import Tensor
 from caffe.blob import Blob, ParamBlob, Weight
 from caffe.memory import Memory
 from caffecli.layers.base import Layer
-from caffecli.layers.data import DummyData, Input
+from caffecli.layers.data import Input
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import FillerParameter
 
 
 @dataclass(eq=False)
@@ -26,13 +25,13 @@ class Step:
     node: Node
     bottoms: tuple[Blob, ...]
     tops: tuple[Blob, ...]
-    #: tops that the layer is fed: those that keep what the user has written
+    #: tops whose values a pass takes as they are, what the user wrote among them
     fed: tuple[tuple[str, Blob], ...]
-    #: per top, whether what the layer makes is put there
+    #: per top, whether the layer's result is written into its blob
     puts: tuple[bool, ...]
-    #: the memory of those
+    #: the memory of the tops that are written
     makes: tuple[Memory, ...]
-    #: whether a pass leaves all tops as they are
+    #: whether a pass changes none of the tops, so that the layer is not run
     constant: bool
     in_place: bool
     #: the bottoms' shapes that the layer is set up for
@@ -40,7 +39,7 @@ class Step:
 
 
 class Graph(NamedTuple):
-    """What a layer's forward leaves for its backward: its bottoms, which version of each blob they are, and its tops."""
+    """What a layer's forward leaves for its backward: its bottoms, the version that each blob had, and its tops."""
 
     bottoms: tuple[Tensor, ...]
     versions: tuple[int, ...]
@@ -50,7 +49,7 @@ class Graph(NamedTuple):
 def steps(net: Net) -> tuple[dict[str, Blob], list[Step]]:
     """All blobs in the order in which the layers make them, and the layers on them.
 
-    Loss layers without a top have blobs of one name, (automatic), of which the last is found by it.
+    Loss layers without a named top all have a blob called (automatic); the name finds the last one.
     """
     made: dict[str, Blob] = {}
     planned: list[Step] = []
@@ -92,21 +91,16 @@ def _step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
 
 
 def _filled_once(node: Node, made: dict[str, Blob]) -> tuple[str, ...]:
-    """The tops of a DummyData layer that Caffe fills when it builds the net and never again; fills them."""
-    if not isinstance(node.layer, DummyData):
-        return ()
-    fillers = list(node.layer.param.dummy_data_param.data_filler) or [FillerParameter(type="constant")]
-    kept = []
-    for i, name in enumerate(node.tops):
-        filler = fillers[min(i, len(fillers) - 1)]
-        if filler.type == "constant":
-            made[name].data_memory.put(torch.full(made[name].shape, filler.value))
-            kept.append(name)
-    return tuple(kept)
+    """The tops that Caffe fills when it builds the net and never again; fills them."""
+    fixed = node.layer.fixed_tops()
+    for i, value in fixed.items():
+        blob = made[node.tops[i]]
+        blob.data_memory.put(torch.full(blob.shape, value))
+    return tuple(node.tops[i] for i in fixed)
 
 
 def learned(weights: Iterable[Weight]) -> dict[Layer, list[Weight]]:
-    """Per layer, the weights that it uses, each once."""
+    """Per layer, the weights that it learns, each once."""
     found: dict[Layer, list[Weight]] = {}
     for weight in weights:
         for layer, _ in weight.param.places:
@@ -125,17 +119,17 @@ def params(net: Net, weights: Iterable[Weight]) -> dict[Layer, list[Blob]]:
     for node in net.nodes:
         found[node.layer] = [ParamBlob(places[node.layer, i], blob.shape) for i, blob in enumerate(node.layer.blobs)]
         if isinstance(node.layer, Python):
-            tie_user(node.layer, found[node.layer])
+            tie_python_blobs(node.layer, found[node.layer])
     return found
 
 
 def lay_out(weights: Iterable[Weight], c_order: bool) -> None:
-    """Put the weights in C order, or channels-last; the latter only before there are arrays of them."""
+    """Lay out the weights in C order, or channels-last, which is possible only before arrays of them were taken."""
     for weight in weights:
         weight.lay_out(torch.contiguous_format if c_order else torch.channels_last)
 
 
-def tie_user(layer: Python, own: Iterable[Blob]) -> None:
-    """Let a Python layer's own blobs be the net's."""
+def tie_python_blobs(layer: Python, own: Iterable[Blob]) -> None:
+    """Make the blobs that a Python layer's code sees those of the net."""
     for theirs, ours in zip(layer.user.blobs, own, strict=True):
         theirs.data, theirs.diff = ours.data, ours.diff

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from caffe import io
 from caffe.errors import ArgumentError
-from caffe.files import StrPath
+from caffe.net import StrPath
 from caffe.picture_net import PictureNet
 
 Array = NDArray[Any]

@@ -26,10 +26,13 @@ def coordinates(type_name: str) -> Coordinates | None:
     return kind.coordinates if kind is not None else None
 
 
-#: layers whose tops lie pixel for pixel on their bottoms
-PASS_THROUGH_LAYERS = [name for name in types() if coordinates(name) is Coordinates.SAME]
-
 _LEGACY = {"pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w"}
+
+
+def __getattr__(name: str) -> list[str]:
+    if name == "PASS_THROUGH_LAYERS":  # layers whose tops lie pixel for pixel on their bottoms
+        return [kind for kind in types() if coordinates(kind) is Coordinates.SAME]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class UndefinedMapException(CaffeError):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from caffe import io
 from caffe.errors import ArgumentError
-from caffe.files import StrPath
+from caffe.net import StrPath
 from caffe.picture_net import PictureNet
 from caffecli.errors import CaffeError
 
@@ -95,10 +95,9 @@ class Detector(PictureNet):
         return self._with_context(im, np.array([top, left]), np.array([bottom, right])) if self.context_pad else crop
 
     def _with_context(self, im: Array, low: Array, high: Array) -> Array:
-        """The window grown about its centre, so that itself it fills the input but for ``context_pad`` pixels on each side.
+        """The window with its surroundings, resized to the net's input; these are ``context_pad`` pixels wide on each side.
 
-        The window's corners are (y, x) pairs. It is resized so that the grown one fills the input; of it there is what the
-        picture has, the mean elsewhere.
+        ``low`` and ``high``: the window's corners, (y, x). Outside of the picture is the mean.
         """
         size = np.array(self.crop_dims[:2])
         half = (high - low + 1) / 2

@@ -111,12 +111,12 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
 
 
 def _class(type_name: str) -> type[Layer]:
-    """The class of a layer type; what all layers share where it is not known."""
+    """The class of a layer type; ``Layer`` itself for an unknown one."""
     return layer_class(type_name) or Layer
 
 
 def _has_multipliers(layer: Any) -> bool:
-    """Whether it has weights that learn, and a bias."""
+    """Whether layers of the type have learned weights and a bias."""
     return _class(layer.type).blob_order[:1] == ("weight",)
 
 

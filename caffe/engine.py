@@ -2,8 +2,8 @@
 
 A layer's graph is kept for the backward pass where the net has one at all: a net with a loss that learns, or
 ``force_backward``. A deploy net has none; its forward is the bare layers in inference mode. A bottom that the user has
-changed since is differentiated as it is now. A changed top changes only what is read of it later, where Caffe's Sigmoid
-and TanH differentiate by what stands in their top.
+changed since is differentiated as it is now. A top that the user has changed counts for the layers that read it later,
+not for the derivative of its own layer, which Caffe's Sigmoid and TanH compute from their top.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from caffe.blob import Blob, Weight, shape_of
 from caffe.building import Graph, Step
 from caffe.memory import Memory
 from caffe.planning import Plan
-from caffecli.layers.data import DummyData, Input, SourceLayer
 from caffecli.layers.python import Python
 from caffecli.net.net import Net, top_shapes
 from caffecli.net.runners.base import Result, Runner, differentiate, weighted_sum
@@ -32,15 +31,15 @@ Callback = Callable[[int], Any]
 class Engine(Runner):
     """The blobs of ``net`` and the passes over them: whole ones, as other runners do them, or any stretch of layers.
 
-    One that is trained, or shares weights with one (``c_order``), has its weights in C order, so that arrays can share
-    them. Others have them channels-last, where convolutions run fastest, as long as nobody looks.
+    ``c_order``: the weights are in C order, so that NumPy arrays can share their memory: for nets that are trained or
+    share weights with one. Without, they are channels-last, which is fastest for convolutions, until an array is taken.
     """
 
     def __init__(self, net: Net, c_order: bool = False) -> None:
         super().__init__(net)
         self.device = torch.device("cpu")
-        #: whether the arrays are where the layers run
-        self._at_home = True
+        #: whether the layers run on the CPU, where the arrays are
+        self._on_cpu = True
         #: in the order in which the layers make them
         self.blobs, self.steps = building.steps(net)
         self.weights = [Weight(param) for param in net.params]
@@ -52,13 +51,13 @@ class Engine(Runner):
         self.after_backward: list[Callback] = []
         self._learned = building.learned(self.weights)
         self._has_backward = any(node.backward for node in net.nodes)
-        users = any(isinstance(node.layer, Python) for node in net.nodes)
-        self._mode = torch.no_grad if self._has_backward or users else torch.inference_mode
+        differentiate_inside = any(node.layer.needs_autograd for node in net.nodes)
+        self._mode = torch.no_grad if self._has_backward or differentiate_inside else torch.inference_mode
         self._c_order = c_order or self._has_backward
         building.lay_out(self.weights, self._c_order)
         self._plan: Plan | None = None
         self._graphs: dict[int, Graph] = {}
-        #: values made in the pass that runs, as their layers made them
+        #: the values that layers have made so far in the pass that is running
         self._fresh: dict[Memory, Tensor] = {}
 
     # -- forward ---------------------------------------------------------------------------------------------------
@@ -93,13 +92,13 @@ class Engine(Runner):
                         losses.append((loss, 1.0))
                     for callback in self.after_forward:
                         callback(index)
-                        self._fresh.clear()  # it may have written into blobs
+                        self._fresh.clear()  # the callback may have written into blobs
         finally:
             self._fresh.clear()
         return weighted_sum(losses)
 
     def _planned(self) -> Plan | None:
-        """How a whole pass goes over the blobs as they are now; None where it is to be found out on the way."""
+        """The plan of a pass over the blobs' present shapes; None where layers have to be run one by one."""
         if self._plan is None or not self._plan.holds():
             ready = all(step.constant or step.shapes == tuple(map(shape_of, step.bottoms)) for step in self.steps)
             self._plan = Plan.of(self.steps) if ready else None
@@ -125,9 +124,9 @@ class Engine(Runner):
         return self._take(step, tops, user_memory)
 
     def _take(self, step: Step, tops: tuple[Tensor, ...], user_memory: list[int]) -> Tensor | None:
-        """Give a layer's tops to its blobs; returns their part of the loss, if they have one.
+        """Write a layer's tops into its blobs; returns their part of the loss, if they have one.
 
-        ``user_memory``: the addresses of bottoms that the user can write into. A top that is a view of one is copied.
+        ``user_memory``: the addresses of bottoms that the user can write into. A top that shares such memory is copied.
         """
         losses: list[tuple[Tensor, float]] = []
         for blob, put, weight, top in zip(step.tops, step.puts, step.node.loss_weights, tops, strict=True):
@@ -146,7 +145,7 @@ class Engine(Runner):
         return weighted_sum(losses)
 
     def _run(self, step: Step) -> tuple[Graph, list[int]]:
-        """The layer on what its bottoms hold, as autograd sees it; and ``user_memory``, see ``_take``."""
+        """Run the layer under autograd; returns its graph, and ``user_memory``, see ``_take``."""
         found, user_memory = self._bottoms(step, True)
         bottoms = tuple([x.detach().requires_grad_(down) for x, down in zip(found, step.node.down, strict=True)])
         with torch.set_grad_enabled(bool(bottoms or step.node.layer.blob_names)):
@@ -154,7 +153,7 @@ class Engine(Runner):
         return Graph(bottoms, tuple([blob.data_memory.version for blob in step.bottoms]), tops), user_memory
 
     def _bottoms(self, step: Step, keep: bool) -> tuple[list[Tensor], list[int]]:
-        """What the bottoms hold, the layer set up for it; and ``user_memory``, see ``_take``."""
+        """The bottoms' values, the layer reshaped for them; and ``user_memory``, see ``_take``."""
         shapes = tuple(map(shape_of, step.bottoms))
         if shapes != step.shapes:
             self._reshape_layer(step, shapes)
@@ -165,10 +164,10 @@ class Engine(Runner):
             if bottom is None:
                 bottom = self._value(blob)
                 if keep and step.in_place and blob.data_memory.exposed:
-                    bottom = bottom.clone()  # the top goes where it stands
+                    bottom = bottom.clone()  # the top will overwrite it
                 elif blob.data_memory.exposed:
                     user_memory.append(bottom.untyped_storage().data_ptr())
-            elif bottom.shape != blob.shape:  # another blob's that shares the memory
+            elif bottom.shape != blob.shape:  # made for another blob that shares the memory
                 bottom = bottom.reshape(blob.shape)
             bottoms.append(bottom)
         return bottoms, user_memory
@@ -200,7 +199,10 @@ class Engine(Runner):
                 callback(index)
 
     def _backward_layer(self, index: int) -> None:
-        step, graph = self.steps[index], self._graph(index)
+        step = self.steps[index]
+        if not step.bottoms and not self._learned.get(step.node.layer):
+            return
+        graph = self._graph(index)
         tops = zip(step.tops, graph.tops, strict=True)
         diffs = [self._diff(blob, top) if top.requires_grad else None for blob, top in tops]
         learned = [weight for weight in self._learned.get(step.node.layer, ()) if weight.param.tensor.requires_grad]
@@ -213,18 +215,18 @@ class Engine(Runner):
             if grad is not None:
                 weight.diff.add(grad)
         if isinstance(step.node.layer, Python):
-            building.tie_user(step.node.layer, self.params[step.node.layer])  # its class has been lent others
+            building.tie_python_blobs(step.node.layer, self.params[step.node.layer])  # running it has given its class other blobs
 
     def _diff(self, blob: Blob, top: Tensor) -> Tensor:
         return blob.diff_memory.tensor(top.shape, self.device).to(top.dtype)
 
     def _graph(self, index: int) -> Graph:
-        """The one that forward has left, unless there is none or the user has changed a bottom since."""
+        """The graph that forward left; a new one where there is none, or the user has changed a bottom since."""
         step, graph = self.steps[index], self._graphs.get(index)
         if graph is not None:
             read = zip(step.bottoms, graph.bottoms, graph.versions, strict=True)
             changed = any(blob.data_memory.written(bottom.detach(), version) for blob, bottom, version in read)
-            if not changed or step.node.layer.random:
+            if not changed or step.node.layer.random or step.node.layer.stateful:
                 return graph
         graph = self._graphs[index] = self._run(step)[0]
         return graph
@@ -232,9 +234,9 @@ class Engine(Runner):
     # -- shapes and devices ----------------------------------------------------------------------------------------
 
     def reshape(self) -> None:
-        """Let all blobs have the shapes that follow from those of the net's inputs."""
+        """Give all blobs the shapes that follow from those of the net's inputs."""
         for step in self.steps:
-            if isinstance(step.node.layer, SourceLayer | Input | DummyData):
+            if not step.bottoms:
                 continue
             shapes = tuple(map(shape_of, step.bottoms))
             if shapes == step.shapes and not isinstance(step.node.layer, Python):
@@ -259,24 +261,24 @@ class Engine(Runner):
         self.net.to(device)
         self.net.context.device = device
         self._graphs.clear()
-        self.device, self._at_home = device, device.type == "cpu"
+        self.device, self._on_cpu = device, device.type == "cpu"
 
     def shared(self) -> None:
-        """Take up the weights that now are another net's too, blobs of Python layers among them."""
+        """Adapt to weights that have just become shared with another net: their layout, and the blobs of Python layers."""
         if self._c_order:
             building.lay_out(self.weights, True)
         for layer, blobs in self.params.items():
             if isinstance(layer, Python):
-                building.tie_user(layer, blobs)
+                building.tie_python_blobs(layer, blobs)
 
     def push(self) -> None:
         """Bring what the user may have written into weights to the device."""
-        if not self._at_home:
+        if not self._on_cpu:
             for weight in self.weights:
                 weight.push()
 
     def pull(self) -> None:
         """Bring new weights to the user's arrays."""
-        if not self._at_home:
+        if not self._on_cpu:
             for weight in self.weights:
                 weight.pull()

@@ -35,7 +35,7 @@ class BlobNameError(SpecError, KeyError):
 
 
 class UsersErrors:
-    """A context that lets the error of a Python layer be also of the type that the user's own code has raised."""
+    """While entered, a Python layer's error is also of the type that the user's code raised, so that both can be caught."""
 
     def __enter__(self) -> None:
         pass
@@ -48,7 +48,7 @@ class UsersErrors:
 
 
 def _both(error: PythonLayerError) -> PythonLayerError:
-    """``error`` as one of the cause's type too, where there can be such a type."""
+    """``error`` as one that is of the cause's type too, where such a type can be made."""
     cause = error.__cause__
     if cause is None or isinstance(error, type(cause)):
         return error

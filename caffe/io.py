@@ -23,8 +23,8 @@ from caffecli.proto import caffe_pb2
 
 Array = NDArray[Any]
 
-#: Whether ``resize_image`` smooths an image of one or three channels before it shrinks it, as scikit-image does since 0.15;
-#: False for the numbers of the versions before, which were those of Caffe's day.
+#: Whether ``resize_image`` smooths an image of one or three channels before it shrinks it, as scikit-image does since 0.15.
+#: False gives the numbers of older versions, with which Caffe's users worked.
 ANTI_ALIASING = True
 
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of red, green, blue: ITU-R BT.709
@@ -117,11 +117,11 @@ class Transformer:
         return caffe_in
 
     def deprocess(self, in_: str, data: Array) -> Array:
-        """The image that ``preprocess`` has made ``data`` of, but for its size."""
+        """The image from which ``preprocess`` made ``data``, at the net's input size."""
         self._shape(in_)
         image = data.copy().squeeze()
         if image.ndim < 3 <= data.ndim and (in_ in self.transpose or in_ in self.channel_swap):
-            image = data.copy().reshape(data.shape[-3:])  # of one channel, which squeeze() has taken away
+            image = data.copy().reshape(data.shape[-3:])  # a single channel's axis may be gone, after squeeze()
         if in_ in self.input_scale:
             image /= self.input_scale[in_]
         if in_ in self.mean:

@@ -1,4 +1,4 @@
-"""The values of a blob: a tensor as long as nobody looks, then memory of which NumPy has arrays."""
+"""The values of a blob: a tensor, until the user asks for an array; then host memory that NumPy arrays share."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from torch import Tensor
 Floats = NDArray[Any]
 Shape = Sequence[int]
 
-#: so few values are copied rather than given memory of their own at each look
+#: a blob of at most so many values stays in host memory, once there: copying costs less than new memory
 _FEW = 4096
 
 
 class Memory:
     """One blob's data, or its diff; several blobs may share it, each with a shape of its own.
 
-    Until ``array`` is first called it is the tensor that a layer has made, which costs nothing. From then on it is host
-    memory that stays where it is: what layers make is copied into it, and layers read what the user writes there. When a
-    layer makes it anew and nobody has kept an array, it is that tensor again.
+    Until ``array`` is first called this is the tensor that a layer has made, which costs nothing. From then on it is host
+    memory at a fixed address: what layers make is copied into it, and layers read what the user writes there. When a
+    layer makes new values and the user has kept no array, it is again the layer's tensor.
     """
 
     def __init__(self) -> None:
         self._made: Tensor | None = None
         self._host: Tensor | None = None
-        #: ``_host`` as an array, which all arrays that were given out refer to
+        #: ``_host`` as an array, to which all arrays given to the user refer
         self._base: Floats | None = None
-        #: ``_host`` in the shapes that were last asked for
+        #: ``_host`` in the last shape asked for, as a tensor and as an array
         self._view: Tensor | None = None
         self._array: Floats | None = None
-        #: counts the values that layers have put here
+        #: rises whenever layers put values here
         self.version = 0
 
     @property
     def exposed(self) -> bool:
-        """Whether somebody may hold an array of it."""
+        """Whether the user may hold an array of it."""
         return self._host is not None
 
     def array(self, shape: Shape) -> Floats:
-        """The values in C order, writable; arrays taken before go on showing them while the count does not grow."""
+        """The values in C order, writable; arrays taken before show the same memory, unless the count has grown."""
         if self._array is None or self._array.shape != shape:
             self._exposed(shape)
             self._array = self._base[: math.prod(shape)].reshape(tuple(shape))  # type: ignore[index]
@@ -60,7 +60,7 @@ class Memory:
         return made if made.device == device else made.to(device)
 
     def release(self) -> None:
-        """Give up values that are about to be made anew, so that they can be made where these stand."""
+        """Free the memory of values that a layer is about to make anew, so that it can be used for them."""
         self._made = None
 
     def put(self, value: Tensor) -> None:
@@ -74,7 +74,7 @@ class Memory:
             self._exposed(value.shape).copy_(value)
 
     def _held(self) -> bool:
-        """Whether an array that was given out is still in use."""
+        """Whether the user still holds an array."""
         return self._references() > _OWN + (self._array is not None)
 
     def _references(self) -> int:
@@ -96,7 +96,7 @@ class Memory:
             self._host.zero_()
 
     def written(self, value: Tensor, version: int) -> bool:
-        """Whether the user has changed what stands here since ``value`` was put as ``version``."""
+        """Whether the user has changed the values since ``value`` was put, as ``version``."""
         if self._host is None or self.version != version:
             return False
         now = self._exposed(value.shape)
@@ -113,7 +113,7 @@ class Memory:
         return self._view
 
     def _grow(self, shape: Shape, count: int) -> None:
-        """Make room on the host, in a tensor that can be written into outside inference mode; copy what stands here."""
+        """Move the values to host memory for ``count`` of them, which can be written into outside inference mode too."""
         with torch.inference_mode(False):
             if self._host is not None:
                 self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])
@@ -125,7 +125,7 @@ class Memory:
         self._made = self._view = self._array = None
 
     def _fitting(self, shape: Shape) -> Tensor:
-        """The tensor in ``shape``, cut off or filled up with zeros where it has another count."""
+        """The layer's tensor in ``shape``; where the counts differ, cut off or filled up with zeros."""
         made: Tensor = self._made  # type: ignore[assignment]
         count = math.prod(shape)
         if made.numel() != count:
@@ -141,5 +141,5 @@ def _unseen() -> Memory:
     return memory
 
 
-#: the reference count of an array that only its Memory refers to: other versions of Python count otherwise
+#: the reference count of an array that only its Memory refers to; measured, as it depends on the version of Python
 _OWN = _unseen()._references()

@@ -44,12 +44,12 @@ def set_mode_gpu() -> None:
 
 
 def set_phase_train() -> None:
-    """As in 2014: the phase of nets made from now on without one."""
+    """Nets made from now on without a phase get phase TRAIN, as in Caffe of 2014."""
     _state.phase = TRAIN
 
 
 def set_phase_test() -> None:
-    """As in 2014, and so from the start: the phase of nets made from now on without one."""
+    """Nets made from now on without a phase get phase TEST, as in Caffe of 2014; that is so at the start too."""
     _state.phase = TEST
 
 
@@ -92,7 +92,7 @@ def set_solver_count(count: int) -> None:
 
 
 def solver_rank() -> int:
-    """Which of the solvers this one is; data layers of its TRAIN nets read every ``solver_count``-th record, from there on."""
+    """The number of this solver: data layers of its TRAIN nets start at this record and read every ``solver_count``-th."""
     return _state.solver_rank
 
 

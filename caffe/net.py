@@ -5,25 +5,31 @@ from __future__ import annotations
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from caffe import mode
-from caffe.batches import Batches, check_inputs
 from caffe.blob import Blob, BlobVec
 from caffe.engine import Engine
-from caffe.errors import ArgumentError, BlobNameError, LayerNameError, UsersErrors
-from caffe.files import NetFiles, StrPath, check_file
+from caffe.errors import ArgumentError, BlobNameError, LayerNameError, MissingFile, UsersErrors
 from caffe.legacy import LegacyMethods
 from caffe.memory import Floats
 from caffecli import logs
+from caffecli.formats import caffemodel
 from caffecli.layers.base import Context
 from caffecli.layers.data import MemoryData
 from caffecli.layers.python import Python, PythonLayerBase
 from caffecli.net import net as core
+from caffecli.net import weights
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetState
 from caffecli.spec import load
+
+StrPath = str | os.PathLike[str]
+
 
 T = TypeVar("T")
 
@@ -56,7 +62,7 @@ class BuiltIn(PythonLayerBase):
         return f"<layer {self.name!r}, {self.type}>"
 
 
-class Net(Batches, NetFiles, LegacyMethods):
+class Net(LegacyMethods):
     """The net of a prototxt.
 
     ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before: ``Net(network_file, weights, phase)``,
@@ -272,6 +278,85 @@ class Net(Batches, NetFiles, LegacyMethods):
         check_inputs(data, labels, self.blobs[self._engine.net.nodes[0].tops[0]].shape)
         layer.set_input_arrays(data, labels)
 
+    # -- inputs larger than a batch --------------------------------------------------------------------------------
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, Floats]:
+        """``forward`` on any number of items, batch by batch; the last batch is filled up with zeros.
+
+        Returns the outputs, and ``blobs``, one row for each item.
+        """
+        parts: dict[str, list[Floats]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
+        for batch in self._batch(inputs):
+            for name, values in self.forward(blobs, **batch).items():
+                parts[name].extend(values.copy())
+        return _cut(parts, inputs)
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **values: Any
+    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """``forward_all``, and ``backward`` from the outputs' diffs, batch by batch.
+
+        Returns the outputs, and ``blobs``; and the inputs' diffs, and ``diffs``.
+        """
+        all_blobs: dict[str, list[Floats]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
+        all_diffs: dict[str, list[Floats]] = {name: [] for name in {*self.inputs, *(diffs or ())}}
+        inputs = self._batch({name: values[name] for name in self.inputs if name in values})
+        top_diffs = self._batch({name: values[name] for name in self.outputs if name in values})
+        nothing: dict[str, Any] = {}
+        for fed, back in zip_longest(inputs, top_diffs, fillvalue=nothing):
+            for name, data in self.forward(blobs, **fed).items():
+                all_blobs[name].extend(data.copy())
+            for name, diff in self.backward(diffs, **back).items():
+                all_diffs[name].extend(diff.copy())
+        return _cut(all_blobs, values), _cut(all_diffs, values)
+
+    def _batch(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The values in batches of the net's size, which its first blob has; the last batch is filled up with zeros."""
+        if not values:
+            return
+        count, size = len(next(iter(values.values()))), next(iter(self.blobs.values())).shape[0]
+        for first in range(0, count, size):
+            batch = {name: np.asarray(array[first : first + size]) for name, array in values.items()}
+            short = size - min(size, count - first)
+            if short:
+                batch = {n: np.concatenate([a, np.zeros((short, *a.shape[1:]))]) for n, a in batch.items()}
+            yield batch
+
+    # -- weights: from files, to files, from other nets ------------------------------------------------------------
+
+    def copy_from(self, trained_filename: StrPath) -> None:
+        """Load the weights of all layers of the same name from a caffemodel of any age, binary or HDF5; others stay.
+
+        Where blobs do not fit, nothing is changed: raises ShapeError, which lists every mismatch.
+        """
+        check_file(trained_filename)
+        self._engine.push()
+        weights.load(self._engine.net, str(trained_filename))
+        self._engine.pull()
+
+    def load_hdf5(self, filename: StrPath) -> None:
+        """``copy_from``, for HDF5 files."""
+        self.copy_from(filename)
+
+    def share_with(self, other: Net) -> None:
+        """Share the weights of ``other`` in all layers of the same name. Raises ShapeError where their shapes differ."""
+        self._engine.to(other._engine.device)
+        weights.share(self._engine.net, other._engine.net)
+        self._engine.shared()
+
+    def save(self, filename: StrPath) -> None:
+        """Write a binary caffemodel, under any name."""
+        self._write(filename, as_hdf5=False)
+
+    def save_hdf5(self, filename: StrPath) -> None:
+        """Write the weights in Caffe's HDF5 layout, under any name."""
+        self._write(filename, as_hdf5=True)
+
+    def _write(self, path: StrPath, as_hdf5: bool) -> None:
+        self._engine.push()
+        net = self._engine.net
+        caffemodel.write(path, weights.definition(net), weights.export(net, shared=not as_hdf5), as_hdf5=as_hdf5)
+
     # -- callbacks --------------------------------------------------------------------------
 
     def before_forward(self, run: Callable[[int], Any]) -> None:
@@ -286,3 +371,42 @@ class Net(Batches, NetFiles, LegacyMethods):
 
     def after_backward(self, run: Callable[[int], Any]) -> None:
         self._engine.after_backward.append(run)
+
+
+def check_file(path: StrPath) -> None:
+    """Raise MissingFile, a RuntimeError, for a file that cannot be opened."""
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise MissingFile(f"Could not open file {path}: {error.strerror}") from error
+
+
+def _cut(parts: Mapping[str, list[Floats]], given: Mapping[str, Any]) -> dict[str, Floats]:
+    """The collected items, without the zeros that filled up the last batch."""
+    if not given:
+        raise ArgumentError("nothing was given; name input blobs and their values")
+    count = len(next(iter(given.values())))
+    spare = len(next(iter(parts.values()))) - count if parts else 0
+    return {name: np.asarray(items)[:-spare] if spare else np.asarray(items) for name, items in parts.items()}
+
+
+def check_inputs(data: Floats, labels: Floats, top: Sequence[int]) -> None:
+    """Raise ArgumentError, a RuntimeError, for arrays that a MemoryData layer cannot take whose top has shape ``top``."""
+    batch, *size = top
+    if labels.ndim == 1:
+        labels = labels.reshape(-1, 1, 1, 1)
+    for what, array, wanted in (("data array", data, size), ("labels array", labels, [1, 1, 1])):
+        if not array.flags.c_contiguous:
+            raise ArgumentError(f"{what} must be C contiguous")
+        if array.ndim != 4:
+            raise ArgumentError(f"{what} must be 4-d, got {array.ndim}")
+        if array.dtype != np.float32:
+            raise ArgumentError(f"{what} must be float32, got {array.dtype}")
+        for name, got, need in zip(("number of channels", "height", "width"), array.shape[1:], wanted, strict=True):
+            if got != need:
+                raise ArgumentError(f"{what} has wrong {name}: expected {need}, got {got}")
+    if len(data) != len(labels):
+        raise ArgumentError(f"data and labels must have the same first dimension, got {len(data)} and {len(labels)}")
+    if len(data) % batch:
+        raise ArgumentError(f"first dimensions of input arrays must be a multiple of batch size {batch}, got {len(data)}")

@@ -15,7 +15,6 @@ names of the bottoms. ``P.Message.VALUE`` is a constant of the schema.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -24,6 +23,7 @@ from google.protobuf import message_factory
 
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+from caffecli.wording import did_you_mean
 
 Names: TypeAlias = "dict[Function | Top, str]"
 
@@ -55,8 +55,7 @@ def to_proto(*tops: Top | Function) -> Any:
 def assign_proto(proto: Any, name: str, val: Any) -> None:
     """Set a message's field: a dict fills a message, a list a repeated field, as does a single value. Raises AttributeError."""
     if name not in proto.DESCRIPTOR.fields_by_name:
-        near = difflib.get_close_matches(name, proto.DESCRIPTOR.fields_by_name, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, proto.DESCRIPTOR.fields_by_name)
         raise FieldNameError(f"{proto.DESCRIPTOR.name} has no field {name!r}{hint}")
     field = getattr(proto, name)
     if hasattr(field, "extend"):
@@ -132,7 +131,7 @@ class Function:
 
 
 def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
-    """Set one of a layer's settings, in its ``own`` parameter message where that has a field of this name."""
+    """Set one of a layer's settings: in its ``own`` parameter message where that has such a field, else in the layer."""
     own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own else {}
     fields = layer.DESCRIPTOR.fields_by_name
     if key in own_fields and not key.endswith("param"):
@@ -140,9 +139,8 @@ def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
     elif key in fields:
         assign_proto(layer, key, value)
     else:
-        near = difflib.get_close_matches(key, [*own_fields, *fields], 1)
-        hint = f"did you mean {near[0]!r}?" if near else "settings of other messages are given as ..._param=dict(...)"
-        raise FieldNameError(f"layer {layer.name!r} ({layer.type}) has no setting {key!r}; {hint}")
+        hint = did_you_mean(key, [*own_fields, *fields], "settings of other messages are given as ..._param=dict(...)")
+        raise FieldNameError(f"layer {layer.name!r} ({layer.type}) has no setting {key!r}{hint}")
 
 
 class NetSpec:
@@ -206,8 +204,7 @@ class Parameters:
     def __getattr__(self, name: str) -> Any:
         messages = LayerParameter.DESCRIPTOR.file.message_types_by_name
         if f"{name}Parameter" not in messages:
-            near = difflib.get_close_matches(f"{name}Parameter", messages, 1)
-            hint = f"; did you mean {near[0].removesuffix('Parameter')!r}?" if near else ""
+            hint = did_you_mean(name, [one.removesuffix("Parameter") for one in messages if one.endswith("Parameter")])
             raise FieldNameError(f"there is no message {name}Parameter{hint}")
         return message_factory.GetMessageClass(messages[f"{name}Parameter"])
 

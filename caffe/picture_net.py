@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from caffe import mode
 from caffe.errors import ArgumentError
-from caffe.files import StrPath
 from caffe.io import Transformer
-from caffe.net import Net
+from caffe.net import Net, StrPath
 from caffecli.proto.caffe_pb2 import TEST
 
 Array = NDArray[Any]

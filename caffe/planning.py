@@ -1,4 +1,4 @@
-"""A whole pass of a net without a backward one, laid out beforehand: what no pass changes is looked up once."""
+"""The forward pass of a net that has no backward pass, planned once for given shapes and then run many times."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch import Tensor
 from caffe.blob import Blob, shape_of
 from caffe.building import Step
 from caffe.memory import Memory
-from caffecli.layers.base import Layer
+from caffecli.layers.base import Layer, as_tuple
 from caffecli.net.net import Net
 
-#: gives a layer's tops to its blobs; the last argument has the addresses of inputs, which the user can write into
+#: ``Engine._take``: writes a layer's tops into its blobs; the last argument: addresses that the user can write into
 Take = Callable[[Step, tuple[Tensor, ...], list[int]], Any]
 
 
 class Stage(NamedTuple):
-    """A layer of the pass, by the places of its bottoms and tops among the values of the pass."""
+    """A layer, with the places of its bottoms and tops in the list of all values of the pass."""
 
     layer: Layer
     reads: tuple[int, ...]
     #: per top its place and its shape
     writes: tuple[tuple[int, torch.Size], ...]
     step: Step
-    #: how many layers of the net are done after this one
+    #: how many layers of the net have run when this one has
     done: int
 
 
 class Put(NamedTuple):
-    """What is in the end put into a blob's memory."""
+    """A value that is written into a blob's memory at the end of the pass."""
 
     memory: Memory
     place: int
@@ -42,7 +42,7 @@ class Put(NamedTuple):
 class Plan(NamedTuple):
     """A pass over blobs of certain shapes."""
 
-    #: what is read and not made: the first values
+    #: the blobs that no layer makes: their values come first in the list
     inputs: tuple[Blob, ...]
     stages: tuple[Stage, ...]
     puts: tuple[Put, ...]
@@ -53,10 +53,10 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, net_steps: Sequence[Step]) -> Plan | None:
-        """The pass over all layers of a net, each set up for the shapes of its bottoms.
+        """The plan for a net whose layers are all set up for their bottoms' shapes.
 
-        None where there is more to do than to run layers: to add up losses, to read or feed data, to show values in two
-        shapes.
+        None for a net that does more than run layers: adds up losses, reads or feeds data, or has a blob that is read in
+        two shapes.
         """
         steps = [step for step in net_steps if not step.constant]
         if any(step.fed or not step.bottoms or any(step.node.loss_weights) for step in steps):
@@ -89,9 +89,10 @@ class Plan(NamedTuple):
         return tuple(map(shape_of, self.blobs)) == self.shapes
 
     def run(self, net: Net, value_of: Callable[[Blob], Tensor], take: Take) -> int:
-        """All layers, or those up to one whose tops have other shapes than planned; returns how many layers are done.
+        """Run all layers, or those up to one whose tops have other shapes than planned; returns how many have run.
 
-        Nothing else is done between two layers, whose data would drive it out of the cache.
+        Blobs get their values after the last layer: work between two layers would cost more, as each layer's data
+        replaces this code's own in the processor's cache.
         """
         values = [value_of(blob) for blob in self.inputs]
         user_memory = [value.untyped_storage().data_ptr() for value in values]
@@ -106,7 +107,7 @@ class Plan(NamedTuple):
                 if isinstance(error, RuntimeError):
                     raise net.refusal(step.node, bottoms, error) from error
                 raise
-            values += tops if isinstance(tops, tuple) else (tops,)
+            values += as_tuple(tops)
             for place, shape in writes:
                 if values[place].shape != shape:
                     self._leave(done, values, user_memory, take)
@@ -114,12 +115,12 @@ class Plan(NamedTuple):
         for memory, place, may_be_input in self.puts:
             value = values[place]
             if may_be_input and value.untyped_storage().data_ptr() in user_memory:
-                value = value.clone()  # the user may write there
+                value = value.clone()  # the memory is the user's to write into
             memory.put(value)
         return self.layers
 
     def _leave(self, done: int, values: list[Tensor], user_memory: list[int], take: Take) -> None:
-        """Let the blobs have what the net's first ``done`` layers have made, in a pass that does not end as planned."""
+        """Write what the net's first ``done`` layers made into the blobs, when the pass ends before its last layer."""
         for stage in self.stages:
             if stage.done <= done:
                 take(stage.step, tuple([values[place] for place, _ in stage.writes]), user_memory)

@@ -7,21 +7,74 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from caffe import mode
-from caffe.driven import DrivenRule
 from caffe.engine import Engine
 from caffe.errors import ArgumentError, UsersErrors
-from caffe.files import StrPath, check_file
-from caffe.net import Net
+from caffe.net import Net, StrPath, check_file
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.net import net as core
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import learning_rate, snapshot
+from caffecli.solver import learning_rate, rules, snapshot
+from caffecli.solver.rules import Rule
 from caffecli.solver.solver import Solver as Core
 from caffecli.spec import load
 
 Callback = Callable[[], Any]
+
+
+class DrivenRule(Rule):
+    """The update rule of ``param`` on ``engine``'s diffs, which calls the user's callbacks.
+
+    Before an update the diffs are the gradients; after it, as in Caffe, what has been subtracted from the weights.
+    """
+
+    def __init__(self, param: SolverParameter, engine: Engine) -> None:
+        self.on_start: list[Callable[[], Any]] = []
+        self.on_gradients_ready: list[Callable[[], Any]] = []
+        self._engine = engine
+        self.param = param
+        keeping = SolverParameter()
+        keeping.CopyFrom(param)
+        keeping.snapshot_diff = True  # so that the rule keeps what it subtracts
+        self._rule = rules.create(keeping, engine.net.params)
+        self.history = self._rule.history
+
+    def diffs(self) -> list[Tensor]:
+        return self._rule.diffs() if self.param.snapshot_diff else []
+
+    def clear_diffs(self) -> None:
+        """Set all diffs to 0, at the beginning of an iteration."""
+        for weight in self._engine.weights:
+            weight.diff.clear()
+        for callback in self.on_start:
+            callback()
+
+    def update(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
+        """The update that ends an iteration, after the user's callbacks."""
+        for callback in self.on_gradients_ready:
+            callback()
+        self.apply(rate, iteration, report_clipping)
+
+    def apply(self, rate: float, iteration: int, report_clipping: bool = True) -> None:
+        """One update of all weights from their diffs, without callbacks."""
+        self._engine.push()
+        weights = self._engine.weights
+        for weight in weights:
+            tensor = weight.param.tensor
+            tensor.grad = weight.diff.tensor(tensor.shape, tensor.device)
+        self._rule.update(rate, iteration, report_clipping)
+        for weight, change in zip(weights, self._rule.diffs(), strict=True):
+            weight.param.tensor.grad = None
+            weight.diff.put(change)
+        self._engine.pull()
+
+    def to(self, device: torch.device) -> None:
+        self._rule.to(device)
+        self.history = self._rule.history
 
 
 class Solver:
@@ -29,8 +82,7 @@ class Solver:
 
     ``net`` and ``test_nets`` share memory with what is trained; their blobs can be read after ``step``, and written
     before. Each layer runs by itself, so that all diffs are there; ``caffecli train`` runs the whole graph at once.
-    Paths are relative to the working directory. Raises CaffeError; for a file that is not there, one that is a
-    RuntimeError too.
+    Paths are relative to the working directory. Raises CaffeError; for a missing file, one that is also a RuntimeError.
     """
 
     #: which update rule; "" takes the file's ``type``

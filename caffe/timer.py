@@ -22,14 +22,14 @@ class Timer:
         self._began = _now()
 
     def stop(self) -> None:
-        """Keep the time; without a start before, 0."""
+        """Keep the time since ``start``; 0 where there was none."""
         if self._began is not None:
             self._ms = (_now() - self._began) * 1000
         self._began = None
 
     @property
     def ms(self) -> float:
-        """The time kept; of a running timer, which this stops, the time so far."""
+        """The time kept; a running timer is stopped first."""
         self.stop()
         return self._ms
 

@@ -14,6 +14,11 @@ A text says where, what was expected, what came, and the remedy, on one line.
 """
 
 
+def in_a_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class CaffeError(Exception):
     """Base of all errors a user can mend."""
 

@@ -1,4 +1,4 @@
-"""What a program that computes asks of the machine it runs on; to be asked before torch is imported."""
+"""Settings of the process for computing: threads and memory. To be made before torch is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRIM_THRESHOLD = "MALLOC_TRIM_THRESHOLD_", -1, 2**31 - 1
 
 
 def prepare() -> None:
-    """Share the cores, and keep memory at hand; for this process and those that it starts. What the user has set stays."""
+    """Make both settings, for this process and those that it starts, except where the user has set them otherwise."""
     share_the_cores()
     keep_memory()
 

@@ -3,8 +3,8 @@
 Level (I, W, E, F), month and day, time with microseconds, process id, the reference's source name and line, then the text.
 Programs that read training logs rely on each of these. ``GLOG_minloglevel`` (0 to 3) hides the levels below it.
 
-The lines go through the standard logger ``caffecli``; a library user hears nothing until ``show()`` is called or a handler
-of his own is set.
+The lines go through the standard logger ``caffecli``; a program that uses caffecli as a library sees nothing until it calls
+``show()`` or sets a handler of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def info(source: str, text: str) -> None:
 
 @functools.cache
 def info_once(source: str, text: str) -> None:
-    """``info``, the first time that it is said in this process."""
+    """``info``, but each line only once in this process."""
     info(source, text)
 
 
@@ -47,7 +47,7 @@ def error(source: str, text: str) -> None:
 
 
 def enabled() -> bool:
-    """Whether level I reaches anyone; lets callers skip the making of long texts."""
+    """Whether level I is shown anywhere; lets callers skip making long texts."""
     return _logger.isEnabledFor(logging.INFO)
 
 
@@ -68,7 +68,7 @@ class GlogFormatter(logging.Formatter):
 
 
 class StderrHandler(logging.Handler):
-    """Writes to the present ``sys.stderr``, above a progress bar when one stands there."""
+    """Writes to the current ``sys.stderr``, above a progress bar if one is shown."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def quiet() -> Iterator[None]:
 
 
 def hide(handler: logging.Handler) -> None:
-    """Undo ``show``, or the setting of another handler; closes it."""
+    """Remove a handler that ``show`` or another function has set, and close it."""
     _logger.removeHandler(handler)
     handler.close()
     if all(isinstance(h, logging.NullHandler) for h in _logger.handlers):

@@ -16,6 +16,7 @@ from caffecli.formats import datum, mean
 from caffecli.formats.blob import Array
 from caffecli.formats.db import Backend, Reader, Record, open_reader
 from caffecli.logs import Bar
+from caffecli.wording import dimensions
 from converters.parallel import ordered_map
 
 _SOURCE = "compute_image_mean.cpp"
@@ -97,4 +98,4 @@ def _differs(key: bytes, array: NDArray[Any], total: Array) -> str:
 
 
 def _dims(array: NDArray[Any]) -> str:
-    return f"{' × '.join(map(str, array.shape))} ({math.prod(array.shape)} numbers)"
+    return f"{dimensions(array.shape)} ({math.prod(array.shape)} numbers)"

@@ -21,6 +21,7 @@ from caffecli.formats.db import Backend, open_writer
 from caffecli.formats.foreign import describe
 from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
+from caffecli.wording import dimensions
 from converters.parallel import ordered_map
 
 _SOURCE = "convert_imageset.cpp"
@@ -162,7 +163,7 @@ class _Record:
 
     @property
     def shape(self) -> str:
-        return " × ".join(map(str, self.dims))
+        return dimensions(self.dims)
 
 
 def _read(entry: Entry, options: Options, before: str) -> _Record | None:

@@ -23,6 +23,7 @@ from caffecli.formats.db import Backend, open_writer
 from caffecli.formats.foreign import describe
 from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
+from caffecli.wording import dimensions
 
 _SOURCE = "convert_mnist_data.cpp"
 _UINT8 = 8
@@ -55,7 +56,7 @@ def read_idx(path: str | os.PathLike[str], dims: int | None = None) -> NDArray[n
     shape = struct.unpack(f">{data[3]}I", data[4:start])
     if len(data) - start != math.prod(shape):
         raise FormatError(
-            f"{str(file)!r}: the header says {' × '.join(map(str, shape))} bytes, the file has {len(data) - start}; "
+            f"{str(file)!r}: the header says {dimensions(shape)} bytes, the file has {len(data) - start}; "
             "it is truncated or damaged, download it again"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

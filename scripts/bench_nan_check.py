@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from caffecli.solver.losses import Losses
+from caffecli.solver.progress import Losses
 from caffecli.solver.solver import Solver
 from scripts.bench import solver_of
 

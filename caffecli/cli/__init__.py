@@ -1,1 +1,1 @@
-"""The command line: a module per command, each from flags to one library call."""
+"""The command line: a module for each command, which turns flags into one library call."""

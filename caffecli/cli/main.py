@@ -1,14 +1,13 @@
 """``caffecli`` and Caffe's own tool names: which commands there are, and how an error ends a program.
 
 Exit codes: 0 done; 1 failed, with one line ``Error: ...`` on stderr; 2 wrong use; 130 interrupted. ``--debug`` adds the
-traceback; that of a user's own layer is always shown. Help comes from the table below, so that it needs neither PyTorch
-nor the commands.
+traceback; that of a user's own layer is always shown. The help comes from the table below, so that ``--help`` imports neither
+PyTorch nor the commands.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -20,6 +19,7 @@ import click
 
 from caffecli import __version__, host
 from caffecli.errors import CaffeError, PythonLayerError
+from caffecli.wording import did_you_mean
 
 #: name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
 COMMANDS = {
@@ -79,9 +79,8 @@ class CommandTable(click.Group):
         name = args[0]
         if name.replace("-", "_") in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        near = difflib.get_close_matches(name.replace("-", "_"), COMMANDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise click.UsageError(f"No command {name!r}; {hint}", ctx)
+        hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}")
+        raise click.UsageError(f"No command {name!r}{hint}", ctx)
 
 
 def load_command(name: str) -> click.Command:
@@ -92,9 +91,9 @@ def load_command(name: str) -> click.Command:
 
 
 def _command_first(args: list[str]) -> list[str]:
-    """Caffe takes its action after the flags too (``caffe -solver s.prototxt train``); Click wants it first.
+    """Move the command first: Caffe also takes it after the flags (``caffe -solver s.prototxt train``), Click does not.
 
-    A command's name right after a flag may be that flag's value: such a one is taken only where there is no other.
+    A command's name right after a flag may be the flag's value: it is taken for the command only if there is no other.
     """
     if not args or not args[0].startswith("-"):
         return args
@@ -136,14 +135,14 @@ def run(command: click.Command, prog_name: str | None = None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Give closed standard streams the null device: a file opened under their number would get what is said on them."""
+    """Give closed standard streams the null device: a file opened under their number would get what is written to them."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - open to the end
 
 
 def _report(error: Exception) -> int:
-    """Say on stderr what went wrong; returns the exit code."""
+    """Print the error to stderr; returns the exit code."""
     if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
         return _close_pipes()
     try:
@@ -155,13 +154,13 @@ def _report(error: Exception) -> int:
             return error.exit_code
         if isinstance(error, PythonLayerError) and error.__cause__ is not None:
             click.echo("".join(traceback.format_exception(error.__cause__)), err=True, nl=False)
-        click.echo(f"Error: {_words(error)}", err=True)
+        click.echo(f"Error: {_one_line(error)}", err=True)
         return 1
     except BrokenPipeError:
         return _close_pipes()
 
 
-def _words(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """An error as one line for the user."""
     if isinstance(error, CaffeError):
         return str(error)
@@ -179,7 +178,7 @@ def _words(error: Exception) -> str:
 
 
 def _close_pipes() -> int:
-    """The reader of our output has gone: nothing to say, and no second complaint when Python flushes at exit."""
+    """The reader of our output has gone: close the streams, so that Python does not fail again when it flushes them at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -42,7 +42,7 @@ class CaffeCommand(click.Command):
         return super().parse_args(ctx, _without_gflags(args, named, ctx))
 
     def invoke(self, ctx: click.Context) -> Any:
-        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # OpenCV's own words about a picture that we name in ours
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # our own error names a bad picture; OpenCV's lines are not needed
         handler = logs.show()
         try:
             return super().invoke(ctx)
@@ -66,11 +66,11 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
         param = named.get(name)
         off = named.get(name.removeprefix("no").removeprefix("_")) if name.startswith("no") and value is None else None
         if param is None and off is not None and off.is_flag:
-            _switch(clicks, off, False)
+            _set_flag(clicks, off, False)
         elif param is None:
-            clicks.append(arg if arg.startswith("--") or len(name) == 1 else f"-{arg}")  # Click names and suggests it
+            clicks.append(arg if arg.startswith("--") or len(name) == 1 else f"-{arg}")  # left to Click, which reports it
         elif param.is_flag:
-            _switch(clicks, param, value is None or _truth(param, value, ctx))
+            _set_flag(clicks, param, value is None or _truth(param, value, ctx))
         elif value is not None:
             clicks.append(f"{_long(param)}={value}")
         elif rest:
@@ -80,8 +80,8 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
     return clicks
 
 
-def _switch(clicks: list[str], param: click.Option, on: bool) -> None:
-    """Turn a flag on, or take back what turned it on before: the last spelling counts."""
+def _set_flag(clicks: list[str], param: click.Option, on: bool) -> None:
+    """Turn a flag on, or remove what turned it on before: the last occurrence counts."""
     clicks[:] = [arg for arg in clicks if arg not in param.opts]
     if on:
         clicks.append(_long(param))
@@ -106,7 +106,7 @@ def _long(param: click.Option) -> str:
 
 
 def _common_options() -> list[click.Parameter]:
-    """``--debug``, and those of glog's flags that Caffe scripts pass; the log goes to stderr in any case."""
+    """``--debug``, and the glog flags that Caffe scripts pass; the log goes to stderr whatever they say."""
     hidden: dict[str, Any] = {"hidden": True, "expose_value": False}
     return [
         click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),

@@ -15,7 +15,7 @@ _CAFFENET = "models/bvlc_reference_caffenet of this repository"
 
 
 def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...] | None]:
-    """The callback of an option of whole numbers with ',' between, of ``count`` if given; an empty one is None."""
+    """A callback that reads an option as whole numbers separated by ',', ``count`` of them if given; "" is None."""
 
     def parse(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...] | None:
         parts = [part.strip() for part in value.split(",")] if value else []

@@ -42,5 +42,5 @@ def visualize(ctx: click.Context, /, rest: tuple[Path, ...], **settings: Any) ->
     from caffecli.tools import visualize as tool
 
     *weights, out = rest
-    told = tool.visualize(tool.VisualizeOptions(weights=weights[0] if weights else None, out=out, **settings))
-    click.echo(f"Wrote {out}: {told}")
+    caption = tool.visualize(tool.VisualizeOptions(weights=weights[0] if weights else None, out=out, **settings))
+    click.echo(f"Wrote {out}: {caption}")

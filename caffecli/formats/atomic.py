@@ -1,8 +1,8 @@
 """Files and folders that are complete under their name, or not there at all.
 
 ``replacing(path)`` writes beside the target, under a hidden name, syncs, and renames; ``new_folder(path)`` does the same for a
-folder that must not exist yet. Whatever goes wrong, the target keeps its former content. What a killed process left behind is
-removed by the next one that writes the same target: a living writer holds a lock (``flock``) on its unfinished file.
+folder that must not exist yet. If anything fails, the target keeps its former content. The unfinished file of a killed process is
+removed by the next process that writes the same target: a running writer holds a lock (``flock``) on its own.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
             with target.open(mode, encoding=encoding) as file:
                 yield file
             return
-        real = target.resolve()  # a link stays a link: the file it leads to is replaced
+        real = target.resolve()  # a symbolic link stays: its target is replaced
         _sweep(real)
         hidden = _hidden_name(real)
         try:
@@ -134,7 +134,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _hidden_name(target: Path) -> Path:
-    """``.NAME.PID-RANDOM.tmp`` beside the target: no glob for results finds it, no two writers share it."""
+    """``.NAME.PID-RANDOM.tmp`` beside the target: hidden from globs, and another one for each writer."""
     return target.with_name(f"{_prefix(target)}{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
@@ -144,7 +144,7 @@ def _prefix(target: Path) -> str:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed writers of ``target`` left: hidden files that nobody holds a lock on."""
+    """Remove the unfinished files of killed writers of ``target``: those without a lock."""
     prefix = _prefix(target)
     with contextlib.suppress(OSError):
         for left in target.parent.iterdir():

@@ -23,19 +23,19 @@ from caffecli.proto.caffe_pb2 import BlobProto, BlobShape
 Array = NDArray[np.float32]
 M = TypeVar("M", bound=Message)
 
-#: a protobuf message ends here; Caffe reads no more than this either
+#: protobuf's limit for a message, in bytes; Caffe's too
 MAX_MESSAGE = 2**31 - 1
 
 _NUMBERS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
 _MESSAGES = ("BlobShape", "BlobProto", "NetParameter", "SolverState", "LayerParameter", "V1LayerParameter", "V0LayerParameter")
-#: by NVIDIA's ``raw_data_type``
+#: NumPy types by NVIDIA's ``raw_data_type``
 _RAW = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
-#: those that NVIDIA's Caffe reads back, by their names there
+#: the types that NVIDIA's Caffe can read, by name
 RAW_TYPES = {"DOUBLE": 0, "FLOAT": 1, "FLOAT16": 2}
 
 
 def _twin_pool() -> descriptor_pool.DescriptorPool:
-    """The messages that hold blobs, with bytes for the blobs' numbers and for all other messages, whose meaning is no matter."""
+    """The messages that hold blobs, with bytes for the blobs' numbers and for all messages without blobs."""
     file = descriptor_pb2.FileDescriptorProto(name="caffecli/twin.proto", package="caffe")
     for name in _MESSAGES:
         message = file.message_type.add()
@@ -50,7 +50,7 @@ def _twin_pool() -> descriptor_pool.DescriptorPool:
                 field.ClearField("type_name")
                 field.ClearField("default_value")
             elif field.type == field.TYPE_MESSAGE and field.type_name.removeprefix(".caffe.") not in _MESSAGES:
-                field.type, field.label = field.TYPE_BYTES, field.LABEL_REPEATED  # in a file it may come in parts
+                field.type, field.label = field.TYPE_BYTES, field.LABEL_REPEATED  # the field may occur several times in a file
                 field.ClearField("type_name")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
@@ -126,7 +126,7 @@ def from_array(array: NDArray[Any], blob: BlobProto | None = None) -> BlobProto:
 def fill_twin(blob: Any, array: NDArray[Any], raw_type: str | None = None) -> None:
     """Put ``array`` and its shape into a twin message; in NVIDIA's form with ``raw_type``, one of ``RAW_TYPES``.
 
-    Raises FormatError where FLOAT16, which ends at 65504, has no place for a number.
+    Raises FormatError where a number is too large for FLOAT16, which ends at 65504.
     """
     blob.ClearField("shape")
     if array.ndim:  # Caffe gives a blob of no axes no shape
@@ -153,7 +153,7 @@ def check_size(path: object, arrays_bytes: int) -> None:
 
 
 def parse(message_type: type[M], data: bytes) -> M | None:
-    """The message in ``data``, or None when it is none of that type."""
+    """The message in ``data``; None where it is no message of that type."""
     try:
         return message_type.FromString(data)
     except DecodeError:

@@ -33,7 +33,7 @@ ABSENT: Array = np.empty((0,), np.float32)
 
 
 def is_absent(blob: Array) -> bool:
-    """Whether this is the place of a blob that the file leaves out."""
+    """Whether this stands for a blob that the file leaves out."""
     return blob.shape == (0,)
 
 
@@ -132,7 +132,7 @@ def write(
 
 
 _NetTwin = blobs.twin("NetParameter")
-_to_file = functools.lru_cache(maxsize=2)(wire.to_file)  # a training writes the same net each time
+_to_file = functools.lru_cache(maxsize=2)(wire.to_file)  # every snapshot of a training has the same net
 
 
 def _plain(net: Any, path: str | os.PathLike[str]) -> NetParameter:
@@ -220,6 +220,6 @@ def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weight
 
 
 def _check_hdf5_name(name: str) -> None:
-    """Raise ValueError for what HDF5 takes as another path than it says."""
+    """Raise ValueError for a name that HDF5 reads as a path."""
     if not all(part.strip(".") for part in name.split("/")):
         raise ValueError("between '/' a name is expected")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError
 from caffecli.proto.caffe_pb2 import Datum
+from caffecli.wording import dimensions
 
 
 def decode(value: bytes, key: bytes | str = b"") -> Datum:
@@ -28,9 +29,9 @@ def decode(value: bytes, key: bytes | str = b"") -> Datum:
 
 
 def stack(values: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[int]] | None:
-    """Pictures (count, channels, height, width) and labels of several datums, where all are raw and written alike; else None.
+    """Pictures (count, channels, height, width) and labels of several datums; None unless all are raw and encoded alike.
 
-    Such datums differ in pixels and label alone: the first tells where those stand in all, so none of the others is parsed.
+    Such datums differ only in pixels and label: the first one shows where these are, and the others need no parsing.
     """
     try:
         first = Datum.FromString(values[0])
@@ -119,4 +120,4 @@ def _text(key: bytes | str) -> str:
 
 
 def _product(dims: tuple[int, ...]) -> str:
-    return " × ".join(map(str, dims)) + f" = {math.prod(dims)}"
+    return f"{dimensions(dims)} = {math.prod(dims)}"

@@ -29,7 +29,7 @@ Record = tuple[bytes, bytes]
 
 #: records a transaction of the writers, as in Caffe's tools
 BATCH = 1000
-#: and bytes, so that a thousand large pictures do not fill the memory
+#: bytes a transaction, so that a thousand large pictures do not fill the memory
 BATCH_BYTES = 2**28
 
 
@@ -144,7 +144,7 @@ def open_reader(path: str | os.PathLike[str], backend: Backend | None = None) ->
 def open_writer(path: str | os.PathLike[str], backend: Backend = "lmdb") -> Iterator[Writer]:
     """A new database at ``path``, to be filled in a ``with`` block.
 
-    It comes to be under its name when the block ends without an error, and leaves nothing when it does not.
+    It appears under its name when the block ends without an error; after an error nothing is left.
     Raises FormatError when ``path`` exists, when its folder does not, or when the disk is full.
     """
     writing: Callable[[Path, Path], AbstractContextManager[Writer]]

@@ -1,4 +1,4 @@
-"""What a file seems to be, for the errors about files that are not what they were given as."""
+"""Guesses what a file is, for errors about files of the wrong kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from caffecli.errors import FormatError
 from caffecli.formats.blob import parse
 from caffecli.proto.caffe_pb2 import BlobProto, Datum, NetParameter, SolverState
 
-#: what training writes; its remedies do not help with other files
+#: the kinds of file that training writes; their remedies do not help with other kinds
 TRAINED = ("a caffemodel", "a binary caffemodel, which holds the net's definition", "a solverstate")
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -27,7 +27,7 @@ _MAGICS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def describe(path: str | os.PathLike[str], data: bytes, wanted: str) -> FormatError:
-    """The error for ``path`` whose content ``data`` is not ``wanted`` ("a caffemodel"): what it seems to be, and the remedy."""
+    """The error for ``path`` whose content ``data`` is not ``wanted`` ("a caffemodel"): what it is instead, and the remedy."""
     seems, remedy = _guess(data)
     if wanted not in TRAINED and not remedy.startswith(("copy", "download", "run", "unpack")):
         remedy = f"give {wanted}"
@@ -51,7 +51,7 @@ def _guess(data: bytes) -> tuple[str, str]:
 
 
 def _guess_message(data: bytes) -> tuple[str, str]:
-    """Which of Caffe's messages the bytes hold, judged by the fields that only that one has."""
+    """Which of Caffe's messages the bytes hold, judged by fields that only this message has."""
     state = parse(SolverState, data)
     if state is not None and state.HasField("iter") and (state.history or state.HasField("learned_net")):
         return "is a solverstate", "give it to --snapshot, and a caffemodel to --weights"
@@ -73,7 +73,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # not merely a character cut in two at the end
+        if error.start < len(head) - 4:  # not just a character cut off at the end
             return False
         text = head[: error.start].decode("utf-8")
     return all(c.isprintable() or c in "\t\r\n\f" for c in text)

@@ -25,7 +25,7 @@ class RowWriter:
     another RowWriter of this process.
     """
 
-    #: a chunk of a dataset, which HDF5 stores as one piece, has at most this many bytes
+    #: the largest size of a dataset's chunk, in bytes
     CHUNK = 2**26
 
     _paths: set[Path] = set()  # noqa: RUF012 - those of all that are open, shared on purpose
@@ -36,7 +36,7 @@ class RowWriter:
         self.path = path
         self._real = Path(path).resolve()
         if self._real in self._paths:
-            gc.collect()  # its writer may be forgotten
+            gc.collect()  # closes a writer of this file that nobody refers to any more
         if self._real in self._paths:
             raise FormatError(f"{str(path)!r} is being written by another layer of this process; name another file")
         self._replacing = replacing(path, "w+b")
@@ -75,7 +75,7 @@ class RowWriter:
         self._end(None if self.rows else FormatError("no rows"))
 
     def _check(self) -> None:
-        """Raise what went wrong in writing."""
+        """Raise the error of an earlier write."""
         if self._out.error is not None:
             error = cannot_write(self.path, self._out.error)
             self._file.close()
@@ -89,7 +89,7 @@ class RowWriter:
         self._replacing.__exit__(type(error) if error else None, error, None)
 
     def close_quietly(self) -> None:
-        """``close`` where nobody could catch its errors."""
+        """``close`` without raising, for the end of the program."""
         try:
             self.close()
         except FormatError as error:

@@ -18,7 +18,7 @@ from caffecli.formats.atomic import cannot_read
 from caffecli.formats.db import Reader, Record, Writer
 
 _BLOCK = 2**15
-_OWN_FILES = ("LOCK", "LOG", "LOG.old")  # what each opener of a LevelDB makes for itself
+_OWN_FILES = ("LOCK", "LOG", "LOG.old")  # files that each process that opens a LevelDB writes anew
 
 
 def _plyvel() -> Any:
@@ -44,7 +44,7 @@ class LevelDbReader(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._plyvel = _plyvel()
-        self._count: int | None = None  # LevelDB keeps none
+        self._count: int | None = None  # LevelDB does not store it
         self._folder = Path(tempfile.mkdtemp(prefix="caffecli-leveldb-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         with self._errors():
@@ -94,7 +94,7 @@ def _link(path: Path, folder: Path) -> None:
 
 
 def _check_logs(path: Path) -> None:
-    """LevelDB silently drops the records of a log that is missing or cut short; here that is an error."""
+    """Raise FormatError for a log that is missing or cut short, whose records LevelDB silently drops."""
     found = list(path.glob("*.log"))
     if not found or not all(map(_is_whole, found)):
         raise FormatError(f"{str(path)!r}: the LevelDB's log is missing or cut short; copy or convert it again")
@@ -116,7 +116,7 @@ def _is_whole(path: Path) -> bool:
             if at + 7 > size:
                 return False
             length, kind = struct.unpack_from("<HB", log, at + 4)
-            at = at + 7 + length if kind else min(at + left, size)  # kind 0 fills a block that was set aside
+            at = at + 7 + length if kind else min(at + left, size)  # kind 0: padding of a block allocated in advance
     return at == size and kind not in (2, 3)
 
 

@@ -24,7 +24,7 @@ _shared_lock = threading.Lock()
 
 
 class LmdbReader(Reader):
-    """Reads without LMDB's lock file: Caffe's databases are written once, and may lie where nothing can be written."""
+    """Reads without LMDB's lock file: Caffe's databases are written once, and may be on a read-only disk."""
 
     backend = "lmdb"
 
@@ -40,7 +40,7 @@ class LmdbReader(Reader):
 
     def _acquire(self) -> tuple[tuple[int, ...], Any]:
         try:
-            self._handle = os.open(self._file, os.O_RDONLY)  # to look at when the file has been removed under a run
+            self._handle = os.open(self._file, os.O_RDONLY)  # still readable if the file is removed during a run
         except OSError as error:
             raise self.damaged(str(error)) from error
         try:
@@ -48,7 +48,7 @@ class LmdbReader(Reader):
             if not stat.st_size:
                 os.close(self._handle)
                 raise self.damaged("data.mdb is empty")
-            key = (os.getpid(), stat.st_dev, stat.st_ino)  # a forked child needs its own
+            key = (os.getpid(), stat.st_dev, stat.st_ino)  # a forked child needs an environment of its own
             with _shared_lock:
                 env, users = _shared.get(key, (None, 0))
                 if env is None:
@@ -60,7 +60,7 @@ class LmdbReader(Reader):
         return key, env
 
     def _check_length(self) -> None:
-        """A file cut short would end the process with SIGBUS once a page beyond its end is touched."""
+        """Raise FormatError for a file that was cut short: reading past its end would kill the process with SIGBUS."""
         self._expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         present = self._file.stat().st_size
         if present < self._expected:
@@ -91,17 +91,19 @@ class LmdbReader(Reader):
             raise self.damaged(str(error)) from error
 
     def _copied(self, cursor: Any) -> Iterator[Record]:
-        """The records from the cursor on, as bytes. The file is looked at again after each pause: it may have been cut short."""
-        looked = time.monotonic()
+        """The records from the cursor on, as bytes. The file is checked again after each pause: it may have been cut short."""
+        checked = time.monotonic()
         for key, value in cursor.iternext():
             if len(value) > self._expected:
                 raise self.damaged(f"a record of {len(value)} bytes")
             yield bytes(key), bytes(value)
-            if self._env is not None and time.monotonic() - looked > 1e-3:  # not for each record: it costs more than the reading
+            if (
+                self._env is not None and time.monotonic() - checked > 1e-3
+            ):  # not for each record: the check costs more than the reading
                 present = os.fstat(self._handle).st_size
                 if present < self._expected:
                     raise self._cut_short(present)
-                looked = time.monotonic()
+                checked = time.monotonic()
 
     def _environment(self) -> Any:
         if self._env is None:
@@ -122,7 +124,7 @@ class LmdbReader(Reader):
 
 
 class LmdbWriter(Writer):
-    """Writes each batch in one transaction; the map grows by doubling."""
+    """Writes each batch in one transaction; doubles the map size when it is full."""
 
     def __init__(self, path: Path, env: Any) -> None:
         super().__init__(path)

@@ -1,4 +1,4 @@
-"""The log in a file as well: ``--log-file``."""
+"""``--log-file``: the log goes to a file too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caffecli.errors import CaffeError
 from caffecli.formats.atomic import cannot_write
 
 _logger = logging.getLogger("caffecli")
-#: where Caffe's train starts its solver
+#: the place in Caffe's source that lines about the file name: where train starts its solver
 _SOURCE = "caffe.cpp:239"
 
 
@@ -54,7 +54,9 @@ def append(path: str | os.PathLike[str]) -> FileHandler:
 
 @contextlib.contextmanager
 def appending(path: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Append the log to ``path`` while entered, and the error that ends the block; not in a silent process."""
+    """While entered, append the log to ``path``, and at the end the error that ended the block. Not in a process whose
+    log is off.
+    """
     if path is None or _logger.disabled:
         yield
         return
@@ -69,13 +71,13 @@ def appending(path: str | os.PathLike[str] | None) -> Iterator[None]:
 
 
 def outlets() -> tuple[bool, tuple[Path, ...]]:
-    """Whether the log is shown to someone, and the files that it is appended to: what ``open_outlets`` opens elsewhere."""
+    """Whether the log is shown, and the files that it is appended to: for ``open_outlets`` in another process."""
     files = tuple(handler.path.resolve() for handler in _logger.handlers if isinstance(handler, FileHandler))
     return any(not isinstance(h, logging.NullHandler | FileHandler) for h in _logger.handlers), files
 
 
 def open_outlets(shown: bool, files: Iterable[Path]) -> None:
-    """Let the log of this process go where that of another goes."""
+    """Send the log of this process where that of another process goes, by its ``outlets``."""
     if shown:
         logs.show()
     for path in files:

@@ -22,8 +22,10 @@ from caffecli.formats.foreign import describe
 
 @dataclass
 class SolverState:
-    """What a run needs to go on: iterations done, the step of the ``step`` policies, the path of the weights, and the history
-    of the update rule (one blob a parameter; two for AdaDelta and Adam: all first ones, then all second ones)."""
+    """What a run needs to go on: iterations done, the current step of step policies, the path of the weights, the history.
+
+    The history is the update rule's: one blob a parameter; for AdaDelta and Adam two, all first ones before all second.
+    """
 
     iter: int
     current_step: int = 0
@@ -55,7 +57,7 @@ def read(path: str | os.PathLike[str]) -> SolverState:
 
 
 def _plausible(state: Any) -> bool:
-    """Whether the message is more than a number that a foreign file begins with."""
+    """Whether the message looks like a solver state: other files may begin with bytes that parse as its first number."""
     return bool(state.history) or state.HasField("learned_net")
 
 

@@ -24,6 +24,7 @@ class ReLU(Layer):
     Source: Nair and Hinton, ICML 2010; leaky form: Maas et al., 2013; ``relu_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     precision = Precision.ANY
     usually_in_place = True
@@ -33,7 +34,7 @@ class ReLU(Layer):
         self.slope = self.param.relu_param.negative_slope
 
     def deconvolved(self, diff: Tensor) -> Tensor:
-        """What is positive on its way down passes, whatever went up."""
+        """Passes on the positive part of ``diff``, whatever the bottom was."""
         return diff.clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,6 +49,7 @@ class PReLU(Layer):
     Raises ShapeError for a bottom of fewer than 2 axes. Source: He, Zhang, Ren and Sun, ICCV 2015; ``prelu_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     usually_in_place = True
     blob_order = ("slope",)
@@ -57,18 +59,13 @@ class PReLU(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.prelu_param
         filler = param.filler if param.HasField("filler") else FillerParameter(value=0.25)
-        self.add_blob("slope", () if param.channel_shared else (self._channels(bottoms),), filler)
+        self.add_blob("slope", () if param.channel_shared else (self.channels_of(bottoms),), filler)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        channels = self._channels(bottoms)
+        channels = self.channels_of(bottoms)
         if self.slope.dim():
             self.check_fit("channels", len(self.slope), channels, bottoms)
         return super().reshape(bottoms)
-
-    def _channels(self, bottoms: list[Shape]) -> int:
-        if len(bottoms[0]) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes, the second the channels, got {tuple(bottoms[0])}")
-        return bottoms[0][1]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.prelu(x, self.slope)
@@ -81,6 +78,7 @@ class ELU(Layer):
     Source: Clevert, Unterthiner and Hochreiter, ICLR 2016; ``elu_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -95,6 +93,7 @@ class ELU(Layer):
 class BNLL(Layer):
     """y = log(1 + exp(x)), the binomial normal log likelihood. Source: ``bnll_layer.cpp``."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -106,6 +105,7 @@ class BNLL(Layer):
 class Swish(Layer):
     """y = x / (1 + exp(-beta * x)), beta 1 by default. Source: Ramachandran, Zoph and Le, 2017; ``swish_layer.cpp``."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -120,6 +120,7 @@ class Swish(Layer):
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)), between 0 and 1; the top has the bottom's shape. Source: ``sigmoid_layer.cpp``."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -131,6 +132,7 @@ class Sigmoid(Layer):
 class TanH(Layer):
     """y = tanh(x), between -1 and 1; the top has the bottom's shape. Source: ``tanh_layer.cpp``."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -142,6 +144,7 @@ class TanH(Layer):
 class AbsVal(Layer):
     """y = |x|; at 0 the gradient is 0. Not in place. Source: ``absval_layer.cpp``."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     in_place = False
     keeps_shape = True
@@ -158,7 +161,6 @@ class Clip(Layer):
     """
 
     coordinates = Coordinates.SAME
-    read_by_opencv = False
     keeps_shape = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -179,7 +181,6 @@ class Threshold(Layer):
     """y = 1 where x > threshold (0 by default), else 0; no gradient. Source: ``threshold_layer.cpp``."""
 
     coordinates = Coordinates.SAME
-    read_by_opencv = False
     keeps_shape = True
     no_gradient = (0,)
 
@@ -199,6 +200,7 @@ class Power(Layer):
     Source: ``power_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -238,6 +240,7 @@ class Exp(Layer):
     Raises SpecError for a base of 0 or less. Source: ``exp_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -259,6 +262,7 @@ class Log(Layer):
     Raises SpecError for a base of 1, or of 0 or less. Source: ``log_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -287,6 +291,7 @@ class Dropout(Layer):
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     precision = Precision.ANY
     keeps_shape = True
@@ -295,9 +300,12 @@ class Dropout(Layer):
         self.ratio = self.param.dropout_param.dropout_ratio
         ours = self.param.dropout_param
         self.scale, self.always = 1.0 if ours.scale_train else 1 - self.ratio, ours.sample_weights_test
-        self.random = self.training or self.always
         if not 0 <= self.ratio < 1:
             raise self.spec_error(f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero")
+
+    @property
+    def random(self) -> bool:
+        return self.training or self.always
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.dropout(x, self.ratio, self.training or self.always)

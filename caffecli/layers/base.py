@@ -31,8 +31,13 @@ from caffecli.proto.caffe_pb2 import TRAIN, FillerParameter, LayerParameter
 Shape = Sequence[int]
 
 
+def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A layer's tops, whether it returns one or several."""
+    return tops if isinstance(tops, tuple) else (tops,)
+
+
 def exporting() -> bool:
-    """Whether torch.export is at work: a program may not depend on values, and wants few operations that others know."""
+    """Whether torch.export is tracing: a program must not branch on values, and should use few, well-known operations."""
     return getattr(torch.compiler, "is_exporting", bool)()  # older torch cannot tell
 
 
@@ -53,24 +58,24 @@ class Context:
 class Precision(enum.Enum):
     """The numbers in which a layer computes under mixed precision (``--amp``)."""
 
-    #: multiplies matrices: in bfloat16, which is where the time goes
+    #: multiplies matrices, which takes most of the time: in bfloat16
     BFLOAT16 = "bfloat16"
-    #: loses nothing by taking values as they come, in bfloat16 or float32
+    #: is as exact in bfloat16 as its bottoms are: takes float32 or bfloat16, whichever comes
     ANY = "any"
-    #: sums many values, takes powers, is a loss: gets float32
+    #: sums many values, takes powers, or is a loss: always in float32
     FLOAT32 = "float32"
 
 
 class Coordinates(enum.Enum):
     """How the pixels of a layer's tops lie on those of its bottoms."""
 
-    #: one on one
+    #: pixel for pixel
     SAME = "same"
-    #: each on a window of the bottom, by kernel_size, stride, pad and dilation
+    #: each pixel of a top lies on a window of the bottom, given by kernel_size, stride, pad and dilation
     STRIDED = "strided"
-    #: a window of them on each pixel of the bottom: the transpose of STRIDED
+    #: a window of the top lies on each pixel of the bottom: the transpose of STRIDED
     TRANSPOSED = "transposed"
-    #: as the first bottom, cut by an offset; the second bottom gives the size alone
+    #: the top is a part of the first bottom, cut out at an offset; the second bottom only gives the size
     CROPPED = "cropped"
 
 
@@ -80,7 +85,7 @@ class Layer(nn.Module):
     What other parts of the program have to know about a layer, its class says here. ``tests/layers/contract.py`` checks it.
     """
 
-    #: the name in prototxts; it takes the place of a method of ``nn.Module`` that casts, which ``to`` does too
+    #: the name in prototxts. It hides the method ``type`` of ``nn.Module``, which casts; ``to`` casts as well
     type: ClassVar[str] = ""  # type: ignore[assignment]
     #: how many bottoms and tops the layer takes: (least, most); None is no limit
     bottom_count: ClassVar[tuple[int, int | None]] = (1, 1)
@@ -104,30 +109,32 @@ class Layer(nn.Module):
     #: in Caffe the tops' data, and their diffs, are the first bottom's memory
     shares_data: ClassVar[bool] = False
     shares_diff: ClassVar[bool] = False
-    #: whether it draws random numbers, or runs code that may: it is run once a pass, never again for its gradient
-    random: bool = False
+    #: its forward changes what it keeps (statistics, a state, its place in the records), so that it is run once a pass
+    stateful: ClassVar[bool] = False
+    #: its forward differentiates by itself, so that it is not run in torch's inference mode
+    needs_autograd: ClassVar[bool] = False
     #: what it computes in under ``--amp``
     precision: ClassVar[Precision] = Precision.FLOAT32
-    #: False: stays as it is under ``--compile``: it looks at values, or runs what is not torch's
+    #: False: ``--compile`` leaves it out, as it branches on values, or runs code that is not torch's
     compiles: ClassVar[bool] = True
     #: writes a file, which several processes cannot share
     one_process: ClassVar[bool] = False
     #: why it cannot be part of a ``torch.export`` program, as the end of a sentence; "": it can
     not_exported: ClassVar[str] = ""
     #: whether OpenCV's importer of Caffe nets (4.x) knows the type; ``caffecli import`` asks it of what it writes
-    read_by_opencv: ClassVar[bool] = True
+    read_by_opencv: ClassVar[bool] = False
     #: how coordinates map through it, for fully convolutional nets; None: they do not
     coordinates: ClassVar[Coordinates | None] = None
     #: the axis of the first bottom along which it scores classes; None: it does not. Settled in ``setup``
     class_axis: int | None = None
-    #: the label of what it leaves out; None: it counts all
+    #: predictions with this label do not count; None: all do
     ignore_label: int | None = None
     #: whether its tops are better when they are greater: True, False, or None where that cannot be told
     greater_is_better: ClassVar[bool | None] = None
     #: the colour of its box in a drawing of the net
     color: ClassVar[str] = "#6495ED"
 
-    #: the tops of some bottoms: each layer writes it with the bottoms that it has
+    #: computes the tops from the bottoms; each layer defines it with its own bottoms as arguments
     forward: Callable[..., Tensor | tuple[Tensor, ...]]
 
     def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
@@ -136,10 +143,15 @@ class Layer(nn.Module):
         self.phase = phase
         self.context = context or Context()
         self.train(phase == TRAIN)
-        #: what errors call the bottoms: a net sets the names that its definition has, without splits
+        #: the bottoms' names in errors; a net sets those of its definition, before splits were put in
         self.bottom_names = list(param.bottom)
         self.blob_names: list[str] = []
         self.fillers: list[FillerParameter | None] = []
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers now, or runs a user's code: so that a pass runs it once, never again."""
+        return False
 
     # -- to be written by each layer -------------------------------------------------------------------------------
 
@@ -147,17 +159,17 @@ class Layer(nn.Module):
         """Once, before all else: check the settings and declare the blobs with ``add_blob``."""
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        """The tops' shapes for bottoms of these; called after ``setup``, and again whenever the shapes have changed.
+        """The tops' shapes for bottoms of these shapes; called after ``setup``, and whenever the shapes have changed.
 
         Raises ShapeError for bottoms that the layer cannot take, or that its blobs do not fit. By default the shapes are found by
-        running the layer on tensors without values (PyTorch's meta device), which takes it a second to get ready for.
+        running the layer on PyTorch's meta device, on tensors without values; the first such run takes a second or two.
         """
         if self.keeps_shape:
             return [torch.Size(bottoms[0])]
         return self._tops_without_values(bottoms)
 
     def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
-        """The products that a forward pass over these shapes adds to sums; those of biases and element by element count none."""
+        """How many products a forward pass over these shapes adds to sums. Biases and element-wise products do not count."""
         return 0
 
     def filters(self, bottom: Shape) -> Tensor | None:
@@ -165,7 +177,7 @@ class Layer(nn.Module):
         return self.blobs[0].detach() if self.blobs and self.blobs[0].dim() > 1 else None
 
     def deconvolved(self, diff: Tensor) -> Tensor | None:
-        """What comes down to the bottom, of what came to the top, by the rules of Zeiler and Fergus, ECCV 2014.
+        """What a deconvolution by Zeiler and Fergus, ECCV 2014, passes on to the bottom, given ``diff`` at the top.
 
         None: the gradient.
         """
@@ -173,17 +185,17 @@ class Layer(nn.Module):
 
     @classmethod
     def drawn(cls, param: LayerParameter) -> list[str]:
-        """What a drawing of the net says in the layer's box, below its name: the type, and the settings that shape its tops."""
+        """The text in the layer's box in a drawing of the net, below its name: the type, and the main settings."""
         return [f"({param.type})"]
 
     @classmethod
     def drawn_at_tops(cls, param: LayerParameter) -> str:
-        """What a drawing says at the arrows to the tops: how many channels or records; "": nothing."""
+        """The text at the arrows to the tops in a drawing: the number of channels or records; "": nothing."""
         return ""
 
     @classmethod
     def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
-        """What the ``count`` blobs of such a layer in a file are called, as ``blob_names`` has them after ``setup``."""
+        """The names of a layer's blobs, of which a file has ``count``, as ``blob_names`` would be after ``setup``."""
         return cls.blob_order[:count]
 
     # -- what they share -------------------------------------------------------------------------------------------
@@ -208,7 +220,7 @@ class Layer(nn.Module):
         self.fillers.append(filler)
 
     def materialize(self) -> None:
-        """Give each blob memory on the CPU and its first values; blobs already given (shared ones) stay."""
+        """Give each blob memory on the CPU and its filler's values; blobs that have memory already (shared ones) stay."""
         for name, filler in zip(self.blob_names, self.fillers, strict=True):
             blob = getattr(self, name)
             if not blob.is_meta:
@@ -225,17 +237,27 @@ class Layer(nn.Module):
         """The tops' shapes by a run on the meta device, the layer's own tensors replaced for it."""
         own = [*self.named_parameters(), *self.named_buffers()]
         borrowed = any(isinstance(getattr(type(self), name, None), property) for name in self.blob_names)
-        device = self.blobs[0].device if borrowed else torch.device("meta")  # a view of another layer's blob stays where it is
-        inputs = tuple(torch.empty(tuple(shape), device=device) for shape in bottoms)
+        # a view of another layer's blob stays where it is: then the run is a real one, over copies
+        device = self.blobs[0].device if borrowed else torch.device("meta")
+        copies = {name: blob.clone() if borrowed else blob.to("meta") for name, blob in own}
         with torch.no_grad():
-            tops = functional_call(self, {} if borrowed else {name: blob.to("meta") for name, blob in own}, inputs)
-        return [top.shape for top in (tops if isinstance(tops, tuple) else (tops,))]
+            tops = functional_call(self, copies, tuple(torch.zeros(tuple(shape), device=device) for shape in bottoms))
+        return [top.shape for top in as_tuple(tops)]
+
+    def open(self) -> None:
+        """Called when the net has made the layer, before it is wired: Caffe opens databases then. Most have nothing to open."""
+
+    def fixed_tops(self) -> dict[int, float]:
+        """The tops that are filled once, each with one value, and stay as they are from pass to pass."""
+        return {}
 
     def close(self) -> None:
-        """Give back what the layer holds beside its blobs: threads, open files. Most hold nothing."""
+        """Release what the layer holds beside its blobs: threads, open files. Most layers hold nothing."""
 
     def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
-        """Raise SpecError when the layer cannot take so many bottoms or tops, or a top that is its bottom."""
+        """Raise SpecError for a wrong number of bottoms or tops, or a top that is a bottom where the layer cannot run
+        in place.
+        """
         for what, names, (least, most) in (("bottom", bottoms, self.bottom_count), ("top", tops, self.top_count)):
             if len(names) < least or (most is not None and len(names) > most):
                 wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
@@ -245,7 +267,7 @@ class Layer(nn.Module):
             raise self.spec_error(f"cannot work in place on {min(shared)!r}; give the top another name")
 
     def check_fit(self, what: str, expected: object, came: object, bottoms: list[Shape]) -> None:
-        """Raise ShapeError where bottoms of other shapes no longer fit the blobs, which are for ``expected``."""
+        """Raise ShapeError where bottoms that were reshaped no longer fit the blobs, which were made for ``expected``."""
         if came != expected:
             raise self.shape_error(
                 f"its blobs are for {what} {expected}, got {came} of {self.listing(bottoms)}; reshape to what they fit"
@@ -256,6 +278,12 @@ class Layer(nn.Module):
         names = list(self.bottom_names)
         names += [f"bottom[{i}]" for i in range(len(names), len(bottoms))]
         return ", ".join(f"{name!r} {tuple(shape)}" for name, shape in zip(names, bottoms, strict=False))
+
+    def channels_of(self, bottoms: list[Shape]) -> int:
+        """How many channels, axis 1, the first bottom has."""
+        if len(bottoms[0]) < 2:
+            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
+        return bottoms[0][1]
 
     def axis(self, axis: int, dims: int, what: str = "axis") -> int:
         """``axis`` counted from the front for a blob of ``dims`` dimensions; negative ones count from the back."""

@@ -29,13 +29,14 @@ class SourceLayer(Layer):
     The context's ``seed`` decides crops, mirrors, shuffles and skips. ``batch`` is the last batch given, with its records' keys.
     """
 
+    stateful = True
     not_exported = "reads records; export the deploy net, whose inputs are Input layers"
     bottom_count = (0, 0)
     top_count: ClassVar[tuple[int, int | None]] = (1, 2)
     #: makes the source that it reads
     reads: ClassVar[sources.Open]
-    #: the name of its settings in a LayerParameter
-    settings_name: ClassVar[str]
+    #: the name of its settings in a LayerParameter; "": it has none
+    settings_name: ClassVar[str] = ""
     #: the reference's line that tells the shape of a batch; "": it does not
     size_line: ClassVar[str] = ""
 
@@ -44,8 +45,8 @@ class SourceLayer(Layer):
         self.source: Source | None = None
         self.batch: Batch | None = None
 
-    def open(self) -> None:
-        """Open the source; ``setup`` does, where a net has not done so before (Caffe opens databases when it makes a layer)."""
+    def open_source(self) -> None:
+        """Open the source, or open it anew."""
         self.close()
         seed = secrets.randbits(63) if self.context.seed is None else self.context.seed
         self.source = sources.create(type(self).reads, self.param, self.phase, seed, self.context.shard)
@@ -54,7 +55,7 @@ class SourceLayer(Layer):
         if self.param.transform_param.HasField("mean_file"):
             logs.info("data_transformer.cpp:25", f"Loading mean file from: {self.param.transform_param.mean_file}")
         if self.source is None:
-            self.open()
+            self.open_source()
         if self.size_line:
             logs.info(self.size_line, "output data size: " + ",".join(map(str, self._opened().shapes[0])))
 
@@ -69,17 +70,17 @@ class SourceLayer(Layer):
     def _tensor(self, array: Floats) -> Tensor:
         tensor = torch.from_numpy(array)
         device = self.context.device
-        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+        if device.type == "cuda":  # a copy from pinned memory runs in parallel with the computation
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
     @property
     def settings(self) -> Any:
-        """The layer's own settings, ``settings_name`` of its LayerParameter."""
-        return getattr(self.param, self.settings_name)
+        """The layer's own settings, ``settings_name`` of its LayerParameter; None where it has none."""
+        return getattr(self.param, self.settings_name) if self.settings_name else None
 
     def record_count(self) -> int:
-        """How many records its source has. Raises SpecError where it has no last one, or leaves some out."""
+        """How many records its source has. Raises SpecError for a source without end, and for rand_skip."""
         count = self._opened().count()
         if count is None:
             raise self.spec_error(f"{self.type} has no last record; give a number of batches in place of --all")
@@ -88,7 +89,7 @@ class SourceLayer(Layer):
         return count
 
     def read_ahead(self) -> None:
-        """Tell the source that it may read on: the layers that follow have been given their work."""
+        """Tell the source that now is a good moment to read ahead: the device has its work."""
         self._opened().read_ahead()
 
     def state(self) -> State:
@@ -122,6 +123,9 @@ class Data(SourceLayer):
     reads = sources.DbSource
     settings_name = "data_param"
     size_line = "data_layer.cpp:45"
+
+    def open(self) -> None:
+        self.open_source()
 
     @classmethod
     def drawn_at_tops(cls, param: LayerParameter) -> str:
@@ -218,7 +222,6 @@ class DummyData(Layer):
     ``width`` in place of ``shape`` spell shapes of four axes. Source: ``dummy_data_layer.cpp``.
     """
 
-    read_by_opencv = False
     not_exported = "makes its own values; put an Input layer in its place"
     bottom_count = (0, 0)
     top_count = (1, None)
@@ -237,7 +240,10 @@ class DummyData(Layer):
         )
         self._kept.clear()
         for shape, filler in zip(self._shapes, self._fillers, strict=True):
-            fill(torch.empty(shape, device="meta"), filler, self.name)  # for the errors alone
+            fill(torch.empty(shape, device="meta"), filler, self.name)  # only to raise its errors now
+
+    def fixed_tops(self) -> dict[int, float]:
+        return {i: filler.value for i, filler in enumerate(self._fillers) if filler.type == "constant"}
 
     def _legacy_shapes(self, tops: int) -> list[torch.Size]:
         param = self.param.dummy_data_param
@@ -279,6 +285,7 @@ class Input(Layer):
     ``input_param`` { shape: one for all tops, or one a top }. Source: ``input_layer.cpp``.
     """
 
+    read_by_opencv = True
     bottom_count = (0, 0)
     top_count = (1, None)
 

@@ -17,7 +17,6 @@ Random values come from torch's default generator. Source: ``caffe/filler.hpp``.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import FillerParameter
+from caffecli.wording import did_you_mean
 
 
 def fill(tensor: Tensor, filler: FillerParameter, layer_name: str) -> None:
@@ -35,9 +35,8 @@ def fill(tensor: Tensor, filler: FillerParameter, layer_name: str) -> None:
     """
     rule = _FILLERS.get(filler.type)
     if rule is None:
-        near = difflib.get_close_matches(filler.type.lower(), _FILLERS, 1, 0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise SpecError(f"layer {layer_name!r}: unknown filler {filler.type!r}; {hint}known fillers: {', '.join(_FILLERS)}")
+        hint = did_you_mean(filler.type, _FILLERS) or ";"
+        raise SpecError(f"layer {layer_name!r}: unknown filler {filler.type!r}{hint} known fillers: {', '.join(_FILLERS)}")
     try:
         if filler.sparse != -1 and filler.type != "gaussian":
             raise _Unfit(f"sparse is for gaussian fillers only, got sparse: {filler.sparse}")

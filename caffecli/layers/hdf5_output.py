@@ -28,6 +28,7 @@ class HDF5Output(Layer):
     Source: ``hdf5_output_layer.cpp``.
     """
 
+    stateful = True
     compiles = False
     one_process = True
     not_exported = "writes a file"

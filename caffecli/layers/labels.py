@@ -10,7 +10,7 @@ from torch import Tensor
 from caffecli.errors import DataError
 from caffecli.layers.base import Layer, Shape
 
-#: whether the processor's own cast makes a negative number of what is not a number, as x86 does and ARM does not
+#: whether the processor casts NaN to a negative integer, as x86 does and ARM does not
 _CAST_TELLS = bool((torch.full((64,), math.nan).long() < 0).all())
 
 
@@ -30,28 +30,28 @@ def check_count(layer: Layer, axis: int, bottoms: list[Shape]) -> None:
 
 
 def to_classes(labels: Tensor) -> Tensor:
-    """Labels as int64, truncated toward zero as a C cast does; what is not a number becomes a class that no net has."""
+    """Labels as int64, truncated toward zero as a C cast does; NaN becomes a negative number, which is no class."""
     if labels.is_floating_point() and not (_CAST_TELLS and labels.device.type == "cpu"):
         labels = labels.nan_to_num(nan=-(2.0**31))
     return labels.long()
 
 
 def torch_checks(x: Tensor) -> bool:
-    """Whether torch refuses a wrong class where ``x`` lives by an error; elsewhere it would abort, or read beside the blob."""
+    """Whether torch raises an error for a wrong class on the device of ``x``; on others it aborts, or reads outside the blob."""
     return x.device.type in ("cpu", "meta")
 
 
 def out_of_range(labels: Tensor, classes: int, ignore: int | None) -> Tensor:
-    """A mask of the labels (int64) that name no class and are not to be ignored."""
+    """A mask of the labels (int64) that are no class and not ``ignore``."""
     bad = (labels < 0) | (labels >= classes)
     return bad if ignore is None else bad & (labels != ignore)
 
 
 def classes_of(layer: Layer, labels: Tensor, classes: int, ignore: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """The labels as a vector of int64, safe to index by: those to be ignored became class 0.
+    """The labels as a vector of int64 that is safe as an index: ignored labels become class 0.
 
-    Raises LabelError for one that is not a class. On an accelerator, which must not be waited for, it becomes class 0 too, and
-    the second value is a mask of such labels; None elsewhere.
+    On the CPU a label that is no class raises LabelError, and the second value is None. On an accelerator, where a check
+    would have to wait for the device, such a label becomes class 0 too, and the second value is a mask of them.
     """
     target = to_classes(labels).flatten()
     if labels.device.type == "cpu":
@@ -63,7 +63,7 @@ def classes_of(layer: Layer, labels: Tensor, classes: int, ignore: int | None = 
 
 
 def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) -> LabelError | None:
-    """The error for the first of ``labels`` that names no class; None where all do. Reads values, so for the CPU only."""
+    """The error for the first of ``labels`` that is no class; None where all are. For the CPU only, as it reads values."""
     bad = out_of_range(to_classes(labels), classes, ignore).flatten()
     if not bool(bad.any()):
         return None

@@ -1,4 +1,4 @@
-"""Linear layers: InnerProduct, Embed, the products and sums with a blob stretched over others, Scale and Bias; and Parameter."""
+"""Linear layers: InnerProduct, Embed, the products and sums with a blob that is broadcast, Scale and Bias; and Parameter."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class InnerProduct(FoldTarget, Layer):
     Source: ``inner_product_layer.cpp``.
     """
 
+    read_by_opencv = True
     precision = Precision.BFLOAT16
     blob_order = ("weight", "bias")
     fold_settings = "inner_product_param"
@@ -55,9 +56,8 @@ class InnerProduct(FoldTarget, Layer):
         param = self.param.inner_product_param
         if param.num_output < 1:
             raise self.spec_error("num_output is missing; expected at least 1")
-        self.first = self.axis(param.axis, len(bottoms[0]))
         self.transpose = param.transpose
-        self.length = math.prod(bottoms[0][self.first :])
+        self.length = math.prod(bottoms[0][self.axis(param.axis, len(bottoms[0])) :])
         shape = (self.length, param.num_output) if self.transpose else (param.num_output, self.length)
         self.add_blob("weight", shape, param.weight_filler)
         if param.bias_term:
@@ -80,6 +80,7 @@ class InnerProduct(FoldTarget, Layer):
         return str(param.inner_product_param.num_output)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        self.first = self.axis(self.param.inner_product_param.axis, len(bottoms[0]))
         self.check_fit("vectors of length", self.length, math.prod(bottoms[0][self.first :]), bottoms)
         return [torch.Size((*bottoms[0][: self.first], self.param.inner_product_param.num_output))]
 
@@ -91,7 +92,7 @@ class Broadcast(Layer):
     """What Scale and Bias share: a second blob that spans some axes of the first bottom, from ``axis`` (1) on.
 
     It is the second bottom or, with one bottom, a blob of the layer over ``num_axes`` (1) axes: -1 takes all that follow, 0 makes
-    it a single value. A single value meets the bottom wherever ``axis`` points.
+    it a single value. A single value fits any bottom, whatever ``axis`` is.
     """
 
     coordinates = Coordinates.SAME
@@ -145,6 +146,7 @@ class Scale(Foldable, Broadcast):
     second bottom, then bias, of the same shape. Source: ``scale_layer.cpp``.
     """
 
+    read_by_opencv = True
     usually_in_place = True
     blob_order = ("scale", "bias")
     scale: Tensor
@@ -188,7 +190,6 @@ class Bias(Broadcast):
     ``bias_param``: axis (1), num_axes (1), filler (0). Blob: bias, unless it is the second bottom. Source: ``bias_layer.cpp``.
     """
 
-    read_by_opencv = False
     blob_order = ("bias",)
     bias: Tensor
 
@@ -214,7 +215,6 @@ class Embed(Layer):
     """
 
     compiles = False
-    read_by_opencv = False
     blob_order = ("weight", "bias")
     no_gradient = (0,)
     weight: Tensor

@@ -1,4 +1,4 @@
-"""Softmax and the loss layers: SoftmaxWithLoss, SigmoidCrossEntropyLoss, EuclideanLoss.
+"""Softmax and the loss layers: cross entropies, distances, margins between classes and between pairs.
 
 A loss layer's first top is one number, before its ``loss_weight``, which the net applies. Half-precision bottoms (autocast)
 are summed in float32.
@@ -7,26 +7,34 @@ are summed in float32.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from caffecli.formats import blob as blobs
+from caffecli.formats.atomic import read_bytes
+from caffecli.formats.foreign import describe
 from caffecli.layers.base import Coordinates, Layer, Shape
-from caffecli.layers.labels import check_count, label_error, out_of_range, to_classes, torch_checks
+from caffecli.layers.labels import check_count, classes_of, label_error, out_of_range, to_classes, torch_checks
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import LossParameter
+from caffecli.proto.caffe_pb2 import BlobProto, HingeLossParameter, LossParameter
 
 #: -log of the least normal float32: Caffe's softmax loss of one prediction goes no higher
 _WORST = 126 * math.log(2)
 #: an ignore_index that no label can have; torch's own default, -100, can be a (wrong) label
 _NEVER = -(2**62) - 1
+#: a smaller probability counts as this one, as in Caffe
+_LEAST = 1e-20
 
 
 @register("Softmax")
 class Softmax(Layer):
     """y_c = exp(x_c) / sum_k exp(x_k) along ``axis`` (1). One bottom and one top of the same shape."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
     class_axis: int
@@ -188,3 +196,201 @@ class EuclideanLoss(Loss):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         a = full(a)
         return F.mse_loss(a, b.to(a.dtype).reshape(a.shape), reduction="sum") / (2 * a.shape[0])
+
+
+@register("MultinomialLogisticLoss")
+class MultinomialLogisticLoss(Loss):
+    """loss = -sum_i log max(p_i[label_i], 1e-20) / N.
+
+    Bottoms: probabilities (N, …), as Softmax makes them, whose values are one class each, and labels (N). The gradient is
+    -1 / max(p, 1e-20) / N. After a Softmax use SoftmaxWithLoss instead, whose gradient is steadier. Raises ShapeError where the
+    labels' count differs, LabelError where a label is not a class; on an accelerator such a label makes the loss NaN.
+    Source: ``multinomial_logistic_loss_layer.cpp``.
+    """
+
+    label_bottoms = (1,)
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        items, *others = bottoms[0]
+        check_count(self, 1, [(items, math.prod(others)), bottoms[1]])
+        self.class_axis = 1 if len(others) == 1 else None
+        return tops
+
+    def forward(self, p: Tensor, labels: Tensor) -> Tensor:
+        p = full(p).reshape(p.shape[0], -1)
+        target, bad = classes_of(self, labels, p.shape[1])
+        own = p.gather(1, target[:, None])
+        own.detach().clamp_(min=_LEAST)  # caps the value, and the gradient is the cap's
+        loss = -own.log().sum() / p.shape[0]
+        return loss if bad is None else loss.masked_fill(bad.any(), math.nan)
+
+
+@register("InfogainLoss")
+class InfogainLoss(Loss):
+    """loss = -sum_i sum_c H[label_i, c] log max(p_i[c], 1e-20) / normalizer, p the softmax of the scores along ``axis`` (1).
+
+    Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction, and H, C x C values in any shape, unless
+    ``infogain_loss_param { source }`` names a binaryproto file that has it. Tops: the loss and, where asked for, p.
+    H is the unit matrix in SoftmaxWithLoss. ``loss_param``: ignore_label; normalization: VALID (the default)
+    divides by the predictions that count, FULL by all, BATCH_SIZE by the items before ``axis``, NONE by 1. The gradient is
+    p sum_c H[label, c] - H[label]. Raises SpecError without H or with ``normalize``, ShapeError where counts differ, LabelError
+    where a label is not a class; on an accelerator such a label makes the loss NaN. Source: ``infogain_loss_layer.cpp``.
+    """
+
+    label_bottoms = (1,)
+    bottom_count = (2, 3)
+    top_count = (1, 2)
+    no_gradient = (1, 2)
+    makes_inner_layer = True
+    matrix: Tensor | None
+    class_axis: int
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        param = self.param.infogain_loss_param
+        if self.param.loss_param.HasField("normalize"):
+            raise self.spec_error("normalize is too old for this layer; use normalization")
+        self.mode = self.param.loss_param.normalization
+        self.with_prob = len(self.param.top) > 1
+        self.register_buffer("matrix", None, persistent=False)
+        if len(bottoms) < 3:
+            if not param.HasField("source"):
+                what = "the infogain matrix is missing"
+                raise self.spec_error(f"{what}; name its file in infogain_loss_param {{ source }}, or give it as third bottom")
+            self.matrix = self._read(param.source)
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        param = self.param.infogain_loss_param
+        self.class_axis = self.axis(param.axis, len(bottoms[0]))
+        check_count(self, self.class_axis, bottoms[:2])
+        classes = bottoms[0][self.class_axis]
+        if self.matrix is None:
+            count, where = math.prod(bottoms[2]), self.listing(bottoms)
+        else:
+            count, where = self.matrix.numel(), f"{param.source!r} {tuple(self.matrix.shape)}"
+        if count != classes**2:
+            raise self.shape_error(
+                f"expected an infogain matrix of {classes} x {classes} values for {classes} classes, got {where}"
+            )
+        return tops
+
+    def _read(self, path: str) -> Tensor:
+        data = read_bytes(path)
+        blob = blobs.parse(BlobProto, data)
+        if blob is None or not (blob.data or blob.double_data):
+            raise describe(path, data, "an infogain matrix")
+        return torch.from_numpy(blobs.to_array(blob))
+
+    def forward(self, x: Tensor, labels: Tensor, matrix: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        axis, x = self.class_axis, full(x)
+        outer, classes, inner = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+        log_p = torch.log_softmax(x, axis)
+        values = log_p.reshape(outer, classes, inner).transpose(1, 2).clone()
+        values.detach().clamp_(min=math.log(_LEAST))  # caps the value and leaves the gradient
+        target, bad = classes_of(self, labels, classes, self.ignore_label)
+        gains = self._gains(matrix, classes, x)[target].reshape(outer, inner, classes)
+        kept = None
+        if self.ignore_label is not None:
+            kept = to_classes(labels).reshape(outer, inner, 1) != self.ignore_label
+            gains = gains * kept
+        loss = -(gains * values).sum() / normalizer(self.mode, outer, outer * inner, kept)
+        loss = loss if bad is None else loss.masked_fill(bad.any(), math.nan)
+        return (loss, log_p.exp()) if self.with_prob else loss
+
+    def _gains(self, bottom: Tensor | None, classes: int, like: Tensor) -> Tensor:
+        matrix = self.matrix if bottom is None else bottom
+        if matrix is None:
+            raise ValueError("no infogain matrix")
+        return matrix.detach().reshape(classes, classes).to(like)
+
+
+@register("HingeLoss")
+class HingeLoss(Loss):
+    """loss = sum_i sum_c max(0, 1 - s_ic x_ic)^p / N, s_ic = 1 where c is item i's own class and -1 elsewhere.
+
+    Bottoms: scores (N, …), whose values are one class each, and labels (N). ``hinge_loss_param { norm }``: L1 (the default),
+    p = 1, or L2, p = 2. Raises ShapeError where the labels' count differs, LabelError where a label is not a class; on an
+    accelerator such a label makes the loss NaN. Source: ``hinge_loss_layer.cpp``.
+    """
+
+    label_bottoms = (1,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        self.squared = self.param.hinge_loss_param.norm == HingeLossParameter.L2
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        items, *others = bottoms[0]
+        check_count(self, 1, [(items, math.prod(others)), bottoms[1]])
+        self.class_axis = 1 if len(others) == 1 else None
+        return tops
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = full(x).reshape(x.shape[0], -1)
+        target, bad = classes_of(self, labels, x.shape[1])
+        own = -1.0 if bad is None else torch.where(bad, math.nan, -1.0).to(x.dtype)[:, None]
+        sign = torch.ones_like(x).scatter(1, target[:, None], own)
+        margins = torch.relu(1 + sign * x)
+        return (margins.square() if self.squared else margins).sum() / x.shape[0]
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(Loss):
+    """loss = sum over pairs of e / (2 N): e = d^2 for similar pairs, max(0, margin - d)^2 for others, d = |a - b|.
+
+    Bottoms: a and b (N, C), and similar (N): 0 for pairs that are not. ``contrastive_loss_param``: margin (1); legacy_version
+    (false): e = max(0, margin - d^2) for pairs that are not similar. Both a and b get a gradient, in which Caffe divides by
+    d + 0.0001 where the derivative has d. Raises ShapeError where the bottoms do not fit.
+    Source: Hadsell, Chopra and LeCun, CVPR 2006; ``contrastive_loss_layer.cpp``.
+    """
+
+    label_bottoms = (2,)
+    bottom_count = (3, 3)
+    no_gradient = (2,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        param = self.param.contrastive_loss_param
+        self.margin, self.legacy = param.margin, param.legacy_version
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        tops = super().reshape(bottoms)
+        if tuple(bottoms[0][:2]) != tuple(bottoms[1][:2]) or any(math.prod(shape[2:]) != 1 for shape in bottoms[:2]):
+            raise self.shape_error(f"expected two bottoms of one shape (N, C), got {self.listing(bottoms)}")
+        pairs = bottoms[0][0]
+        if math.prod(bottoms[2]) != pairs:
+            raise self.shape_error(f"expected {pairs} values, one for each pair, as third bottom, got {self.listing(bottoms)}")
+        return tops
+
+    def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
+        a = full(a)
+        difference = (a - b.reshape(a.shape).to(a.dtype)).reshape(a.shape[0], -1)
+        alike = similar.detach().reshape(-1, 1).trunc() != 0
+        loss: Tensor = _Contrast.apply(difference, alike, self.margin, self.legacy)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _Contrast(torch.autograd.Function):
+    """The loss of the differences a - b (N, C). Written out because Caffe's gradient is not quite the derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, difference: Tensor, alike: Tensor, margin: float, legacy: bool) -> Tensor:
+        square = difference.square().sum(1, keepdim=True)
+        if legacy:
+            loss = (margin - square).clamp(min=0)
+            slope = -(square < margin).to(square.dtype)
+        else:
+            distance = square.sqrt()
+            gap = (margin - distance).clamp(min=0)
+            loss, slope = gap.square(), -gap / (distance + 1e-4)
+        ctx.save_for_backward(difference, torch.where(alike, 1, slope))
+        return torch.where(alike, square, loss).sum() / (2 * len(difference))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        difference, slope = ctx.saved_tensors
+        return difference * (slope * (grad / len(difference))), None, None, None

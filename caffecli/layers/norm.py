@@ -27,6 +27,7 @@ class LRN(Layer):
     Source: Krizhevsky, Sutskever and Hinton, NIPS 2012; ``lrn_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     keeps_shape = True
 
@@ -48,7 +49,7 @@ class LRN(Layer):
         return super().reshape(bottoms)
 
     def deconvolved(self, diff: Tensor) -> Tensor:
-        """All passes."""
+        """Passes on all of ``diff``."""
         return diff
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,6 +123,8 @@ class BatchNorm(Foldable, Layer):
     Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
     """
 
+    read_by_opencv = True
+    stateful = True
     coordinates = Coordinates.SAME
     usually_in_place = True
     blob_order = ("mean", "variance", "factor")
@@ -200,6 +203,7 @@ class MVN(Layer):
     Raises ShapeError for a bottom of more axes. Source: ``mvn_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -223,9 +227,10 @@ class MVN(Layer):
 class _Standardise(torch.autograd.Function):
     """y = (x - mean) / (deviation + eps) over each of ``groups`` groups of channels, by torch's kernels for GroupNorm.
 
-    Those divide by sqrt(deviation^2 + e): e is next to nothing here, and eps comes in afterwards. Their backward, told that y has
-    mean 0 and deviation 1, gives the bracket of the reference's dx = (g - mean(g) - y mean(g y)) / (deviation + eps).
-    Where eps is lost in every deviation, and no mean drowns its own, both are torch's as they are.
+    The kernels divide by sqrt(deviation^2 + e), here with a tiny e; eps is applied afterwards. The backward kernel, called
+    with y, mean 0 and deviation 1, gives the bracket of the reference's dx = (g - mean(g) - y mean(g y)) / (deviation + eps).
+    On the CPU, where adding eps changes no deviation, and no mean is so large that x - mean loses its digits, the kernels'
+    own results are exact, and are used as they are.
     """
 
     @staticmethod

@@ -60,6 +60,7 @@ class Pooling(Layer):
     Zeiler and Fergus, ICLR 2013. Source: ``pooling_layer.cpp``, ``pooling_layer.cu``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.STRIDED
     precision = Precision.ANY
     compiles = False
@@ -74,7 +75,6 @@ class Pooling(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.pooling_param
         self.pool = param.pool
-        self.random = self.pool == PoolingParameter.STOCHASTIC and self.training
         self.mask = len(self.param.top) > 1
         self.whole = param.global_pooling
         ceil = param.round_mode == PoolingParameter.CEIL and param.ceil_mode
@@ -134,6 +134,10 @@ class Pooling(Layer):
             )
         return [torch.Size((num, channels, *tops))] * (1 + self.mask)
 
+    @property
+    def random(self) -> bool:
+        return self.training and self.pool == PoolingParameter.STOCHASTIC
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         windows = Windows((x.shape[2], x.shape[3]), (1, 1), (0, 0), False) if self.whole else self.windows
         if self.pool == PoolingParameter.MAX:
@@ -163,7 +167,6 @@ class SPP(Layer):
         if param.pyramid_height < 1:
             raise self.spec_error("pyramid_height is missing; expected at least 1")
         self.height, self.pool = param.pyramid_height, param.pool
-        self.random = self.pool == SPPParameter.STOCHASTIC and self.training
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         shape = tuple(bottoms[0])
@@ -191,6 +194,10 @@ class SPP(Layer):
             grids.append(Windows(kernel, kernel, pad, True))
         return grids
 
+    @property
+    def random(self) -> bool:
+        return self.training and self.pool == SPPParameter.STOCHASTIC
+
     def forward(self, x: Tensor) -> Tensor:
         image = x.shape[2], x.shape[3]
         tops = [self._level(x, grid) for grid in (self.grids if image == self.image else self._grids(image))]
@@ -203,7 +210,7 @@ class SPP(Layer):
 
 
 def _fit(x: Tensor, windows: Windows, value: float) -> tuple[Tensor, Pair]:
-    """``x`` and the pad to give torch: padded here with ``value``, and none, where torch does not take the padding."""
+    """``x`` and the padding for torch; where torch cannot pad so much, ``x`` padded with ``value``, and no more padding."""
     if not windows.deep:
         return x, windows.pad
     high, wide = windows.pad
@@ -211,7 +218,7 @@ def _fit(x: Tensor, windows: Windows, value: float) -> tuple[Tensor, Pair]:
 
 
 def _cut(y: Tensor, x: Tensor, windows: Windows) -> Tensor:
-    """``y`` without the windows that torch, not knowing of padding done by ``_fit``, puts into it."""
+    """``y`` without the windows too many that torch makes where ``_fit`` has done the padding."""
     if not windows.deep:
         return y
     high, wide = windows.tops((x.shape[2], x.shape[3]))

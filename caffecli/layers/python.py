@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from caffecli.errors import PythonLayerError, ShapeError
+from caffecli.errors import ShapeError
+from caffecli.layers import user_modules
 from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.registry import register
+from caffecli.layers.user_modules import failure, import_module, on_path
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 
 Floats = NDArray[Any]
@@ -106,7 +106,7 @@ class PythonLayerBase:
 
     def __new__(cls, *args: Any, **settings: Any) -> PythonLayerBase:
         layer = super().__new__(cls)
-        layer.blobs = PythonBlobs()  # here, because a user's __init__ need not call ours
+        layer.blobs = PythonBlobs()  # not in __init__: a user's class may have its own, without a call of super's
         return layer
 
     blobs: PythonBlobs
@@ -140,7 +140,7 @@ class Python(Layer):
     """
 
     compiles = False
-    random = True
+    needs_autograd = True
     not_exported = "runs Python code of your own"
     bottom_count = (0, None)
     top_count = (0, None)
@@ -150,6 +150,10 @@ class Python(Layer):
         #: where else modules are looked for
         self.folders = [str(folder) for folder in (*map(Path.absolute, self.context.folders), Path.cwd())]
         self.user = PythonLayerBase()
+
+    @property
+    def random(self) -> bool:
+        return True
 
     @classmethod
     def names_of_blobs(cls, param: LayerParameter, count: int) -> tuple[str, ...]:
@@ -191,10 +195,11 @@ class Python(Layer):
     def call(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code, which finds the modules beside the net. Its errors become PythonLayerErrors."""
         try:
-            with _on_path(self.folders):
+            with on_path(self.folders):
                 return method(*args)
         except Exception as error:
-            raise self._user_error(what, error) from error
+            where = f"layer {self.name!r} (Python, {self.where}): {what}"
+            raise failure(error, where, (__file__, user_modules.__file__, contextlib.__file__)) from error
 
     def _shape_bottoms(self, shapes: Sequence[Shape]) -> None:
         for blob, shape in zip(self.bottoms, shapes, strict=True):
@@ -203,18 +208,7 @@ class Python(Layer):
     def _find(self, module: str, name: str) -> type[PythonLayerBase]:
         if not module or not name:
             raise self.spec_error("expected python_param { module: ... layer: ... }, the class and the module it is in")
-        importlib.invalidate_caches()
-        try:
-            with _on_path(self.folders):
-                found = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise self._user_error("import", error) from error
-            searched = dict.fromkeys([*sys.path, *self.folders])
-            places = ", ".join(path for path in searched if path and not path.startswith((sys.prefix, sys.base_prefix, "__")))
-            raise self.spec_error(f"no module {module!r} in {places}; set PYTHONPATH to the folder it is in") from None
-        except Exception as error:
-            raise self._user_error("import", error) from error
+        found = import_module(module, self.folders, f"layer {self.name!r} (Python)")
         cls = getattr(found, name, None)
         if cls is None:
             has = [key for key, value in vars(found).items() if isinstance(value, type) and issubclass(value, PythonLayerBase)]
@@ -222,29 +216,6 @@ class Python(Layer):
         if not (isinstance(cls, type) and issubclass(cls, PythonLayerBase)):
             raise self.spec_error(f"{self.where} ({found.__file__}) is not a layer; write class {name}(caffe.Layer)")
         return cls
-
-    def _user_error(self, what: str, error: Exception) -> PythonLayerError:
-        """The error that names the layer, for one of the user's code, whose traceback is cut to where that code begins."""
-        ours = (__file__, "<frozen importlib", importlib.__file__)
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
-            trace = trace.tb_next
-        error.__traceback__ = trace
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return PythonLayerError(f"layer {self.name!r} (Python, {self.where}): {what}: {text}")
-
-
-@contextlib.contextmanager
-def _on_path(folders: Sequence[str]) -> Iterator[None]:
-    """Look for modules in these folders too while the block runs."""
-    added = [folder for folder in folders if folder not in sys.path]
-    sys.path += added
-    try:
-        yield
-    finally:
-        for folder in added:
-            if folder in sys.path:
-                sys.path.remove(folder)
 
 
 class _Call(torch.autograd.Function):
@@ -295,14 +266,14 @@ def _copy(tensor: Tensor, dtype: torch.dtype) -> Floats:
 
 
 def _lend(layer: Python, tensors: Sequence[Tensor]) -> None:
-    """Let the user's blobs hold the parameters: their very memory on a CPU, else copies."""
+    """Make the user's blobs show the parameters: their own memory on a CPU, else copies."""
     for blob, tensor in zip(layer.user.blobs, tensors, strict=True):
         blob.data = tensor.detach().cpu().numpy()
         blob.diff = np.zeros_like(blob.data)
 
 
 def _take_back(layer: Python, tensors: Sequence[Tensor]) -> None:
-    """Bring into the parameters what the user's code has written into copies of them."""
+    """Copy what the user's code wrote into copies of the parameters back into them."""
     for blob, tensor in zip(layer.user.blobs, tensors, strict=True):
         if not tensor.is_cpu and not np.array_equal(blob.data, tensor.detach().cpu().numpy()):
             tensor.detach().copy_(torch.from_numpy(blob.data))

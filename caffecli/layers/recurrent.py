@@ -1,4 +1,4 @@
-"""Layers over time: LSTM and RNN, with sequences that go on from batch to batch.
+"""Layers over time: LSTM and RNN, with sequences that go on from batch to batch; LSTMUnit, one step of an LSTM.
 
 Time is the first axis and the streams, independent of each other, are the second. ``cont`` (T, N) says where a stream's sequence
 goes on (1) and where a new one begins (0): it scales the state before each step.
@@ -12,14 +12,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from caffecli import logs
 from caffecli.layers.base import Layer, Precision, Shape, exporting
 from caffecli.layers.loss import full
-from caffecli.layers.lstm_unit import lstm_unit
 from caffecli.layers.registry import register
-from caffecli.layers.sequences import Sequences, longest
 from caffecli.proto.caffe_pb2 import LayerParameter
 
 States = tuple[Tensor, ...]
@@ -37,9 +36,9 @@ class Recurrent(Layer):
     Where cont is 0 or 1 torch's own kernels run, over all sequences at once, unless a loop over time is faster.
     """
 
+    stateful = True
     precision = Precision.BFLOAT16
     compiles = False
-    read_by_opencv = False
     bottom_count = (2, None)
     top_count = (1, None)
     no_gradient = (1,)
@@ -137,9 +136,9 @@ class Recurrent(Layer):
 
     def _over_time(self, x: Tensor, cont: Tensor, static: Tensor | None, states: States) -> tuple[Tensor, States]:
         """h of all steps (T, N, num_output), and the last states."""
-        if exporting():  # what kernel serves depends on cont
+        if exporting():  # which kernel can run depends on the values of cont
             return self._step_by_step(x, cont, static, states)
-        at = cont.cpu()  # the one wait for the device in a forward
+        at = cont.cpu()  # the only point in a forward pass that waits for the device
         kernel = self._kernel_serves(at, x.device, static is not None)
         if kernel is None:
             return self._step_by_step(x, cont, static, states)
@@ -152,9 +151,9 @@ class Recurrent(Layer):
         return sequences.unpack(h), tuple(map(sequences.last_states, after))
 
     def _kernel_serves(self, cont: Tensor, device: torch.device, static: bool) -> Literal["whole", "packed"] | None:
-        """Whether a kernel is right for this ``cont``, and not slower than the loop, as it can be on a CPU.
+        """Whether torch's kernel computes this ``cont`` exactly, and not slower than the loop, as it can be on a CPU.
 
-        There packed sequences pay where they are short, and what a static input costs a kernel pays for an LSTM alone.
+        On a CPU packed sequences are faster only if they are short, and with a static input only the LSTM's, unpacked.
         """
         if not bool(((cont == 0) | (cont == 1)).all()):
             return None
@@ -164,9 +163,10 @@ class Recurrent(Layer):
         return None if cpu and (static or 2 * longest(cont) > len(cont)) else "packed"
 
     def _kernel_weights(self, x: Tensor, static: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """x and the weights for torch's kernels, which know no static input: what it adds becomes more values of x.
+        """x and the weights for torch's kernels, which have no static input: it is appended to x at each step.
 
-        These are its own values, or, where that is less work, a 1 at the stream's number, whose weights are what it adds.
+        Appended are its own values or, where it has more values than there are streams, a one-hot vector of the stream,
+        whose weights are what the static input adds to the sums.
         """
         wx, bias, ws, wh = self._weights()
         if static is not None:
@@ -279,3 +279,100 @@ class LSTM(Recurrent):
     def step(self, sums: Tensor, cells: States, go_on: Tensor) -> States:
         c, h = lstm_unit(cells[0], sums, go_on)
         return h, c
+
+
+class Sequences:
+    """The sequences of ``cont`` (T, N): in each of the N streams one begins at step 0 and wherever cont is 0.
+
+    Packed, longest first, the sequences' first steps come first, then their second ones, and so on: ``sizes`` of them at each
+    step. So kernels take as many steps as the longest sequence has. ``cont`` lies on the CPU, the data on ``device``.
+    """
+
+    def __init__(self, cont: Tensor, device: torch.device) -> None:
+        self.time, self.streams = cont.shape
+        begins = (cont == 0).t().contiguous()
+        begins[:, 0] = True
+        begins = begins.flatten()  # stream after stream
+        sequence = begins.cumsum(0) - 1
+        start = begins.nonzero().squeeze(1)
+        step = torch.arange(len(begins)) - start[sequence]
+        lengths = sequence.bincount()
+        rank = lengths.argsort(descending=True, stable=True).argsort()
+        place = (step * len(start) + rank[sequence]).argsort()
+        rows = place % self.time * self.streams + place // self.time
+        self.sizes = step.bincount()
+        self.count = len(start)
+        self.rows = rows.to(device)
+        self.back = rows.argsort().to(device)
+        self.first = rank[sequence[:: self.time]].to(device)
+        self.last = rank[sequence[self.time - 1 :: self.time]].to(device)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(T, N, values) to packed (T N, values)."""
+        return x.flatten(0, 1).index_select(0, self.rows)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """Packed (T N, values) to (T, N, values)."""
+        return x.index_select(0, self.back).view(self.time, self.streams, -1)
+
+    def first_states(self, states: Tensor) -> Tensor:
+        """The states in which the sequences begin: the streams' (N, values) for those at step 0, zeros for the others."""
+        return states.new_zeros(self.count, states.shape[1]).index_copy(0, self.first, states)
+
+    def last_states(self, states: Tensor) -> Tensor:
+        """The streams' states at the end, (N, values), of those of all sequences."""
+        return states.index_select(0, self.last)
+
+
+def longest(cont: Tensor) -> int:
+    """How many steps the longest sequence of ``cont`` has."""
+    step = torch.arange(len(cont))[:, None]
+    return int((step - torch.where(cont == 0, step, 0).cummax(0).values).max()) + 1
+
+
+@register("LSTMUnit")
+class LSTMUnit(Layer):
+    """c = cont s(f) c_prev + s(i) tanh(g), h = s(o) tanh(c), s(x) = 1 / (1 + exp(-x)).
+
+    Bottoms: c_prev (1, N, D), the gates' inputs i, f, o and g (1, N, 4 D), cont (1, N). Tops: c and h, (1, N, D).
+    Where cont is neither 0 nor 1 the gradient to f is Caffe's, (cont s)(1 - cont s) for cont s (1 - s).
+    Raises ShapeError where the bottoms do not fit. Source: ``lstm_unit_layer.cpp``.
+    """
+
+    bottom_count = (3, 3)
+    top_count = (2, 2)
+    no_gradient = (2,)
+
+    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
+        c = tuple(bottoms[0])
+        if len(c) != 3 or c[0] != 1 or tuple(bottoms[1]) != (1, c[1], 4 * c[2]) or tuple(bottoms[2]) != (1, c[1]):
+            raise self.shape_error(f"expected bottoms of (1, N, D), (1, N, 4 D) and (1, N), got {self.listing(bottoms)}")
+        return [torch.Size(c)] * 2
+
+    def forward(self, c: Tensor, sums: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+        c = full(c)
+        return lstm_unit(c, sums.to(c.dtype), cont.detach()[..., None].to(c.dtype))
+
+
+def lstm_unit(c: Tensor, sums: Tensor, go_on: Tensor) -> tuple[Tensor, Tensor]:
+    """c and h after one step of an LSTM, of c before it, the gates' inputs (…, 4 D), and cont (…, 1)."""
+    i, f, o, g = sums.chunk(4, -1)
+    forget: Tensor = _Forget.apply(f, go_on)  # type: ignore[no-untyped-call]
+    c = forget * c + torch.sigmoid(i) * torch.tanh(g)
+    return c, torch.sigmoid(o) * torch.tanh(c)
+
+
+class _Forget(torch.autograd.Function):
+    """y = cont s(x), with Caffe's gradient y (1 - y), the derivative where cont is 0 or 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cont: Tensor) -> Tensor:
+        y = torch.sigmoid(x) * cont
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return grad * y * (1 - y), None

@@ -9,7 +9,7 @@ from caffecli.layers.base import Layer, Shape, exporting
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import ReductionParameter
 
-#: values along the axis from which the largest one is sooner found by comparing with the maximum than by argmax
+#: along an axis of at least so many values, comparing with the maximum is faster than argmax
 _FEW = 100
 
 
@@ -23,7 +23,6 @@ class ArgMax(Layer):
     Raises SpecError where top_k is 0 or past the values, or the axis out of range. Source: ``argmax_layer.cpp``.
     """
 
-    read_by_opencv = False
     no_gradient = (0,)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -89,8 +88,6 @@ class Reduction(Layer):
     Bottom (d0, d1, ...), top the axes before ``axis``: by default a single value. At 0 the gradient of ASUM is 0.
     Raises SpecError where the axis is out of range. Source: ``reduction_layer.cpp``.
     """
-
-    read_by_opencv = False
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.operation, self.coeff = self.param.reduction_param.operation, self.param.reduction_param.coeff

@@ -6,7 +6,6 @@ nobody took is one for the user, with the nearest name that exists.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from caffecli.errors import SpecError
 from caffecli.layers.base import Context, Layer
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
+from caffecli.wording import did_you_mean
 
 _LAYERS: dict[str, type[Layer]] = {}
 L = TypeVar("L", bound=type[Layer])
@@ -60,9 +60,5 @@ def create(param: LayerParameter, phase: int = TRAIN, context: Context | None = 
         what = f"layer {param.name!r}: unknown type {param.type!r}"
         if owners := forks.of_type(param.type):
             raise SpecError(f"{what}; it is one of {' or '.join(map(forks.title, owners))}, which is not here")
-        near = difflib.get_close_matches(param.type, _LAYERS, 1, 0.5)
-        folded = {name.lower(): name for name in _LAYERS}
-        near = [folded[param.type.lower()]] if param.type.lower() in folded else near
-        hint = f"did you mean {near[0]!r}?" if near else f"known types: {', '.join(types())}"
-        raise SpecError(f"{what}; {hint}")
+        raise SpecError(what + did_you_mean(param.type, _LAYERS, f"known types: {', '.join(types())}"))
     return cls(param, TEST if phase == TEST else TRAIN, context)

@@ -24,6 +24,7 @@ class Slice(Layer):
     within the axis; ShapeError where the tops do not divide the axis. Source: ``slice_layer.cpp``.
     """
 
+    read_by_opencv = True
     precision = Precision.ANY
     top_count = (1, None)
 
@@ -68,6 +69,7 @@ class Crop(Layer):
     bottom. Source: ``crop_layer.cpp``.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.CROPPED
     precision = Precision.ANY
     bottom_count = (2, 2)
@@ -196,7 +198,7 @@ def to_rows(indices: Tensor, rows: int) -> tuple[Tensor, Tensor | None]:
 
 
 def row_error(layer: Layer, indices: Tensor, rows: int, what: str) -> DataError | None:
-    """The error for the first of ``indices`` that is no row; None where all are. Reads values, so for the CPU only."""
+    """The error for the first of ``indices`` that is no row; None where all are. For the CPU only, as it reads values."""
     bad = out_of_range(to_classes(indices), rows, None).flatten()
     if not bool(bad.any()):
         return None

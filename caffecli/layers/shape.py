@@ -21,6 +21,7 @@ class Concat(Layer):
     Raises ShapeError where they do not agree, SpecError where the axis is out of range or given twice.
     """
 
+    read_by_opencv = True
     precision = Precision.ANY
     bottom_count = (1, None)
 
@@ -57,6 +58,7 @@ class Eltwise(Layer):
     Raises ShapeError where the shapes differ, SpecError where ``coeff`` has another length or goes with PROD.
     """
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     bottom_count = (2, None)
 
@@ -120,6 +122,8 @@ class Flatten(_View):
     Bottom (N, C, H, W), top (N, C H W) by default. Raises SpecError where an axis is out of range or they are out of order.
     """
 
+    read_by_opencv = True
+
     def top_shape(self, bottom: Shape) -> list[int]:
         param = self.param.flatten_param
         start = self.axis(param.axis, len(bottom))
@@ -139,6 +143,8 @@ class Reshape(_View):
     place behind the last axis. Bottom and top hold as many values. Raises SpecError where a setting is out of range,
     ShapeError where the counts cannot agree.
     """
+
+    read_by_opencv = True
 
     def top_shape(self, bottom: Shape) -> list[int]:
         param = self.param.reshape_param
@@ -191,6 +197,7 @@ class Reshape(_View):
 class Split(Layer):
     """y_i = x for each top; the bottom's gradient is the sum of the tops'. Nets insert it where a blob is used twice."""
 
+    read_by_opencv = True
     coordinates = Coordinates.SAME
     precision = Precision.ANY
     in_place = False
@@ -211,6 +218,7 @@ class Split(Layer):
 class Silence(Layer):
     """Takes bottoms and makes nothing, so that a net does not print them as its outputs."""
 
+    read_by_opencv = True
     precision = Precision.ANY
     compiles = False
     bottom_count = (1, None)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import sys
-from collections.abc import Iterable
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from caffecli.errors import CaffeError, PythonLayerError, SpecError
 from caffecli.layers import registry
+
+_lock = threading.Lock()
+#: the folders that blocks of ``on_path`` have put on Python's path -> how many blocks are running
+_users: Counter[str] = Counter()
 
 
 def load(modules: Iterable[str]) -> None:
@@ -20,14 +27,17 @@ def load(modules: Iterable[str]) -> None:
     registers no layer, or a type that there is already; PythonLayerError for one whose code fails.
     """
     for name in modules:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)  # to stay, as the folder of a program does: its modules may import each other later
         _load(name)
 
 
-@functools.cache  # what is loaded stays loaded
+@functools.cache  # a module is loaded once in a process
 def _load(name: str) -> None:
     where = f"--layers {name}"
     before = set(registry.types())
-    module = import_module(name, [Path.cwd()], where)
+    module = import_module(name, (), where)
     own = {registry.layer_class(kind).__module__ for kind in registry.types()}
     if set(registry.types()) == before and not any(f"{place}.".startswith(f"{name}.") for place in own):
         file = module.__file__ or ", ".join(module.__path__)
@@ -36,26 +46,44 @@ def _load(name: str) -> None:
         )
 
 
-def import_module(name: str, folders: Iterable[Path], where: str) -> ModuleType:
+@contextlib.contextmanager
+def on_path(folders: Iterable[str]) -> Iterator[None]:
+    """Look for modules in these folders too while the block runs, in one thread or in several at a time."""
+    with _lock:
+        added = [folder for folder in folders if folder in _users or folder not in sys.path]
+        sys.path += [folder for folder in added if folder not in _users]
+        _users.update(added)
+    try:
+        yield
+    finally:
+        with _lock:
+            for folder in added:
+                _users[folder] -= 1
+                if not _users[folder]:
+                    del _users[folder]
+                    if folder in sys.path:
+                        sys.path.remove(folder)
+
+
+def import_module(name: str, folders: Iterable[str], where: str) -> ModuleType:
     """The module of a user's, found on Python's path or in ``folders``; errors begin with ``where``.
 
     Raises SpecError where there is none, PythonLayerError where its code fails.
     """
-    for folder in map(str, map(Path.absolute, folders)):
-        if folder not in sys.path:
-            sys.path.append(folder)  # to stay: the module may import its neighbours later
     importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+    with on_path(folders):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise failure(error, f"{where}: import", (__file__,)) from error
+            own = (sys.prefix, sys.base_prefix, "__")
+            places = ", ".join(path for path in sys.path if path and not path.startswith(own))
+            raise SpecError(f"{where}: no module {name!r} in {places}; set PYTHONPATH to the folder it is in") from None
+        except CaffeError as error:  # of ours, that the module's code has met
+            raise type(error)(f"{where}: {error}") from error
+        except Exception as error:
             raise failure(error, f"{where}: import", (__file__,)) from error
-        places = ", ".join(path for path in sys.path if path and not path.startswith((sys.prefix, sys.base_prefix, "__")))
-        raise SpecError(f"{where}: no module {name!r} in {places}; set PYTHONPATH to the folder it is in") from None
-    except CaffeError as error:  # of ours, that the module's code has met
-        raise type(error)(f"{where}: {error}") from error
-    except Exception as error:
-        raise failure(error, f"{where}: import", (__file__,)) from error
 
 
 def failure(error: Exception, where: str, ours: tuple[str, ...]) -> PythonLayerError:

@@ -34,7 +34,7 @@ def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.de
 
 
 def of_rank(found: list[torch.device], rank: int) -> torch.device:
-    """The device of a machine's process ``rank`` under torchrun: of several, its own; of one GPU that is meant, the rank's."""
+    """The device of process ``rank`` of this machine under torchrun: the one of that number among several, or GPU ``rank``."""
     if found[0].type == "cpu":
         return found[0]
     if len(found) == 1 and rank:

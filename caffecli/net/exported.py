@@ -27,7 +27,7 @@ from caffecli.net.graph import by_name
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 
-#: what the batch has while a net is traced: torch takes sizes of 0 and 1 for constants
+#: the batch size while a net is traced: torch takes sizes of 0 and 1 for constants
 TRACED = 2
 
 
@@ -119,7 +119,7 @@ def program(net: Net) -> ExportedProgram:
 
 
 def named(net: Net, convert: Callable[[ExportedProgram], object], error: Exception) -> SpecError:
-    """What keeps ``net`` from being exported, after ``error``: each layer's own program is made and converted, to see."""
+    """The error that names the layers that keep ``net`` from being exported, found by exporting each layer alone."""
     wrong = []
     for node in net.nodes:
         if isinstance(node.layer, Input) or not node.tops:
@@ -140,7 +140,7 @@ def free_batch(made: ExportedProgram) -> list[bool]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what torch's exporters say of themselves."""
+    """Silence the messages that torch's exporters print."""
     logger = logging.getLogger("torch")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -168,7 +168,7 @@ def _trace(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> ExportedProg
     free = tuple(None if own is None else {own: Dim("batch", min=1)} for own in axes)
     try:
         made = torch.export.export(module, _zeros(examples), dynamic_shapes=(free,), strict=False)
-    except Exception:  # whatever stands against it: a reshape to a fixed count, a batch that a layer reads as a number
+    except Exception:  # a free batch does not work: a reshape to a fixed count, or a layer that reads the batch size as a number
         made = torch.export.export(module, _zeros(shapes), strict=False)
     if not hasattr(torch.export, "default_decompositions"):  # torch before 2.6
         return made.run_decompositions()
@@ -178,7 +178,7 @@ def _trace(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> ExportedProg
 
 
 def _axis_of(batch: int | None, shape: Sequence[int], axis: int) -> int | None:
-    """Where ``shape`` has the batch: at ``axis``, or first (what stays the same over time); None where nowhere."""
+    """The axis of the batch in ``shape``: ``axis``, or the first for a blob without time; None for one without a batch."""
     return next((at for at in (axis, 0) if len(shape) > at and shape[at] == batch), None)
 
 
@@ -187,7 +187,7 @@ def _zeros(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
 
 
 def _line(error: BaseException) -> str:
-    """What an error is about, in a line: the cause that torch's exporters wrap, without their advice and colours."""
+    """An error in one line: the cause inside torch's exporters' error, without their advice and colours."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))

@@ -6,14 +6,16 @@ and autograd and layer-by-layer runs see the same graph.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from caffecli.errors import SpecError
 from caffecli.layers.base import Layer
 from caffecli.layers.data import SourceLayer
 from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.wording import did_you_mean
 
 #: the top of a loss layer whose top the net does not name; no other layer can use it
 AUTOMATIC = "(automatic)"
@@ -21,7 +23,7 @@ AUTOMATIC = "(automatic)"
 
 @dataclass(eq=False)
 class Node:
-    """A layer in its place: the slots it reads and fills, and what of it takes part in the backward pass."""
+    """A layer of a net: the slots that it reads and fills, and which of its blobs take part in the backward pass."""
 
     layer: Layer
     bottoms: tuple[str, ...]
@@ -40,6 +42,12 @@ class Node:
     @property
     def name(self) -> str:
         return self.layer.name
+
+    def cut(self, bottoms: Sequence[Tensor]) -> Sequence[Tensor]:
+        """``bottoms``, those detached to which no gradient may pass."""
+        if not self.stops:
+            return bottoms
+        return [bottom.detach() if i in self.stops else bottom for i, bottom in enumerate(bottoms)]
 
 
 class Wiring:
@@ -74,15 +82,14 @@ class Wiring:
         return Node(layer, bottoms, tops, inputs, outputs, weights, down, needs, stops)
 
     def learns(self, node: Node) -> None:
-        """Note that the layer itself has something to learn, so that what it makes needs a backward pass."""
+        """Mark the layer as one that learns: it runs backward, and its tops get gradients."""
         node.backward = True
         for slot in node.outputs:
             self.needs_backward[slot] = True
 
     def _bottom(self, layer: Layer, name: str) -> int:
         if name not in self.unused:
-            near = difflib.get_close_matches(name, self.current, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; blobs so far: {', '.join(self.current) or 'none'}"
+            hint = did_you_mean(name, self.current, f"blobs so far: {', '.join(self.current) or 'none'}")
             raise SpecError(f"layer {layer.name!r}: unknown bottom blob {name!r}{hint}")
         self.unused.discard(name)
         return self.current[name]
@@ -121,7 +128,7 @@ def mark_backward(nodes: Sequence[Node]) -> None:
 
 
 def last_read(nodes: Sequence[Node], keep: set[int]) -> list[tuple[int, ...]]:
-    """Per layer, the slots that nobody reads after it, but for those to ``keep``: their memory can go."""
+    """Per layer, the slots that no later layer reads and that are not in ``keep``: their memory can be freed."""
     last: dict[int, int] = {}
     for i, node in enumerate(nodes):
         last |= dict.fromkeys((*node.inputs, *node.outputs), i)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
-from caffecli.errors import ShapeError, SpecError
+from caffecli.errors import ShapeError, SpecError, in_a_line
 from caffecli.layers import registry
-from caffecli.layers.base import Context, Layer, Shape
-from caffecli.layers.data import Data, Input, SourceLayer
+from caffecli.layers.base import Context, Layer, Shape, as_tuple
+from caffecli.layers.data import Input, SourceLayer
+from caffecli.net import build_log
 from caffecli.net import params as net_params
-from caffecli.net import report
 from caffecli.net.graph import Node, Wiring, check_names, force_backward, last_read, mark_backward
 from caffecli.net.precision import FULL, PrecisionPolicy
-from caffecli.net.runners.base import as_tuple
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
 from caffecli.spec import support
@@ -42,12 +42,12 @@ class Net(nn.Module):
 
     def __init__(self, param: NetParameter, context: Context | None = None) -> None:
         super().__init__()
-        self.context = context or Context()
+        self.context = replace(context) if context else Context()  # of its own: the net moves between devices
         filtered = filter_net(param, param.state)
         if not filtered.layer:
             raise SpecError(_no_layers(param))
         support.check(filtered, registry.types(), param)
-        report.parameters(filtered)
+        build_log.parameters(filtered)
         self.param = insert_splits(filtered, param)
         known = {layer.name for layer in filtered.layer}
         #: tops of the splits put in -> the blob that they are
@@ -64,7 +64,7 @@ class Net(nn.Module):
             self.nodes.append(self._append(layer_param))
         check_names(self.nodes)
         mark_backward(self.nodes)
-        report.backward(self.nodes)
+        build_log.backward(self.nodes)
         if self.param.force_backward:
             force_backward(self.nodes)
         self.slot_names = self._wiring.slot_names
@@ -85,7 +85,7 @@ class Net(nn.Module):
             node.reported = not reported.isdisjoint(node.outputs)
         #: per layer, the slots that are not needed after it
         self.last_read = last_read(self.nodes, keep=reported)
-        report.finished(self.outputs)
+        build_log.finished(self.outputs)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -99,10 +99,8 @@ class Net(nn.Module):
         """The tops of one layer; errors inside it are named after it."""
         if not bottoms:
             return self._run_source(node, fed)
-        if node.stops:
-            bottoms = [b.detach() if i in node.stops else b for i, b in enumerate(bottoms)]
         try:
-            return as_tuple(precision.run(node, bottoms))
+            return as_tuple(precision.run(node, node.cut(bottoms)))
         except RuntimeError as error:
             raise self.refusal(node, bottoms, error) from error
 
@@ -167,16 +165,15 @@ class Net(nn.Module):
     def _append(self, layer_param: LayerParameter) -> Node:
         layer = registry.create(layer_param, self.phase, self.context)
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
-        report.creating(layer)
-        if isinstance(layer, Data):
-            layer.open()
-        report.created(layer)
+        build_log.creating(layer)
+        layer.open()
+        build_log.created(layer)
         node = self._wiring.connect(layer, layer_param)
-        report.wiring(node)
+        build_log.wiring(node)
         shapes: list[Shape] = [self.shapes[i] for i in node.inputs]
         layer.setup(shapes)
         if layer.makes_inner_layer:
-            report.creating(layer)
+            build_log.creating(layer)
         tops = top_shapes(layer, shapes)
         if len(tops) != len(node.tops):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
@@ -187,7 +184,7 @@ class Net(nn.Module):
         specs = layer_param.param
         if any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blob_names))):
             self._wiring.learns(node)
-        report.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
+        build_log.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
         net_params.add(self.params, layer, self.param.force_backward)
         return node
 
@@ -222,7 +219,7 @@ def _refusal(layer: Layer, bottoms: list[Shape], error: RuntimeError) -> ShapeEr
 
 def _first_line(error: RuntimeError) -> str:
     """What torch says, in a line; of memory that is short, no more than that."""
-    first = str(error).strip().splitlines()[0]
+    first = in_a_line(error)
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in first or "allocate memory" in first:
         return "out of memory; lower batch_size, or the size of the layer"
     return first

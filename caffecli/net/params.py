@@ -41,7 +41,7 @@ class Param:
 
 
 def add(params: list[Param], layer: Layer, force_backward: bool = False) -> None:
-    """Append a layer's learnable parameters in Caffe's order; one shared with an earlier layer joins its owner.
+    """Append a layer's learnable parameters in Caffe's order; a shared one is added to its owner's Param.
 
     Sets ``requires_grad`` by lr_mult. Call after ``setup``, before ``materialize``.
     """

@@ -1,7 +1,7 @@
 """The precision that layers compute in: float32, or with ``--amp`` bfloat16 where a layer multiplies matrices.
 
 bfloat16 has the range of float32, so no loss has to be scaled and no update is ever skipped, as float16 would need: a
-run does the same iterations with and without, and its snapshots hold the same kinds of numbers.
+run with ``--amp`` does as many updates as one without, and its snapshots have the same form.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.errors import SolverError
-from caffecli.layers.base import Precision
+from caffecli.layers.base import Precision, as_tuple
 from caffecli.net.graph import Node
 
 Tops = Tensor | tuple[Tensor, ...]
@@ -45,7 +45,7 @@ class Bfloat16(PrecisionPolicy):
             tops = node.layer(*bottoms)
         if not node.reported:
             return tops
-        return tuple([_float32(top) for top in tops]) if isinstance(tops, tuple) else _float32(tops)
+        return tuple([_float32(top) for top in as_tuple(tops)])
 
 
 def _float32(blob: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from caffecli.net.graph import by_name
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter, ParamSpec
 from caffecli.spec.upgrade import upgrade_net
+from caffecli.wording import nearest
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
@@ -26,7 +26,7 @@ Weights = Mapping[str, Sequence[np.ndarray]]
 def export(net: Net, shared: bool = True) -> dict[str, list[np.ndarray]]:
     """Every layer's blobs as NumPy arrays in Caffe's shapes and memory order, by layer name.
 
-    Without ``shared``, a blob that belongs to an earlier layer is absent, as Caffe's HDF5 files have it.
+    Without ``shared``, a blob that is shared with an earlier layer is left out, as in Caffe's HDF5 files.
     """
     owned = _owned(net)
     return {
@@ -36,7 +36,7 @@ def export(net: Net, shared: bool = True) -> dict[str, list[np.ndarray]]:
 
 
 def export_diffs(net: Net, diffs: Sequence[Tensor]) -> dict[str, list[np.ndarray]]:
-    """The diffs of ``net.params`` as ``export`` gives the weights, blobs that are shared with each of their layers."""
+    """The diffs of ``net.params``, in the form of ``export``; a shared blob's diff stands under each of its layers."""
     of = {place: diff for param, diff in zip(net.params, diffs, strict=True) for place in param.places}
     return {
         name: [to_numpy(of[layer, i]).reshape(tuple(blob.shape)) for i, blob in enumerate(layer.blobs)]
@@ -62,13 +62,13 @@ def definition(net: Net) -> NetParameter:
 
 
 def _owned(net: Net) -> set[tuple[Layer, int]]:
-    """The blobs, by layer and index, that no earlier layer shares with theirs."""
+    """The blobs, by layer and index, without those that are shared with an earlier layer."""
     return {param.places[0] for param in net.params}
 
 
 def to_numpy(blob: Tensor) -> np.ndarray:
     """A blob's values as a C-contiguous float32 array; shares memory where it can."""
-    return np.asarray(blob.detach().float().cpu().numpy(), order="C")  # ascontiguousarray gives a blob of no axes one
+    return np.asarray(blob.detach().float().cpu().numpy(), order="C")  # ascontiguousarray would give a blob of no axes one
 
 
 def load(net: Net, path: str | Path) -> None:
@@ -113,11 +113,8 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
     if wrong:
         raise ShapeError("; ".join(wrong) + "; rename the layer to train it afresh")
     if not pairs and weights and any(known[n].blobs for n in known):
-        near = [n for name in weights for n in difflib.get_close_matches(name, known, 1)]
-        logs.warning(
-            line,
-            f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near[0]}" if near else ""),
-        )
+        near = next(filter(None, (nearest(name, known) for name in weights)), None)
+        logs.warning(line, f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near}" if near else ""))
     with torch.no_grad():
         for blob, array in pairs:
             blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))

@@ -10,8 +10,8 @@ from caffecli.proto.fork_types import OTHERS, TYPES
 from caffecli.proto.unsupported import FIELDS as UNSUPPORTED
 from caffecli.proto.unsupported import HOW, NAMES
 
-#: the forks whose fields are here, each a file in proto/forks, by file: what to call them. New ones come last: a number
-#: that two give away stays with the first
+#: the forks whose fields are here: name of the file in proto/forks -> title. New ones come last: a number that two
+#: forks use stays with the first
 FORKS = {
     "ssd": "SSD (weiliu89/caffe)",
     "segnet": "SegNet (alexgkendall/caffe-segnet)",
@@ -68,7 +68,7 @@ FORKS = {
     "structured_sparsity": "structured sparsity (wenwei202/caffe)",
 }
 
-#: fields of forks have such numbers where the reference, or an earlier fork, has given theirs away (scripts/generate_schema.py)
+#: from here on are the numbers of fields whose own number the reference or an earlier fork uses (scripts/generate_schema.py)
 MOVED = 8_000_000
 
 
@@ -83,13 +83,13 @@ def of_type(layer_type: str) -> list[str]:
 
 
 def of_unsupported(message: str, field: str) -> list[str]:
-    """The forks that have this field, where nothing here reads it."""
+    """The forks that have this field; none where something here reads it."""
     tables = (*UNSUPPORTED.items(), *NAMES.items())
     return [fork for fork, messages in tables if field in messages.get(message, "").split()]
 
 
 def of_name(message: str, name: str) -> str | None:
-    """The fork, as it is called, that has this field, of which no more than the name is known."""
+    """The title of the fork that has this field, of which only the name is known."""
     return next((title(fork) for fork, known in NAMES.items() if name in known.get(message, "").split()), None)
 
 
@@ -102,5 +102,5 @@ def is_of_reference(message: str, number: int) -> bool:
 
 
 def is_read(message: str, field: str) -> bool:
-    """Whether a field means something here."""
+    """Whether something here reads the field."""
     return field not in HOW.get(message, "").split() and not of_unsupported(message, field)

@@ -1,5 +1,4 @@
-"""What is known of Caffe's forks and is not here: fields that no layer reads, and some of which no more than the name
-is known.
+"""Fields of Caffe's forks that nothing here reads; of some only the name is known.
 
 Whoever makes a layer, or the solver, read one of ``FIELDS`` or ``VALUES`` takes it out. A layer's own settings
 (``correlation_param`` of a ``Correlation``) need not be listed: they are missing where their layer's type is, which is
@@ -175,7 +174,7 @@ FIELDS = {
     },
 }
 
-#: fields that choose only how the fork computes, what it shows or where: read, named once and left at that; by message
+#: fields without influence on the result (how the fork computes, what it shows): logged once, then ignored; by message
 HOW = {
     "NetParameter": "auto_insert_gathers bn_stats_batch_size compile_net_state default_backward_math "
     "default_backward_type default_conv_algos_override default_cudnn_math_override default_forward_math "
@@ -198,7 +197,7 @@ HOW = {
     "ReLUParameter": "fuse",
 }
 
-#: values of the reference's enums that no layer knows what to do with: by enum
+#: values of enums that no layer here supports: by enum
 VALUES = {
     "DataParameter.DB": "DATUMFILE",
     "EltwiseParameter.EltwiseOp": "SORT STOCHASTIC_SUM",
@@ -208,7 +207,7 @@ VALUES = {
     "SolverParameter.SolverType": "SAG",
 }
 
-#: what does the same here: by message and field, or by type of layer
+#: what to use here instead: by message and field, or by layer type
 INSTEAD = {
     ("ConvolutionParameter", "hole"): "write dilation, which is the same",
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
@@ -218,8 +217,8 @@ INSTEAD = {
     ("SolverParameter", "plateau_winsize"): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train',
 }
 
-#: fields and values of which only the name is known: by fork, by message or enum. Those of layers have a place in the schema
-#: (scripts/generate_schema.py), and their content in a text is stepped over; those of solvers and V0 layers stop a file
+#: fields and values of which only the name is known: by fork, then by message or enum. Those of layers have a place in the
+#: schema (scripts/generate_schema.py), and their content in a text is stepped over; those of solvers and V0 layers stop a file
 NAMES = {
     "spp_net": {
         "V0LayerParameter": "conv_param pool_param inner_product_param",

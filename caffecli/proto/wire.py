@@ -1,9 +1,9 @@
 """Binary nets with the numbers of Caffe's forks, and with ours.
 
 In memory each field has a number of its own. In files it has its fork's, and several forks give one number to
-different fields. Which of them a number in a file means is found, in this order, by how its value is encoded; by the
+different fields. Which field a number in a file means is decided, in this order, by how its value is encoded; by the
 layer's type (``Interp`` has its ``interp_param`` where ``Input`` has its ``input_param``); by the fork whose message it
-stands in; by the forks that the rest of the net tells of. Else it is the reference's field, or the first fork's.
+stands in; by the forks to which the rest of the net points. Else it is the reference's field, or the first fork's.
 
 ``to_file`` gives a field its fork's number only where ``from_file`` will find the field again; else it keeps ours,
 which forks step over. The table is ``fork_numbers.py``.
@@ -33,24 +33,24 @@ _WIRE = {
     FieldDescriptor.TYPE_BYTES: _BYTES,
     FieldDescriptor.TYPE_MESSAGE: _BYTES,
 }
-#: a field of ours whose number would be read as another fork's is written with this added
+#: added to the number of a field of ours that would be read as another fork's
 _ESCAPE = 400_000_000
-#: forks whose binary nets are of another form altogether: their fields are known in text
+#: forks whose binary nets have quite another form: their fields are supported in text only
 _OTHER_FILES = {"c3d_v1"}
 #: (fork, number here)
 _Owner = tuple[str, int]
 
 
 def from_file(data: bytes) -> bytes:
-    """The NetParameter of a file, of the reference or of any fork, with the numbers of here. Raises DecodeError."""
+    """The NetParameter in a file of the reference or of any fork, with our numbers. Raises DecodeError."""
     made = _Rewrite(data, writing=False).message(0, len(data), _Place(NetParameter.DESCRIPTOR))
     return data if made is None else made
 
 
 def to_file(data: bytes) -> bytes:
-    """A NetParameter as its forks write it: the opposite of ``from_file``.
+    """The bytes of a NetParameter with its forks' numbers: the inverse of ``from_file``.
 
-    Where the forks that the net tells of would have a field be read as another, all that is of forks keeps our numbers.
+    Where ``from_file`` would read one of the fields as another, all fields of forks keep our numbers.
     """
     rewrite = _Rewrite(data, writing=True)
     made = rewrite.message(0, len(data), _Place(NetParameter.DESCRIPTOR)) or data
@@ -87,9 +87,7 @@ def enclosed(number: int, data: bytes) -> bytes:
 
 
 class _Place(NamedTuple):
-    """Where a field stands: in which message, by which fork's definition ("": the reference's), and, of a layer, from where
-    to where it goes.
-    """
+    """Where a field stands: its message, the fork that defines it ("": the reference), and the layer's extent in bytes."""
 
     message: Descriptor
     fork: str = ""
@@ -97,25 +95,25 @@ class _Place(NamedTuple):
 
 
 class _Rewrite:
-    """A binary net whose fields get other numbers."""
+    """Rewrites a binary net with other field numbers."""
 
     def __init__(self, data: bytes, writing: bool, ours: bool = False) -> None:
         self.data = data
         self.writing = writing
         self.ours = ours
-        #: messages, in bytes, by a fork's definition, that stay as they are: most fillers of a net are alike
+        #: serialized messages that need no change, each with its fork: a cache, as most fillers of a net are alike
         self._unchanged: set[tuple[Descriptor, str, bytes]] = set()
-        #: messages that tell of no fork
+        #: serialized messages without a sign of any fork: a cache
         self._silent: set[tuple[Descriptor, bytes]] = set()
 
     @property
     def has_counted(self) -> bool:
-        """Whether what else is in the net has been asked for."""
+        """Whether ``signs`` has been used: whether the result depends on the rest of the net."""
         return "signs" in self.__dict__
 
     @functools.cached_property
     def signs(self) -> Counter[str]:
-        """By fork, the number of things in the net that it alone has."""
+        """By fork, how many fields and types in the net only this fork has."""
         found: Counter[str] = Counter()
         self._count(0, len(self.data), NetParameter.DESCRIPTOR, found)
         return found
@@ -188,7 +186,7 @@ class _Rewrite:
         return None
 
     def _meaning(self, number: int, wire: int, place: _Place) -> tuple[int, str]:
-        """The number here of a field in a file, and the fork that is meant by it."""
+        """The number here of a field in a file, and the fork whose field it is."""
         if number >= _ESCAPE:
             return number - _ESCAPE, ""
         schema = _schema(place.message)
@@ -200,7 +198,7 @@ class _Rewrite:
         return here, fork
 
     def _likely(self, owners: list[_Owner], fork: str, number: int) -> _Owner:
-        """Of those that give a number away, the one that is meant in a message of ``fork``."""
+        """Of the forks that use a number, the one that is meant in a message of ``fork``."""
         if len(owners) > 1:
             owners = [each for each in owners if fork and each[0] == fork] or owners
         if len(owners) > 1:
@@ -208,7 +206,7 @@ class _Rewrite:
         return owners[0] if owners else ("", number)
 
     def _number(self, here: int, wire: int, place: _Place) -> int:
-        """The number in a file of a field of ours."""
+        """The number in a file of one of our fields."""
         schema = _schema(place.message)
         places = schema.places.get(here)
         if places is None:
@@ -237,7 +235,7 @@ class _Rewrite:
 
 
 class _Schema:
-    """What the table and the descriptor say of a message's fields; what a net does not have is not looked at."""
+    """What the table and the descriptor say of a message's fields, computed when first needed."""
 
     def __init__(self, message: Descriptor) -> None:
         self.name = message.full_name.removeprefix("caffe.")
@@ -260,7 +258,7 @@ class _Schema:
         return self.places[number][0][1] if moved else number
 
     def owners(self, number: int, wire: int) -> list[_Owner]:
-        """The forks that give a number away to a field that can be encoded so, each with its number here."""
+        """The forks that use a number for a field of this encoding, each with the field's number here."""
         return [each for each in self.numbers.get(number, ()) if wire in self._wires(each[1])]
 
     def content(self, here: int) -> Descriptor | str | None:

@@ -1,7 +1,7 @@
 """Mean diffs over all ranks, on their way while the backward pass still runs.
 
-Much as DistributedDataParallel does it, whose forward pass, however, would have to be the net's only one: layer-by-layer runs,
-blobs that no loss reaches, and diffs added up over ``iter_size`` passes need no exceptions here.
+As DistributedDataParallel does; but that must run each forward pass itself. Here layer-by-layer runs,
+blobs that no loss reaches, and diffs added up over ``iter_size`` passes are no special cases.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caffecli.solver.parallel import World
 
-#: bytes of diffs to gather before they are sent: large enough that each message is worth its price
+#: bytes of diffs that are sent together: large enough that the cost of a message does not matter
 BUCKET = 1 << 20
 
 
@@ -56,7 +56,7 @@ class Averaging:
         return count
 
     def _send(self) -> list[Sum]:
-        """Begin the sums whose turn it is and whose diffs are there; returns all that have begun."""
+        """Begin the sums of the next buckets, as far as their diffs are there; returns all sums begun so far."""
         begun = self._begun if self._begun is not None else []
         while len(begun) < len(self._buckets) and self._missing[len(begun)] == 0:
             begun.append(Sum(self._world, [_diff(blob) for blob in self._buckets[len(begun)]]))
@@ -74,7 +74,7 @@ class Sum:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Put the means in place."""
+        """Wait for the sum, and write the means into the diffs."""
         self._wait()
         self._flat /= self._size
         parts = torch.split(self._flat, [tensor.numel() for tensor in self._tensors])

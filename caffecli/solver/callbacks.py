@@ -1,4 +1,4 @@
-"""What looks on while a solver trains: recorders of figures, and watchers that stop a run or change its learning rate.
+"""Callbacks of a training: recorders write figures, watchers stop a run or change its learning rate.
 
 Every process of a run calls the hooks at the same points with the same figures, so that all take the same decisions; what writes
 files does so where ``solver.world.rank`` is 0. Without callbacks no hook is called, and a run is Caffe's.
@@ -22,7 +22,7 @@ Output = float | list[float]
 
 
 class Callback:
-    """A looker-on of ``Solver(..., callbacks=[...])``; override the hooks that matter.
+    """A callback of ``Solver(..., callbacks=[...])``; override the hooks that you need.
 
     A CaffeError raised in one ends the run.
     """

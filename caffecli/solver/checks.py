@@ -1,4 +1,4 @@
-"""What can be wrong with a solver's settings, its nets, or a solverstate, said before anything runs."""
+"""Checks of a solver's settings, its nets and a solverstate, before anything runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settings(param: SolverParameter, rate: RateOptions) -> None:
             raise SolverError(f"{name} must be a finite number, got {getattr(param, name)}")
 
 
-def idleness(net: Net) -> None:
+def warn_if_nothing_learns(net: Net) -> None:
     """Warn of a net that learns nothing: the reference trains it without a word."""
     if not any(any(node.loss_weights) for node in net.nodes):
         logs.warning("solver.cpp:102", f"net {net.name!r} has no loss: nothing is learned; add a loss layer")
@@ -36,8 +36,8 @@ def idleness(net: Net) -> None:
         logs.warning("solver.cpp:102", f"net {net.name!r} has no parameter of lr_mult > 0: nothing is learned")
 
 
-def written_by_one(nets: Iterable[Net]) -> None:
-    """Raise SpecError for a layer that several processes cannot share."""
+def refuse_shared_files(nets: Iterable[Net]) -> None:
+    """Raise SpecError for a layer that writes a file, which several processes cannot share."""
     for node in (node for net in nets for node in net.nodes):
         if node.layer.one_process:
             raise node.layer.spec_error("writes one file, for one process: take it out, or train on one device")

@@ -1,4 +1,4 @@
-"""Looking inside a pass: Caffe's debug_info lines, and the search for the first bad blob."""
+"""The values inside a pass: Caffe's debug_info lines, and the search for the first NaN or Inf."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caffecli.net.runners.whole import Whole
 
 
 def mean_abs(blob: Tensor | None) -> float:
-    """The mean of the absolute values; 0 for a diff that never came."""
+    """The mean of the absolute values; 0 for a diff that was not computed."""
     return 0.0 if blob is None or blob.numel() == 0 else float(blob.detach().float().abs().mean())
 
 
@@ -68,18 +68,18 @@ class Debug(Stepwise):
 
 
 def first_bad_blob(net: Net, inputs: Mapping[str, Tensor], precision: PrecisionPolicy = FULL) -> str:
-    """Where NaN or Inf first appears: in a parameter, or in a top when ``inputs`` (the batch) pass through once more."""
+    """Where NaN or Inf first appears: in a parameter, or in a top when the batch ``inputs`` is run once more."""
     for node in net.nodes:
         for i, blob in enumerate(node.layer.blobs):
             if not bool(torch.isfinite(blob).all()):
                 return f"layer {node.name!r}, param blob {i}"
     found: list[str] = []
 
-    def look(node: Node, tops: tuple[Tensor, ...]) -> None:
+    def find(node: Node, tops: tuple[Tensor, ...]) -> None:
         for name, top in zip(node.tops, tops, strict=True):
             if not found and not bool(torch.isfinite(top).all()):
                 found.append(f"layer {node.name!r}, top blob {name!r}")
 
     with torch.no_grad():
-        Whole(net, precision).forward(inputs, observe=look)
-    return found[0] if found else "none on a second look at the same batch"
+        Whole(net, precision).forward(inputs, observe=find)
+    return found[0] if found else "none in a second pass over the same batch"

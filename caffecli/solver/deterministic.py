@@ -18,7 +18,7 @@ _REFUSAL = re.compile(r"([^:]+) does not have a deterministic implementation")
 
 @contextlib.contextmanager
 def deterministic(wanted: bool = True) -> Iterator[None]:
-    """While entered, PyTorch uses algorithms alone that give the same bits each time; all is as before afterwards.
+    """While entered, PyTorch uses only algorithms that give the same bits each time; afterwards its settings are restored.
 
     To be entered before CUDA computes anything in this process. Raises SolverError for an operation that has no such algorithm.
     """

@@ -12,15 +12,15 @@ from caffecli.solver.callbacks import Callback
 if TYPE_CHECKING:
     from caffecli.solver.solver import Solver
 
-#: the files of a snapshot, in the order they go: a solverstate that is there can be resumed from
+#: the files of a snapshot, in the order of removal: what remains of it is never a solverstate without its weights
 _TAILS = ("solverstate", "solverstate.h5", "solverstate.json", "solverstate.h5.json", "caffemodel", "caffemodel.h5")
 
 
 class Keep(Callback):
     """Keeps the newest ``count`` snapshots of a run, and removes the older ones once a newer one is complete.
 
-    What counts is the run's own history: the snapshots it has written, and those of the run that it resumed (of their
-    prefix; where that run has kept no list, all that lie there up to its iteration). No other file is touched.
+    It counts the snapshots that this run has written, and those of the run that it resumed; where that run kept no list
+    of them, all of its prefix up to its iteration. No other file is touched.
     """
 
     name = "--keep"
@@ -42,7 +42,7 @@ class Keep(Callback):
         if resumed is None or resumed.parent != Path(self._prefix).resolve().parent or not (known or own):
             self._iterations = []
         elif not known:
-            self._iterations = self._lying_there(solver.iter)
+            self._iterations = self._existing_iterations(solver.iter)
         elif own and solver.iter not in self._iterations:
             self._iterations.append(solver.iter)
 
@@ -54,11 +54,11 @@ class Keep(Callback):
                 _remove(Path(f"{solver.param.snapshot_prefix}_iter_{iteration}.{tail}"))
 
     def _solverstates(self, iteration: int) -> list[Path]:
-        """What the solverstate of an iteration may be called."""
+        """The names that the solverstate of an iteration can have."""
         return [Path(f"{self._prefix}_iter_{iteration}.{tail}").resolve() for tail in _TAILS[:2]]
 
-    def _lying_there(self, last: int) -> list[int]:
-        """The iterations up to ``last`` of which there is a solverstate."""
+    def _existing_iterations(self, last: int) -> list[int]:
+        """The iterations up to ``last`` that have a solverstate."""
         prefix = Path(self._prefix)
         pattern = re.compile(re.escape(prefix.name) + r"_iter_(\d+)\.solverstate(\.h5)?")
         found = {int(match[1]) for path in prefix.parent.iterdir() if (match := pattern.fullmatch(path.name))}

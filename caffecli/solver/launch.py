@@ -20,11 +20,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from caffecli.errors import CaffeError, SolverError
 from caffecli.formats import log_file
-from caffecli.solver.parallel import GRACE, TIMEOUT, PeerLost, World, hush
+from caffecli.solver.parallel import GRACE, TIMEOUT, PeerLost, World, silence_log
 
 T = TypeVar("T")
 
-#: the key in the store that says that rank 0 minds signals
+#: the key in the store that rank 0 sets once it handles signals
 _LISTENS = "listens"
 
 
@@ -39,7 +39,7 @@ def launch(target: Callable[[World, list[torch.device], T], bool], devices: list
     processes: list[SpawnProcess] = []
     pipes: list[Connection] = []
     try:
-        with _deaf_to_ctrl_c():
+        with _ignoring_ctrl_c():
             for rank in range(len(devices)):
                 ours, theirs = context.Pipe(duplex=False)
                 place = (World(rank, len(devices)), store.port, devices, outlets)
@@ -57,7 +57,7 @@ def launch(target: Callable[[World, list[torch.device], T], bool], devices: list
 
 
 def _wait(processes: list[SpawnProcess]) -> list[int]:
-    """Until all have ended, those that do not by themselves after another's failure being ended; returns the others, in order."""
+    """Wait until all have ended, or GRACE seconds after one has failed; returns those that ended, in order."""
     ended: list[int] = []
     end: float | None = None
     while len(ended) < len(processes):
@@ -73,28 +73,28 @@ def _wait(processes: list[SpawnProcess]) -> list[int]:
     return ended
 
 
-def _outcome(processes: list[SpawnProcess], ended: list[int], reports: list[tuple[str, Any]]) -> bool:
-    """What rank 0 returned; or the error of the rank that failed first, not of those that missed it."""
-    for rank, (kind, value) in enumerate(reports):
+def _outcome(processes: list[SpawnProcess], ended: list[int], messages: list[tuple[str, Any]]) -> bool:
+    """What rank 0 returned; or the error of the rank that failed first, not of those that then lost it as a peer."""
+    for rank, (kind, value) in enumerate(messages):
         if kind == "failed":
             raise SolverError(f"rank {rank}: {value}")
     for rank in ended:
         code = processes[rank].exitcode
-        if reports[rank][0] == "silent" and code:
+        if messages[rank][0] == "silent" and code:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             raise SolverError(f"rank {rank} {how}; resume from the last snapshot")
-    for kind, value in reports:
+    for kind, value in messages:
         if kind == "lost":
             raise SolverError(value)
-    return bool(reports[0][1])
+    return bool(messages[0][1])
 
 
 def _received(pipe: Connection) -> tuple[str, Any]:
     try:
-        report: tuple[str, Any] = pipe.recv()
+        message: tuple[str, Any] = pipe.recv()
     except (EOFError, OSError):
         return "silent", None
-    return report
+    return message
 
 
 @contextlib.contextmanager
@@ -111,8 +111,8 @@ def _forwarding(first: SpawnProcess, store: TCPStore) -> Iterator[None]:
         yield
 
 
-def _deaf_to_ctrl_c() -> contextlib.AbstractContextManager[None]:
-    """Processes started meanwhile ignore SIGINT until they say otherwise."""
+def _ignoring_ctrl_c() -> contextlib.AbstractContextManager[None]:
+    """Processes started while this is entered ignore SIGINT, until they handle it."""
     return _handled(signal.SIG_IGN, "SIGINT")
 
 
@@ -133,18 +133,18 @@ def _start(
     target: Callable[..., bool],
     job: object,
 ) -> None:
-    """The life of one process."""
+    """The main function of one process."""
     world, port, devices, outlets = place
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C goes to the parent alone, which hands it on once
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    hush(world.rank)
+    silence_log(world.rank)
     try:
         if world.rank == 0:
             log_file.open_outlets(*outlets)
         store = TCPStore("127.0.0.1", port, is_master=False, timeout=TIMEOUT)
         own = devices[world.rank]
-        world.connect(store, own, name_the_dead=False)
+        world.connect(store, own, report_missing=False)
         if world.rank == 0:
             store.set(_LISTENS, "")
         pipe.send(("done", target(world, [own, *(d for d in devices if d != own)], job)))

@@ -15,12 +15,12 @@ sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.wording import did_you_mean
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 _NEEDED = {
@@ -53,9 +53,8 @@ def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
             "lr_policy 'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches a test output"
         )
     if policy not in POLICIES:
-        near = difflib.get_close_matches(policy, POLICIES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known policies: {', '.join(POLICIES)}"
-        raise SolverError(f"lr_policy: unknown policy {policy!r}; {hint}")
+        hint = did_you_mean(policy, POLICIES, f"known policies: {', '.join(POLICIES)}")
+        raise SolverError(f"lr_policy: unknown policy {policy!r}{hint}")
     if not param.HasField("base_lr"):
         raise SolverError("base_lr is not set; give the solver a learning rate")
     for name in _NEEDED.get(policy, ()):

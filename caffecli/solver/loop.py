@@ -79,7 +79,7 @@ def _accumulate(solver: Solver, runner: Runner) -> dict[str, Tensor]:
 
 
 def _mean_outputs(solver: Solver, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses as means over all ranks; other outputs as this one has them."""
+    """The outputs of this rank, the losses replaced by their means over all ranks."""
     if solver.world.size == 1:
         return outputs
     weights = dict(zip(solver.net.outputs, solver.net.output_weights, strict=True))
@@ -142,7 +142,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
             bar.advance()
     if world.size > 1:
         snapshot.skip(net, count - end)
-        total, sums = _added_up(solver, total, sums)
+        total, sums = _sum_over_ranks(solver, total, sums)
     if solver.param.test_compute_loss:
         logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
     means = {name: value / count for name, value in sums.items()}
@@ -154,8 +154,8 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     return means
 
 
-def _added_up(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and outputs of a test, summed over the ranks, of which some may have had no batch."""
+def _sum_over_ranks(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and outputs of a test, summed over the ranks; a rank may have had no batch."""
     parts = solver.world.gather((total.cpu(), {name: value.cpu() for name, value in sums.items()}))
     full = [outputs for _, outputs in parts if outputs]
     summed = {name: sum((outputs[name] for outputs in full[1:]), full[0][name]).to(solver.device) for name in full[0]}
@@ -163,7 +163,7 @@ def _added_up(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[T
 
 
 def forward(runner: Runner) -> Result:
-    """One pass; an error over one item of the batch comes with its record's key."""
+    """One pass; an error about an item of the batch names the record's key."""
     try:
         return runner.forward()
     except DataError as error:

@@ -6,7 +6,6 @@ as one that was never stopped.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from caffecli.net.net import Net
 from caffecli.solver import snapshot
 from caffecli.solver.callbacks import Callback, Output
 from caffecli.solver.solver import Solver
+from caffecli.wording import did_you_mean
 
 #: [#]INDEX:NAME:min or max, of which only the name must be there
 _MONITOR = re.compile(r"(?:#?(?P<index>\d+):)?(?P<name>.+?)(?::(?P<goal>min|max))?")
@@ -38,7 +38,7 @@ class WatchOptions:
     best: bool = False
 
     def callbacks(self) -> list[Callback]:
-        """The watchers wanted; the one that writes snapshots last, so that these hold what the others have decided."""
+        """The watchers asked for. ``Best`` comes last, so that its snapshots hold what the others have decided."""
         watchers: list[Callback] = []
         if self.plateau:
             watchers.append(Plateau(self.monitor, self.plateau, self.plateau_gamma))
@@ -90,12 +90,12 @@ class Monitor:
             firsts = [name for goal in ("max", "min") for name in goals if goals[name] == goal]
             if not firsts:
                 raise SolverError(
-                    f"test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max; {_told(net)}"
+                    "test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max" + _known_outputs(net)
                 )
             return cls(index, firsts[0], str(goals[firsts[0]]))
         name, goal = parts["name"], parts["goal"]
         if name not in net.outputs:
-            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}; {_told(net, name)}")
+            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}{_known_outputs(net, name)}")
         if name not in goals:
             raise SolverError(f"--monitor {asked!r}: {name!r} has {math.prod(net.shape(name))} values; watch one that has one")
         goal = goal or goals[name]
@@ -105,7 +105,7 @@ class Monitor:
 
 
 def _goal(net: Net, name: str) -> str | None:
-    """Where an output should go, if its layer, weight or name tell."""
+    """Whether an output is better when it is larger (max) or smaller (min), by its layer, weight or name; None: unclear."""
     maker = [node.layer for node in net.nodes if name in node.tops][-1]
     weighted = dict(zip(net.outputs, net.output_weights, strict=True))[name]
     if weighted:
@@ -117,10 +117,8 @@ def _goal(net: Net, name: str) -> str | None:
     return "max" if re.search("acc", name, re.IGNORECASE) else None
 
 
-def _told(net: Net, name: str = "") -> str:
-    near = difflib.get_close_matches(name, net.outputs, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}its outputs: {', '.join(net.outputs) or 'none'}"
+def _known_outputs(net: Net, name: str = "") -> str:
+    return f"{did_you_mean(name, net.outputs) or ';'} its outputs: {', '.join(net.outputs) or 'none'}"
 
 
 class Watcher(Callback):
@@ -164,7 +162,7 @@ class Watcher(Callback):
         """Act on a test."""
 
     def standstill(self, solver: Solver) -> str:
-        """In words, how long there was nothing better."""
+        """How long there has been no better value, in words."""
         best = "a number" if self.best is None else f"{logs.number(self.best)} of iteration {self.best_at}"
         return f"{self.monitor(solver).name} was not better than {best} in {self.waited} test{'s' if self.waited > 1 else ''}"
 

@@ -1,7 +1,7 @@
 """Several processes that train one net, each on a device of its own, by torch.distributed.
 
-As in Caffe, each takes a batch of its own, record i going to rank i mod n, and the diffs are averaged, so that n processes do
-what one does with n times the batch. NCCL carries what lies on CUDA devices, gloo the rest and the agreements.
+As in Caffe, each process takes its own batch (record i goes to rank i mod n) and the diffs are averaged, so that n
+processes compute what one does with a batch n times as large. CUDA tensors go through NCCL, all others through gloo.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from caffecli.solver.signals import Action
 
 T = TypeVar("T")
 
-#: for a peer that is there and does not answer; one that has died is noticed at once
+#: how long to wait for a peer that does not answer; one that has ended is noticed at once
 TIMEOUT = timedelta(minutes=5)
 #: seconds that processes get to end by themselves once one has failed
 GRACE = 5.0
@@ -40,9 +40,10 @@ class PeerLost(SolverError):
 class World:
     """This process among ``size`` that train together: its ``rank`` from 0, and what they tell each other.
 
-    Rank 0 writes the snapshots and the log. Weights, frozen ones and buffers too, start as rank 0 has them. In training each rank
-    keeps BatchNorm statistics of its own batches; those of rank 0 go into snapshots, and to all before a test. Every method is to
-    be called by all ranks in the same order; in a world of one, none does anything. Raise PeerLost when another rank has ended.
+    Rank 0 writes the snapshots and the log. All ranks start from rank 0's weights, frozen ones and buffers included. In
+    training each rank keeps BatchNorm statistics of its own batches; rank 0's go into snapshots, and to all ranks before
+    a test. All ranks must call the methods in the same order; in a world of one they do nothing. The methods raise
+    PeerLost when another rank has ended.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -50,21 +51,21 @@ class World:
         self.size = size
         self._store: Store | None = None
 
-    def connect(self, store: Store, device: torch.device, name_the_dead: bool) -> None:
-        """Meet the other ranks. ``name_the_dead``: find out who has gone when one has, as nobody else will tell."""
+    def connect(self, store: Store, device: torch.device, report_missing: bool) -> None:
+        """Join the other ranks. ``report_missing``: errors name the ranks that have ended, where no parent process does so."""
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
         with self._peers():
             dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
-        self._store = store if name_the_dead else None
+        self._store = store if report_missing else None
 
     def close(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
 
     def begin_sum(self, tensor: Tensor) -> Callable[[], None]:
-        """Begin to replace ``tensor`` by its sum over the ranks; what is returned waits until that has happened."""
+        """Begin to replace ``tensor`` by its sum over the ranks; returns a function that waits for the end of it."""
         with self._peers():
             work = dist.all_reduce(tensor, async_op=True)
 
@@ -76,7 +77,7 @@ class World:
 
     @torch.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over the ranks: all are sent at once."""
+        """Replace each tensor by its mean over the ranks; all go in one message."""
         if self.size == 1:
             return
         flat = torch.cat([t.reshape(-1) for t in tensors])
@@ -108,7 +109,7 @@ class World:
         return values
 
     def agreed(self, requested: Callable[[], Action]) -> Callable[[], Action]:
-        """``requested`` for all ranks alike: a stop that one of them wants, else a snapshot."""
+        """``requested`` with the same answer on all ranks: STOP if one of them says so, else SNAPSHOT if one does."""
         if self.size == 1:
             return requested
 
@@ -121,7 +122,7 @@ class World:
         return ask
 
     def portion(self, count: int) -> tuple[int, int]:
-        """The first and last + 1 of the ``count`` batches of a test that are this rank's."""
+        """This rank's part of the ``count`` batches of a test: its first, and one past its last."""
         return self.rank * count // self.size, (self.rank + 1) * count // self.size
 
     @contextlib.contextmanager
@@ -133,7 +134,7 @@ class World:
             raise PeerLost(f"rank {self.rank}: {gone} has ended or does not answer; see its own messages") from error
 
     def _missing(self) -> list[int]:
-        """The ranks that do not notice, within moments, that one is missing."""
+        """The ranks that have ended: each one that is left sets a key in the store; those without a key are missing."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         store = self._store
         with contextlib.suppress(RuntimeError):
@@ -143,28 +144,28 @@ class World:
                 others = [rank for rank in others if not store.check([f"left/{rank}"])] or others  # type: ignore[union-attr]
                 time.sleep(0.1)
             return others
-        return [0]  # it is rank 0 that keeps the store
+        return [0]  # rank 0 keeps the store
 
 
-# -- processes that someone else has started: torchrun --------------------------------------------------------------------
+# -- processes that torchrun has started --------------------------------------------------------------------
 
 
 def given_rank() -> int | None:
-    """This process's number on its machine where ``torchrun`` has started it, else None; all but rank 0 fall silent."""
+    """This process's number on its machine if ``torchrun`` has started it, else None. Silences the log of all but rank 0."""
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return None
-    hush(int(os.environ["RANK"]))
+    silence_log(int(os.environ["RANK"]))
     return int(os.environ["LOCAL_RANK"])
 
 
 def join(target: Callable[[World, list[torch.device], T], bool], device: torch.device, job: T) -> bool:
-    """Run ``target`` as one process of the world that the environment tells of. Errors name the rank."""
+    """Run ``target`` as one process of the world that torchrun's environment variables describe. Errors name the rank."""
     world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if world.size == 1:
         return target(world, [device], job)
     try:
         store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-        world.connect(store, device, name_the_dead=True)
+        world.connect(store, device, report_missing=True)
         done = target(world, [device], job)
     except PeerLost:
         raise
@@ -174,7 +175,7 @@ def join(target: Callable[[World, list[torch.device], T], bool], device: torch.d
     return done
 
 
-def hush(rank: int) -> None:
-    """Only rank 0 logs."""
+def silence_log(rank: int) -> None:
+    """Turn the log off, except on rank 0."""
     if rank:
         logging.getLogger("caffecli").disabled = True

@@ -1,4 +1,4 @@
-"""Every figure of a run, for other programs: CSV, lines of JSON, TensorBoard's event files.
+"""Every figure of a run in files for other programs: CSV, lines of JSON, TensorBoard's event files.
 
 A record is made at each display, after each test, and of the loss at the end. Rank 0 writes. Where the file holds records
 already, those of iterations that this run does (anew) are dropped and the others kept: a resumed run goes on with its file,
@@ -34,7 +34,7 @@ _FIGURES = ("lr", "loss", "iter/s")
 
 @dataclass(frozen=True)
 class Record:
-    """What a display (``net`` is ``train``) or a test (``test0``, ``test1``, ...) tells, ``seconds`` after the first start."""
+    """The figures of a display (``net`` is ``train``) or a test (``test0``, ...), ``seconds`` after the run's first start."""
 
     iteration: int
     seconds: float
@@ -56,7 +56,7 @@ class Recorder(Callback, ABC):
 
     @abstractmethod
     def write(self, record: Record) -> None:
-        """Write one record; OSErrors are told by the caller."""
+        """Write one record; the caller reports OSErrors."""
 
     def started(self, solver: Solver) -> None:
         self.close()
@@ -170,7 +170,7 @@ class Csv(Lines):
             try:
                 yield int(cells[0]), float(cells[1]), "train" if cells[3] else "test", line
             except (ValueError, IndexError):
-                if line.endswith("\n"):  # a killed machine leaves half a line
+                if line.endswith("\n"):  # a machine that crashed leaves half a line
                     raise ValueError(f"its line {number} is no record that a training has written") from None
 
 

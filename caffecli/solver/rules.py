@@ -8,7 +8,6 @@ All rules work on whole lists of tensors at once, one kernel for many parameters
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.net.params import Param
 from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.wording import did_you_mean
 
 
 class Rule(ABC):
@@ -49,7 +49,8 @@ class Rule(ABC):
         """Go on with parameters that have been moved to ``device``."""
 
 
-#: torch's threads share a blob of so many values on the CPU: one kernel after another over it alone finds them awake
+#: blobs of at least so many values are updated alone on the CPU: torch's threads share such a blob, and stay awake from
+#: one of its kernels to the next
 _SHARED_AMONG_THREADS = 32768
 
 
@@ -116,7 +117,7 @@ class GroupedRule(Rule):
             for blob in group.weights:
                 if blob.grad is None:
                     blob.grad = torch.zeros_like(blob)
-        with torch.inference_mode():  # no_grad, and with less to do for each kernel
+        with torch.inference_mode():  # as no_grad, with less overhead for each kernel
             self._clip(report_clipping)
             for group in self._groups:
                 grads: list[Tensor] = [blob.grad for blob in group.weights]  # type: ignore[misc]
@@ -136,7 +137,7 @@ class GroupedRule(Rule):
             torch._foreach_add_(group.weights, group.changes)
 
     def _grouped(self) -> list[Group]:
-        """The parameters to update: all but the frozen ones to which nothing can happen."""
+        """The parameters to update: without frozen ones, unless their history changes."""
         groups: dict[tuple[float, float, int | None], Group] = {}
         for i, p in enumerate(self.params):
             history = self.history[i :: len(self.params)]
@@ -150,7 +151,7 @@ class GroupedRule(Rule):
             group.changes += self._changes[i : i + 1]
         return list(groups.values())
 
-    def _clip(self, report: bool) -> None:
+    def _clip(self, log: bool) -> None:
         limit = self.param.clip_gradients
         if limit < 0:
             return
@@ -158,7 +159,7 @@ class GroupedRule(Rule):
         if not grads:
             return
         norm = torch.stack(torch._foreach_norm(grads)).norm()
-        if norm.device.type != "cpu" and not report:
+        if norm.device.type != "cpu" and not log:
             torch._foreach_mul_(grads, (limit / norm).clamp(max=1.0))
             return
         if (value := float(norm)) > limit:
@@ -271,9 +272,9 @@ class AdaDelta(GroupedRule):
         torch._foreach_addcmul_(squares, grads, grads, value=1 - momentum)
         ratio = torch._foreach_add(squares, delta)
         below = torch._foreach_add(updates, delta)
-        torch._foreach_mul_(updates, momentum)  # while the cache has them
+        torch._foreach_mul_(updates, momentum)  # while they are in the cache
         torch._foreach_div_(ratio, below)
-        torch._foreach_rsqrt_(ratio)  # upside down, as this takes half the time of sqrt
+        torch._foreach_rsqrt_(ratio)  # the reciprocal, as rsqrt takes half the time of sqrt
         torch._foreach_mul_(grads, ratio)
         torch._foreach_addcmul_(updates, grads, grads, value=1 - momentum)
         torch._foreach_add_(weights, grads, alpha=-rate)
@@ -314,7 +315,6 @@ def create(param: SolverParameter, params: Sequence[Param]) -> Rule:
     """The rule of ``param.type``; raises SolverError for one that is not known."""
     rule = RULES.get(param.type)
     if rule is None:
-        near = difflib.get_close_matches(param.type, RULES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known types: {', '.join(RULES)}"
-        raise SolverError(f"solver type {param.type!r} is not known; {hint}")
+        hint = did_you_mean(param.type, RULES, f"known types: {', '.join(RULES)}")
+        raise SolverError(f"solver type {param.type!r} is not known{hint}")
     return rule(param, params)

@@ -48,7 +48,7 @@ def prefix(param: SolverParameter, solver_file: str | Path) -> str:
 
 
 def check_writable(snapshot_prefix: str) -> None:
-    """Raise SolverError when no snapshot could be written there; asked before training, not after."""
+    """Raise SolverError where no snapshot can be written; called before training."""
     folder = Path(snapshot_prefix).parent
     where = f"snapshot_prefix {snapshot_prefix!r}"
     try:
@@ -98,7 +98,7 @@ def write(
     logs.info("solver.cpp:474" if hdf5 else "solver.cpp:464", f"Snapshotting to {kind} file {model}")
     kept = weights.export_diffs(net, diffs) if param.snapshot_diff else None
     state.learned_net = str(model)
-    with _together(model, solver) if name else contextlib.nullcontext(model.parent) as folder:
+    with _replacing_snapshot(model, solver) if name else contextlib.nullcontext(model.parent) as folder:
         caffemodel.write(folder / model.name, weights.definition(net), weights.export(net, shared=not hdf5), kept)
         logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
         with atomic.replacing(folder / position_path(solver).name) as file:
@@ -108,10 +108,10 @@ def write(
 
 
 @contextlib.contextmanager
-def _together(model: Path, solver: Path) -> Iterator[Path]:
-    """A folder to write a snapshot in, whose files then take the places of an older one's.
+def _replacing_snapshot(model: Path, solver: Path) -> Iterator[Path]:
+    """A folder to write a snapshot in; at the end its files replace those of an older snapshot.
 
-    When the process is killed meanwhile, weights are there, old or new, and a solverstate is only there with its own weights.
+    If the process is killed on the way, there are weights, old or new, and never a solverstate without its own weights.
     """
     folder = model.with_name(f".{model.name}.new")
     try:
@@ -151,7 +151,7 @@ def position_path(state: Path) -> Path:
 
 
 def read_position(state_path: Path, state: SolverState) -> dict[str, Any] | None:
-    """What stands beside a solverstate, or None: when there is nothing (Caffe wrote it), or it belongs to another state."""
+    """The position file beside a solverstate; None where there is none, as Caffe writes none, or it belongs to another state."""
     path = position_path(state_path)
     try:
         position = json.loads(path.read_bytes())
@@ -206,12 +206,12 @@ def restore_random(states: dict[str, str], device: torch.device) -> None:
 
 
 def blobs(net: Net) -> list[torch.Tensor]:
-    """All that a net keeps: learned, frozen, counted."""
+    """All blobs of a net: learned, frozen, and statistics."""
     return [*net.parameters(), *net.buffers()]
 
 
 def skip(net: Net, batches: int) -> None:
-    """Leave out the next batches of the data layers."""
+    """Skip the next batches of the data layers."""
     for layer in net.source_layers.values() if batches else ():
         state, shapes = layer.state(), layer.reshape([])
         layer.restore({**state, "record": state["record"] + batches * shapes[0][0]})

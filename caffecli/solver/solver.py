@@ -24,8 +24,8 @@ from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.learning_rate import RateOptions
-from caffecli.solver.losses import Losses
 from caffecli.solver.parallel import World
+from caffecli.solver.progress import Losses
 from caffecli.solver.rules import Rule
 from caffecli.solver.signals import Action
 
@@ -33,9 +33,9 @@ from caffecli.solver.signals import Action
 class Solver:
     """Trains the net of ``param`` on ``device``, alone or as one process of a ``world``.
 
-    ``requested`` is asked after each iteration and each test batch what the user wants (``signals.Signals.requested``).
+    ``requested`` is called after each iteration and each test batch: does the user want a stop or a snapshot?
     ``runner`` makes what runs the train net (``caffecli.net.runners``), ``test_runner`` what runs a test net, ``rule``
-    the update rule. ``callbacks`` look on. ``rate``: a warm-up, a floor.
+    the update rule. ``callbacks``: see ``callbacks.Callback``. ``rate``: a warm-up, a floor.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -63,21 +63,21 @@ class Solver:
         self.stopped = False
         self.callbacks = tuple(callbacks)
         self.rate = rate
-        #: what a callback has the policy's learning rate multiplied by
+        #: the factor that callbacks (plateau) apply to the policy's learning rate
         self.lr_factor = 1.0
-        #: the iteration whose tests callbacks have seen; a run that is resumed after them does not test again
+        #: the last iteration that has been tested; a run resumed from a snapshot after its tests does not test again
         self.tested = -1
         self.last_snapshot: Path | None = None
         checks.settings(self.param, self.rate)
         if (param.snapshot or param.snapshot_after_train) and self.world.rank == 0:
             snapshot.check_writable(self.param.snapshot_prefix)
-        self._seed = self._sow()
+        self._seed = self._seed_generator()
         self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
-        checks.idleness(self.net)
+        checks.warn_if_nothing_learns(self.net)
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
         if self.world.size > 1:
-            checks.written_by_one([self.net, *self.test_nets])
+            checks.refuse_shared_files([self.net, *self.test_nets])
         self.runner = runner(self.net)
         self.test_runners = [test_runner(net) for net in self.test_nets]
         #: with debug_info: runs the train net where an iteration is displayed
@@ -225,6 +225,8 @@ class Solver:
         """Go on training on ``device``."""
         for runner in (self.runner, *self.test_runners):
             runner.to(device)
+        for net in self.test_nets:
+            weights.share(net, self.net)  # what moves is made anew in each net
         self.rule.to(device)
         self.device, self.losses = device, Losses(self.param.average_loss, device)
 
@@ -237,7 +239,7 @@ class Solver:
 
     # -- building --------------------------------------------------------------------------------------------------
 
-    def _sow(self) -> int:
+    def _seed_generator(self) -> int:
         """Seed torch's generator by random_seed, or by chance; returns the seed for the data layers of all ranks."""
         if self.param.random_seed >= 0:
             torch.manual_seed(self.param.random_seed)
@@ -245,7 +247,7 @@ class Solver:
         return self.world.gather(torch.seed() % 2**63)[0]
 
     def _follow_rank_0(self) -> None:
-        """Take its weights, buffers and history, and random numbers unlike those of the other ranks."""
+        """Take rank 0's weights, buffers and history; and random numbers that differ from those of the other ranks."""
         for net in (self.net, *self.test_nets):
             self.world.share(snapshot.blobs(net))
         self.world.share(self.rule.history)
@@ -253,24 +255,24 @@ class Solver:
             torch.manual_seed((self._seed + 1_000_003 * self.iter + self.world.rank) % 2**63)
 
     def _net(self, param: NetParameter) -> Net:
-        net = self._made(param, (self.world.rank, self.world.size))
+        net = self._make_net(param, (self.world.rank, self.world.size))
         self._start_from(self.param.weights, net)
         return net
 
     def _test_net(self, index: int, named: tuple[str, NetParameter]) -> Net:
         source, param = named
         logs.info("solver.cpp:190", f"Creating test net (#{index}) specified by {source}")
-        net = self._made(param)
+        net = self._make_net(param)
         weights.share(net, self.net)
         self._start_from(self.param.weights, net)
         return net
 
-    def _made(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
-        """A net whose data layers serve ``shard``; of a test, each rank reads stretches of the batches instead."""
+    def _make_net(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
+        """A net whose data layers serve ``shard``. Test nets serve all records: each rank reads a part of the batches."""
         return Net(param, Context(self._seed, shard, self._folders)).place(self.device)
 
     def _start_from(self, weight_files: Iterable[str], net: Net) -> None:
-        """Load trained weights: each entry one file, or several separated by commas, later ones over earlier."""
+        """Load trained weights. An entry is one file, or several separated by commas; later files overwrite earlier ones."""
         for name in (part.strip() for entry in weight_files for part in entry.split(",")):
             logs.info("solver.cpp:72", f"Finetuning from {name}")
             weights.load(net, name)

@@ -28,5 +28,7 @@ def create(reads: Open, param: LayerParameter, phase: int, seed: int, shard: tup
     Raises SpecError, FormatError and DataError, naming the layer.
     """
     source = reads(param, phase, seed ^ zlib.crc32(param.name.encode()), shard)
-    depth = 0 if isinstance(source, MemorySource) else param.data_param.prefetch  # what is yet to be given cannot be read
+    depth = (
+        0 if isinstance(source, MemorySource) else param.data_param.prefetch
+    )  # the program may not have set the next records yet
     return Prefetch(source, depth) if depth else source

@@ -34,7 +34,7 @@ class Batch:
 
 
 class Source(ABC):
-    """Gives batches without end, beginning anew after the last record.
+    """Gives batches without end; after the last record it starts again at the first.
 
     ``state`` tells, in numbers that fit into JSON, where the source stands after the last batch given. A source of the same
     settings that gets it by ``restore`` goes on with exactly the batches that would have followed.
@@ -57,7 +57,7 @@ class Source(ABC):
         """The next batch. Raises DataError for a record that cannot be used, FormatError for a damaged file."""
 
     def read_ahead(self) -> None:
-        """A good moment to read the batches to come; most sources read them when they are asked for."""
+        """Called at good moments to read ahead; most sources ignore it and read a batch when it is asked for."""
         return
 
     @abstractmethod
@@ -70,15 +70,15 @@ class Source(ABC):
 
 
 class Open(Protocol):
-    """Makes a source of a data layer's parameters: a class of sources is one."""
+    """Makes a source from a data layer's parameters; a subclass of Source is such a function."""
 
     def __call__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1), /) -> Source: ...
 
 
 class Draws:
-    """All that is random in a source, as pure functions of its seed and of which record is meant.
+    """All random numbers of a source, as pure functions of its seed and the record's position.
 
-    So a position is enough to go on from, and neither the number of threads nor that of ranks changes what a record gets.
+    So a position is enough to resume, and a record gets the same numbers for any number of threads and ranks.
     """
 
     def __init__(self, seed: int) -> None:
@@ -99,15 +99,15 @@ class Draws:
         return np.random.default_rng([self.seed, 2, epoch]).permutation(count)
 
 
-#: the count of references to an array that only its list holds
+#: the reference count of an array that only a list refers to
 _LONE = [np.empty(0)]
 _UNUSED = sys.getrefcount(_LONE[0])
 
 
 class Buffers:
-    """Float arrays that are used again once nobody holds them.
+    """Float arrays that are reused when nothing refers to them any more.
 
-    Fresh memory for a batch of pictures costs as much time as decoding them, for the system must clear it page by page.
+    New memory for a batch of pictures takes as long as decoding them, as the system must clear it page by page.
     An array is free when only this object refers to it: tensors made by ``torch.from_numpy`` and views hold a reference too.
     """
 
@@ -130,7 +130,7 @@ class Buffers:
 
 
 class Workers:
-    """Runs a task for each record of a batch on all of this process's cores; the calling thread is one of the workers."""
+    """Runs a task for each record of a batch in as many threads as the process has cores, the calling one included."""
 
     def __init__(self, count: int | None = None) -> None:
         self.count = count or _cores()
@@ -160,7 +160,7 @@ class Workers:
         work()
         for helper in running:
             helper.result()
-        if failed:  # indices are given out in order, so all below a failed one have been tried
+        if failed:  # indices are taken in order: all tasks before the first failed one have been run
             raise failed[min(failed)]
 
     def close(self) -> None:

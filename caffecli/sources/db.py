@@ -13,6 +13,7 @@ from caffecli.formats.db import Reader, Record, open_reader
 from caffecli.proto.caffe_pb2 import DataParameter, Datum, LayerParameter
 from caffecli.sources.base import Floats, Pixels, Shape, State
 from caffecli.sources.records import RecordSource
+from caffecli.wording import does_not_exist
 
 
 class DbSource(RecordSource):
@@ -22,7 +23,7 @@ class DbSource(RecordSource):
     a record that cannot be used.
     """
 
-    #: pictures of at least this many bytes are worth being transformed one by one, on several cores
+    #: pictures of at least this many bytes are transformed one by one, on several cores; smaller ones all at once
     LARGE = 2**15
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -41,17 +42,14 @@ class DbSource(RecordSource):
             logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
 
     def count(self) -> int:
-        with open_reader(self._source) as reader:  # the one at hand may be read ahead by another thread
+        with open_reader(self._source) as reader:  # not self's reader, which a thread may be using to read ahead
             return len(reader)
 
     def _open(self, data: DataParameter) -> Reader:
         if not data.source:
             raise SpecError(f'{self.where}: data_param names no database; set source: "path/to/db"')
         if not Path(data.source).exists():
-            raise FormatError(
-                f"{self.where}: source {data.source!r} does not exist; make the database first "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: source {data.source!r}", "make the database first"))
         try:
             return open_reader(data.source, "lmdb" if data.backend == DataParameter.LMDB else "leveldb")
         except FormatError as error:
@@ -109,7 +107,7 @@ class DbSource(RecordSource):
             self._transformer.many(pixels, self._numbers(), data)
             return data, labels, keys
         except BaseException:
-            self._records = None  # a second try begins with the same records
+            self._records = None  # a second call of next begins with the same records
             raise
 
     def _decode(self, key: bytes, value: bytes) -> Datum:

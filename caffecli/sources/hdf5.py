@@ -18,6 +18,7 @@ from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Shape, State
 from caffecli.sources.records import NumberedSource
+from caffecli.wording import does_not_exist
 
 Order = NDArray[np.int64]
 
@@ -28,7 +29,7 @@ class Hdf5Source(NumberedSource):
     One file is in memory at a time. ``shuffle`` puts the files, and the rows within each, in a new order each epoch.
 
     Raises SpecError for settings that are missing or wrong, FormatError for files and datasets that cannot be used: all are
-    looked at before the first batch.
+    checked before the first batch.
     """
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -45,7 +46,7 @@ class Hdf5Source(NumberedSource):
         #: the shapes of each file's datasets, one a top
         self._file_shapes: list[list[Shape]] = []
         for file in self._files:
-            self._file_shapes.append(self._look(file))
+            self._file_shapes.append(self._checked_shapes(file))
         self._lengths = np.array([shapes[0][0] for shapes in self._file_shapes])
         self.shapes = tuple([(self._batch_size, *shape[1:]) for shape in self._file_shapes[0]])
         self._shape = self.shapes[0][1:]
@@ -61,8 +62,7 @@ class Hdf5Source(NumberedSource):
     def _read_list(self) -> list[str]:
         if not Path(self._source).exists():
             raise FormatError(
-                f"{self.where}: source {self._source!r} does not exist; make a text file that names the HDF5 files "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
+                does_not_exist(f"{self.where}: source {self._source!r}", "make a text file that names the HDF5 files")
             )
         logs.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {self._source}")
         try:
@@ -81,15 +81,12 @@ class Hdf5Source(NumberedSource):
             raise FormatError(f"{self.where}: source {self._source!r} names no files; write the path of one on each line")
         return files
 
-    def _look(self, file: str) -> list[Shape]:
+    def _checked_shapes(self, file: str) -> list[Shape]:
         """The shapes of the file's datasets, checked."""
         import h5py
 
         if not Path(file).exists():
-            raise FormatError(
-                f"{self.where}: {file!r}, which {self._source!r} names, does not exist "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r}); mend the list"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: {file!r}, which {self._source!r} names,", "mend the list"))
         if not h5py.is_hdf5(file):
             raise self._located(file, describe(file, read_bytes(file, 4096), "an HDF5 file"))
         try:
@@ -172,14 +169,14 @@ class Hdf5Source(NumberedSource):
         """An epoch's order of the files (0), or of the rows of its n-th file (n)."""
         order = self._orders.get((epoch, which))
         if order is None:
-            # those still in use: the order of the epoch's files, and that of the present file's rows
+            # keep the two in use: the order of the epoch's files, and of the present file's rows
             self._orders = {key: kept for key, kept in self._orders.items() if key == (epoch, 0)}
             order = self._orders[epoch, which] = self._draws.order(epoch * (len(self._files) + 1) + which, count)
         return order
 
     def _load(self, file: int) -> list[Floats]:
         if self._loaded is None or self._loaded[0] != file:
-            self._loaded = None  # its memory goes before the next file's comes
+            self._loaded = None  # free its memory before the next file is read
             name = self._files[file]
             arrays = []
             try:

@@ -17,6 +17,7 @@ from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Floats, Pixels
 from caffecli.sources.records import RecordSource
+from caffecli.wording import does_not_exist
 
 
 class Entry(NamedTuple):
@@ -83,10 +84,7 @@ class ImageListSource(RecordSource):
     def _read_list(self) -> list[Entry]:
         source = self._param.source
         if not Path(source).exists():
-            raise FormatError(
-                f"{self.where}: source {source!r} does not exist; make the list first "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: source {source!r}", "make the list first"))
         logs.info("image_data_layer.cpp:38", f"Opening file {source}")
         try:
             entries = read_list(source)
@@ -105,7 +103,7 @@ class ImageListSource(RecordSource):
         return entries
 
     def _entry(self, position: int) -> Entry:
-        """The entry at a position of the endless, perhaps shuffled, row."""
+        """The entry at a position of the endless sequence, shuffled or not."""
         epoch, index = divmod(self._skip + position, len(self._entries))
         if not self._param.shuffle:
             return self._entries[index]

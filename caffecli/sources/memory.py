@@ -14,6 +14,7 @@ from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Pixels, Shape, State
 from caffecli.sources.records import NumberedSource
 from caffecli.sources.transformer import Transformer
+from caffecli.wording import dimensions
 
 
 class MemorySource(NumberedSource):
@@ -48,7 +49,7 @@ class MemorySource(NumberedSource):
         """
         data, labels = np.asarray(data), np.asarray(labels)
         if data.shape[1:] != self._shape or data.ndim != 4:
-            size = _times(self._shape)
+            size = dimensions(self._shape)
             raise DataError(f"{self.where}: expected data of shape count × {size}, as memory_data_param says, got {data.shape}")
         if labels.shape not in ((len(data),), (len(data), 1, 1, 1)):
             raise DataError(f"{self.where}: expected one label for each of the {len(data)} records, got shape {labels.shape}")
@@ -71,8 +72,8 @@ class MemorySource(NumberedSource):
             shape = self._transformer.shape(picture.shape, f"picture {i}")
             if shape != self._shape:
                 raise DataError(
-                    f"{self.where}: expected channels × height × width of {_times(self._shape)}, as memory_data_param says, "
-                    f"picture {i} gives {_times(shape)}"
+                    f"{self.where}: expected channels × height × width of {dimensions(self._shape)}, as memory_data_param says, "
+                    f"picture {i} gives {dimensions(shape)}"
                 )
             self._transformer.one(picture, draws[i], data[i])
         self._added += len(pictures)
@@ -114,7 +115,3 @@ class MemorySource(NumberedSource):
 
     def close(self) -> None:
         self._data = None
-
-
-def _times(shape: Shape) -> str:
-    return " × ".join(map(str, shape))

@@ -16,9 +16,9 @@ class Prefetch(Source):
     An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until ``restore``.
     The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
 
-    The thread disturbs whoever computes on the same cores, each time it wakes up more than by what it does, and reading needs
-    Python's lock. So it rests until half of what it has read is used up, and then for ``read_ahead`` to say that it is a good
-    moment, or until one batch is left.
+    The thread slows down computing on the same cores, more by each wake-up than by its work, and reading needs Python's
+    lock. So it sleeps until half of what it has read is used up, and from then until ``read_ahead`` is called or only one
+    batch is left.
     """
 
     def __init__(self, source: Source, depth: int) -> None:
@@ -99,7 +99,7 @@ class _Ahead:
             with self._changed:
                 self._batches.append(batch)
                 self._changed.notify_all()
-            del batch  # or its arrays would seem to be in use
+            del batch  # else Buffers would take its arrays for used
 
     def _may_read(self) -> bool:
         if len(self._batches) >= self._depth:
@@ -107,7 +107,7 @@ class _Ahead:
         return self._asked
 
     def ask(self, left: int) -> None:
-        """Let the thread fill the queue up, when no more than ``left`` batches are in it."""
+        """Wake the thread to fill the queue if it holds at most ``left`` batches."""
         with self._changed:
             if len(self._batches) <= left:
                 self._asked = True
@@ -130,13 +130,13 @@ class _Ahead:
             self._changed.notify_all()
 
 
-#: those whose thread may run
+#: the readers whose threads may be running
 _running: weakref.WeakSet[_Ahead] = weakref.WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
-    """A thread that OpenCV decodes in when the interpreter is taken down would abort the program."""
+    """End all threads at exit: one that is decoding in OpenCV while the interpreter shuts down would abort the program."""
     ending = list(_running)
     for ahead in ending:
         ahead.stop()

@@ -1,4 +1,4 @@
-"""What sources of numbered records have in common; and those of them whose records are one picture with a label."""
+"""Base classes: sources of numbered records, and those whose records are a picture with a label."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from caffecli.errors import DataError, SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Batch, Buffers, Draws, Floats, Numbers, Pixels, Shape, Source, State, Workers
 from caffecli.sources.transformer import Transformer
+from caffecli.wording import dimensions
 
 #: the picture of a record of the batch: (channels, height, width)
 Load = Callable[[int], Pixels]
 
 
 class NumberedSource(Source):
-    """Batches of ``batch_size`` records out of an endless row, of which each is a function of the seed and its number.
+    """Batches of ``batch_size`` records of an endless sequence: record i is a function of the seed and i.
 
-    ``shard`` (rank, count) shares the records out among several readers: record i goes to rank i mod count.
+    ``shard`` (rank, count) divides the records among several readers: record i goes to rank i mod count.
     """
 
     #: the shape of a record in the first top
@@ -46,7 +47,7 @@ class NumberedSource(Source):
         try:
             arrays, keys = self._batch()
         except MemoryError as error:
-            size = " × ".join(map(str, (self._batch_size, *self._shape)))
+            size = dimensions((self._batch_size, *self._shape))
             raise DataError(f"{self.where}: out of memory for a batch of {size} numbers; lower batch_size") from error
         self._position += self._batch_size * self._ranks
         return Batch(arrays, keys, self.state)
@@ -129,11 +130,11 @@ class RecordSource(NumberedSource):
                 self._shape = unlike[0]
                 del data, task
                 continue
-            raise self.unlike(shape, name(0), unlike[min(unlike)], name(min(unlike)))
+            raise self.shape_mismatch(shape, name(0), unlike[min(unlike)], name(min(unlike)))
 
-    def unlike(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
+    def shape_mismatch(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
         """The error for a batch whose records have different shapes."""
-        sizes = [" × ".join(map(str, shape)) for shape in (expected, came)]
+        sizes = [dimensions(shape) for shape in (expected, came)]
         return DataError(
             f"{self.where}: expected {sizes[0]} (channels × height × width) as {first} has, {other} has {sizes[1]}; "
             "resize the pictures, set crop_size, or use batch_size: 1"

@@ -5,8 +5,8 @@
     top[c, h, w] = (picture[c, y + h, x + w] - mean) * scale          in float32
 
 crop_size   a square of that size: from the middle in TEST, from anywhere, evenly, in TRAIN; 0 (the default) for none
-mirror      turns every other picture, by chance, left to right, in both phases
-mean        ``mean_file`` at the pixel's own place (c, y + h, x + w); or ``mean_value``, one for all channels or one for each
+mirror      flips each picture left to right with probability 1/2, in both phases
+mean        ``mean_file`` at the same pixel (c, y + h, x + w); or ``mean_value``, one for all channels or one for each
 scale       1
 force_color, force_gray    how encoded datums are decoded: to three channels, to one; neither: as the file is
 
@@ -21,6 +21,7 @@ from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import mean as means
 from caffecli.proto.caffe_pb2 import TRAIN, TransformationParameter
 from caffecli.sources.base import Floats, Numbers, Pixels, Shape
+from caffecli.wording import dimensions
 
 
 class Transformer:
@@ -86,8 +87,8 @@ class Transformer:
             )
         if self._image is not None and self._image.shape != picture:
             raise DataError(
-                f"{self._where}: mean_file {self.mean_file!r} is {_times(self._image.shape)}, {name} is {_times(picture)}; "
-                "compute the mean of this data with compute_image_mean"
+                f"{self._where}: mean_file {self.mean_file!r} is {dimensions(self._image.shape)}, "
+                f"{name} is {dimensions(picture)}; compute the mean of this data with compute_image_mean"
             )
 
     def one(self, picture: Pixels, draws: Numbers, out: Floats) -> None:
@@ -133,7 +134,3 @@ class Transformer:
             np.subtract(out, self._values, out=out)
         if self._scale != 1:
             np.multiply(out, self._scale, out=out)
-
-
-def _times(shape: Shape) -> str:
-    return " × ".join(map(str, shape))

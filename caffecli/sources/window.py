@@ -1,9 +1,24 @@
-"""The ``WindowData`` layer's records: windows of pictures, some on objects and some beside them, as R-CNN samples them."""
+"""The ``WindowData`` layer's records: windows of pictures, some on objects and some beside them, as R-CNN samples them.
+
+A window file names the pictures, each with its windows and how much these overlap an object::
+
+    # 0                            a new picture, and its number
+    pictures/cat.jpg
+    3                              channels
+    375                            height
+    500                            width
+    2                              how many windows follow
+    8 1.0 23 40 210 300            class, overlap, x1, y1, x2, y2: the last column and row belong to the window
+    8 0.31 0 0 99 120
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +28,26 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import datum as datums
+from caffecli.formats.atomic import cannot_read, read_bytes
+from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Pixels, Workers
 from caffecli.sources.records import NumberedSource
 from caffecli.sources.transformer import Transformer
-from caffecli.sources.window_file import Picture, read_pictures
+from caffecli.wording import dimensions, does_not_exist
 
 #: rows of (picture, class, x1, y1, x2, y2)
 Windows = NDArray[np.int32]
+#: rows of (class, overlap, x1, y1, x2, y2)
+Table = NDArray[np.float64]
+
+_ROW = re.compile(r"[+-]?\d+\s+[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(\s+[+-]?\d+){4}")
 
 
 class Extent(NamedTuple):
-    """Along one axis: the picture's pixels ``low`` … ``high``, resized to ``size``, with ``before`` and ``after`` beside them."""
+    """Along one axis of a crop: ``before`` zeros, the picture's pixels ``low`` … ``high`` resized to ``size``,
+    ``after`` zeros.
+    """
 
     low: int
     high: int
@@ -34,7 +57,7 @@ class Extent(NamedTuple):
 
 
 def extent(low: int, high: int, half: np.float32, limit: int, crop: int, pad: int) -> Extent:
-    """How a window's ``low`` … ``high``, widened to ``half`` on both sides of its middle and by its context, fills ``crop``.
+    """Which pixels fill a crop: the window ``low`` … ``high``, made 2 ``half`` wide about its middle, with its context.
 
     The context becomes ``pad`` pixels on each side; what lies outside of the picture's 0 … ``limit`` - 1 is cut off and left
     empty. In float32, rounded as Caffe does.
@@ -80,7 +103,7 @@ class WindowSource(NumberedSource):
         self._foreground, self._background = self._read_windows()
         logs.info("window_data_layer.cpp:165", f"Amount of context padding: {self._pad}")
         logs.info("window_data_layer.cpp:168", f"Crop mode: {self._param.crop_mode}")
-        self._files: dict[str, bytes] = {}  # those of cache_images
+        self._files: dict[str, bytes] = {}  # the files' bytes, with cache_images
         self._buffers = Buffers()
         self._workers = Workers()
 
@@ -112,12 +135,12 @@ class WindowSource(NumberedSource):
             if len(mean) not in (1, 3):
                 raise SpecError(f"{self.where}: expected one mean_value, or one for each of 3 channels, got {len(mean)}")
             return np.broadcast_to(mean, self._shape)
-        off = (mean.shape[2] - self._crop) // 2  # in Caffe from the width, for both axes
+        off = (mean.shape[2] - self._crop) // 2  # as in Caffe, from the width for both axes
         part = mean[:, off : off + self._crop, off : off + self._crop] if off >= 0 else mean
         if part.shape != self._shape:
             raise DataError(
                 f"{self.where}: expected a mean_file of 3 channels and at least {self._crop} × {self._crop}, "
-                f"{transformer.mean_file!r} is {' × '.join(map(str, mean.shape))}"
+                f"{transformer.mean_file!r} is {dimensions(mean.shape)}"
             )
         return part
 
@@ -136,10 +159,7 @@ class WindowSource(NumberedSource):
     def _read_windows(self) -> tuple[Windows, Windows]:
         source = self._param.source
         if not Path(source).exists():
-            raise FormatError(
-                f"{self.where}: source {source!r} does not exist; make the window file first "
-                f"(paths are relative to the working directory, {str(Path.cwd())!r})"
-            )
+            raise FormatError(does_not_exist(f"{self.where}: source {source!r}", "make the window file first"))
         foreground: list[Windows] = []
         background: list[Windows] = []
         classes: Counter[int] = Counter({0: 0})
@@ -174,7 +194,7 @@ class WindowSource(NumberedSource):
         return self._from_objects, self._batch_size - self._from_objects
 
     def _sort(self, index: int, picture: Picture) -> tuple[Windows, Windows]:
-        """The picture's windows on objects, and those beside them, labelled 0. Others are not used."""
+        """The picture's windows on objects, and the background ones, labelled 0. Others are not used."""
         table = picture.windows
         overlaps = table[:, 1].astype(np.float32)
         on = overlaps >= np.float32(self._param.fg_threshold)
@@ -261,3 +281,86 @@ class WindowSource(NumberedSource):
     def close(self) -> None:
         self._files.clear()
         self._workers.close()
+
+
+class Picture(NamedTuple):
+    """A picture of a window file; ``windows`` has a row (class, overlap, x1, y1, x2, y2) for each, ``lines`` their lines."""
+
+    path: str
+    channels: int
+    height: int
+    width: int
+    windows: Table
+    lines: list[int]
+
+
+def read_pictures(path: str) -> Iterator[Picture]:
+    """The pictures of a window file, one by one. Empty lines are left out, the pictures' numbers not looked at.
+
+    Raises FormatError for a file that cannot be read, is empty or something else, DataError, naming the line, for a mistake.
+    """
+    head = read_bytes(path, 4096)
+    if not head.strip():
+        raise FormatError(f"{path!r} names no pictures; expected '# 0', a path, channels, height, width, the count of windows")
+    if b"\0" in head:
+        raise describe(path, head, "a window file")
+    try:
+        with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+            yield from _Parser(path, file).pictures()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+class _Parser:
+    def __init__(self, path: str, file: Iterator[str]) -> None:
+        self._path = path
+        self._line = 0
+        self._lines = ((number, line.strip()) for number, line in enumerate(file, 1) if line.strip())
+
+    def pictures(self) -> Iterator[Picture]:
+        for line, text in self._lines:
+            self._line = line
+            if not re.fullmatch(r"#\s*\d+", text):
+                raise self._error("'#' and a picture's number", text)
+            path = self._next("the path of a picture")
+            channels = self._number("the picture's channels")
+            if channels != 3:
+                raise self._error("3 channels, for pictures are read in color", str(channels))
+            height, width, count = map(self._number, ("the picture's height", "the picture's width", "the count of its windows"))
+            lines, rows = [], []
+            for number, row in islice(self._lines, count):
+                lines.append(number)
+                rows.append(row)
+            if len(rows) < count:
+                raise DataError(f"{self._path!r}: expected {count} windows for {path!r}, the file ends after {len(rows)}")
+            yield Picture(path, channels, height, width, self._table(lines, rows), lines)
+
+    def _next(self, wanted: str) -> str:
+        self._line, text = next(self._lines, (0, ""))
+        if not self._line:
+            raise DataError(f"{self._path!r}: expected {wanted}, the file ends; it may be cut off")
+        return text
+
+    def _number(self, wanted: str) -> int:
+        text = self._next(wanted)
+        if not re.fullmatch(r"\d+", text):
+            raise self._error(wanted, text)
+        return int(text)
+
+    def _table(self, lines: list[int], rows: list[str]) -> Table:
+        if not rows:
+            return np.empty((0, 6))
+        try:
+            table = np.loadtxt(rows, comments=None, ndmin=2)
+            if table.shape == (len(rows), 6) and np.isfinite(table).all() and not (np.delete(table, 1, 1) % 1).any():
+                return table
+        except ValueError:
+            pass
+        for line, row in zip(lines, rows, strict=True):
+            self._line = line
+            if not _ROW.fullmatch(row):
+                raise self._error("a window (class overlap x1 y1 x2 y2, '8 0.71 23 40 210 300')", row)
+        raise self._error("windows of a class, an overlap and four coordinates", rows[0])
+
+    def _error(self, wanted: str, got: str) -> DataError:
+        return DataError(f"{self._path!r}, line {self._line}: expected {wanted}, got {got[:80]!r}")

@@ -23,7 +23,7 @@ def filter_net(net: NetParameter, state: NetState) -> NetParameter:
 
 
 def takes_part(layer: LayerParameter, state: NetState, log: bool = True) -> bool:
-    """Whether ``state`` includes the layer; rules that it breaks are logged. Raises SpecError."""
+    """Whether ``state`` includes the layer; logs the rules that are not met. Raises SpecError."""
     if layer.include and layer.exclude:
         raise SpecError(f"layer {layer.name!r}: give include rules or exclude rules, not both")
     if layer.include:
@@ -43,7 +43,7 @@ def _any_met(rules: Iterable[NetStateRule], layer: LayerParameter, state: NetSta
 
 
 def _why_broken(rule: NetStateRule, state: NetState) -> tuple[int, str] | None:
-    """The reference's line and words for the first part of the rule that the state breaks; None when it meets it."""
+    """The reference's source line and text for the first condition that the state does not meet; None if it meets all."""
     if rule.HasField("phase") and rule.phase != state.phase:
         return 296, f"phase ({state.phase}) differed from the phase ({rule.phase})"
     if rule.HasField("min_level") and state.level < rule.min_level:

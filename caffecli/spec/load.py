@@ -1,4 +1,4 @@
-"""Net and solver files as the rest of the program wants them: read, upgraded, and, to build a net of, filtered and split."""
+"""Loads net and solver files: reads and upgrades them, and prepares a net for building: filter, then splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def load_solver(path: str | os.PathLike[str]) -> SolverParameter:
 
 
 def prepare_net(net: NetParameter, phase: int, level: int = 0, stages: Iterable[str] = ()) -> NetParameter:
-    """What a Net is built of: the layers for this phase, level and stages, with splits inserted. Raises SpecError."""
+    """The definition from which a Net is built: the layers for this phase, level and stages, splits inserted. Raises
+    SpecError.
+    """
     prepared = NetParameter()
     prepared.CopyFrom(net)
     prepared.state.CopyFrom(NetState(phase=Phase.Name(phase), level=level, stage=stages))

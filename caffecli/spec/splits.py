@@ -10,7 +10,7 @@ from collections import Counter
 
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, Phase
-from caffecli.spec.text import nearest
+from caffecli.wording import did_you_mean
 
 Top = tuple[int, int]  # (index of the layer, index of its top)
 
@@ -18,8 +18,8 @@ Top = tuple[int, int]  # (index of the layer, index of its top)
 def insert_splits(net: NetParameter, whole: NetParameter | None = None) -> NetParameter:
     """A copy of ``net`` with a Split layer behind each top that is read more than once.
 
-    Raises SpecError when a layer reads a blob that no layer before it makes; where ``whole``, the net with the layers that its
-    state leaves out, has one that does so in another stage, the error says in which.
+    Raises SpecError when a layer reads a blob that no layer before it makes. ``whole`` is the net with the layers that its
+    state leaves out: where one of them makes the blob in another stage, the error names the stage.
     """
     sources, readers, weights = _trace(net, whole or net)
     split = NetParameter()
@@ -71,11 +71,11 @@ def _unknown_bottom(net: NetParameter, i: int, blob: str, makers: dict[str, Top]
     phase = f" in phase {Phase.Name(net.state.phase)}" if net.state.HasField("phase") else ""
     if stage := _stage_of(blob, whole):
         return f"{what}; no layer makes it{phase} without stage {stage!r}: give --stage, or a state in the solver"
-    return what + (nearest(blob, makers) or f"; no layer makes it{phase}")
+    return what + did_you_mean(blob, makers, f"no layer makes it{phase}")
 
 
 def _stage_of(blob: str, whole: NetParameter) -> str | None:
-    """The stage that a layer waits for which would make the blob in the present phase."""
+    """The stage in which a layer of the present phase would make the blob."""
     rules = [rule for layer in whole.layer if blob in layer.top for rule in layer.include]
     phase = whole.state.phase
     missing = [
@@ -100,7 +100,7 @@ def _add_split(net: NetParameter, name: str, blob: str, count: int, loss_weight:
 
 
 def _drop_loss_weight(layer: LayerParameter, top: int) -> None:
-    """The Split layer has taken this top's weight over. (The reference drops the other tops' weights with it.)"""
+    """Remove the loss weight that the Split layer has taken over. (The reference also removes the other tops' weights.)"""
     layer.loss_weight[top] = 0.0
     if not any(layer.loss_weight):
         del layer.loss_weight[:]

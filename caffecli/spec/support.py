@@ -1,7 +1,7 @@
-"""What a net or solver needs that is known of Caffe's forks, but is not here: one message for all of it.
+"""What a net or solver needs of Caffe's forks that is not supported: one error for all of it.
 
-Types of layers come first; what they are set to goes with them. It says whose they are, and what works all the same.
-Fields that choose only how a fork computes are logged in one line, and left at that.
+The error names layer types first, then settings of other layers, each with its forks, and says what works all the same.
+Fields without influence on the result are only logged, in one line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Need(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """A field that is set, with the names on the way to it."""
+    """A field that is set, with its path."""
 
     path: str
     message: str
@@ -43,7 +43,7 @@ class _Setting(NamedTuple):
 def check(net: NetParameter, types: Collection[str], whole: NetParameter | None = None) -> None:
     """Raise SpecError for what the filtered ``net`` needs and does not find among the ``types`` of layers that are here.
 
-    ``whole`` is the net of all phases, to say which of them works.
+    ``whole`` is the net of all phases, used to say which phase works.
     """
     what = f"net {net.name!r}" if net.name else "the net"
     found = [_needs(layer, types) for layer in net.layer]
@@ -98,14 +98,14 @@ def _need(setting: _Setting, layer: str) -> _Need:
 
 @functools.cache
 def _known(message: str) -> dict[str, bool]:
-    """A message's fields that nothing here reads, and whether they change what is computed."""
+    """A message's fields that nothing here reads, and whether they change the result."""
     tables = (*unsupported.FIELDS.values(), *unsupported.NAMES.values())
     how = dict.fromkeys(unsupported.HOW.get(message, "").split(), False)
     return how | {name: True for each in tables for name in each.get(message, "").split()}
 
 
 def _settings(message: Message, unsupported_only: bool, path: str = "") -> Iterator[_Setting]:
-    """The fields, and the values of enums, that are set and that nothing here reads; those at their default change nothing."""
+    """The fields and enum values that are set and that nothing here reads, without those at their default."""
     name = message.DESCRIPTOR.full_name.removeprefix("caffe.")
     known = _known(name)
     for field, value in message.ListFields():
@@ -164,7 +164,7 @@ def _are(needs: list[_Need]) -> str:
 def _what_works(
     net: NetParameter, lacking: list[LayerParameter], types: Collection[str], whole: NetParameter | None
 ) -> str | None:
-    """The phase, or the form of the net, that needs nothing of this."""
+    """The phase, or the form of the net (deploy), that needs none of this."""
     for phase in Phase.values() if whole is not None else ():
         state = NetState()
         state.CopyFrom(net.state)
@@ -179,7 +179,7 @@ def _what_works(
 
 
 def _log_ignored(what: str, messages: list[Message]) -> None:
-    """One line for the settings that choose only how a fork computes."""
+    """Log the settings without influence on the result, in one line."""
     found = Counter(setting.path for message in messages for setting in _settings(message, unsupported_only=False))
     if found:
         names = [f"{path} ({count} times)" if count > 1 else path for path, count in found.items()]

@@ -1,16 +1,16 @@
 """Prototxts: protobuf's text format, read and written as Caffe does.
 
-``parse`` and ``read`` raise SpecError, which says ``file:line:col: what``, with the nearest name that would have been right.
-``format`` prints as the reference's logs and upgrade tools do: fields by number, floats as short as reads back the same.
+``parse`` and ``read`` raise SpecError, which says ``file:line:col: what``, and the known name that was probably meant.
+``format`` prints as the reference's logs and upgrade tools do: fields by number, floats in the fewest digits that read
+back the same.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +21,17 @@ from google.protobuf.message import Message
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto import caffe_pb2, forks
+from caffecli.wording import did_you_mean
 
 M = TypeVar("M", bound=Message)
 
-#: strings and comments, which the searches below step over
+#: strings and comments, which the searches below skip
 _SKIP = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
 _COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
 _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
-#: what protobuf's errors begin with, and what was expected ("" to say it in protobuf's words)
+#: the beginnings of protobuf's errors, and what was expected ("": protobuf's words are kept)
 _EXPECTED = {
     "Expected identifier": "a field's name",
     "Couldn't parse (?:float|double)|Invalid octal float": "a number",
@@ -38,9 +39,7 @@ _EXPECTED = {
     "Expected string": "a text in quotes",
     r'Expected (".*")\.': "",
 }
-#: what the names of layers' settings end in
-_PARAM = "_param"
-#: what kinds of file begin with which message
+#: the kind of file that holds a message
 _FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
 #: fields that hold messages of which nothing is known
 _UNREAD = {
@@ -97,18 +96,6 @@ def format(message: Message) -> str:
     return "".join(f"{line}\n" for line in _lines(message, ""))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest of the known names, one that begins alike before others; or nothing."""
-    folded = {each.lower(): each for each in known}
-    name = name.lower()
-    if name.endswith(_PARAM):  # what many names end in makes none near
-        folded = {each.removesuffix(_PARAM): folded[each] for each in folded if each.endswith(_PARAM)}
-        name = name.removesuffix(_PARAM)
-    longer = [each for each in folded if len(name) > 2 and each.startswith(name)]
-    near = longer or difflib.get_close_matches(name, folded, 1, 0.6)
-    return f"; did you mean {folded[near[0]]!r}?" if near else ""
-
-
 def _decode(data: bytes, name: str) -> str:
     """The text of a file. Comments may be in any encoding, as C++ skips them; the rest is UTF-8."""
     try:
@@ -141,7 +128,7 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
 
 
 def _reword(what: str, token: str, root: Descriptor) -> str:
-    """The user's words for protobuf's, which came at this token.
+    """Protobuf's error at this token in words for the user.
 
     Protobuf's are the same from version 4 to 7; any that are not known here are passed on as they are.
     """
@@ -183,7 +170,7 @@ def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     parts = [part for part in fields if name in _of_reference(message.fields_by_name[part].message_type)]
     if 0 < len(parts) <= 4:
         return f"{what}; it belongs in {' or '.join(parts)}"
-    return what + (nearest(name, fields) or nearest(name, message.fields_by_name))
+    return what + (did_you_mean(name, fields) or did_you_mean(name, message.fields_by_name))
 
 
 def _of_reference(message: Descriptor | None) -> list[str]:
@@ -197,11 +184,11 @@ def _of_reference(message: Descriptor | None) -> list[str]:
 def _unknown_value(name: str, enum: EnumDescriptor) -> str:
     what = f"unknown value {name!r} for {enum.name}"
     known = [f"{value.name} ({value.number})" for value in enum.values if value.number < forks.MOVED]
-    return what + (nearest(name, enum.values_by_name) or f"; expected one of {', '.join(known)}")
+    return what + did_you_mean(name, enum.values_by_name, f"expected one of {', '.join(known)}")
 
 
 def _unclosed(text: str) -> int | None:
-    """Where the last brace stands that is not closed."""
+    """The place of the last brace that is not closed."""
     opened: list[int] = []
     for found in _BRACE.finditer(text):
         if found[1] in ("{", "<"):
@@ -263,7 +250,9 @@ def _scalar(field: FieldDescriptor, value: Any) -> str:
     if isinstance(value, float):
         return _number(value, single=field.type == FieldDescriptor.TYPE_FLOAT)
     if isinstance(value, str | bytes):
-        data = value.encode() if isinstance(value, str) else value  # bytes: older protobufs escape a str by its code points
+        data = (
+            value.encode() if isinstance(value, str) else value
+        )  # as bytes: older versions of protobuf escape a str by code points
         return f'"{text_encoding.CEscape(data, False)}"'
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)

@@ -38,7 +38,7 @@ def upgrade_net(net: NetParameter, name: str = "<net>") -> NetParameter:
 
 
 def upgrade_net_checked(net: NetParameter, name: str = "<net>") -> tuple[NetParameter, bool]:
-    """Like ``upgrade_net``, and whether every old setting found its place."""
+    """``upgrade_net``, and whether every old setting has a counterpart."""
     if not needs_upgrade(net):
         return net, True
     if net.layers and net.layer:

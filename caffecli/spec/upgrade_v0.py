@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import NetParameter, V0LayerParameter, V1LayerParameter
-from caffecli.spec.text import nearest
+from caffecli.wording import did_you_mean
 
 _TYPES = {
     "accuracy": V1LayerParameter.ACCURACY,
@@ -106,7 +106,7 @@ _COMMON = {
     "mirror": "transform_param.mirror",
 }
 _IGNORED = {"type", "new_num", "new_channels"}
-#: the reference's line for a setting that its layer has no use for
+#: the reference's source line that reports a setting which the layer does not have
 _LINES = {
     "num_output": 237,
     "biasterm": 249,
@@ -144,9 +144,9 @@ def is_v0(net: NetParameter) -> bool:
 
 
 def upgrade(net: NetParameter) -> tuple[NetParameter, bool]:
-    """The V1 net, and whether every V0 setting found its place; one that did not is logged.
+    """The V1 net, and whether every V0 setting has a counterpart; others are logged.
 
-    Raises SpecError for a type that V0 did not have, padding where it cannot be, and V1 layers among the V0 ones.
+    Raises SpecError for a type that V0 did not have, a padding layer in a wrong place, and V1 layers among the V0 ones.
     """
     for i, layer in enumerate(net.layers):
         if not layer.HasField("layer"):
@@ -171,7 +171,7 @@ def _fold_padding(net: NetParameter) -> list[V1LayerParameter]:
         layer.CopyFrom(original)
         for j, blob in enumerate(original.bottom):
             if blob not in makers:
-                raise SpecError(f"layer {_name(original)}: unknown bottom blob {blob!r}{nearest(blob, makers)}")
+                raise SpecError(f"layer {_name(original)}: unknown bottom blob {blob!r}{did_you_mean(blob, makers)}")
             maker = makers[blob]
             if maker is not None and maker.layer.type == "padding":
                 _check_padding(maker, original)
@@ -201,7 +201,7 @@ def _upgrade_layer(old: V1LayerParameter, layer: V1LayerParameter) -> bool:
     kind = old.layer.type
     if old.layer.HasField("type"):
         if kind not in _TYPES:
-            raise SpecError(f"layer {_name(old)}: unknown V0 type {kind!r}{nearest(kind, _TYPES)}")
+            raise SpecError(f"layer {_name(old)}: unknown V0 type {kind!r}{did_you_mean(kind, _TYPES)}")
         layer.type = _TYPES[kind]
     places = _COMMON | _PLACES.get(kind, {})
     complete = True
@@ -222,7 +222,7 @@ def _put(message: Message, place: str, value: object) -> None:
         message = getattr(message, part)
     field = getattr(message, name)
     if isinstance(field, Message):
-        field.SetInParent()  # an empty one stays
+        field.SetInParent()  # keep the message present, even if empty
         field.CopyFrom(value)
     elif isinstance(field, str | int | float):
         setattr(message, name, value)

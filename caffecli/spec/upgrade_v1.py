@@ -53,7 +53,7 @@ _TYPES = {
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
 }
-#: V1 fields that are written otherwise now; the rest have kept their names
+#: V1 fields that have another form today; the others have kept their names
 _CHANGED = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer"}
 
 _DATA_LAYERS = {
@@ -112,14 +112,14 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
         if isinstance(value, str | int):
             setattr(layer, field.name, value)
         elif isinstance(value, Message):
-            getattr(layer, field.name).SetInParent()  # an empty one stays
+            getattr(layer, field.name).SetInParent()  # keep the message present, even if empty
             getattr(layer, field.name).CopyFrom(value)
         else:
             getattr(layer, field.name).extend(value)
     if old.HasField("type"):
         layer.type = _type(V1LayerParameter.LayerType.Name(old.type))
     if layer.type == "Interp" and layer.interp_param.HasField("zoom_factor"):
-        layer.interp_param.ClearField("shrink_factor")  # in the first DeepLab the zoom comes first
+        layer.interp_param.ClearField("shrink_factor")  # with both, the first DeepLab takes zoom_factor alone
     for i, name in enumerate(old.param):
         _param(layer, i).name = name
     for i, mode in enumerate(old.blob_share_mode):
@@ -131,14 +131,14 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
 
 
 def _type(name: str) -> str:
-    """The present name of a type; those of forks are the present ones in capitals, but for some, which stay as they are."""
+    """The present name of a type. A fork's V1 name is mostly the present one in capitals; others stay as they are."""
     return _TYPES[name] if name in _TYPES else _types_of_forks().get(name.replace("_", ""), name)
 
 
 @functools.cache
 def _types_of_forks() -> dict[str, str]:
     types = {each.upper(): each for names in TYPES.values() for each in names.split()}
-    del types["NORMALIZE"]  # that of caffe-windows, which is not SSD's
+    del types["NORMALIZE"]  # caffe-windows' layer of this name, which is another one than SSD's
     return types
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -13,20 +12,20 @@ from caffecli.net.net import Net
 from caffecli.net.runners.base import Result
 from caffecli.net.runners.whole import Whole
 from caffecli.solver import loop
+from caffecli.wording import did_you_mean
 
 
 def find_blob(net: Net, name: str) -> int:
-    """The slot of the blob as the last layer to fill it leaves it. Raises SpecError, naming the nearest one there is."""
+    """The slot of the blob as the last layer that fills it leaves it. Raises SpecError with a hint."""
     slots = {known: slot for slot, known in enumerate(net.slot_names) if known != AUTOMATIC}
     if name not in slots:
-        near = difflib.get_close_matches(name, slots, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"its blobs: {', '.join(slots)}"
-        raise SpecError(f"net {net.name!r} has no blob {name!r}; {hint}")
+        hint = did_you_mean(name, slots, f"its blobs: {', '.join(slots)}")
+        raise SpecError(f"net {net.name!r} has no blob {name!r}{hint}")
     return slots[name]
 
 
 def run_and_observe(runner: Whole, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
-    """One pass, and the values of the blobs in ``slots``; an error over one item of the batch comes with its record's key."""
+    """One pass, and the values of the blobs in ``slots``; an error about an item of the batch names the record's key."""
     seen: dict[int, Tensor] = {}
 
     def observe(node: Node, tops: tuple[Tensor, ...]) -> None:

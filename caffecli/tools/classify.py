@@ -20,9 +20,9 @@ from caffecli.tools.picture_options import PictureOptions, load_npy
 
 Array = NDArray[Any]
 
-#: pictures that are in memory at a time
+#: pictures that are in memory at the same time
 CHUNK = 32
-#: classes that are told of each picture
+#: how many classes are printed for each picture
 TOP = 5
 
 

@@ -17,7 +17,7 @@ from caffecli.errors import DataError
 from caffecli.formats.atomic import replacing
 from caffecli.tools.picture_options import PictureOptions
 
-#: windows that are in memory at a time, or a few more
+#: about how many windows are in memory at the same time
 CHUNK = 256
 _EDGES = ("ymin", "xmin", "ymax", "xmax")
 

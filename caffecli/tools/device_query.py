@@ -1,4 +1,4 @@
-"""``caffecli device_query``: what the CUDA driver says of the devices. Neither PyTorch nor the CUDA toolkit is needed."""
+"""``caffecli device_query``: what the CUDA driver says about the devices. Neither PyTorch nor the CUDA toolkit is needed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def device_query(gpu: str | None) -> None:
 
 
 def _driver() -> ctypes.CDLL | None:
-    """The CUDA driver, ready to be asked; None where there is none, or no device for it."""
+    """The CUDA driver, initialized; None where there is no driver or no device."""
     for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
         try:
             driver = ctypes.CDLL(name)

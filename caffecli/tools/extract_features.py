@@ -30,7 +30,8 @@ Format = Literal["lmdb", "leveldb", "hdf5", "npy"]
 #: takes the rows of a batch, and the key of each
 Add = Callable[[Array, Sequence[str]], None]
 
-_SOURCE = "extract_features.cpp"  #: the dataset of an HDF5 file that holds the records' keys
+_SOURCE = "extract_features.cpp"
+#: the dataset of an HDF5 file that holds the records' keys
 KEYS = "key"
 
 
@@ -54,7 +55,7 @@ class FeatureOptions:
 
 @dataclass
 class _Feature:
-    """A blob, where it goes, and how many rows have gone there."""
+    """A blob, its output, and how many rows have been written."""
 
     blob: str
     slot: int
@@ -63,7 +64,7 @@ class _Feature:
     count: int = 0
 
     def take(self, rows: Array, keys: Sequence[str]) -> None:
-        if len(keys) != len(rows):  # of records that have no keys, or a blob with rows of its own
+        if len(keys) != len(rows):  # the records have no keys, or the blob's rows are not the records
             keys = [f"{self.count + i:010d}" for i in range(len(rows))]
         self.add(rows, keys)
         before, self.count = self.count, self.count + len(rows)
@@ -84,7 +85,8 @@ def extract_features(options: FeatureOptions) -> None:
     A row of a blob becomes a datum of floats, its key the number of the row (``%010d``), as Caffe has it; or a row of an array
     beside the record's own key: dataset ``key`` of the HDF5 file, ``NAME.keys.npy`` beside ``NAME.npy``.
 
-    Raises FormatError for an output that exists, SpecError for a blob that the net has not, ShapeError for one that does not fit.
+    Raises FormatError for an output that exists, SpecError for a blob that the net does not have, ShapeError for one
+    that does not fit.
     """
     device = devices.choose(options.gpu, options.gpu is None)
     if device.type == "cuda":
@@ -158,7 +160,7 @@ def record_count(net: Net) -> int:
 
 
 def _open(feature: _Feature, kind: Format, shape: tuple[int, ...]) -> AbstractContextManager[Add]:
-    """A new output for rows that make an array of ``shape``; complete under its name when the block ends without an error."""
+    """A new output for the rows of an array of ``shape``; it appears under its name when the block ends without an error."""
     if kind == "hdf5":
         return _HDF5(feature)
     if kind == "npy":

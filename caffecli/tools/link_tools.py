@@ -1,7 +1,7 @@
 """The programs of a built Caffe checkout, ``build/tools/caffe`` and so on, as small launchers of caffecli.
 
-A launcher is a shell script that starts the Python, and there the caffecli, that made it, whatever ``PATH`` and the working
-directory are; when that Python has gone, it says so.
+A launcher is a shell script that starts the Python and the caffecli that wrote it, whatever ``PATH`` and the working
+directory are; if that Python is gone, it says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from caffecli.errors import CaffeError, FormatError
 
 _MAIN, _OLD = "caffecli.cli.main", "caffecli.cli.old_tools"
 
-#: where in the build folder -> the function that is the program; each has a twin that ends in .bin, as by Caffe's makefile
+#: path in the build folder -> the program's function; each also gets a copy whose name ends in .bin, as Caffe's makefile does
 PROGRAMS = {
     "tools/caffe": f"{_MAIN}:main",
     "tools/convert_imageset": f"{_MAIN}:convert_imageset",
@@ -34,7 +34,7 @@ PROGRAMS = {
     "examples/siamese/convert_mnist_siamese_data": f"{_MAIN}:convert_mnist_siamese_data",
 }
 
-#: the second line of each launcher, by which it is known for ours
+#: the second line of each launcher, by which we recognize it
 _MARK = "# made by caffecli link-tools"
 
 _SCRIPT = """\
@@ -54,7 +54,7 @@ from {module} import {function}
 
 
 def link_tools(build: Path, force: bool = False) -> list[Path]:
-    """Make the launchers of ``PROGRAMS``, and their twins, in ``build``; returns their paths.
+    """Write the launchers of ``PROGRAMS``, and their .bin copies, in ``build``; returns their paths.
 
     Launchers of an earlier call are made anew. Raises FormatError, before anything is written, when other files have their
     names, unless ``force``; and when something cannot be written.
@@ -81,14 +81,14 @@ def _is_ours(path: Path) -> bool:
 def _write(path: Path, module: str, function: str) -> None:
     from caffecli.formats import atomic
 
-    home = str(Path(__file__).resolve().parents[2])  # where the package lies, for a caffecli that is not installed
+    home = str(Path(__file__).resolve().parents[2])  # the package's folder, for a caffecli that is not installed
     text = _SCRIPT.format(
         mark=_MARK, python=shlex.quote(sys.executable), module=module, function=function, home=shlex.quote(home)
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
-            path.unlink()  # not what it leads to: Caffe's own tools/caffe is a link to caffe.bin
+            path.unlink()  # a symbolic link itself, not its target: Caffe's own tools/caffe is a link to caffe.bin
         with atomic.replacing(path) as file:
             file.write(text.encode(errors="surrogateescape"))
             os.fchmod(file.fileno(), 0o777 & ~_umask())

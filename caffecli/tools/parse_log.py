@@ -28,7 +28,7 @@ _DATE = re.compile(r"\s*[IWEF](\d{4})?(\d\d)(\d\d) (\d+):(\d+):(\d+)\.(\d{1,6})\
 
 @dataclass
 class TrainingLog:
-    """What a log tells: the outputs of the train and the test nets; the (averaged) ``loss`` and the rate at each display."""
+    """The content of a log: outputs of the train and test nets; the (averaged) ``loss`` and the rate at each display."""
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
@@ -39,10 +39,10 @@ class TrainingLog:
 def read(path: str | os.PathLike[str]) -> TrainingLog:
     """The figures of a training log, row by row.
 
-    A row is one display or test; its learning rate is the last one told before it. Seconds count from the line that has
+    A row is one display or test; its learning rate is the last one logged before it. Seconds count from the line that has
     ``Solving``, or the first dated line. Lines without a date are passed over; a month that goes back begins another year.
 
-    Raises FormatError when the file cannot be read, DataError when it tells of no iteration.
+    Raises FormatError when the file cannot be read, DataError when it has no iteration.
     """
     lines = atomic.read_bytes(path).decode("utf-8", "replace").splitlines()
     year = datetime.fromtimestamp(Path(path).stat().st_ctime).year
@@ -95,7 +95,7 @@ class _Table:
             self._push()
 
     def end(self) -> None:
-        """Keep the row that the end of the log has cut off only when there is no other: what it lacks is not known."""
+        """Drop the last row if the log ends within it, unless it is the only one."""
         if not self.rows:
             self._push()
 
@@ -106,7 +106,7 @@ class _Table:
 
 
 def _first_rates(log: TrainingLog) -> None:
-    """The log tells the learning rate only after the first test and display: theirs is that of the row that follows."""
+    """Set the rates of the first test and display, before the log has a rate, to that of the next row."""
     for rows in (log.train, log.test, log.shown):
         if len(rows) > 1 and math.isnan(rows[0]["LearningRate"]):
             rows[0]["LearningRate"] = rows[1]["LearningRate"]

@@ -1,4 +1,4 @@
-"""What the commands classify and detect share: the net's settings, as their flags give them."""
+"""What the commands classify and detect share: the net and its settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ CAFFENET = ROOT / "models" / "bvlc_reference_caffenet"
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """``mean_file``: a .npy or a binaryproto, "" for none. What is None is Caffe's reference net, in this repository.
+    """``mean_file``: a .npy or a binaryproto, "" for none. Where a file is None, that of Caffe's reference net in this
+    repository is used.
 
     ``layers``: modules of the user's own that register layers.
     """

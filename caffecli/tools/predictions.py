@@ -40,9 +40,9 @@ class Target:
 
 
 def find_target(net: Net, blob: str | None = None) -> Target:
-    """The blob that the last Accuracy or SoftmaxWithLoss reads, else the last Softmax; or ``blob``.
+    """The blob that the last layer reads which holds classes' scores against labels (Accuracy, a loss), else the last Softmax.
 
-    Its labels are those of that layer, else of the last Accuracy or SoftmaxWithLoss, else the second top of a layer that reads
+    Or ``blob``. Its labels are those of that layer, else of the last one with labels, else the second top of a layer that reads
     records. Raises SpecError where there is no such blob.
     """
     readers = [node for node in net.nodes if node.layer.class_axis is not None]
@@ -55,7 +55,7 @@ def find_target(net: Net, blob: str | None = None) -> Target:
         scores = _origin(net, best[-1].inputs[0])
     else:
         raise SpecError(
-            f"net {net.name!r} has no Accuracy, SoftmaxWithLoss or Softmax whose bottom scores the classes; "
+            f"net {net.name!r} has no Accuracy, loss or Softmax whose bottom scores the classes; "
             "name the blob that does with --blob"
         )
     reader = best[-1] if best else None
@@ -78,7 +78,7 @@ def _labels(net: Net, reader: Node | None, labelled: list[Node]) -> int | None:
 
 
 def _origin(net: Net, slot: int) -> int:
-    """The slot that a split's top repeats; any other as it is."""
+    """The slot of which a split's top is a copy; any other slot itself."""
     for node in net.nodes:
         if slot in node.outputs and isinstance(node.layer, Split):
             return _origin(net, node.inputs[0])
@@ -88,7 +88,7 @@ def _origin(net: Net, slot: int) -> int:
 class PredictionWriter:
     """Takes the scores and labels of each batch, and writes what they say.
 
-    ``slots`` are the blobs that it wants to see; without files, none. ``predictions`` and ``confusion`` are open text files,
+    ``slots`` are the blobs that it needs; none if there are no files. ``predictions`` and ``confusion`` are open text files,
     or None.
     """
 
@@ -118,7 +118,7 @@ class PredictionWriter:
             self._counts = torch.zeros(self._classes, self._classes, dtype=torch.int64)
 
     def take(self, blobs: Sequence[Tensor]) -> None:
-        """Count a batch in: the values of ``slots``."""
+        """Add a batch: the values of ``slots``."""
         if not self.slots:
             return
         scores = blobs[0].detach().float().cpu().movedim(self._target.axis, -1).reshape(-1, self._classes)
@@ -128,7 +128,7 @@ class PredictionWriter:
                 f"blob {self._target.name!r} holds {len(scores)} predictions, there are {len(labels)} labels; "
                 "name another blob with --blob"
             )
-        # the first of equal scores comes first, so that results do not change from run to run
+        # of equal scores the first comes first, so that results are the same in every run
         best = scores.sort(dim=1, descending=True, stable=True)
         if self._writer is not None:
             self._write(best.values[:, : self._top], best.indices[:, : self._top], labels)
@@ -137,7 +137,7 @@ class PredictionWriter:
         self._rows += len(scores)
 
     def _keys(self, count: int) -> Sequence[str]:
-        """The records' keys; numbers where the net reads no records, or has not a row for each."""
+        """The records' keys; numbers where the net reads no records, or not one for each row."""
         batches = [layer.batch for layer in self._net.source_layers.values() if layer.batch is not None]
         if batches and len(batches[0].keys) == count:
             return batches[0].keys

@@ -37,14 +37,17 @@ from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
 from caffecli.tools.open import build_net, read_net
+from caffecli.wording import dimensions
 
 _UNITS = ("", "k", "M", "G", "T", "P")
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A layer: its tops with their shapes, how many parameters it holds (shared ones count where they stand first), the
-    multiply-adds of a forward pass, the bytes of its tops; with weights, their mean, standard deviation and share of zeros."""
+    """A layer: its tops' shapes, its parameters (shared ones count in their first layer), multiply-adds, bytes of its tops.
+
+    With weights also their mean, standard deviation and share of zeros.
+    """
 
     name: str
     type: str
@@ -97,7 +100,7 @@ def summarize(
 ) -> NetSummary:
     """Sum up the net of a prototxt. ``batch`` takes the place of its batch size.
 
-    Records that are not there are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
+    Missing records are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
     ``force_gray``) and ``crop_size``. With ``weights``, the summary tells of the values of the blobs too.
     ``layers``: modules of the user's own that register layers.
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
@@ -105,7 +108,7 @@ def summarize(
     whole = read_net(path, phase, level, stages, layers=layers)
     with logs.quiet():
         param = filter_net(whole, whole.state)
-        insert_splits(param, whole)  # whose errors know of the layers that are left out
+        insert_splits(param, whole)  # only for its errors, which know the layers that are left out
     for layer in param.layer:
         if batch is not None:
             _set_batch(layer, batch)
@@ -120,7 +123,7 @@ def summarize(
 
 def _set_batch(layer: LayerParameter, batch: int) -> None:
     kind = layer_class(layer.type)
-    if kind is not None and issubclass(kind, SourceLayer):
+    if kind is not None and issubclass(kind, SourceLayer) and kind.settings_name:
         getattr(layer, kind.settings_name).batch_size = batch
     for shapes in (layer.input_param.shape, layer.dummy_data_param.shape):
         for shape in shapes:
@@ -131,9 +134,9 @@ def _set_batch(layer: LayerParameter, batch: int) -> None:
 
 
 def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
-    """Make an Input layer of one whose records are not there."""
+    """Turn a layer that reads records into an Input layer of their shape, where the records are missing."""
     kind = layer_class(layer.type)
-    if kind is None or not issubclass(kind, SourceLayer):
+    if kind is None or not issubclass(kind, SourceLayer) or not kind.settings_name:
         return
     reads = getattr(layer, kind.settings_name)
     if not hasattr(reads, "source") or Path(reads.source).exists():
@@ -145,7 +148,7 @@ def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     shape = tuple(picture or (1 if transform.force_gray else 3, crop, crop))
     if picture is not None and crop:
         shape = (shape[0], crop, crop)
-    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {' × '.join(map(str, shape))}")
+    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {dimensions(shape)}")
     layer.type = "Input"
     dims = [(reads.batch_size, *shape), *[(reads.batch_size,)] * (len(layer.top) - 1)]
     layer.input_param.shape.extend(BlobShape(dim=dim) for dim in dims)
@@ -158,7 +161,7 @@ def _summary(net: Net, definition: NetParameter, valued: bool) -> NetSummary:
         owned[id(param.owner)] = owned.get(id(param.owner), 0) + math.prod(param.tensor.shape)
     found = []
     for node in net.nodes:
-        if node.name in known:  # the others are splits, whose tops are their bottom
+        if node.name in known:  # the others are splits, whose tops share the bottom's memory
             found.append(_layer(net, node, owned.get(id(node.layer), 0), valued))
     return NetSummary(net.name, tuple(found))
 
@@ -234,7 +237,7 @@ def _rows(layer: LayerSummary, values: bool) -> list[list[str]]:
     for number, (top, shape) in enumerate(layer.tops.items() or [("", ())]):
         figures = [f"{n:,}" if n else "" for n in (layer.parameters, layer.multiply_adds, layer.memory)]
         named = [layer.name, layer.type] if number == 0 else ["", ""]
-        spelled = " × ".join(map(str, shape)) or "()"
+        spelled = dimensions(shape) or "()"
         rows.append([*named, top, spelled, *(figures + more if number == 0 else [""] * (3 + len(more)))])
     return rows
 

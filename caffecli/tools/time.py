@@ -71,7 +71,7 @@ def time(options: TimeOptions) -> dict[str, tuple[float, float]]:
 
 
 def _prepare_backward(steps: Stepwise, index: int) -> None:
-    """As Caffe's ``time`` does, run every layer's backward pass, be it under a loss or not: a deploy net's too."""
+    """Let every layer run backward, as Caffe's ``time`` does, also where no loss is above it, as in a deploy net."""
     node = steps.net.nodes[index]
     node.backward = True
     for slot in node.outputs:

@@ -65,7 +65,7 @@ class TrainOptions:
 def train(options: TrainOptions) -> bool:
     """Run the training, on several GPUs by a process each; returns whether it came to its end (False: stopped early).
 
-    A process that ``torchrun`` has started is one of those that it has started.
+    Started by ``torchrun``, this process is one of the run's processes and starts no others.
     """
     rank = parallel.given_rank()
     with log_file.appending(options.log_file), deterministic(options.deterministic):
@@ -80,9 +80,9 @@ def train(options: TrainOptions) -> bool:
 
 
 def work(world: World, found: list[torch.device], job: tuple[TrainOptions, SolverParameter]) -> bool:
-    """The training of one process, on the first of the devices ``found``."""
+    """The training in one process, on the first of the devices ``found``."""
     options, param = job
-    user_modules.load(options.layers)  # in a process of its own too
+    user_modules.load(options.layers)  # each process of a run has to load them
     param.snapshot_prefix = snapshot.prefix(param, options.solver)
     param.train_state.level = options.level
     param.train_state.stage.extend(options.stages)
@@ -123,7 +123,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
 
 
 def _callbacks(options: TrainOptions) -> list[Callback]:
-    """What looks on; what writes snapshots of its own last, so that they hold what the others have seen."""
+    """The callbacks. ``Best``, which writes snapshots, comes last, so that these hold the others' state."""
     wished: list[tuple[Path | None, type[recorders.Recorder]]] = [
         (options.csv, recorders.Csv),
         (options.jsonl, recorders.JsonLines),
@@ -135,7 +135,7 @@ def _callbacks(options: TrainOptions) -> list[Callback]:
 
 
 def _gpu(options: TrainOptions, param: SolverParameter) -> tuple[str | None, bool, str]:
-    """The device flags, with the solver file's wish where no flag is given. A file that says nothing means CPU, as in Caffe."""
+    """The devices by the flags, else by the solver file's solver_mode; a file without one means CPU, as in Caffe."""
     wishes = param.HasField("solver_mode") and param.solver_mode == SolverParameter.GPU
     if options.gpu or options.cpu or not wishes:
         return options.gpu, options.cpu, ""

@@ -15,7 +15,7 @@ from caffecli.spec import text, upgrade
 def upgrade_net_proto_text(old_net: str, new_net: str) -> None:
     """Write the net prototxt ``old_net`` in the present form to ``new_net``.
 
-    Raises SpecError, once it is written, when settings of the old one have found no place in it.
+    Raises SpecError, after writing, when settings of the old net have no counterpart.
     """
     net = text.read(old_net, NetParameter)
     upgraded, complete = upgrade.upgrade_net_checked(net, old_net)
@@ -40,7 +40,7 @@ def upgrade_solver_proto_text(old_solver: str, new_solver: str) -> None:
 
 
 def _finish(source: str, line: int, old: Message, new: Message, complete: bool, old_path: str, new_path: str) -> None:
-    """Write the result, with the reference's log lines; settings that found no place make it a failure, once written."""
+    """Write the result, with the reference's log lines; then raise SpecError if some settings have no counterpart."""
     if new is old:
         logs.error(f"{source}:43", f"File already in latest proto format: {old_path}")
     if not complete:

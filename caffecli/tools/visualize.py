@@ -1,4 +1,4 @@
-"""``caffecli visualize``: PNG pictures of what ``visual.look`` finds in a net, with titles and scales."""
+"""``caffecli visualize``: PNG pictures of what ``visual.methods`` finds in a net, with titles and scales."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from caffecli.errors import CaffeError, DataError
 from caffecli.formats.atomic import replacing
-from caffecli.tools.visual import look, sheet
-from caffecli.tools.visual.inside import Array, Inside, Path_
+from caffecli.tools.visual import methods, sheet
+from caffecli.tools.visual.inspector import Array, Inspector, Path_
 from caffecli.tools.visual.picture import fit_picture, load_picture
 from caffecli.tools.visual.sheet import Pixels
 
@@ -53,44 +53,44 @@ def visualize(options: VisualizeOptions) -> str:
         raise DataError(f"cannot draw {os.fspath(options.out)!r}: its name must end in .png")
     if options.image is None and options.kind not in ("filters", "histogram"):
         raise DataError(f"{options.kind} needs a picture: give --image")
-    with replacing(options.out) as file:  # first, so that a folder that is not there is told of before the work
-        inside = Inside.open(options.net, options.weights, options.layers)
-        inside.index(options.layer)
+    with replacing(options.out) as file:  # first, so that a folder that is not there is reported before the work
+        inspector = Inspector.open(options.net, options.weights, options.layers)
+        inspector.index(options.layer)
         picture = None
         if options.image is not None:
-            picture = load_picture(inside, options.image, options.mean, options.scale, options.rgb)
-        drawn, told = _DRAW[options.kind](inside, options, picture)
+            picture = load_picture(inspector, options.image, options.mean, options.scale, options.rgb)
+        drawn, caption = _DRAW[options.kind](inspector, options, picture)
         if isinstance(drawn, np.ndarray):
-            file.write(cv2.imencode(".png", sheet.sheet(_title(inside, options, told), drawn))[1].tobytes())
+            file.write(cv2.imencode(".png", sheet.sheet(_title(inspector, options, caption), drawn))[1].tobytes())
         else:
             drawn.savefig(file, format="png", dpi=100)
-    return told
+    return caption
 
 
-def _title(inside: Inside, options: VisualizeOptions, told: str) -> str:
-    return f"{inside.net.name}, {options.layer} ({inside.net.nodes[inside.index(options.layer)].layer.type}): {told}"
+def _title(inspector: Inspector, options: VisualizeOptions, caption: str) -> str:
+    return f"{inspector.net.name}, {options.layer} ({inspector.net.nodes[inspector.index(options.layer)].layer.type}): {caption}"
 
 
-def _filters(inside: Inside, options: VisualizeOptions, picture: Array | None) -> tuple[Pixels, str]:
-    found = look.filters(inside, options.layer, options.unit)
+def _filters(inspector: Inspector, options: VisualizeOptions, picture: Array | None) -> tuple[Pixels, str]:
+    found = methods.filters(inspector, options.layer, options.unit)
     count, height, width, channels = found.shape
     if count == 1 and channels == 1 and min(height, width) == 1:
         return _bars(found.ravel(), options.layer, "weights"), f"{found.size} weights"
-    told = f"{count} filters of" if count > 1 else "weights,"
-    return _tiles(options, found), f"{told} {height} x {width}{', in colour' if channels == 3 else ''}"
+    caption = f"{count} filters of" if count > 1 else "weights,"
+    return _tiles(options, found), f"{caption} {height} x {width}{', in colour' if channels == 3 else ''}"
 
 
-def _activations(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
-    found = look.activations(inside, options.layer, picture)
+def _activations(inspector: Inspector, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
+    found = methods.activations(inspector, options.layer, picture)
     first = options.unit or 0
     if options.unit is not None:
-        look.check_unit(options.unit, len(found), options.layer)
+        methods.check_unit(options.unit, len(found), options.layer)
         found = found[first : first + 1]
-    told = f"activations of shape {found.shape}, {found.min():g} to {found.max():g}"
+    caption = f"activations of shape {found.shape}, {found.min():g} to {found.max():g}"
     if found.size == len(found):
         drawn = _bars(found.ravel(), options.layer, "units", first)
-        return drawn, f"{told}, the largest of unit {found.argmax() + first}"
-    return _tiles(options, found[None] if found.ndim == 2 else found.reshape(-1, *found.shape[-2:])), told
+        return drawn, f"{caption}, the largest of unit {found.argmax() + first}"
+    return _tiles(options, found[None] if found.ndim == 2 else found.reshape(-1, *found.shape[-2:])), caption
 
 
 def _bars(values: Array, layer: str, what: str, first: int = 0) -> Pixels:
@@ -106,27 +106,27 @@ def _tiles(options: VisualizeOptions, found: Array) -> Pixels:
     if count * (height + 1) * (width + 1) > _LARGEST:
         raise DataError(f"layer {options.layer!r}: {count:,} pictures of {height} x {width} are too many; choose --unit")
     shown = found[..., ::-1] if options.rgb and found.ndim == 4 else found
-    tiled = look.vis_square(shown)
+    tiled = methods.vis_square(shown)
     return sheet.with_scale(sheet.pixels(tiled, sheet.factor_for(tiled.shape[1])), float(found.min()), float(found.max()))
 
 
-def _histogram(inside: Inside, options: VisualizeOptions, picture: Array | None) -> tuple[Any, str]:
+def _histogram(inspector: Inspector, options: VisualizeOptions, picture: Array | None) -> tuple[Any, str]:
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise CaffeError("visualize histogram needs matplotlib; pip install 'caffecli[plot]'") from error
-    layer = inside.net.nodes[inside.index(options.layer)].layer
+    layer = inspector.net.nodes[inspector.index(options.layer)].layer
     parts = {name: blob.detach().numpy() for name, blob in zip(layer.blob_names, layer.blobs, strict=True)}
     if picture is not None:
-        parts["activations"] = look.activations(inside, options.layer, picture)
+        parts["activations"] = methods.activations(inspector, options.layer, picture)
     if not parts:
         raise DataError(f"layer {options.layer!r} has no weights; give --image to see its activations")
     figure = Figure(figsize=(5 * len(parts), 4), layout="constrained")
-    figure.suptitle(f"{inside.net.name}, {options.layer} ({layer.type})", parse_math=False)
+    figure.suptitle(f"{inspector.net.name}, {options.layer} ({layer.type})", parse_math=False)
     for axes, (name, values) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
         _check_finite(values, options.layer)
-        counts, edges = look.histogram(values, min(50, round(2 * values.size ** (1 / 3))))  # Rice's rule
+        counts, edges = methods.histogram(values, min(50, round(2 * values.size ** (1 / 3))))  # Rice's rule
         axes.stairs(counts, edges, fill=True)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(f"{name}: {values.size:,} values, mean {values.mean():.3g}, deviation {values.std():.3g}", fontsize=9)
@@ -135,9 +135,9 @@ def _histogram(inside: Inside, options: VisualizeOptions, picture: Array | None)
     return figure, f"histograms of {', '.join(parts)}"
 
 
-def _deconv(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
-    found = look.deconv(inside, options.layer, picture, options.top, options.unit)
-    pixels, back = _shown(inside, options), found.pictures[:, ::-1] if options.rgb else found.pictures
+def _deconv(inspector: Inspector, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
+    found = methods.deconv(inspector, options.layer, picture, options.top, options.unit)
+    pixels, back = _shown(inspector, options), found.pictures[:, ::-1] if options.rgb else found.pictures
     factor = sheet.factor_for(int(np.ceil(np.sqrt(len(back)))) * (pixels.shape[1] + 1))
     where, what = [], []
     for unit, value, one in zip(found.units, found.values, back, strict=True):
@@ -145,29 +145,29 @@ def _deconv(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[
         tile = sheet.pixels(_around_grey(one.transpose(1, 2, 0)), factor)
         what.append(sheet.captioned(tile, f"unit {unit}: {value:.3g}"))
         where.append(sheet.captioned(sheet.pixels(_patch(pixels, np.abs(one).max(0) > 0), factor), f"unit {unit}"))
-    left, right = (np.asarray(look.tiled(np.stack(part), 4, 255), np.uint8) for part in (where, what))
-    told = ", ".join(f"{unit} ({value:.3g})" for unit, value in zip(found.units, found.values, strict=True))
+    left, right = (np.asarray(methods.tiled(np.stack(part), 4, 255), np.uint8) for part in (where, what))
+    caption = ", ".join(f"{unit} ({value:.3g})" for unit, value in zip(found.units, found.values, strict=True))
     drawn = sheet.beside(sheet.captioned(left, "what each unit saw"), sheet.captioned(right, "what in it made the unit strong"))
-    return drawn, f"units and their activations: {told}"
+    return drawn, f"units and their activations: {caption}"
 
 
-def _occlusion(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
-    found = look.occlusion(inside, options.layer, picture, options.unit, options.size, options.stride, options.fill)
-    heat = look.heat(found, picture.shape[1:])
+def _occlusion(inspector: Inspector, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
+    found = methods.occlusion(inspector, options.layer, picture, options.unit, options.size, options.stride, options.fill)
+    heat = methods.heat(found, picture.shape[1:])
     _check_finite(heat, options.layer)
     factor = sheet.factor_for(picture.shape[2])
-    left = sheet.captioned(sheet.pixels(_shown(inside, options), factor), "the picture")
+    left = sheet.captioned(sheet.pixels(_shown(inspector, options), factor), "the picture")
     right = sheet.with_scale(sheet.pixels(_range(heat), factor, _HEAT), float(heat.min()), float(heat.max()), _HEAT)
-    told = f"unit {found.unit}: {found.whole:g} for the whole picture, {found.values.min():g} to {found.values.max():g} with"
+    caption = f"unit {found.unit}: {found.whole:g} for the whole picture, {found.values.min():g} to {found.values.max():g} with"
     drawn = sheet.beside(left, sheet.captioned(right, f"unit {found.unit} while a square hides the place"))
-    return drawn, f"{told} a square of {found.size} in it"
+    return drawn, f"{caption} a square of {found.size} in it"
 
 
-def _saliency(inside: Inside, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
-    unit, found = look.saliency(inside, options.layer, picture, options.unit)
+def _saliency(inspector: Inspector, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
+    unit, found = methods.saliency(inspector, options.layer, picture, options.unit)
     _check_finite(found, options.layer)
     factor = sheet.factor_for(picture.shape[2])
-    left = sheet.captioned(sheet.pixels(_shown(inside, options), factor), "the picture")
+    left = sheet.captioned(sheet.pixels(_shown(inspector, options), factor), "the picture")
     right = sheet.with_scale(sheet.pixels(_range(found), factor), float(found.min()), float(found.max()))
     drawn = sheet.beside(left, sheet.captioned(right, f"|d unit {unit} / d pixel|, the largest of the channels"))
     return drawn, f"unit {unit}: gradients up to {found.max():g}"
@@ -183,9 +183,9 @@ _DRAW: dict[Kind, Any] = {
 }
 
 
-def _shown(inside: Inside, options: VisualizeOptions) -> Array:
+def _shown(inspector: Inspector, options: VisualizeOptions) -> Array:
     """The picture as people see it, no mean taken from it: (height, width, 1 or 3), 0 to 1, blue first."""
-    return fit_picture(inside, options.image or "").transpose(1, 2, 0) / np.float32(255)
+    return fit_picture(inspector, options.image or "").transpose(1, 2, 0) / np.float32(255)
 
 
 def _patch(picture: Array, seen: Any) -> Array:
@@ -200,7 +200,7 @@ def _patch(picture: Array, seen: Any) -> Array:
 
 def _range(array: Array) -> Array:
     """Brought to 0 to 1."""
-    return look.vis_square(array[None])
+    return methods.vis_square(array[None])
 
 
 def _around_grey(array: Array) -> Array:

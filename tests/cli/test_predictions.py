@@ -182,7 +182,7 @@ def test_confusion_counts_each_place_of_a_picture_but_not_those_to_ignore(folder
         (("--predictions=solver.prototxt",), "'solver.prototxt' exists; remove it or choose another name", 1),
         (("--confusion=solver.prototxt",), "'solver.prototxt' exists", 1),
         (("--predictions=no/p.csv",), "cannot write 'no/p.csv': No such file or directory; create the folder 'no' first", 1),
-        (("--predictions=p.csv", "--blob=ip3"), "net 'mini' has no blob 'ip3'; did you mean 'ip2'?", 1),
+        (("--predictions=p.csv", "--blob=ip3"), "net 'mini' has no blob 'ip3'; its blobs: data, label, ", 1),
         (("--predictions=p.csv", "--blob=label"), "blob 'label' of shape (32,) has no axis 1 of classes", 1),
         (("--confusion=c.csv", "--blob=conv1"), "predictions, there are 32 labels; name another blob with --blob", 1),
         (("--predictions=p.csv", "--confusion=p.csv"), "both name 'p.csv'", 2),

@@ -48,7 +48,7 @@ def test_wrong_use(fails: Fails, flags: tuple[str, ...], words: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--best", "--monitor=acc"), "test net #0 has no output 'acc'; its outputs: accuracy, loss"),
+        (("--best", "--monitor=acc"), "test net #0 has no output 'acc'; did you mean 'accuracy'? its outputs: accuracy, loss"),
         (("--early-stop=3", "--monitor=2:loss"), "there is no test net #2; there is only #0"),
         (("--plateau=3",), "by what is the rate multiplied? give --plateau 3:0.1, or gamma in the solver"),
         (("--plateau=3:0",), "gamma must lie between 0 and 1, got 0"),

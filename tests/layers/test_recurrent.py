@@ -10,7 +10,7 @@ import torch
 
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import recurrent
-from caffecli.layers.sequences import Sequences, longest
+from caffecli.layers.recurrent import Sequences, longest
 from tests.layers.contract import build, check, distinct, run_golden
 
 T, N, H = 6, 3, 4

@@ -14,7 +14,7 @@ from caffecli.errors import CaffeError, DataError, FormatError, ShapeError, Spec
 from caffecli.formats import caffemodel
 from caffecli.spec.load import load_net
 from caffecli.tools.visual import picture, sheet
-from caffecli.tools.visual.inside import Inside
+from caffecli.tools.visual.inspector import Inspector
 
 ROOT = Path(__file__).parents[2]
 NET = str(ROOT / "models/lenet/deploy.prototxt")
@@ -61,29 +61,29 @@ def test_each_kind(kind, layer, words, golden, digit, tmp_path, capsys):
 def test_pictures_become_what_the_net_takes(tmp_path):
     source = (ROOT / "models/cifar10_quick/deploy.prototxt").read_text()
     (tmp_path / "net.prototxt").write_text(source)
-    inside = Inside.open(tmp_path / "net.prototxt", None)
+    inspector = Inspector.open(tmp_path / "net.prototxt", None)
     pixels = np.random.default_rng(1).integers(0, 255, (32, 32, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "p.png"), pixels)
-    came = picture.load_picture(inside, tmp_path / "p.png", "1,2,3", 0.5)
+    came = picture.load_picture(inspector, tmp_path / "p.png", "1,2,3", 0.5)
     np.testing.assert_allclose(came, (pixels.transpose(2, 0, 1) - np.array([1, 2, 3]).reshape(3, 1, 1)) / 2)
     with pytest.raises(DataError, match=r"--mean '1,2' has 2 numbers; expected 1, or one for each of 3 channel"):
-        picture.load_picture(inside, tmp_path / "p.png", "1,2")
+        picture.load_picture(inspector, tmp_path / "p.png", "1,2")
     with pytest.raises(DataError, match=r"net.prototxt' cannot be read as a picture; give a PNG or JPEG"):
-        picture.load_picture(inside, tmp_path / "net.prototxt")
+        picture.load_picture(inspector, tmp_path / "net.prototxt")
 
 
 def test_colours_are_as_people_see_them(tmp_path):
     """Blue first in the net's input and in its filters, as OpenCV has them; with --rgb the other way round."""
     source = (ROOT / "models/cifar10_quick/deploy.prototxt").read_text()
     (tmp_path / "net.prototxt").write_text(source)
-    inside = Inside.open(tmp_path / "net.prototxt", None)
+    inspector = Inspector.open(tmp_path / "net.prototxt", None)
     cv2.imwrite(str(tmp_path / "p.png"), np.full((32, 32, 3), (200, 100, 0), np.uint8))  # OpenCV's order: blue, green, red
-    assert picture.fit_picture(inside, tmp_path / "p.png")[:, 0, 0].tolist() == [200, 100, 0]
-    assert picture.fit_picture(inside, tmp_path / "p.png", rgb=True)[:, 0, 0].tolist() == [0, 100, 200]
+    assert picture.fit_picture(inspector, tmp_path / "p.png")[:, 0, 0].tolist() == [200, 100, 0]
+    assert picture.fit_picture(inspector, tmp_path / "p.png", rgb=True)[:, 0, 0].tolist() == [0, 100, 200]
     weights = {"conv1": [np.zeros((32, 3, 5, 5), np.float32), np.zeros(32, np.float32)]}
     weights["conv1"][0][0, 0] = 1  # the first filter sees blue alone
     for name in ("conv2", "conv3", "ip1", "ip2"):
-        weights[name] = [blob.detach().numpy() for blob in inside.net.layer(name).blobs]
+        weights[name] = [blob.detach().numpy() for blob in inspector.net.layer(name).blobs]
     caffemodel.write(tmp_path / "w.caffemodel", load_net(tmp_path / "net.prototxt"), weights)
     for flags, expected in (([], [255, 0, 0]), (["--rgb"], [0, 0, 255])):
         visualize("filters", tmp_path / "net.prototxt", tmp_path / "w.caffemodel", tmp_path / "o.png", "--layer", "conv1", *flags)
@@ -209,8 +209,8 @@ def test_wrong_input_is_named_and_nothing_written(kind, layer, changed, error, w
 
 def test_values_that_are_no_numbers(tmp_path):
     net = load_net(NET)
-    inside = Inside.open(NET, None)
-    weights = {node.name: [blob.detach().numpy().copy() for blob in node.layer.blobs] for node in inside.net.nodes}
+    inspector = Inspector.open(NET, None)
+    weights = {node.name: [blob.detach().numpy().copy() for blob in node.layer.blobs] for node in inspector.net.nodes}
     weights["conv1"][0][2, 0, 1, 1:3] = np.nan
     caffemodel.write(tmp_path / "w.caffemodel", net, weights)
     with pytest.raises(DataError, match="layer 'conv1': 2 of 500 values are nan or infinite; give weights of a sound training"):

@@ -21,8 +21,6 @@ class Interp(Layer):
     in TheLegendAli/DeepLab-Context, is upgraded.
     """
 
-    read_by_opencv = False
-
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.interp_param
         self.cut = -param.pad_beg, -param.pad_end

@@ -48,6 +48,7 @@ class ShuffleChannel(Layer):
     Source: Zhang, Zhou, Lin and Sun, CVPR 2018 (ShuffleNet); farmingyard/ShuffleNet.
     """
 
+    read_by_opencv = True
     keeps_shape = True
     precision = Precision.ANY
 
@@ -55,10 +56,9 @@ class ShuffleChannel(Layer):
         self.group = self.param.shuffle_channel_param.group
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        if len(bottoms[0]) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
-        if self.group < 1 or bottoms[0][1] % self.group:
-            raise self.spec_error(f"expected a group that divides the {bottoms[0][1]} channels, got {self.group}")
+        channels = self.channels_of(bottoms)
+        if self.group < 1 or channels % self.group:
+            raise self.spec_error(f"expected a group that divides the {channels} channels, got {self.group}")
         return super().reshape(bottoms)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,6 +74,7 @@ class ReLU6(Layer):
     Differences: chuanqi305/ssd has ``relu6_param`` without a slope, under another number (208).
     """
 
+    read_by_opencv = True
     keeps_shape = True
     coordinates = Coordinates.SAME
     precision = Precision.ANY
@@ -82,7 +83,7 @@ class ReLU6(Layer):
         self.slope = self.param.relu6_param.negative_slope
 
     def deconvolved(self, diff: Tensor) -> Tensor:
-        """What is positive on its way down passes, whatever went up."""
+        """Passes on the positive part of ``diff``, whatever the bottom was."""
         return diff.clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:

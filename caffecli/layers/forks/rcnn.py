@@ -24,6 +24,7 @@ class ROIPooling(Layer):
     Source: Girshick, ICCV 2015 (Fast R-CNN); rbgirshick/caffe-fast-rcnn, ``roi_pooling_layer.cpp``.
     """
 
+    read_by_opencv = True
     compiles = False
     bottom_count = (2, 2)
     no_gradient = (1,)

@@ -38,6 +38,7 @@ class BN(Foldable, Layer):
     number.
     """
 
+    stateful = True
     keeps_shape = True
     coordinates = Coordinates.SAME
     blob_order = ("scale", "shift", "mean", "variance")
@@ -72,7 +73,7 @@ class BN(Foldable, Layer):
         self.frozen = self.kept and param.frozen
         self.momentum, self.eps = param.momentum, param.eps if self.kept else 1e-9
         fillers = ("slope_filler", "bias_filler") if self.kept else ("scale_filler", "shift_filler")
-        blob = (1, self._channels(bottoms), 1, 1)
+        blob = (1, self.channels_of(bottoms), 1, 1)
         for name, filler in zip(("scale", "shift"), fillers, strict=True):
             self.add_blob(name, blob, getattr(param, filler), learned=not self.frozen)
         if self.kept:
@@ -80,13 +81,8 @@ class BN(Foldable, Layer):
             self.add_blob("variance", blob, FillerParameter(value=1) if self.frozen else None, learned=False)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        self.check_fit("channels", self.scale.shape[1], self._channels(bottoms), bottoms)
+        self.check_fit("channels", self.scale.shape[1], self.channels_of(bottoms), bottoms)
         return super().reshape(bottoms)
-
-    def _channels(self, bottoms: list[Shape]) -> int:
-        if len(bottoms[0]) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
-        return bottoms[0][1]
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.scale.flatten(), self.shift.flatten()

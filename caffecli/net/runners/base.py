@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from caffecli.errors import in_a_line
 from caffecli.net.graph import Node
 from caffecli.net.precision import FULL, PrecisionPolicy
 
@@ -39,14 +40,15 @@ class Runner(ABC):
         if result.loss.requires_grad:
             result.loss.backward()  # type: ignore[no-untyped-call]
 
+    def result(self, slots: Sequence[Tensor | None] | Mapping[int, Tensor]) -> Result:
+        """The loss and the outputs, of what the net's slots hold."""
+        loss = weighted_sum((slots[slot], weight) for slot, weight in self.net.losses)  # type: ignore[misc]
+        outputs = {name: slots[slot] for name, slot in zip(self.net.outputs, self.net.output_slots, strict=True)}
+        return Result(torch.zeros(()) if loss is None else loss, outputs)  # type: ignore[arg-type]
+
     def to(self, device: torch.device) -> None:
         """Move the net to ``device``."""
         self.net.place(device)
-
-
-def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A layer's tops, whether it returns one or several."""
-    return tops if isinstance(tops, tuple) else (tops,)
 
 
 def weighted_sum(tops: Iterable[tuple[Tensor, float]]) -> Tensor | None:
@@ -69,8 +71,9 @@ def differentiate(
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """A layer's backward pass: from the ``diffs`` of its ``tops`` those of its ``bottoms`` and ``learned`` blobs.
 
-    None is no diff. A bottom that asks for no gradient has none; one that asks and has no influence has zeros.
-    ``again``: the layer's graph is kept, for another backward pass.
+    A diff may be None, which counts as zeros. A bottom that needs no gradient gets None; one that needs one and has no
+    influence on the tops gets zeros.
+    ``again``: keep the layer's graph for another backward pass.
     """
     pairs = [(top, diff) for top, diff in zip(tops, diffs, strict=True) if diff is not None and top.requires_grad]
     wanted = [*(bottom for bottom in bottoms if bottom.requires_grad), *learned]
@@ -80,7 +83,7 @@ def differentiate(
         try:
             grads = torch.autograd.grad(outputs, wanted, seeds, retain_graph=again, allow_unused=True)
         except RuntimeError as error:
-            raise node.layer.shape_error(f"cannot run backward: {str(error).strip().splitlines()[0]}") from error
+            raise node.layer.shape_error(f"cannot run backward: {in_a_line(error)}") from error
     made = iter(grads)
     below = [_or_zeros(next(made), bottom) if bottom.requires_grad else None for bottom in bottoms]
     return below, list(made)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import SolverError
+from caffecli.layers.base import as_tuple
 from caffecli.net.graph import Node
 from caffecli.net.precision import FULL, PrecisionPolicy
-from caffecli.net.runners.base import Result, Runner, as_tuple, weighted_sum
+from caffecli.net.runners.base import Result, Runner
 
 if TYPE_CHECKING:
     from caffecli.net.net import Net
@@ -37,7 +38,7 @@ def check(device: torch.device) -> None:
 
 @dataclass
 class Stretch:
-    """Layers in a row that are one piece of ``code``, from the slots ``read`` to the slots ``given``."""
+    """Consecutive layers, compiled into one function ``code`` from the slots ``read`` to the slots ``given``."""
 
     read: tuple[int, ...]
     given: tuple[int, ...]
@@ -59,7 +60,7 @@ class Compiled(Runner):
                 name = f"stretch{len(self._steps)}"
                 self._steps.append(Stretch(read, given, _code(name, nodes, read, given, precision)))
             else:
-                self._steps += nodes  # alone, none gains
+                self._steps += nodes  # a single layer is not faster when compiled
             needed.update(read)
         self._steps.reverse()
 
@@ -75,13 +76,11 @@ class Compiled(Runner):
                 slots.update(zip(step.given, _run(step.code, [slots[slot] for slot in step.read]), strict=True))
         for source in net.sources:
             source.read_ahead()
-        loss = weighted_sum((slots[slot], weight) for slot, weight in net.losses)
-        outputs = {name: slots[slot] for name, slot in zip(net.outputs, net.output_slots, strict=True)}
-        return Result(torch.zeros(()) if loss is None else loss, outputs)
+        return self.result(slots)
 
 
 def _stretches(net: Net) -> list[list[Node]]:
-    """The layers in their order: in stretches to be compiled, those that are not to be each by itself."""
+    """The layers in order: those that compile in stretches, each of the others by itself."""
     found: list[list[Node]] = []
     before = False
     for node in net.nodes:
@@ -100,13 +99,13 @@ def _code(name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[
     def run(*bottoms: Tensor) -> tuple[Tensor, ...]:
         blobs = dict(zip(read, bottoms, strict=True))
         for node in nodes:
-            ours = [blobs[slot].detach() if i in node.stops else blobs[slot] for i, slot in enumerate(node.inputs)]
-            blobs.update(zip(node.outputs, as_tuple(precision.run(node, ours)), strict=True))
+            tops = as_tuple(precision.run(node, node.cut([blobs[slot] for slot in node.inputs])))
+            blobs.update(zip(node.outputs, tops, strict=True))
         return tuple([blobs[slot] for slot in given])
 
     # torch counts how often it compiles a code object, and gives up after a few times: each stretch gets its own
     run.__code__ = run.__code__.replace(co_name=name)
-    with _quiet():  # dropout draws the numbers that it draws when it is not compiled
+    with _quiet():  # with torch's own random numbers, so that dropout draws the same as without --compile
         return torch.compile(run, dynamic=False, options={"fallback_random": True})
 
 
@@ -121,7 +120,7 @@ def _run(code: Code, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's warnings of itself from the user."""
+    """Silence the warnings of torch.compile about itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

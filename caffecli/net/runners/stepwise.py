@@ -15,7 +15,7 @@ from torch import Tensor
 from caffecli.layers.base import Layer
 from caffecli.net.params import Param
 from caffecli.net.precision import FULL, PrecisionPolicy
-from caffecli.net.runners.base import Result, Runner, differentiate, weighted_sum
+from caffecli.net.runners.base import Result, Runner, differentiate
 
 if TYPE_CHECKING:
     from caffecli.net.net import Net
@@ -42,9 +42,7 @@ class Stepwise(Runner):
         self.net.check_inputs(inputs or {})
         for i in range(len(self.net.nodes)):
             self.forward_layer(i, inputs)
-        loss = weighted_sum((self.data[slot], weight) for slot, weight in self.net.losses)  # type: ignore[misc]
-        outputs = {name: self.data[slot] for name, slot in zip(self.net.outputs, self.net.output_slots, strict=True)}
-        return Result(torch.zeros(()) if loss is None else loss, outputs)  # type: ignore[arg-type]
+        return self.result(self.data)
 
     def backward(self, result: Result, top_diffs: Mapping[str, Tensor] | None = None) -> None:
         """All layers, last first: losses start from their loss weight. ``top_diffs`` sets diffs of output blobs."""

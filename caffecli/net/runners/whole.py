@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from caffecli.net.graph import Node
-from caffecli.net.runners.base import Result, Runner, weighted_sum
+from caffecli.net.runners.base import Result, Runner
 
 Observer = Callable[[Node, tuple[Tensor, ...]], None]
 
 
 class Whole(Runner):
-    """Runs all layers of ``net`` one after another; what no layer reads any more is given up on the way."""
+    """Runs all layers of ``net`` in order; a blob that no later layer reads is freed on the way."""
 
     def forward(self, inputs: Mapping[str, Tensor] | None = None, observe: Observer | None = None) -> Result:
         """One pass through all layers. ``observe``, for those who look inside, gets each layer and its tops."""
@@ -32,6 +31,4 @@ class Whole(Runner):
                 slots[slot] = None
         for source in net.sources:
             source.read_ahead()
-        loss = weighted_sum((slots[slot], weight) for slot, weight in net.losses)  # type: ignore[misc]
-        outputs = {name: slots[i] for name, i in zip(net.outputs, net.output_slots, strict=True)}
-        return Result(torch.zeros(()) if loss is None else loss, outputs)  # type: ignore[arg-type]
+        return self.result(slots)

@@ -1,1 +1,1 @@
-"""What a net has learnt, for ``visualize``: each way of looking is a function of ``look`` that returns arrays."""
+"""What a net has learnt, for ``visualize``: each method is a function of ``methods`` that returns arrays."""

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from caffecli.errors import DataError
 from caffecli.formats import mean as mean_files
 from caffecli.formats.atomic import read_bytes
-from caffecli.tools.visual.inside import Array, Inside, Path_
+from caffecli.tools.visual.inspector import Array, Inspector, Path_
 
 
-def load_picture(inside: Inside, path: Path_, mean: str = "", scale: float = 1.0, rgb: bool = False) -> Array:
+def load_picture(inspector: Inspector, path: Path_, mean: str = "", scale: float = 1.0, rgb: bool = False) -> Array:
     """The picture in ``path`` as the net takes it: (pixels - mean) * scale, of ``fit_picture``. Raises DataError, FormatError.
 
     ``mean`` is the name of a mean.binaryproto, or numbers separated by ``,``: one, or one a channel.
     """
-    fitted = fit_picture(inside, path, rgb)
+    fitted = fit_picture(inspector, path, rgb)
     return (fitted - _mean(mean, fitted.shape)) * np.float32(scale)
 
 
-def fit_picture(inside: Inside, path: Path_, rgb: bool = False) -> Array:
+def fit_picture(inspector: Inspector, path: Path_, rgb: bool = False) -> Array:
     """The pixels, 0 to 255, in the net's size and channels: (channels, height, width), grey, blue first, or red first."""
-    channels, height, width = inside.picture_shape
+    channels, height, width = inspector.picture_shape
     if channels not in (1, 3):
         raise DataError(f"the net takes pictures of {channels} channels; expected 1 or 3")
     data = read_bytes(path)

@@ -20,7 +20,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def pixels(array: NDArray[Any], factor: int = 1, colours: int | None = None) -> Pixels:
     """Numbers from 0 to 1, (height, width) or (height, width, 1 or 3), each a square of side ``factor``.
 
-    ``colours`` is one of OpenCV's maps, for numbers that are no brightness.
+    ``colours``: one of OpenCV's colour maps, for numbers that are not brightness.
     """
     picture = (array * 255 + 0.5).astype(np.uint8)
     large = picture.repeat(factor, 0).repeat(factor, 1)
@@ -36,7 +36,7 @@ def factor_for(width: int) -> int:
 
 
 def line(words: str, width: int, size: float = 0.45) -> Pixels:
-    """A strip ``width`` wide with the words in it: smaller where they would not fit, and cut where that does not help."""
+    """A strip of ``width`` with the text: in a smaller size where it would not fit, and cut off if that is not enough."""
     strip = np.full((_LINE, width, 3), 255, np.uint8)
     while _width(words, size) > width - 4 and size > 0.35:
         size -= 0.05
@@ -53,7 +53,7 @@ def _width(words: str, size: float) -> int:
 
 
 def with_scale(picture: Pixels, low: float, high: float, colours: int | None = None) -> Pixels:
-    """The picture, and right of it a bar of its shades with the values they stand for: the highest, the lowest, and 0."""
+    """The picture with a scale to its right: a bar of its shades, labelled with the highest value, the lowest, and 0."""
     height = max(len(picture), 3 * _LINE)
     shades = pixels(np.linspace(1, 0, height).repeat(14).reshape(height, 14), 1, colours)
     return beside(picture, np.concatenate([shades, _marks(height, low, high)], 1))
@@ -64,8 +64,8 @@ def bars(values: NDArray[Any], height: int = 240) -> Pixels:
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     span = (height - 1) / (high - low if high > low else 1)
     ends, zero, rows = np.round((high - values) * span), round(high * span), np.arange(height)[:, None]
-    inside = (np.minimum(ends, zero) <= rows) & (rows <= np.maximum(ends, zero))
-    drawn = np.where(inside, np.where(rows == zero, 0.7, 0.2), 1.0)
+    within = (np.minimum(ends, zero) <= rows) & (rows <= np.maximum(ends, zero))
+    drawn = np.where(within, np.where(rows == zero, 0.7, 0.2), 1.0)
     wide = drawn.repeat(factor_for(len(values)), 1)
     if factor_for(len(values)) > 3:
         wide[:, factor_for(len(values)) - 1 :: factor_for(len(values))] = 1  # a gap between bars

@@ -18,6 +18,7 @@ class Permute(Layer):
     Raises SpecError where an axis does not exist or is given twice. Source: SSD, ``permute_layer.cpp``.
     """
 
+    read_by_opencv = True
     precision = Precision.ANY
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -48,6 +49,7 @@ class Normalize(Layer):
     Differences: ParseNet's own layer has fix_scale besides, and keeps its settings under other numbers.
     """
 
+    read_by_opencv = True
     keeps_shape = True
     coordinates = Coordinates.SAME
     blob_order = ("scale",)
@@ -57,20 +59,15 @@ class Normalize(Layer):
         param = self.param.norm_param
         self.eps, self.across_spatial = param.eps, param.across_spatial
         filler = param.scale_filler if param.HasField("scale_filler") else FillerParameter(type="constant", value=1)
-        self.add_blob("scale", () if param.channel_shared else (self._channels(bottoms),), filler)
+        self.add_blob("scale", () if param.channel_shared else (self.channels_of(bottoms),), filler)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        channels, dims = self._channels(bottoms), len(bottoms[0])
+        channels, dims = self.channels_of(bottoms), len(bottoms[0])
         if self.scale.dim():
             self.check_fit("channels", len(self.scale), channels, bottoms)
         self.axes = tuple(range(1, dims)) if self.across_spatial else (1,)
         self.per_channel = (1, -1, *(1,) * (dims - 2))
         return super().reshape(bottoms)
-
-    def _channels(self, bottoms: list[Shape]) -> int:
-        if len(bottoms[0]) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
-        return bottoms[0][1]
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.square().sum(self.axes, keepdim=True).add(self.eps)

@@ -35,6 +35,7 @@ class DetectionOutput(Layer):
     ``visualize`` is an error; a fourth bottom, the images for it, is taken and not looked at.
     """
 
+    read_by_opencv = True
     compiles = False
     bottom_count = (3, 4)
     no_gradient = (0, 1, 2, 3)

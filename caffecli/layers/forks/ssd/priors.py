@@ -26,6 +26,7 @@ class PriorBox(Layer):
     Source: Liu et al., ECCV 2016 (SSD), section 2.2; ``prior_box_layer.cpp``.
     """
 
+    read_by_opencv = True
     bottom_count = (2, 2)
     no_gradient = (0, 1)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from caffecli.errors import ShapeError, SpecError
-from caffecli.tools.visual import look
-from caffecli.tools.visual.inside import Inside
+from caffecli.tools.visual import methods
+from caffecli.tools.visual.inspector import Inspector
 
 INPUT = 'layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 4 dim: {0} dim: {1} dim: {2} }} }} }}'
 CONV = 'layer { name: "conv" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 5 kernel_size: 3 } }'
@@ -24,11 +24,11 @@ def opened(tmp_path):
     def make(layers, channels=2, height=8, width=6):
         path = tmp_path / "net.prototxt"
         path.write_text(f'name: "n" {INPUT.format(channels, height, width)} {layers}')
-        inside = Inside.open(path, None)
+        inspector = Inspector.open(path, None)
         generator = torch.Generator().manual_seed(5)
-        for blob in inside.net.parameters():
+        for blob in inspector.net.parameters():
             blob.data.normal_(0, 1, generator=generator)
-        return inside
+        return inspector
 
     return make
 
@@ -39,72 +39,72 @@ def picture():
 
 
 def test_vis_square():
-    tiled = look.vis_square(np.arange(3 * 2 * 2, dtype=np.float32).reshape(3, 2, 2))
+    tiled = methods.vis_square(np.arange(3 * 2 * 2, dtype=np.float32).reshape(3, 2, 2))
     expected = np.array([[0, 1, 11, 4, 5], [2, 3, 11, 6, 7], [11] * 5, [8, 9, 11, 11, 11], [10, 11, 11, 11, 11]]) / 11
     np.testing.assert_allclose(tiled, expected, rtol=1e-6)
-    assert look.vis_square(np.zeros((5, 4, 3, 3), np.float32), 2).shape == (2 * 6 - 2, 3 * 5 - 2, 3)
+    assert methods.vis_square(np.zeros((5, 4, 3, 3), np.float32), 2).shape == (2 * 6 - 2, 3 * 5 - 2, 3)
 
 
 def test_filters(opened):
-    inside = opened(CONV + POOL + IP)
-    weight = inside.net.layer("conv").weight.detach().numpy()
-    found = look.filters(inside, "conv")
+    inspector = opened(CONV + POOL + IP)
+    weight = inspector.net.layer("conv").weight.detach().numpy()
+    found = methods.filters(inspector, "conv")
     assert found.shape == (5 * 2, 3, 3, 1)
     np.testing.assert_array_equal(found[2 * 3 + 1, ..., 0], weight[3, 1])
-    assert look.filters(opened(CONV, 3), "conv").shape == (5, 3, 3, 3)
-    assert look.filters(inside, "ip").shape == (3 * 5, 3, 2, 1)
-    np.testing.assert_array_equal(look.filters(inside, "conv", 3)[1, ..., 0], weight[3, 1])
+    assert methods.filters(opened(CONV, 3), "conv").shape == (5, 3, 3, 3)
+    assert methods.filters(inspector, "ip").shape == (3 * 5, 3, 2, 1)
+    np.testing.assert_array_equal(methods.filters(inspector, "conv", 3)[1, ..., 0], weight[3, 1])
     with pytest.raises(SpecError, match="layer 'conv' has the units 0 to 4, not 5"):
-        look.filters(inside, "conv", 5)
+        methods.filters(inspector, "conv", 5)
     with pytest.raises(ShapeError, match=r"layer 'pool' \(Pooling\) has no filters; name one with weights"):
-        look.filters(inside, "pool")
+        methods.filters(inspector, "pool")
 
 
 def test_weights_without_height_and_width_are_one_picture(opened):
     second = IP.replace('"ip"', '"ip2"').replace('bottom: "p"', 'bottom: "ip"')
-    inside = opened(CONV + POOL + IP + second)
-    weight = inside.net.layer("ip2").weight.detach().numpy()
-    np.testing.assert_array_equal(look.filters(inside, "ip2")[0, ..., 0], weight)
-    np.testing.assert_array_equal(look.filters(inside, "ip2", 1)[0, 0, :, 0], weight[1])
+    inspector = opened(CONV + POOL + IP + second)
+    weight = inspector.net.layer("ip2").weight.detach().numpy()
+    np.testing.assert_array_equal(methods.filters(inspector, "ip2")[0, ..., 0], weight)
+    np.testing.assert_array_equal(methods.filters(inspector, "ip2", 1)[0, 0, :, 0], weight[1])
 
 
 def test_filters_of_one_value_are_one_picture(opened):
-    inside = opened(CONV.replace("kernel_size: 3", "kernel_size: 1"), 7)
-    weight = inside.net.layer("conv").weight.detach().numpy()
-    np.testing.assert_array_equal(look.filters(inside, "conv")[0, ..., 0], weight[..., 0, 0])
+    inspector = opened(CONV.replace("kernel_size: 3", "kernel_size: 1"), 7)
+    weight = inspector.net.layer("conv").weight.detach().numpy()
+    np.testing.assert_array_equal(methods.filters(inspector, "conv")[0, ..., 0], weight[..., 0, 0])
 
 
 def test_filters_of_a_deconvolution_go_by_its_outputs(opened):
     up = 'layer { name: "up" type: "Deconvolution" bottom: "data" top: "u" '
     up += "convolution_param { num_output: 6 group: 2 kernel_size: 3 } }"
-    inside = opened(up, 4)
-    weight = inside.net.layer("up").weight.detach().numpy()  # (channels, num_output / group, height, width)
-    found = look.filters(inside, "up", 4)
+    inspector = opened(up, 4)
+    weight = inspector.net.layer("up").weight.detach().numpy()  # (channels, num_output / group, height, width)
+    found = methods.filters(inspector, "up", 4)
     np.testing.assert_array_equal(found[..., 0], weight[2:, 1])
-    assert look.filters(inside, "up").shape == (4 * 3, 3, 3, 1)
+    assert methods.filters(inspector, "up").shape == (4 * 3, 3, 3, 1)
 
 
 def test_activations_are_the_nets(opened, picture):
-    inside = opened(CONV + RELU + POOL + IP)
-    outputs = inside.net({"data": torch.from_numpy(picture[None])})["ip"]
-    np.testing.assert_allclose(look.activations(inside, "ip", picture), outputs[0].detach().numpy(), rtol=1e-5)
-    before, after = look.activations(inside, "conv", picture), look.activations(inside, "relu", picture)
+    inspector = opened(CONV + RELU + POOL + IP)
+    outputs = inspector.net({"data": torch.from_numpy(picture[None])})["ip"]
+    np.testing.assert_allclose(methods.activations(inspector, "ip", picture), outputs[0].detach().numpy(), rtol=1e-5)
+    before, after = methods.activations(inspector, "conv", picture), methods.activations(inspector, "relu", picture)
     assert before.shape == (5, 6, 4)
     np.testing.assert_array_equal(np.maximum(before, 0), after)
 
 
 def test_histogram():
-    counts, edges = look.histogram(np.array([0, 1, 1, 4, np.nan], np.float32), 4)
+    counts, edges = methods.histogram(np.array([0, 1, 1, 4, np.nan], np.float32), 4)
     np.testing.assert_array_equal(counts, [1, 2, 0, 1])
     np.testing.assert_array_equal(edges, [0, 1, 2, 3, 4])
 
 
 def test_deconv_puts_filters_where_the_switches_point(opened, picture):
-    inside = opened(CONV + RELU + POOL)
-    found = look.deconv(inside, "pool", picture, top=2)
-    pooled, conv = look.activations(inside, "pool", picture), look.activations(inside, "conv", picture)
+    inspector = opened(CONV + RELU + POOL)
+    found = methods.deconv(inspector, "pool", picture, top=2)
+    pooled, conv = methods.activations(inspector, "pool", picture), methods.activations(inspector, "conv", picture)
     assert found.units == np.argsort(-pooled.max((1, 2)))[:2].tolist()
-    weight = inside.net.layer("conv").weight.detach().numpy()
+    weight = inspector.net.layer("conv").weight.detach().numpy()
     for unit, value, made in zip(found.units, found.values, found.pictures, strict=True):
         y, x = np.unravel_index(conv[unit].argmax(), conv[unit].shape)
         assert value == conv[unit].max()
@@ -115,13 +115,13 @@ def test_deconv_puts_filters_where_the_switches_point(opened, picture):
 
 def test_deconv_rectifies_what_comes_down(opened, picture):
     second = CONV.replace('"conv"', '"conv2"').replace('bottom: "data" top: "c"', 'bottom: "c" top: "d"')
-    inside = opened(CONV + RELU + second)
-    found = look.deconv(inside, "conv2", picture, unit=3)
-    top = look.activations(inside, "conv2", picture)[3]
+    inspector = opened(CONV + RELU + second)
+    found = methods.deconv(inspector, "conv2", picture, unit=3)
+    top = methods.activations(inspector, "conv2", picture)[3]
     y, x = np.unravel_index(top.argmax(), top.shape)
     down = np.zeros((5, 6, 4), np.float32)
-    down[:, y : y + 3, x : x + 3] = np.maximum(top.max() * inside.net.layer("conv2").weight.detach().numpy()[3], 0)
-    weight = inside.net.layer("conv").weight.detach()
+    down[:, y : y + 3, x : x + 3] = np.maximum(top.max() * inspector.net.layer("conv2").weight.detach().numpy()[3], 0)
+    weight = inspector.net.layer("conv").weight.detach()
     expected = torch.nn.functional.conv_transpose2d(torch.from_numpy(down[None]), weight)[0]
     np.testing.assert_allclose(found.pictures[0], expected, rtol=1e-4, atol=1e-5)
     assert found.units == [3]
@@ -172,15 +172,15 @@ def test_deconv_is_zeiler_and_fergus_definition(opened, unit):
       convolution_param { num_output: 6 kernel_size: 3 pad: 1 stride: 2 group: 2 } }
     layer { name: "r2" type: "ReLU" bottom: "c2" top: "c2" }
     """
-    inside = opened(layers, 2, 13, 11)
+    inspector = opened(layers, 2, 13, 11)
     picture = np.random.default_rng(3).normal(size=(2, 13, 11)).astype(np.float32)
     (w1, b1), (w2, b2) = (
-        [blob.detach().numpy().astype(np.float64) for blob in inside.net.layer(name).blobs] for name in ("c1", "c2")
+        [blob.detach().numpy().astype(np.float64) for blob in inspector.net.layer(name).blobs] for name in ("c1", "c2")
     )
     first = np.maximum(conv_up(picture, w1, b1, 1, 1, 1), 0)
     pooled, switches = pool_up(first, 3, 2)
     second = np.maximum(conv_up(pooled, w2, b2, 1, 2, 2), 0)
-    found = look.deconv(inside, "r2", picture, top=3, unit=unit)
+    found = methods.deconv(inspector, "r2", picture, top=3, unit=unit)
     peaks = second.max((1, 2))
     assert found.units == (np.argsort(-peaks, kind="stable")[:3].tolist() if unit is None else [unit])
     for number, value, made in zip(found.units, found.values, found.pictures, strict=True):
@@ -196,40 +196,40 @@ def test_deconv_is_zeiler_and_fergus_definition(opened, unit):
 
 
 def test_deconv_of_many_units_is_that_of_each(opened, monkeypatch, picture):
-    inside = opened(CONV + RELU + POOL)
-    whole = look.deconv(inside, "pool", picture, top=5)
-    monkeypatch.setattr(look, "_BATCH", 2)
-    parts = look.deconv(inside, "pool", picture, top=5)
+    inspector = opened(CONV + RELU + POOL)
+    whole = methods.deconv(inspector, "pool", picture, top=5)
+    monkeypatch.setattr(methods, "_BATCH", 2)
+    parts = methods.deconv(inspector, "pool", picture, top=5)
     assert parts.units == whole.units
     np.testing.assert_allclose(parts.pictures, whole.pictures, rtol=1e-5, atol=1e-6)
 
 
 def test_saliency_of_a_linear_net_is_its_weights(opened, picture):
-    inside = opened(IP.replace('bottom: "p"', 'bottom: "data"'))
-    weight = inside.net.layer("ip").weight.detach().numpy().reshape(3, 2, 8, 6)
+    inspector = opened(IP.replace('bottom: "p"', 'bottom: "data"'))
+    weight = inspector.net.layer("ip").weight.detach().numpy().reshape(3, 2, 8, 6)
     for unit in range(3):
-        np.testing.assert_array_equal(look.saliency(inside, "ip", picture, unit)[1], np.abs(weight[unit]).max(0))
+        np.testing.assert_array_equal(methods.saliency(inspector, "ip", picture, unit)[1], np.abs(weight[unit]).max(0))
 
 
 def test_saliency_is_the_gradient(opened, picture):
-    inside = opened(CONV + RELU + POOL + IP)
+    inspector = opened(CONV + RELU + POOL + IP)
     x = torch.from_numpy(picture[None]).requires_grad_()
-    scores = inside.net({"data": x})["ip"][0]
+    scores = inspector.net({"data": x})["ip"][0]
     for unit in (None, 1):
-        number, found = look.saliency(inside, "ip", picture, unit)
+        number, found = methods.saliency(inspector, "ip", picture, unit)
         assert number == (int(scores.argmax()) if unit is None else unit)
-        conv = torch.nn.functional.conv2d(x, inside.net.layer("conv").weight, inside.net.layer("conv").bias).relu()
+        conv = torch.nn.functional.conv2d(x, inspector.net.layer("conv").weight, inspector.net.layer("conv").bias).relu()
         flat = torch.nn.functional.max_pool2d(conv, 2).flatten(1)
-        (grad,) = torch.autograd.grad((flat @ inside.net.layer("ip").weight.t())[0, number], x)
+        (grad,) = torch.autograd.grad((flat @ inspector.net.layer("ip").weight.t())[0, number], x)
         np.testing.assert_allclose(found, grad[0].abs().amax(0).numpy(), rtol=1e-5, atol=1e-6)
     with pytest.raises(SpecError, match="layer 'ip' has the units 0 to 2, not 3"):
-        look.saliency(inside, "ip", picture, 3)
+        methods.saliency(inspector, "ip", picture, 3)
 
 
 def test_occlusion(opened, picture):
     total = 'layer { name: "sum" type: "Reduction" bottom: "data" top: "s" reduction_param { axis: 1 } }'
-    inside = opened(total)
-    found = look.occlusion(inside, "sum", picture, size=3, stride=2, fill=0.5)
+    inspector = opened(total)
+    found = methods.occlusion(inspector, "sum", picture, size=3, stride=2, fill=0.5)
     assert (found.tops, found.lefts, found.unit) == ([0, 2, 4, 5], [0, 2, 3], 0)
     for row, y in enumerate(found.tops):
         for column, x in enumerate(found.lefts):
@@ -237,41 +237,41 @@ def test_occlusion(opened, picture):
             assert found.values[row, column] == pytest.approx(expected, abs=1e-4)
     assert found.whole == pytest.approx(picture.sum(), abs=1e-4)
     with pytest.raises(SpecError, match="a square of 7 hides more than the picture of 8 x 6; choose a smaller one"):
-        look.occlusion(inside, "sum", picture, size=7)
+        methods.occlusion(inspector, "sum", picture, size=7)
 
 
 def test_occlusion_of_a_linear_net_is_what_the_hidden_pixels_gave(opened, picture):
-    inside = opened(IP.replace('bottom: "p"', 'bottom: "data"'))
-    weight = inside.net.layer("ip").weight.detach().numpy().reshape(3, 2, 8, 6)
-    found = look.occlusion(inside, "ip", picture, unit=2, size=2, stride=2)
+    inspector = opened(IP.replace('bottom: "p"', 'bottom: "data"'))
+    weight = inspector.net.layer("ip").weight.detach().numpy().reshape(3, 2, 8, 6)
+    found = methods.occlusion(inspector, "ip", picture, unit=2, size=2, stride=2)
     part = (weight[2] * picture).sum(0).reshape(4, 2, 3, 2).sum((1, 3))
     np.testing.assert_allclose(found.values, found.whole - part, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(look.heat(found, (8, 6)), found.values.repeat(2, 0).repeat(2, 1))
+    np.testing.assert_allclose(methods.heat(found, (8, 6)), found.values.repeat(2, 0).repeat(2, 1))
 
 
 def test_heat_is_the_mean_of_the_squares_over_a_pixel():
-    found = look.Occlusion(0, 9.0, np.array([[1.0, 3.0]], np.float32), 2, [1], [0, 1])
+    found = methods.Occlusion(0, 9.0, np.array([[1.0, 3.0]], np.float32), 2, [1], [0, 1])
     expected = [[9, 9, 9, 9], [1, 2, 3, 9], [1, 2, 3, 9]]
-    np.testing.assert_array_equal(look.heat(found, (3, 4)), expected)
+    np.testing.assert_array_equal(methods.heat(found, (3, 4)), expected)
 
 
 def test_tops_without_a_row_for_each_picture(opened, picture):
     total = 'layer { name: "sum" type: "Reduction" bottom: "data" top: "s" reduction_param { axis: 0 } }'
-    inside = opened(total)
-    for way in (look.activations, look.deconv, look.saliency, look.occlusion):
+    inspector = opened(total)
+    for way in (methods.activations, methods.deconv, methods.saliency, methods.occlusion):
         with pytest.raises(ShapeError, match=r"layer 'sum': its top, of shape \(\), has no row for each picture; choose another"):
-            way(inside, "sum", picture)
+            way(inspector, "sum", picture)
 
 
 def test_a_layer_the_picture_does_not_reach(opened, picture):
-    inside = opened('layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 1 dim: 3 } } }')
+    inspector = opened('layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 1 dim: 3 } } }')
     with pytest.raises(SpecError, match="layer 'd' does not depend on input 'data'; choose another"):
-        look.saliency(inside, "d", picture)
+        methods.saliency(inspector, "d", picture)
 
 
 def test_layers_that_are_not_there(opened, picture):
-    inside = opened(CONV + RELU)
+    inspector = opened(CONV + RELU)
     with pytest.raises(SpecError, match="net 'n' has no layer 'cnv'; did you mean 'conv'"):
-        look.activations(inside, "cnv", picture)
+        methods.activations(inspector, "cnv", picture)
     with pytest.raises(SpecError, match="net 'n' has no layer 'xyz'; layers: conv, relu"):
-        look.filters(inside, "xyz")
+        methods.filters(inspector, "xyz")

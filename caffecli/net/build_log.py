@@ -18,7 +18,7 @@ def shape_string(shape: Sequence[int]) -> str:
 
 
 def parameters(param: NetParameter) -> None:
-    """The definition, as the splits are not yet in it."""
+    """The definition, as it is before splits are put in."""
     if logs.enabled():
         logs.info("net.cpp:53", "Initializing net from parameters: \n" + text.format(param).rstrip("\n"))
 

@@ -1,8 +1,7 @@
-"""A net opened to be looked into: any layer's values for pictures, and what goes back from there to the pictures."""
+"""A net whose layers can be inspected: any layer's values for pictures, and what goes back from there to the pictures."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 
@@ -21,12 +20,13 @@ from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.spec.filter import filter_net
 from caffecli.tools.open import build_net, read_net
+from caffecli.wording import did_you_mean
 
 Array = NDArray[np.float32]
 Path_ = str | os.PathLike[str]
 
 
-class Inside:
+class Inspector:
     """A deploy net whose layers all pass gradients back, run one by one.
 
     Pictures are (num, channels, height, width), in the units of the net's input; channels are in its order, blue first in most.
@@ -38,10 +38,10 @@ class Inside:
         self.net = net
         self.input = net.inputs[0]
         for blob in net.parameters():
-            blob.requires_grad_(False)  # only the blobs' diffs are asked for
+            blob.requires_grad_(False)  # only diffs of blobs are needed
 
     @classmethod
-    def open(cls, definition: Path_, weights: Path_ | None, layers: Iterable[str] = ()) -> Inside:
+    def open(cls, definition: Path_, weights: Path_ | None, layers: Iterable[str] = ()) -> Inspector:
         """The net of a deploy prototxt with its weights, else the fillers' values. Raises CaffeError.
 
         ``layers``: modules of the user's own that register layers.
@@ -53,7 +53,7 @@ class Inside:
         with logs.quiet():
             net = build_net(param, definition)
             if weights is None:
-                logs.warning("inside.py", "No weights given: looking at what the fillers made")
+                logs.warning("inspector.py", "No weights given: looking at what the fillers made")
             else:
                 _load(net, weights)
         return cls(net)
@@ -70,10 +70,9 @@ class Inside:
         """The place of the layer called ``layer``. Raises SpecError."""
         names = [node.name for node in self.net.nodes]
         if layer not in names:
-            near = difflib.get_close_matches(layer, names, 1)
             known = [node.name for node in self.net.nodes if node.tops and not isinstance(node.layer, Split | Input)]
-            hint = f"did you mean {near[0]!r}?" if near else f"layers: {', '.join(known)}"
-            raise SpecError(f"net {self.net.name!r} has no layer {layer!r}; {hint}")
+            hint = did_you_mean(layer, names, f"layers: {', '.join(known)}")
+            raise SpecError(f"net {self.net.name!r} has no layer {layer!r}{hint}")
         if not self.net.nodes[names.index(layer)].tops:
             raise SpecError(f"layer {layer!r} has no top to look at")
         return names.index(layer)
@@ -121,7 +120,7 @@ class Inside:
 
 
 def _load(net: Net, path: Path_) -> None:
-    """Give the net its weights, and say for which layers there are none."""
+    """Load the weights, and log the layers for which there are none."""
     there = {name for name, arrays in caffemodel.read(path).items() if arrays}
     learned = [node for node in net.nodes if node.layer.blobs]
     lacking = [node.name for node in learned if node.name not in there and not any(spec.name for spec in node.layer.param.param)]
@@ -129,4 +128,4 @@ def _load(net: Net, path: Path_) -> None:
         raise SpecError(f"{str(path)!r} has no weights for any layer of net {net.name!r}, such as {lacking[0]!r}; give its own")
     net_weights.load(net, os.fspath(path))
     if lacking:
-        logs.warning("inside.py", f"{str(path)!r} has no weights for {', '.join(lacking)}: they keep what the fillers made")
+        logs.warning("inspector.py", f"{str(path)!r} has no weights for {', '.join(lacking)}: they keep what the fillers made")

@@ -1,4 +1,4 @@
-"""Ways to look into a net; each returns arrays.
+"""Methods that show what is in a net; each returns arrays.
 
 Layers are named; a unit is a channel of the layer's top, or one of its values where it has no height and width.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli.errors import ShapeError, SpecError
-from caffecli.tools.visual.inside import Array, Inside
+from caffecli.tools.visual.inspector import Array, Inspector
 
 #: pictures that go through a net at once
 _BATCH = 32
@@ -42,15 +42,15 @@ class Occlusion(NamedTuple):
     lefts: list[int]
 
 
-def filters(inside: Inside, layer: str, unit: int | None = None) -> Array:
+def filters(inspector: Inspector, layer: str, unit: int | None = None) -> Array:
     """A layer's weights as small pictures: (filters, height, width, channels) for filters with 3 channels (or 1, as 1), else each
     channel of each filter by itself, (filters * channels, height, width, 1). ``unit``: those of one channel of the top.
 
     The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape; weights without height and
     width, 1x1 ones or those over a blob of values, are one picture, (1, outputs, inputs, 1). Raises ShapeError, SpecError.
     """
-    node = inside.net.nodes[inside.index(layer)]
-    weight = node.layer.filters(inside.net.shapes[node.inputs[0]] if node.inputs else ())
+    node = inspector.net.nodes[inspector.index(layer)]
+    weight = node.layer.filters(inspector.net.shapes[node.inputs[0]] if node.inputs else ())
     if weight is None:
         raise ShapeError(
             f"layer {layer!r} ({node.layer.type}) has no filters; name one with weights, a Convolution or InnerProduct"
@@ -69,10 +69,10 @@ def filters(inside: Inside, layer: str, unit: int | None = None) -> Array:
     return weight.permute(0, 2, 3, 1).numpy().copy()
 
 
-def activations(inside: Inside, layer: str, picture: Array) -> Array:
+def activations(inspector: Inspector, layer: str, picture: Array) -> Array:
     """The layer's top for a picture (channels, height, width): (channels, height, width), or (values,)."""
     with torch.no_grad():
-        top = inside.top(inside.run(picture[None], layer), layer)
+        top = inspector.top(inspector.run(picture[None], layer), layer)
     return top[0].detach().reshape(top.shape[1:] or (1,)).numpy().copy()
 
 
@@ -82,44 +82,44 @@ def histogram(values: Array, bins: int = 50) -> tuple[Array, Array]:
     return counts.astype(np.float32), edges.astype(np.float32)
 
 
-def deconv(inside: Inside, layer: str, picture: Array, top: int = 9, unit: int | None = None) -> Strongest:
+def deconv(inspector: Inspector, layer: str, picture: Array, top: int = 9, unit: int | None = None) -> Strongest:
     """ZFNet's deconvolution: the strongest value of each of the ``top`` strongest units, or of ``unit`` alone, sent back down.
 
     All other values of the layer are 0. On the way down, max pooling puts what comes where its maximum was (the switches), a
     ReLU lets what is positive pass, a convolution applies its filters transposed. Source: Zeiler and Fergus, ECCV 2014.
     """
-    values, places = _peaks(inside.top(inside.run(picture[None], layer), layer))
+    values, places = _peaks(inspector.top(inspector.run(picture[None], layer), layer))
     if unit is not None:
         check_unit(unit, len(values), layer)
     chosen = [unit] if unit is not None else values.argsort(descending=True, stable=True)[:top].tolist()
     pictures = []
     for part in (chosen[i : i + _BATCH] for i in range(0, len(chosen), _BATCH)):
-        step = inside.run(np.repeat(picture[None], len(part), 0), layer)
-        diff = torch.zeros_like(inside.top(step, layer))
+        step = inspector.run(np.repeat(picture[None], len(part), 0), layer)
+        diff = torch.zeros_like(inspector.top(step, layer))
         for row, number in enumerate(part):
             diff.view(len(part), len(values), -1)[row, number, places[number]] = values[number]
-        pictures.append(inside.back(step, layer, diff, deconv=True))
+        pictures.append(inspector.back(step, layer, diff, deconv=True))
     return Strongest(chosen, [float(values[u]) for u in chosen], np.concatenate(pictures))
 
 
-def saliency(inside: Inside, layer: str, picture: Array, unit: int | None = None) -> tuple[int, Array]:
+def saliency(inspector: Inspector, layer: str, picture: Array, unit: int | None = None) -> tuple[int, Array]:
     """How much each pixel sways a unit (the strongest, unless given): the unit's number, and (height, width), the largest over
-    the channels of \\|d unit / d pixel\\|. A Softmax hides what it is sure of: look at the layer before.
+    the channels of \\|d unit / d pixel\\|. A Softmax that is sure has next to no gradient: take the layer before it.
 
     Source: Simonyan, Vedaldi and Zisserman, 2013.
     """
-    step = inside.run(picture[None], layer)
-    now = inside.top(step, layer)
+    step = inspector.run(picture[None], layer)
+    now = inspector.top(step, layer)
     values, places = _peaks(now)
     number = int(values.argmax()) if unit is None else unit
     check_unit(number, len(values), layer)
     diff = torch.zeros_like(now)
     diff.view(1, len(values), -1)[0, number, places[number]] = 1
-    return number, np.abs(inside.back(step, layer, diff)[0]).max(0)
+    return number, np.abs(inspector.back(step, layer, diff)[0]).max(0)
 
 
 def occlusion(
-    inside: Inside,
+    inspector: Inspector,
     layer: str,
     picture: Array,
     unit: int | None = None,
@@ -137,7 +137,7 @@ def occlusion(
     stride = stride or max(1, size // 4)
     if size > min(height, width):
         raise SpecError(f"a square of {size} hides more than the picture of {height} x {width}; choose a smaller one")
-    whole, _ = _peaks(inside.top(inside.run(picture[None], layer), layer))
+    whole, _ = _peaks(inspector.top(inspector.run(picture[None], layer), layer))
     number = int(whole.argmax()) if unit is None else unit
     check_unit(number, len(whole), layer)
     tops, lefts = ([*range(0, side - size, stride), side - size] for side in (height, width))
@@ -145,7 +145,7 @@ def occlusion(
     for row, (y, x) in enumerate((y, x) for y in tops for x in lefts):
         hidden[row, :, y : y + size, x : x + size] = fill
     with torch.no_grad():
-        parts = [inside.top(inside.run(hidden[i : i + _BATCH], layer), layer) for i in range(0, len(hidden), _BATCH)]
+        parts = [inspector.top(inspector.run(hidden[i : i + _BATCH], layer), layer) for i in range(0, len(hidden), _BATCH)]
     values = torch.cat([part.reshape(len(part), len(whole), -1)[:, number].amax(1) for part in parts])
     return Occlusion(number, float(whole[number]), values.numpy().reshape(len(tops), len(lefts)), size, tops, lefts)
 

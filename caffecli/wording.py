@@ -1,0 +1,76 @@
+"""Words that the error texts of several rooms share: what is near a name, that a path does not exist, a shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name among ``known`` that is meant by ``name``, which is none of them; None where that is not clear.
+
+    A wrong hint is worse than none. Meant is what differs in case alone, or in ``-`` for ``_``; else what fewest mistakes
+    lead to, at most one for each four letters of ``name`` and at least one. A mistake is a letter too many, too few, or
+    another one, or two letters in each other's place. To leave out all but the first three letters or more, a third at
+    least, is one mistake too. Of two names as near, the one that begins more alike is meant, then the one that ends so; if
+    neither does, it is not clear.
+    """
+    written = _folded(name)
+    allowed = max(1, len(written) // 4)
+    ranks: dict[str, tuple[int, ...]] = {}
+    for one in known:
+        other = _folded(one)
+        mistakes = _mistakes(written, other)
+        cut_short = other.startswith(written) and len(written) >= max(3, len(other) / 3)
+        if mistakes == 0:
+            ranks[one] = (0,)
+        elif cut_short or mistakes <= min(allowed, max(len(written), len(other)) - 1):
+            cost = 1 if cut_short else mistakes
+            ranks[one] = (cost, mistakes, -_alike(written, other), -_alike(written[::-1], other[::-1]))
+    best = sorted(ranks, key=ranks.__getitem__)
+    if not best or (len(best) > 1 and ranks[best[0]] == ranks[best[1]] != (0,)):
+        return None
+    return best[0]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """``; did you mean 'x'?`` for the nearest of the known names; where none is close, ``; OTHERWISE`` or nothing."""
+    near = nearest(name, known)
+    if near is not None:
+        return f"; did you mean {near!r}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def does_not_exist(what: str, remedy: str) -> str:
+    """What is said of a path in a net where there is nothing: such paths count from the working directory."""
+    return f"{what} does not exist; {remedy} (paths are relative to the working directory, {str(Path.cwd())!r})"
+
+
+def dimensions(shape: Iterable[int]) -> str:
+    """``3 × 227 × 227``."""
+    return " × ".join(map(str, shape))
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _alike(a: str, b: str) -> int:
+    """How many letters they have in common from their beginning on."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+def _mistakes(a: str, b: str) -> int:
+    """How many mistakes make ``b`` of ``a``: the optimal string alignment distance."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
