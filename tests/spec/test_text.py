@@ -14,6 +14,7 @@ from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, PowerParameter, SolverParameter
 from caffecli.spec import text
+from caffecli.wording import did_you_mean
 
 
 def solver(source: str) -> SolverParameter:
@@ -227,4 +228,4 @@ def test_what_stands_in_a_message_of_which_nothing_is_known_is_stepped_over(monk
     ],
 )
 def test_the_end_of_a_name_that_many_share_makes_none_near(name: str, hint: str) -> None:
-    assert text.nearest(name, [field.name for field in LayerParameter.DESCRIPTOR.fields]) == hint
+    assert did_you_mean(name, [field.name for field in LayerParameter.DESCRIPTOR.fields]) == hint
