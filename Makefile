@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench proto docs tutorials clean .venv
+.PHONY: help demo test test-all coverage check bench proto docs tutorials clean .venv
 
 help: ## this list
 	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,6 +19,9 @@ test: $(INSTALLED) ## the whole suite but for the slow tests
 
 test-all: $(INSTALLED) ## the whole suite
 	@$(BIN)/python -m pytest -m ""
+
+coverage: $(INSTALLED) ## as test, and the share of lines that the tests reach
+	@$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=80
 
 check: $(INSTALLED) ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +24,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "layers.md"
 EXAMPLES = ROOT / "docs" / "layer_examples.prototxt"
 
+#: how wide a line of prose may be
+COLUMNS = 120
 #: what a layer of Caffe, or of a fork, can be told
 FIELDS: list[FieldDescriptor] = list(LayerParameter.DESCRIPTOR.fields)
 
 HEAD = """# Layers
 
-Every layer type that `caffecli` knows, made by `make docs` from the code, so that it says what the code does. Sizes read
-(N, C, H, W): items, channels, height, width. A setting's default stands where caffe.proto has one; `repeated` ones may be given
-several times. Each example is a layer of [layer_examples.prototxt](layer_examples.prototxt), which the tests build and run.
+Every layer type that `caffecli` knows, made by `make docs` from the code, so that it says what the code does. Sizes
+read (N, C, H, W): items, channels, height, width. A setting's default stands where caffe.proto has one; `repeated` ones
+may be given several times. Each example is a layer of [layer_examples.prototxt](layer_examples.prototxt), which the
+tests build and run.
 """
 
 
@@ -115,8 +119,16 @@ def _title(module: str) -> str:
 
 
 def _markdown(doc: str) -> str:
-    """A docstring as Markdown: code in single backticks, asterisks as they stand."""
-    return re.sub(r"(`[^`]*`)|\*", lambda m: m[1] or r"\*", doc.replace("``", "`"))
+    """A docstring as Markdown: code in single backticks, asterisks as they stand, lines wrapped where they are too long."""
+    text = re.sub(r"(`[^`]*`)|\*", lambda m: m[1] or r"\*", doc.replace("``", "`"))
+    return "\n\n".join(map(_wrapped, text.split("\n\n")))
+
+
+def _wrapped(paragraph: str) -> str:
+    lines = paragraph.splitlines()
+    if all(len(line) <= COLUMNS for line in lines) or any(line.startswith((" ", "- ")) for line in lines):
+        return paragraph
+    return textwrap.fill(" ".join(lines), COLUMNS, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:

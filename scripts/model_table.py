@@ -26,25 +26,28 @@ TIMES = ROOT / "docs" / "model_times.json"
 
 HEAD = """# Models
 
-The nets in [models/](../models/readme.md) by their deploy.prototxt, made by `make docs` from the files. Layers are all but the
-inputs; parameters, multiply-adds and inputs are those of `caffecli summarize --batch 1`, inputs without their first axis.
+The nets in [models/](../models/readme.md) by their deploy.prototxt, made by `make docs` from the files. Layers are all
+but the inputs; parameters, multiply-adds and inputs are those of `caffecli summarize --batch 1`, inputs without their
+first axis.
 
 | net | layers | parameters | multiply-adds | input | forward, ms | OpenCV, ms | step, ms |
 |---|---|---|---|---|---|---|---|
 """
 TAIL = """
-**forward** is a pass of one picture through the deploy net (of s2vt, of one word), **OpenCV** the same by its importer of Caffe
-nets, from our caffemodel, **step** an iteration of training on one picture by the solver beside the net (iter_size apart):
-forward, backward, update, which is most of it where a net has many parameters. Medians of {runs} runs or more ({few} where one
-takes over two seconds) after one that does not count, on made-up pictures and weights, each net in a process of its own, on two
-threads: {machine}. **forward** has the weights laid out as `caffecli test` has them.
+**forward** is a pass of one picture through the deploy net (of s2vt, of one word), **OpenCV** the same by its importer
+of Caffe nets, from our caffemodel, **step** an iteration of training on one picture by the solver beside the net
+(iter_size apart): forward, backward, update, which is most of it where a net has many parameters. Medians of {runs}
+runs or more ({few} where one takes over two seconds) after one that does not count, on made-up pictures and weights,
+each net in a process of its own, on two threads:
+{machine}. **forward** has the weights laid out as `caffecli test` has them.
 
 ```
 python -m scripts.model_table --time
 ```
 
-measures them anew, in the environment of `make .venv`, whose OpenCV is 4: OpenCV 5 has no importer of Caffe nets, and leaves its
-column as it is. What it reads gives our outputs to 1e-4, CNN-F, -M and -S apart: it takes the k of an LRN for 1.
+measures them anew, in the environment of `make .venv`, whose OpenCV is 4: OpenCV 5 has no importer of Caffe nets, and
+leaves its column as it is. What it reads gives our outputs to 1e-4, CNN-F, -M and -S apart: it takes the k of an LRN
+for 1.
 [benchmarks.md](benchmarks.md) has the speed of training at the solvers' own batches.
 """
 

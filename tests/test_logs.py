@@ -26,12 +26,13 @@ class Terminal(io.StringIO):
 def test_bar(
     monkeypatch: pytest.MonkeyPatch, total: int | None, start: int, unit: str, count: int, words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with Bar(total, start, unit=unit) as bar:
         bar.note(loss=0.25)
         bar.advance(count)
         bar._bar.refresh()
-    assert all(word in sys.stderr.getvalue() for word in (*words, "loss=0.25"))
+    assert all(word in terminal.getvalue() for word in (*words, "loss=0.25"))
 
 
 @pytest.mark.parametrize(("stream", "shown"), [(Terminal(), False), (io.StringIO(), True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 """
 
 
-def net_of(folder: Path, text: str = DEPLOY, phase: int = caffe.TEST, **settings: object) -> caffe.Net:
+def net_of(folder: Path, text: str = DEPLOY, phase: int = caffe.TEST, **settings: Any) -> caffe.Net:
     path = folder / "net.prototxt"
     path.write_text(text)
     return caffe.Net(str(path), phase, **settings)

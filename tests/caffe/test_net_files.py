@@ -83,7 +83,7 @@ class TestWeightFiles:
         plain, full = net_of(tmp_path, plain_text), net_of(tmp_path, conv_text)
         full.params["conv"][0].data[...] = plain.params["conv"][0].data
         full.params["conv"][1].data[...] = plain.params["conv"][1].data
-        full.params["ip-conv"][0].data.flat = plain.params["ip"][0].data.flat
+        full.params["ip-conv"][0].data.flat = plain.params["ip"][0].data.flat  # type: ignore[misc]
         full.params["ip-conv"][1].data[...] = plain.params["ip"][1].data
         x = pictures(1, 3, 10, 9)
         full.blobs["data"].reshape(*x.shape)

@@ -121,7 +121,7 @@ def test_mistakes_are_named() -> None:
         _ = P.Poling.MAX
     with pytest.raises(AttributeError):
         _ = P.Pooling.MAXIMUM
-    n.conv = (n.data, n.data)
+    n.conv = (n.data, n.data)  # type: ignore[assignment]
     with pytest.raises(TypeError, match="conv is neither a Top nor a Function"):
         n.to_proto()
 

@@ -62,7 +62,7 @@ def module(tmp_path: Path) -> Iterator[None]:
 
 def test_the_users_object_is_in_the_net(tmp_path: Path) -> None:
     net = net_of(tmp_path, NET)
-    net.layers[0].value = 5
+    net.layers[0].value = 5  # type: ignore[attr-defined]
     assert (net.forward()["y"] == 15).all()
     assert type(net.layer_dict["scale"]).__name__ == "Scale" and net.layers[1].type == "Python"
 

@@ -193,8 +193,9 @@ def test_the_engine_is_a_runner_like_the_whole_net(grad: bool) -> None:
     for name, value in expected.outputs.items():
         torch.testing.assert_close(found.outputs[name], value.detach(), check_stride=False)
     if grad:
-        for weight, param in zip(engine.weights, whole.net.params, strict=True):
-            torch.testing.assert_close(weight.diff.tensor(param.tensor.shape, engine.device), param.tensor.grad)
+        assert isinstance(engine, Engine)
+        for weight, ours in zip(engine.weights, whole.net.params, strict=True):
+            torch.testing.assert_close(weight.diff.tensor(ours.tensor.shape, engine.device), ours.tensor.grad)
 
 
 def test_a_state_of_another_kind_of_solver_is_refused(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_converters_that_ask_the_layers_classes(folder: Path, command: Command, 
     source = """layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }
         layer { name: "a" type: "Affine" bottom: "ip" top: "a" }"""
     (folder / "a.prototxt").write_text(source)
-    two = np.float32([2, 3])
+    two = np.float32([2, 3])  # type: ignore[arg-type]
     weights = {"ip": [np.ones((2, 4), np.float32), two], "a": [two, two]}
     caffemodel.write(folder / "a.caffemodel", text.parse(source, NetParameter()), weights)
     files = ("a.prototxt", "a.caffemodel", "out.prototxt", "out.caffemodel")

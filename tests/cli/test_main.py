@@ -9,17 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+import caffecli
 from caffecli.cli import main
 from caffecli.errors import SpecError
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*args: str, **more: object) -> subprocess.CompletedProcess[str]:
+def run(*args: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "caffecli", *args], cwd=ROOT, capture_output=True, text=True, check=False, **more
     )
@@ -91,7 +93,7 @@ def test_a_tool_by_its_own_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 def test_version() -> None:
     done = run("--version")
-    assert (done.returncode, done.stdout) == (0, f"caffecli, version {main.__version__}\n")
+    assert (done.returncode, done.stdout) == (0, f"caffecli, version {caffecli.__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,8 @@ def test_a_reader_that_goes_away_is_no_error(write: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     other = {"stdout": "stderr", "stderr": "stdout"}[stream]
-    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, **{stream: writer, other: subprocess.PIPE})
+    pipes: dict[str, Any] = {stream: writer, other: subprocess.PIPE}
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, **pipes)
     os.close(writer)
     assert process.returncode == 1
     assert getattr(process, other) == b""

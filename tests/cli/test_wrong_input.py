@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,8 @@ def test_a_leveldb_that_lacks_something_is_named(folder: Path, fails: Fails, pat
 
 
 def picture(**fields: object) -> bytes:
-    return Datum(**{"channels": 1, "height": 28, "width": 28, "data": bytes(784), "label": 3, **fields}).SerializeToString()
+    given: dict[str, Any] = {"channels": 1, "height": 28, "width": 28, "data": bytes(784), "label": 3, **fields}
+    return Datum(**given).SerializeToString()
 
 
 @pytest.mark.parametrize("place", [0, 5])

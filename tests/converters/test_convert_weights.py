@@ -110,7 +110,7 @@ def test_names_are_those_of_the_layers(form, tmp_path):
     ours = converter._read_npz(tmp_path / "a.npz") if form == "npz" else safetensors.read(tmp_path / "a.safetensors")
     names = {name: layer.blob_names for name, layer in net.layers.items() if layer.blob_names}
     assert {name: blobs for name, blobs in json.loads(ours[1]["caffe.blobs"]).items() if blobs} == names
-    assert set(ours[0]) == {f"{layer}.{blob}" for layer, blobs in names.items() for blob in blobs}
+    assert set(ours[0]) == {f"{layer}.{blob}" for layer, blobs in names.items() for blob in blobs}  # type: ignore[union-attr]
     export.export(tmp_path / "n.prototxt", tmp_path / "n.caffemodel", "torch", tmp_path / "b.safetensors")
     assert set(safetensors.read(tmp_path / "b.safetensors")[0]) == set(ours[0])
     expected = {name: arrays for name, arrays in net_weights.export(net).items() if arrays}
@@ -120,9 +120,9 @@ def test_names_are_those_of_the_layers(form, tmp_path):
 def test_names_without_a_description(tmp_path):
     """The names of a layer's blobs say their order; a lone bias is taken for that of a layer that has a weight too."""
     net = Net(prepare_net(text.parse(NAMED, NetParameter()), TEST))
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, layer in net.layers.items():
-        arrays |= {f"{name}.{blob}": getattr(layer, blob).detach().numpy() for blob in layer.blob_names}
+        arrays |= {f"{name}.{blob}": getattr(layer, blob).detach().numpy() for blob in layer.blob_names}  # type: ignore[union-attr]
     safetensors.write(tmp_path / "a.safetensors", arrays)
     came = converter.read(tmp_path / "a.safetensors")[1]
     for name in ("plus", "times"):
@@ -181,7 +181,7 @@ def test_files_without_a_description(tmp_path):
     safetensors.write(tmp_path / "a.safetensors", {"ip.bias": b, "ip.weight": w, "x.y.0": b})
     _, read = converter.read(tmp_path / "a.safetensors")
     same(read, {"ip": [w, b], "x.y": [b]})
-    np.savez(tmp_path / "a.npz", **{"bn.running_mean": b})
+    np.savez(tmp_path / "a.npz", allow_pickle=False, **{"bn.running_mean": b})
     with pytest.raises(FormatError, match=r"which blob is 'bn.running_mean'\? Expected LAYER.NUMBER, or after the layer one of"):
         converter.read(tmp_path / "a.npz")
 
@@ -216,7 +216,7 @@ def test_wrong_files(lenet, tmp_path):
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04" + bytes(30))
     with pytest.raises(FormatError, match=r"cut.npz' is not an npz file of numbers, or damaged"):
         convert_weights(tmp_path / "cut.npz", tmp_path / "a.h5")
-    np.savez(tmp_path / "text.npz", **{"a.0": np.array("x")})
+    np.savez(tmp_path / "text.npz", allow_pickle=False, **{"a.0": np.array("x")})
     with pytest.raises(FormatError, match=r"array 'a.0' holds no numbers but <U1"):
         convert_weights(tmp_path / "text.npz", tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()

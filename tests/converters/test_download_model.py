@@ -30,7 +30,9 @@ class Server:
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/w.caffemodel"
-        self.content, self.cuts, self.ranges, self.asked = CONTENT, [], True, []
+        self.content, self.ranges = CONTENT, True
+        self.cuts: list[int] = []
+        self.asked: list[object] = []
         self.status, self.location = 0, ""
         #: sends away, once; stops there until the other side is gone
         self.moved, self.wait_at = False, 0
@@ -138,18 +140,18 @@ def test_a_server_that_stays_broken_leaves_the_part(model, server):
 def test_interrupted_by_the_user(model, server, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "_CHUNK", 1000)
-        bar = module.Bar
+        bar = module.Bar  # type: ignore[attr-defined]
 
         def short(*args, **more):
             made = bar(*args, **more)
-            seen = []
+            seen: list[int] = []
 
             def advance(count):
                 seen.append(count)
                 if sum(seen) > 20_000:
                     raise KeyboardInterrupt
 
-            made.advance = advance
+            made.advance = advance  # type: ignore[assignment, method-assign]
             return made
 
         patch.setattr(module, "Bar", short)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import subprocess
@@ -250,13 +251,13 @@ def test_what_torch_cannot_trace_is_named_all_at_once(tmp_path, monkeypatch):
 
 
 def test_onnx_without_its_packages(monkeypatch, tmp_path):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CaffeError, match=r"--to onnx needs the package onnx; pip install 'caffecli\[onnx\]'"):
         export.export(ROOT / "models/lenet/deploy.prototxt", None, "onnx", tmp_path / "x.onnx")
 
 
 def test_onnx_of_more_than_2_gb(monkeypatch, tmp_path):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(export, "_SIZE_LIMIT", 1_700_000)
     with pytest.raises(
         FormatError, match=r"cannot write '.*x\.onnx': 0\.0 GB do not fit .* \(2 GB\); --to torch takes nets of any"

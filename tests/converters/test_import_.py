@@ -188,7 +188,7 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
 def unpooled(x):
     """The one half of SegNet, and the other."""
     small, places = F.max_pool2d(x, 2, return_indices=True)
-    return F.max_unpool2d(2 * small, places, 2, output_size=x.shape)
+    return F.max_unpool2d(2 * small, places, 2, output_size=x.shape)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

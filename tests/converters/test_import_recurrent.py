@@ -125,11 +125,11 @@ def test_layers_and_weights():
     assert list(lstm.bottom) == ["input", "1/cont"]
     assert text.format(lstm.recurrent_param).split() == ["num_output:", "3"]
     wx, bias, wh = made.weights["1"]
-    i, f, g, o = module[1].weight_ih_l0.detach().chunk(4)
+    i, f, g, o = module[1].weight_ih_l0.detach().chunk(4)  # type: ignore[operator]
     np.testing.assert_array_equal(wx, torch.cat([i, f, o, g]))
-    i, f, g, o = (module[1].bias_ih_l0 + module[1].bias_hh_l0).detach().chunk(4)
+    i, f, g, o = (module[1].bias_ih_l0 + module[1].bias_hh_l0).detach().chunk(4)  # type: ignore[operator]
     np.testing.assert_array_equal(bias, torch.cat([i, f, o, g]))
-    i, f, g, o = module[1].weight_hh_l0.detach().chunk(4)
+    i, f, g, o = module[1].weight_hh_l0.detach().chunk(4)  # type: ignore[operator]
     np.testing.assert_array_equal(wh, torch.cat([i, f, o, g]))
 
 
@@ -144,7 +144,7 @@ def test_axes_in_another_order():
 
 
 class FixedState(nn.LSTM):
-    def forward(self, x):
+    def forward(self, x):  # type: ignore[override]
         return super().forward(x, (torch.ones(1, 2, 3), torch.zeros(1, 2, 3)))
 
 

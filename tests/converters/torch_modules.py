@@ -30,8 +30,8 @@ class AlexNet(nn.Module):
 def vgg():
     layers: list[nn.Module] = []
     channels = 3
-    for width in (8, "M", 12, 12, "M"):
-        if width == "M":
+    for width in (8, None, 12, 12, None):
+        if width is None:
             layers.append(nn.MaxPool2d(2, 2))
         else:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]

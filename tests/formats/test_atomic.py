@@ -54,7 +54,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(*((os, "fsync") if function == "fsync" else (Path, "replace")), fail)
+    owner: object = os if function == "fsync" else Path
+    monkeypatch.setattr(owner, function, fail)
     with pytest.raises(FormatError) as caught, replacing(tmp_path / "a.bin") as file:
         file.write(b"new")
     assert str(caught.value) == (

@@ -13,7 +13,7 @@ from caffecli.errors import ShapeError, SpecError
 from caffecli.net.net import Net
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 GOLDENS = ["relu", "relu_leaky", "sigmoid", "tanh", "power", "power_frac", "dropout_test", "inplace_relu", "inplace_tanh",
            "absval", "bnll", "clip", "elu", "exp", "exp_base2", "log", "swish", "threshold", "prelu"]  # fmt: skip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from caffecli.errors import CaffeError, ShapeError, SpecError
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 GOLDENS = ["conv", "conv_1x1", "conv_3d", "conv_dilation", "conv_group", "conv_multi_bottom", "conv_pad_stride"]
 GOLDENS += ["deconv", "deconv_group"]
@@ -19,6 +20,9 @@ GOLDENS += ["deconv", "deconv_group"]
 @pytest.mark.parametrize("case", GOLDENS)
 def test_golden(golden: Path, case: str) -> None:
     run_golden(golden / "layers", case)
+
+
+EVERY: tuple[Any, ...] = (slice(None), slice(None))
 
 
 def convolve(
@@ -33,13 +37,13 @@ def convolve(
     for place in itertools.product(*map(range, kernel)):
         cut = tuple(slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(place, dilation, sizes, stride, strict=True))
         for g in range(group):
-            part = x[(slice(None), slice(g * ins, (g + 1) * ins), *cut)]
-            w = weight[(slice(g * outs, (g + 1) * outs), slice(None), *place)]
+            part = x[:, g * ins : (g + 1) * ins][EVERY + cut]
+            w = weight[g * outs : (g + 1) * outs][EVERY + place]
             y[:, g * outs : (g + 1) * outs] += np.einsum("nc...,oc->no...", part, w)
     return y
 
 
-CASES = {
+CASES: dict[str, tuple[Any, ...]] = {
     "plain": ("num_output: 3 kernel_size: 2", (2, 7, 3, 4), [1, 1], [0, 0], [1, 1], 1),
     "sides": (
         "num_output: 3 kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 2 pad_h: 2 pad_w: 1",
@@ -126,7 +130,7 @@ def test_blobs_and_fillers() -> None:
 
 def test_channels_last_stays() -> None:
     layer = build('type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 }', (2, 8, 9, 9))
-    layer.to(memory_format=torch.channels_last)
+    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.from_numpy(distinct(2, 8, 9, 9)).contiguous(memory_format=torch.channels_last)
     assert layer(x).is_contiguous(memory_format=torch.channels_last)
 
@@ -189,10 +193,10 @@ def deconvolve(
     for place in itertools.product(*map(range, kernel)):
         cut = tuple(slice(p * d, p * d + (n - 1) * s + 1, s) for p, (n, _, s, d) in zip(place, axes, strict=True))
         for g in range(group):
-            w = weight[(slice(g * ins, (g + 1) * ins), slice(None), *place)]
+            w = weight[g * ins : (g + 1) * ins][EVERY + place]
             part = x[:, g * ins : (g + 1) * ins]
-            y[(slice(None), slice(g * outs, (g + 1) * outs), *cut)] += np.einsum("nc...,co->no...", part, w)
-    y = y[(slice(None), slice(None), *(slice(p, n - p) for p, n in zip(pad, y.shape[2:], strict=True)))]
+            y[:, g * outs : (g + 1) * outs][EVERY + cut] += np.einsum("nc...,co->no...", part, w)
+    y = y[EVERY + tuple(slice(p, n - p) for p, n in zip(pad, y.shape[2:], strict=True))]
     return y + bias.reshape(-1, *[1] * len(kernel))
 
 

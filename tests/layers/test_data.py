@@ -16,12 +16,13 @@ from caffecli.errors import SpecError
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
 from caffecli.layers import data, registry
+from caffecli.layers.base import Layer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 
 PICTURES = np.random.default_rng(3).integers(0, 256, (7, 3, 6, 5), dtype=np.uint8)
 
 
-def layer(text: str, phase: int = TRAIN) -> data.Layer:
+def layer(text: str, phase: int = TRAIN) -> Layer:
     return registry.create(text_format.Parse(text, LayerParameter()), phase)
 
 
@@ -145,7 +146,7 @@ def test_recorded_batches(golden: Path, case: str, monkeypatch: pytest.MonkeyPat
     made.close()
 
 
-def dummy(text: str, count: int = 2) -> data.Layer:
+def dummy(text: str, count: int = 2) -> Layer:
     names = " ".join(f'top: "t{i}"' for i in range(count))
     return layer(f'name: "d" type: "DummyData" {names} dummy_data_param {{ {text} }}')
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caffecli.errors import CaffeError
-from tests.layers.contract import SHAPE, build, check, run_golden
+from tests.layers.oracle import SHAPE, build, check, run_golden
 
 Ints = tuple[int, ...]
 

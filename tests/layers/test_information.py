@@ -11,7 +11,7 @@ import torch
 
 from caffecli.errors import DataError, FormatError, ShapeError, SpecError
 from caffecli.formats import blob
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 MULTINOMIAL = 'type: "MultinomialLogisticLoss" bottom: "p" bottom: "t"'
 INFOGAIN = 'type: "InfogainLoss" bottom: "x" bottom: "t"'

@@ -15,7 +15,7 @@ from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
-from tests.layers.contract import SHAPE, build, check, distinct, layer_param, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, layer_param, run_golden
 
 GOLDENS = ["ip", "ip_nobias", "ip_transpose", "scale", "scale_bias", "scale_two_bottoms", "bias", "inplace_scale", "embed"]
 

@@ -12,7 +12,7 @@ import torch
 from caffecli.errors import DataError, ShapeError, SpecError
 from caffecli.layers import loss
 from caffecli.layers.base import Layer
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 SOFTMAX_LOSS = 'name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label"'
 SIGMOID_LOSS = 'type: "SigmoidCrossEntropyLoss" bottom: "x" bottom: "t"'

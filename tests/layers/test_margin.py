@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from caffecli.errors import DataError, ShapeError
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 HINGE = 'type: "HingeLoss" bottom: "x" bottom: "t"'
 CONTRASTIVE = 'type: "ContrastiveLoss" bottom: "a" bottom: "b" bottom: "s"'

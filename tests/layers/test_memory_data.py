@@ -70,7 +70,7 @@ def test_datums_are_transformed() -> None:
     made = layer((3, 4, 4), "transform_param { crop_size: 4 scale: 0.5 mean_value: 3 mean_value: 5 mean_value: 7 }", TEST)
     png = cv2.imencode(".png", np.ascontiguousarray(PICTURES[0].transpose(1, 2, 0)))[1].tobytes()
     made.add_datum_vector([Datum(data=png, encoded=True, label=10), *datums()[1:]])
-    expected = (PICTURES[:, :, 0:4, 1:5] - np.float32([3, 5, 7]).reshape(3, 1, 1)) * np.float32(0.5)
+    expected = (PICTURES[:, :, 0:4, 1:5] - np.array([3, 5, 7], np.float32).reshape(3, 1, 1)) * np.float32(0.5)
     np.testing.assert_array_equal(torch.cat([made()[0] for _ in range(3)]), expected)
     made.add_mat_vector([np.ascontiguousarray(p.transpose(1, 2, 0)) for p in PICTURES], range(6))
     batches = [made() for _ in range(3)]

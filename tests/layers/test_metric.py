@@ -11,7 +11,7 @@ import torch
 
 from caffecli.errors import DataError, ShapeError, SpecError
 from caffecli.layers import metric
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 ACCURACY = 'type: "Accuracy" bottom: "ip2" bottom: "label"'
 

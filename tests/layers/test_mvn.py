@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from caffecli.errors import ShapeError
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 
 def test_golden(golden: Path) -> None:

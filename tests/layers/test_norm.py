@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from caffecli.errors import CaffeError, ShapeError, SpecError
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 GOLDENS = ["lrn", "lrn_strong", "lrn_within", "batchnorm_train", "batchnorm_test", "inplace_batchnorm"]
 
@@ -102,7 +102,7 @@ def test_use_global_stats_overrides_the_phase(phase: int, use: str) -> None:
     by_sums = use == "true"
     check(
         f'type: "BatchNorm" batch_norm_param {{ use_global_stats: {use} eps: 0.1 }}', phase=phase,
-        oracle=lambda x, m, v, f: normalise(x, *((m / f, v / f) if by_sums else moments(x)[:2]), 0.1),
+        oracle=lambda x, m, v, f: normalise(x, *((m / f, v / f) if by_sums else moments(x)[:2]), eps=0.1),  # type: ignore[misc]
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_running_sums() -> None:
         layer(torch.from_numpy(x))
         batch_mean, batch_variance, _ = moments(x.astype(np.float64))
         mean, variance, factor = 0.9 * mean + batch_mean, 0.9 * variance + batch_variance * 24 / 23, 0.9 * factor + 1
-    for blob, expected in zip(layer.blobs, (mean, variance, [factor]), strict=True):
+    for blob, expected in zip(layer.blobs, (mean, variance, np.array([factor])), strict=True):
         np.testing.assert_allclose(blob.numpy(), expected, rtol=1e-5, atol=1e-6)
     assert not list(layer.parameters()) and len(layer.blobs) == 3
 

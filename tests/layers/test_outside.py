@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from caffecli.errors import ShapeError
-from caffecli.layers import registry
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.net.net import Net
@@ -25,13 +23,7 @@ SCALED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def outside() -> Iterator[None]:
-    """What a test registers is gone after it."""
-    known = dict(registry._LAYERS)
-    yield
-    registry._LAYERS.clear()
-    registry._LAYERS.update(known)
+pytestmark = pytest.mark.usefixtures("own_types")
 
 
 def scaled(**facts: object) -> None:

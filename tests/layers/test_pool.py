@@ -12,7 +12,7 @@ import torch
 
 from caffecli.errors import CaffeError, SpecError
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 GOLDENS = ["pool_max", "pool_max_ceil", "pool_max_floor", "pool_max_global", "pool_max_mask", "pool_ave", "pool_ave_pad"]
 
@@ -105,7 +105,7 @@ def test_the_gradient_goes_to_the_first_of_equals(settings: str, tops: str, memo
     y = tops_[0] if tops else tops_
     weights = torch.from_numpy(distinct(*y.shape))
     (y * weights).sum().backward()
-    kernel, stride, pad, _ = layer.windows
+    kernel, stride, pad, _ = layer.windows  # type: ignore[misc]
     expected = np.zeros_like(values)
     for n, c, i, j in np.ndindex(*y.shape):
         top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]

@@ -19,7 +19,7 @@ from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
-from tests.layers.contract import SHAPE, build, check, distinct
+from tests.layers.oracle import SHAPE, build, check, distinct
 
 LAYERS = '''
 import caffe
@@ -119,10 +119,10 @@ class Alien:
 
 
 @pytest.fixture(autouse=True)
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: ignore[misc]
     """A folder with users' modules on the path, and the package ``caffe`` that they import."""
     caffe = types.ModuleType("caffe")
-    caffe.Layer = PythonLayerBase
+    caffe.Layer = PythonLayerBase  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "caffe", caffe)
     folder = tmp_path / "path"
     folder.mkdir()
@@ -146,7 +146,7 @@ def test_a_layer_with_its_own_blob() -> None:
     )  # fmt: skip
     assert [tuple(blob.shape) for blob in layer.blobs] == [(7,)]
     assert (build(python("Affine"), SHAPE).blobs[0] == 0.5).all()
-    assert [build(python("Affine"), SHAPE, phase=phase).user.phases for phase in (0, 1)] == [[0], [1]]
+    assert [build(python("Affine"), SHAPE, phase=phase).user.phases for phase in (0, 1)] == [[0], [1]]  # type: ignore[union-attr]
 
 
 def test_a_loss_layer_agrees_with_ours() -> None:
@@ -156,7 +156,7 @@ def test_a_loss_layer_agrees_with_ours() -> None:
 
 def test_in_place_is_one_blob() -> None:
     layer = build(python("InPlace") + ' bottom: "x" top: "x"', (2, 3))
-    assert layer.bottoms[0] is layer.tops[0]
+    assert layer.bottoms[0] is layer.tops[0]  # type: ignore[index]
     x = torch.ones(2, 3, requires_grad=True)
     y = layer(x)
     y.sum().backward()
@@ -170,7 +170,7 @@ def test_a_layer_without_bottoms_and_one_without_tops() -> None:
     ))  # fmt: skip
     assert net.outputs == ["b"]
     assert [net()["b"].tolist() for _ in range(2)] == [[-1, -1], [-2, -2]]
-    assert net.layer("s").bottoms[0].data.tolist() == [[2] * 3] * 2
+    assert net.layer("s").bottoms[0].data.tolist() == [[2] * 3] * 2  # type: ignore[index]
 
 
 def test_blobs_change_shape_and_show_their_sides() -> None:
@@ -214,7 +214,7 @@ def test_in_a_net(lr_mult: int) -> None:
 
 def test_modules_beside_the_net_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from caffecli.layers import registry
-    from tests.layers.contract import layer_param
+    from tests.layers.oracle import layer_param
 
     text = python("Mine", module="neighbour_layers")
     with pytest.raises(SpecError) as caught:

@@ -11,7 +11,7 @@ import torch
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import recurrent
 from caffecli.layers.recurrent import Sequences, longest
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 T, N, H = 6, 3, 4
 CONTS = {
@@ -159,11 +159,11 @@ def test_kernels_and_loop_agree(kind: str, cont: str, static: str, monkeypatch: 
         x, *others = (torch.from_numpy(distinct(*shape)).requires_grad_() for shape in shapes)
         others[0] = torch.from_numpy(CONTS[cont]).float()
         layer.zero_grad()
-        for name in layer.states:
+        for name in layer.states:  # type: ignore[union-attr]
             getattr(layer, name).fill_(0.5)
         y = layer(x, *others)
         y.backward(torch.from_numpy(distinct(*y.shape)))
-        tops.append([y.detach(), *(getattr(layer, name).clone() for name in layer.states)])
+        tops.append([y.detach(), *(getattr(layer, name).clone() for name in layer.states)])  # type: ignore[union-attr]
         grads.append([x.grad, *(other.grad for other in others[1:]), *(blob.grad for blob in layer.blobs)])
     torch.testing.assert_close(*tops)
     torch.testing.assert_close(*grads)

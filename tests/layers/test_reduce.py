@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caffecli.errors import CaffeError
-from tests.layers.contract import SHAPE, build, check, run_golden
+from tests.layers.oracle import SHAPE, build, check, run_golden
 
 
 @pytest.mark.parametrize("case", ["argmax", "argmax_topk", "reduction_asum", "reduction_mean", "reduction_sum"])

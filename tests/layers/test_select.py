@@ -13,7 +13,7 @@ from caffecli.errors import CaffeError, DataError
 from caffecli.net.net import Net
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 
 @pytest.mark.parametrize("case", ["slice", "crop", "tile", "filter", "batch_reindex"])

@@ -12,7 +12,7 @@ import torch
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers import registry, shape
 from caffecli.proto.caffe_pb2 import LayerParameter
-from tests.layers.contract import SHAPE, build, check, distinct, run_golden
+from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
 
 def random(*shapes: tuple[int, ...], seed: int = 0) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from caffecli.errors import CaffeError
 from caffecli.proto.caffe_pb2 import TEST
-from tests.layers.contract import build, check, distinct, run_golden
+from tests.layers.oracle import build, check, distinct, run_golden
 
 
 def test_golden(golden: Path) -> None:
@@ -29,7 +29,8 @@ def pyramid(x: np.ndarray, height: int, pool: Callable[[np.ndarray, int], np.nda
             begin = [i * k - p for i, k, p in zip(place, kernel, pad, strict=True)]
             size = [min(b + k, n + p) - b for b, k, n, p in zip(begin, kernel, image, pad, strict=True)]
             cut = tuple(slice(max(b, 0), min(b + k, n)) for b, k, n in zip(begin, kernel, image, strict=True))
-            top[(..., *place)] = pool(x[(..., *cut)].reshape(*x.shape[:2], -1), size[0] * size[1])
+            whole = (Ellipsis,)
+            top[whole + place] = pool(x[whole + cut].reshape(*x.shape[:2], -1), size[0] * size[1])
         rows.append(top.reshape(len(x), -1))
     return np.concatenate(rows, 1) if height > 1 else top
 

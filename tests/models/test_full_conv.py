@@ -22,7 +22,7 @@ def surgery(plain: caffe.Net, full: caffe.Net) -> None:
         layer[0].data[...] = RANDOM.standard_normal(shape, np.float32) * np.sqrt(2 / np.prod(shape[1:]))
         layer[1].data[...] = 0.1 * RANDOM.standard_normal(layer[1].data.shape)
         for old, new in zip(layer, full.params[f"{name}-conv" if name.startswith("fc") else name], strict=True):
-            new.data.flat = old.data.flat
+            new.data.flat = old.data.flat  # type: ignore[misc]
 
 
 def nets(folder: Path, thin: int = 1, window: int = 227, pad: bool = True) -> tuple[caffe.Net, caffe.Net]:

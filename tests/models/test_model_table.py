@@ -36,7 +36,7 @@ def test_three_digits_and_a_unit(count: int, told: str) -> None:
 
 def test_reasons_are_notes_each_given_once() -> None:
     notes: list[str] = []
-    found = [0.1266, 12.34, 5012.3, None, "No.", "Neither.", "No."]
+    found: list[float | str | None] = [0.1266, 12.34, 5012.3, None, "No.", "Neither.", "No."]
     assert [model_table.cell(each, notes) for each in found] == ["0.127", "12.3", "5012", "", "note 1", "note 2", "note 1"]
     assert notes == ["No.", "Neither."]
     said = 'caffe_importer.cpp:1: error: (-2) Can\'t create layer "embedding" of type "Embed" in function'
@@ -54,8 +54,8 @@ def test_made_up_weights_and_inputs_are_the_same_each_time() -> None:
     first, second = (model_times.deploy("mnist_siamese") for _ in range(2))
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
-    (one,), (other,) = made_up.inputs(first, 3).values(), made_up.inputs(second, 3).values()
-    assert one.shape == (3, 1, 28, 28) and torch.equal(one, other)
+    (given,), (again,) = made_up.inputs(first, 3).values(), made_up.inputs(second, 3).values()
+    assert given.shape == (3, 1, 28, 28) and torch.equal(given, again)
 
 
 def test_times_of_a_small_net(monkeypatch: pytest.MonkeyPatch) -> None:

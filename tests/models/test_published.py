@@ -116,7 +116,7 @@ def test_published_weights_of_segnet_fit_by_name_and_shape():
 
 def layers_of(name: str, file: str, phase: int = TRAIN) -> dict:
     param = text.read(MODELS / name / file, NetParameter)
-    param.state.phase = phase
+    param.state.phase = phase  # type: ignore[assignment]
     return {layer.name: layer for layer in filter_net(param, param.state).layer}
 
 

@@ -62,10 +62,10 @@ def stand_in(name: str) -> str:
         ]
         return head + "".join([*stages("data", "", "10 3 pool 2", "16 3", "32 3"), *scores, prob])
     if name == "det2":
-        body = stages("data", "", "28 3 pool 3", "48 3 pool 3", "64 2")
+        body = [*stages("data", "", "28 3 pool 3", "48 3 pool 3", "64 2")]
         return head + "".join([*body, inner("ip", "conv3", 128, "p"), inner("score", "ip", 2), inner("box", "ip", 4), prob])
     if name == "det3":
-        body = stages("data", "", "32 3 pool 3", "64 3 pool 3", "64 3 pool 2", "128 2")
+        body = [*stages("data", "", "32 3 pool 3", "64 3 pool 3", "64 3 pool 2", "128 2")]
         ends = [inner(top, "ip", n) for top, n in (("score", 2), ("box", 4), ("points", 10))]
         drop = layer("Dropout", "drop", "ip", "ip", "dropout_param { dropout_ratio: 0.25 }")
         return head + "".join([*body, inner("ip", "conv4", 256), drop, layer("PReLU", "p", "ip", "ip"), *ends, prob])

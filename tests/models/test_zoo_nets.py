@@ -50,13 +50,13 @@ def cases(names):
 def read(name: str, file: str, phase: int) -> NetParameter:
     param = text.read(MODELS / name / file, NetParameter)
     assert not needs_upgrade(param)
-    param.state.phase = phase
+    param.state.phase = phase  # type: ignore[assignment]
     return filter_net(param, param.state)
 
 
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     if name in SHAPES:
-        return SHAPES[name]
+        return SHAPES[name]  # type: ignore[return-value]
     dims = load.load_net(MODELS / name / "deploy.prototxt").layer[0].input_param.shape[0].dim
     shape = SMALL.get(name, (2, *dims[1:]))
     return {"data": shape, "label": shape[:1]}

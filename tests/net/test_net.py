@@ -31,7 +31,7 @@ GAUSS = 'weight_filler { type: "gaussian" std: 0.3 }'
 
 def build(text: str, phase: int = TEST) -> Net:
     param = text_format.Parse(text, NetParameter())
-    param.state.phase = phase  # type: ignore[assignment]
+    param.state.phase = phase
     return Net(param)
 
 
@@ -43,7 +43,7 @@ def test_blobs_shapes_and_outputs() -> None:
     assert [(p.owner.name, p.index, tuple(p.tensor.shape)) for p in net.params] == [("conv", 0, (4, 3, 3, 3)), ("conv", 1, (4,))]
     x = torch.randn(2, 3, 8, 7)
     conv = net.layer("conv")
-    expected = nn.functional.conv2d(x, *conv.blobs).relu()
+    expected = nn.functional.conv2d(x, conv.blobs[0], conv.blobs[1]).relu()
     torch.testing.assert_close(net({"x": x})["c"], expected)
 
 
@@ -209,7 +209,10 @@ def test_a_loss_without_a_top_counts() -> None:
 
 def test_weights_by_layer_name() -> None:
     net = build(INPUT + IP % ("", ""))
-    new = {"ip": [np.full((5, 168), 2, np.float32), np.arange(5, dtype=np.float32)], "gone": [np.zeros(3, np.float32)]}
+    new: dict[str, list[np.ndarray]] = {
+        "ip": [np.full((5, 168), 2, np.float32), np.arange(5, dtype=np.float32)],
+        "gone": [np.zeros(3, np.float32)],
+    }
     weights.copy(net, new, "w.caffemodel")
     assert (net.layer("ip").blobs[0] == 2).all()
     np.testing.assert_array_equal(weights.export(net)["ip"][1], np.arange(5))
@@ -238,7 +241,10 @@ def test_four_dimensional_weights_of_2013() -> None:
 
 def test_nothing_is_copied_unless_all_fits() -> None:
     net = build(INPUT + CONV % "" + IP % ("", ""))
-    wrong = {"conv": [np.ones((4, 3, 3, 3), np.float32), np.ones(4, np.float32)], "ip": [np.ones((7, 168), np.float32)] * 2}
+    wrong: dict[str, list[np.ndarray]] = {
+        "conv": [np.ones((4, 3, 3, 3), np.float32), np.ones(4, np.float32)],
+        "ip": [np.ones((7, 168), np.float32)] * 2,
+    }
     with pytest.raises(
         ShapeError, match=r"layer 'ip', blob 0: expected \(5, 168\), 'w' has \(7, 168\).*blob 1.*rename the layer"
     ):

@@ -120,7 +120,7 @@ def test_a_layer_from_outside_gets_what_it_asks_for(
     kind: type[Product], came: torch.dtype, made: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for cls in {Product, kind}:
-        monkeypatch.setitem(registry._LAYERS, cls.__name__, cls)
+        monkeypatch.setitem(registry._LAYERS, cls.__name__, cls)  # type: ignore[attr-defined]
     net = Net(text.parse(OUTSIDE % kind.__name__, NetParameter()))
     steps = Stepwise(net, BFLOAT16)
     result = steps.forward({"x": torch.rand(3, 3)})

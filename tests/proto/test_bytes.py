@@ -33,9 +33,9 @@ def of_net(name: str, folder: Path) -> dict[str, str]:
     made["text"] = text.format(net).encode()
     values = np.random.default_rng(1)
     weights = {layer.name: [values.normal(size=(2, 3)), values.normal(size=4)] for layer in list(net.layer)[:3]}
-    caffemodel.write(folder / "plain.caffemodel", net, weights)
-    caffemodel.write(folder / "diffs.caffemodel", net, weights, weights)
-    caffemodel.write(folder / "half.caffemodel", net, weights, raw_type="FLOAT16")
+    caffemodel.write(folder / "plain.caffemodel", net, weights)  # type: ignore[arg-type]
+    caffemodel.write(folder / "diffs.caffemodel", net, weights, weights)  # type: ignore[arg-type]
+    caffemodel.write(folder / "half.caffemodel", net, weights, raw_type="FLOAT16")  # type: ignore[arg-type]
     for kind in ("plain", "diffs", "half"):
         made[kind] = (folder / f"{kind}.caffemodel").read_bytes()
     return {kind: hashlib.sha256(data).hexdigest()[:16] for kind, data in made.items()}

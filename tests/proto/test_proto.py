@@ -134,7 +134,7 @@ def test_round_trips_with_this_runtime() -> None:
 def test_round_trips_with_the_oldest_and_the_newest_runtime(tmp_path: Path, version: str) -> None:
     venv.create(tmp_path, with_pip=True)
     python = tmp_path / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", version]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", version]
     installed = subprocess.run(pip, capture_output=True, text=True, check=False)
     if installed.returncode != 0:
         pytest.skip(f"cannot install {version}: {installed.stderr.splitlines()[-1:]}")

@@ -42,7 +42,7 @@ def test_sums_begin_in_the_backward_pass(blobs: list[Tensor]) -> None:
     (third.sum() * 3).backward()  # an earlier pass of iter_size: nothing is sent
     assert not pair.sent
     averages.begin(loss)
-    ((third * first * 2).sum() + last.sum()).backward()  # type: ignore[no-untyped-call]
+    ((third * first * 2).sum() + last.sum()).backward()
     assert len(pair.sent) == 3
     averages.finish()
     assert pair.sent == [[5.0], [1.0, 5.0, 5.0, 5.0], [6.0]]
@@ -58,7 +58,7 @@ def test_a_blob_without_a_diff_holds_nothing_up(blobs: list[Tensor]) -> None:
         for blob in blobs:
             blob.grad = None
         averages.begin(torch.tensor(1.0))
-        (blobs[0] * 4).sum().backward()  # type: ignore[no-untyped-call]
+        (blobs[0] * 4).sum().backward()
         averages.finish()
         assert pair.sent == [[1.0], [0.0, 0.0, 0.0, 0.0], [4.0]]
 

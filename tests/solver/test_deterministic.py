@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,9 +78,9 @@ def test_a_deterministic_run(run_folder: Path) -> None:
     seen = []
     forward = torch.nn.functional.conv2d
 
-    def watched(*args: object, **more: object) -> torch.Tensor:
+    def watched(*args: Any, **more: Any) -> torch.Tensor:
         seen.append(torch.are_deterministic_algorithms_enabled())
-        return forward(*args, **more)  # type: ignore[arg-type]
+        return forward(*args, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "conv2d", watched)

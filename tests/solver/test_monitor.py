@@ -17,7 +17,6 @@ from caffecli import logs
 from caffecli.errors import CaffeError, SolverError
 from caffecli.formats import atomic, caffemodel, solverstate
 from caffecli.net.weights import export
-from caffecli.solver import snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.monitor import Monitor, WatchOptions
@@ -179,7 +178,7 @@ def test_an_unwritten_best_leaves_the_former(run_folder: Path, monkeypatch: pyte
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshot.solverstate, "write", full)
+    monkeypatch.setattr(solverstate, "write", full)
     solver = Solver(load.load_solver(Path("solver.prototxt")))
     try:
         with pytest.raises(CaffeError, match=r"cannot write 's_best\.caffemodel': No space left on device; free some space"):
@@ -214,7 +213,7 @@ def test_a_full_disk_names_the_file(run_folder: Path, monkeypatch: pytest.Monkey
     def full(path: Path, *args: object) -> None:
         raise atomic.cannot_write(path, OSError(28, "No space left on device"))
 
-    monkeypatch.setattr(snapshot.caffemodel, "write", full)
+    monkeypatch.setattr(caffemodel, "write", full)
     with pytest.raises(CaffeError, match=r"cannot write 's_best\.caffemodel': No space"):
         train(options(WatchOptions(best=True)))
 

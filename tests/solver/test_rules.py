@@ -85,8 +85,8 @@ def test_three_steps_of_the_other_rules(kind: str) -> None:
         rule.update(0.1, iteration)
     expected, history = by_hand(kind, before, gradients, 0.1)
     np.testing.assert_allclose(weight.detach(), expected, rtol=2e-5)
-    assert len(rule.history) == 2 * rule.slots
-    for slot in range(rule.slots):
+    assert len(rule.history) == 2 * rule.slots  # type: ignore[attr-defined]
+    for slot in range(rule.slots):  # type: ignore[attr-defined]
         np.testing.assert_allclose(rule.history[2 * slot], history[slot], rtol=2e-5, atol=1e-9)
 
 

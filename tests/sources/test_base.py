@@ -25,7 +25,11 @@ def test_workers_do_each_task_once(threads: int, count: int) -> None:
 def test_workers_work_at_the_same_time() -> None:
     together = threading.Barrier(2, timeout=10)
     workers = Workers(2)
-    workers.run(lambda i: together.wait() and None, 2)
+
+    def wait(i: int) -> None:
+        together.wait()
+
+    workers.run(wait, 2)
     workers.close()
 
 

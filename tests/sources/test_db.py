@@ -139,7 +139,8 @@ def test_layers_of_one_seed_draw_different_numbers(make: Any, small_db: str) -> 
     params = [make.data(small_db, batch=10, transform="crop_size: 4 mirror: true") for _ in range(2)]
     params[1].name = "other"
     found = [opened(param, TRAIN, 7) for param in params]
-    assert not np.array_equal(*(source.next().arrays[0] for source in found))
+    first, second = (source.next().arrays[0] for source in found)
+    assert not np.array_equal(first, second)
     for source in found:
         source.close()
 

@@ -138,7 +138,7 @@ def test_close_ends_the_thread_promptly_whatever_it_does() -> None:
 def test_a_forgotten_source_ends_its_thread() -> None:
     source = Prefetch(Counter(), 2)
     source.next()
-    thread = source._ahead.thread  # type: ignore[union-attr]
+    thread = source._ahead.thread
     del source
     gc.collect()
     thread.join(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from caffecli.spec import text
 from caffecli.spec.filter import filter_net
 
 
-def kept(rules: str, **state: object) -> bool:
+def kept(rules: str, **state: Any) -> bool:
     net = text.parse(f"layer {{ name: 'a' {rules} }} layer {{ name: 'b' }}", NetParameter())
     names = [layer.name for layer in filter_net(net, NetState(**state)).layer]
     assert names in (["a", "b"], ["b"])

@@ -29,7 +29,7 @@ layer { name: "loss" type: "MultiBoxLoss" bottom: "conv" bottom: "label" top: "l
 def refused(source: str, phase: str = "TRAIN") -> str:
     """The words that refuse a net in a phase; "" where it is not refused."""
     net = upgrade_net(text.parse(source, NetParameter()))
-    net.state.phase = phase
+    net.state.phase = phase  # type: ignore[assignment]
     try:
         support.check(filter_net(net, net.state), registry.types(), net)
     except SpecError as error:

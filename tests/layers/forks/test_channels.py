@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caffecli.errors import CaffeError
-from tests.layers.contract import SHAPE, build, check, distinct
+from tests.layers.oracle import SHAPE, build, check, distinct
 
 
 @pytest.mark.parametrize(

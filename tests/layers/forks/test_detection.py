@@ -10,7 +10,7 @@ import torch
 
 from caffecli.errors import CaffeError
 from caffecli.proto.caffe_pb2 import TEST
-from tests.layers.contract import build, check
+from tests.layers.oracle import build, check
 
 FEATURES, IMAGE = (2, 3, 4, 5), (2, 3, 32, 60)
 
@@ -160,7 +160,7 @@ def test_detection_output(changed, seed):
         keep_top_k: {options["keep_top_k"]} confidence_threshold: {options["threshold"]}
         variance_encoded_in_target: {str(options["encoded"]).lower()} }}"""
     arrays = [loc, conf, priors]
-    expected = detections(*(array.astype(np.float64) for array in arrays), classes, **options)
+    expected = detections(*(array.astype(np.float64) for array in arrays), classes=classes, **options)  # type: ignore[misc]
     layer = build(text, *(array.shape for array in arrays), phase=TEST)
     got = layer(*map(torch.from_numpy, arrays))
     assert got.shape == expected.shape

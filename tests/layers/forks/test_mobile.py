@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caffecli.errors import SpecError
-from tests.layers.contract import SHAPE, build, check
+from tests.layers.oracle import SHAPE, build, check
 
 
 def each(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, stride: int = 1, pad: int = 0) -> np.ndarray:

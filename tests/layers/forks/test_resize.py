@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caffecli.errors import CaffeError
-from tests.layers.contract import build, check, distinct
+from tests.layers.oracle import build, check, distinct
 
 SHAPE = (2, 3, 5, 4)
 

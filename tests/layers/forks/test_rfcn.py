@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caffecli.errors import CaffeError
-from tests.layers.contract import build, check, distinct
+from tests.layers.oracle import build, check, distinct
 
 SETTINGS = 'type: "PSROIPooling" psroi_pooling_param { spatial_scale: 0.25 output_dim: 3 group_size: 2 }'
 FEATURES = (2, 12, 7, 9)

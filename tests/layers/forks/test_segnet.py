@@ -8,7 +8,7 @@ import torch
 
 from caffecli.errors import CaffeError
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
-from tests.layers.contract import SHAPE, build, check, distinct
+from tests.layers.oracle import SHAPE, build, check, distinct
 
 
 def wide(blob: np.ndarray, x: np.ndarray) -> np.ndarray:
