@@ -1,8 +1,7 @@
 """The layer types that Caffe's forks add to the reference's, by fork, whether they are here or not.
 
-Those in capitals are of the old ``layers``, and have no other name.
-
-Those that a fork has from another are that one's. Sources: what each repository registers.
+A type that a fork took from another stands under the other. Those in capitals are of the old ``layers``, and have no
+other name. Sources: the types that each repository registers.
 """
 
 from __future__ import annotations

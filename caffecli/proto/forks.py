@@ -83,13 +83,13 @@ def of_type(layer_type: str) -> list[str]:
 
 
 def of_unsupported(message: str, field: str) -> list[str]:
-    """The forks that have this field, where nothing here reads it."""
+    """The forks that have this field; none where something here reads it."""
     tables = (*UNSUPPORTED.items(), *NAMES.items())
     return [fork for fork, messages in tables if field in messages.get(message, "").split()]
 
 
 def of_name(message: str, name: str) -> str | None:
-    """The fork, as it is called, that has this field, of which no more than the name is known."""
+    """The title of the fork that has this field, of which only the name is known."""
     return next((title(fork) for fork, known in NAMES.items() if name in known.get(message, "").split()), None)
 
 

@@ -217,8 +217,9 @@ INSTEAD = {
     ("SolverParameter", "plateau_winsize"): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train',
 }
 
-#: fields and values of which only the name is known: by fork, by message or enum. Those of layers have a place in the schema
-#: (scripts/generate_schema.py), and their content in a text is stepped over; those of solvers and V0 layers stop a file
+#: fields and values of which only the name is known: by fork, then by message or enum. Those of layers have a place in
+#: the schema (scripts/generate_schema.py), and their content in a text is stepped over; those of solvers and V0 layers
+#: stop a file
 NAMES = {
     "spp_net": {
         "V0LayerParameter": "conv_param pool_param inner_product_param",

@@ -98,7 +98,7 @@ def _need(setting: _Setting, layer: str) -> _Need:
 
 @functools.cache
 def _known(message: str) -> dict[str, bool]:
-    """A message's fields that nothing here reads, and whether they change what is computed."""
+    """A message's fields that nothing here reads, and whether they change the result."""
     tables = (*unsupported.FIELDS.values(), *unsupported.NAMES.values())
     how = dict.fromkeys(unsupported.HOW.get(message, "").split(), False)
     return how | {name: True for each in tables for name in each.get(message, "").split()}

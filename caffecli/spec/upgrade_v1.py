@@ -53,7 +53,7 @@ _TYPES = {
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
 }
-#: V1 fields that are written otherwise now; the rest have kept their names
+#: V1 fields that have another form today; the others have kept their names
 _CHANGED = {"type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer"}
 
 _DATA_LAYERS = {
