@@ -19,8 +19,8 @@ from caffecli.net.params import Param
 class Blob(FourAxes):
     """A blob between layers.
 
-    ``data`` and ``diff`` are writable float32 arrays in C order. They stay valid: after a pass they show the new values, and what
-    is written into them is what the next pass reads.
+    ``data`` and ``diff`` are writable float32 arrays in C order. They stay valid: after a pass they show the new
+    values, and what is written into them is what the next pass reads.
     """
 
     def __init__(self, shape: Iterable[int]) -> None:
@@ -41,7 +41,10 @@ class Blob(FourAxes):
         return self._shape
 
     def reshape(self, *dims: int, **settings: Any) -> None:
-        """Give the blob another shape; its first values stay. Layers follow in the next forward, or in ``Net.reshape``."""
+        """Give the blob another shape; its first values stay.
+
+        Layers follow in the next forward, or in ``Net.reshape``.
+        """
         if settings:
             raise ArgumentError("Blob.reshape takes no kwargs")
         shape = tuple(int(dim) for dim in dims)
@@ -114,7 +117,10 @@ class Weight:
 
 
 class ParamBlob(Blob):
-    """A learnable blob of one layer. ``data`` is the very memory that is trained; ``diff`` adds up over backward passes."""
+    """A learnable blob of one layer.
+
+    ``data`` is the very memory that is trained; ``diff`` adds up over backward passes.
+    """
 
     def __init__(self, weight: Weight, shape: Iterable[int]) -> None:
         super().__init__(shape)

@@ -1,8 +1,8 @@
 """Which pixel of one blob lies at which of another, through convolutions, pooling and crops of a NetSpec.
 
-A coordinate map is (axis, scale, shift): coordinate i of a layer's bottom, from ``axis`` on, is ``scale * i + shift`` of its top;
-scale and shift are arrays when the axes differ. The identity is (None, 1, 0). ``crop`` makes the Crop layer that lays one blob
-over another, as fully convolutional nets need it.
+A coordinate map is (axis, scale, shift): coordinate i of a layer's bottom, from ``axis`` on, is ``scale * i + shift``
+of its top; scale and shift are arrays when the axes differ. The identity is (None, 1, 0). ``crop`` makes the Crop layer
+that lays one blob over another, as fully convolutional nets need it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def conv_params(fn: Function) -> tuple[int, Any, Any, Any]:
     params = fn.params.get("convolution_param", fn.params)
     legacy = sorted(_LEGACY & {*fn.params, *params})
     if legacy:
-        raise CropError(f"cropping does not support legacy _h/_w params: {fn.type_name} has {', '.join(legacy)}; give lists")
+        raise CropError(
+            f"cropping does not support legacy _h/_w params: {fn.type_name} has {', '.join(legacy)}; give lists"
+        )
     if "kernel_size" not in params:
         raise UndefinedMapException(f"{fn.type_name} has no kernel_size, which its coordinate map needs")
     kernel, dilation, stride, pad = (
@@ -119,7 +121,9 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
 
 
 def _upwards(top: Top) -> Any:
-    """Each blob that ``top`` comes from through layers with maps, itself first, with the map from that blob to ``top``."""
+    """Each blob that ``top`` comes from through layers with maps, itself first,
+    with the map from that blob to ``top``.
+    """
     maps: dict[Top, CoordMap] = {top: (None, 1, 0)}
     pending = [top]
     while pending:
@@ -142,7 +146,8 @@ def _upwards(top: Top) -> Any:
 def crop(top_from: Top, top_to: Top) -> Any:
     """The top of a Crop layer that cuts ``top_from`` to what lies over ``top_to``.
 
-    Raises an AssertionError when their pixels differ in size, or ``top_from`` would have to grow or to move by parts of a pixel.
+    Raises an AssertionError when their pixels differ in size, or ``top_from`` would have to grow or to move by parts of
+    a pixel.
     """
     axis, scale, shift = coord_map_from_to(top_from, top_to)
     scale, shift = np.atleast_1d(scale), np.atleast_1d(shift)
@@ -154,4 +159,6 @@ def crop(top_from: Top, top_to: Top) -> Any:
         raise CropError(f"cannot crop noninteger offset (b = {shift})")
     if axis is None:
         axis = 1
-    return L.Crop(top_from, top_to, crop_param={"axis": axis + 1, "offset": [int(offset) for offset in -np.round(shift)]})
+    return L.Crop(
+        top_from, top_to, crop_param={"axis": axis + 1, "offset": [int(offset) for offset in -np.round(shift)]}
+    )

@@ -26,8 +26,8 @@ class MissingModule(CaffeError, ImportError):
 class Detector(PictureNet):
     """A net that classifies windows of pictures, each warped to the net's input size.
 
-    ``context_pad``: how many pixels of the input, on each side, show what surrounds the window; where the picture ends, the mean.
-    ``mean``, ``input_scale``, ``raw_scale``, ``channel_swap``: see
+    ``context_pad``: how many pixels of the input, on each side, show what surrounds the window; where the picture ends,
+    the mean. ``mean``, ``input_scale``, ``raw_scale``, ``channel_swap``: see
     ``caffe.io.Transformer``; ``mean_file``, ``gpu``: ``PictureNet``.
     """
 
@@ -44,7 +44,9 @@ class Detector(PictureNet):
         mean_file: StrPath | None = None,
         gpu: bool = False,
     ) -> None:
-        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap, mean_file=mean_file, gpu=gpu)
+        super().__init__(
+            model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap, mean_file=mean_file, gpu=gpu
+        )
         self.configure_crop(context_pad)
 
     def detect_windows(self, images_windows: Iterable[tuple[StrPath, Iterable[Any]]]) -> list[dict[str, Any]]:
@@ -68,7 +70,10 @@ class Detector(PictureNet):
         return detections
 
     def detect_selective_search(self, image_fnames: Iterable[StrPath]) -> list[dict[str, Any]]:
-        """``detect_windows`` on the windows that selective search proposes. It runs in MATLAB. Raises ImportError without."""
+        """``detect_windows`` on the windows that selective search proposes.
+
+        It runs in MATLAB. Raises ImportError without.
+        """
         try:
             import selective_search_ijcv_with_python as selective_search  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
@@ -81,21 +86,24 @@ class Detector(PictureNet):
         return self.detect_windows(list(zip(names, windows, strict=True)))
 
     def crop(self, im: Array, window: Any) -> Array:
-        """The window (ymin, xmin, ymax, xmax) of an (H, W, K) image, with its surroundings when there is a ``context_pad``.
+        """The window (ymin, xmin, ymax, xmax) of an (H, W, K) image,
+        with its surroundings when there is a ``context_pad``.
 
-        Ends count as Python's slices do: the window has ymax - ymin rows. Raises RuntimeError when it shows nothing of the image.
+        Ends count as Python's slices do: the window has ymax - ymin rows. Raises RuntimeError when it shows nothing of
+        the image.
         """
         top, left, bottom, right = (int(edge) for edge in window)
         crop = im[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
         if not crop.size:
             raise ArgumentError(
-                f"window ({top}, {left}, {bottom}, {right}) shows nothing of a picture of {im.shape[0]} x {im.shape[1]}; "
-                "it goes (ymin, xmin, ymax, xmax)"
+                f"window ({top}, {left}, {bottom}, {right}) shows nothing of a picture of {im.shape[0]} x "
+                f"{im.shape[1]}; it goes (ymin, xmin, ymax, xmax)"
             )
         return self._with_context(im, np.array([top, left]), np.array([bottom, right])) if self.context_pad else crop
 
     def _with_context(self, im: Array, low: Array, high: Array) -> Array:
-        """The window with its surroundings, resized to the net's input; these are ``context_pad`` pixels wide on each side.
+        """The window with its surroundings, resized to the net's input;
+        these are ``context_pad`` pixels wide on each side.
 
         ``low`` and ``high``: the window's corners, (y, x). Outside of the picture is the mean.
         """
@@ -114,7 +122,10 @@ class Detector(PictureNet):
         return crop
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set ``context_pad``, and ``crop_mean``: the mean as an image is before it is transformed. None or 0 for no context."""
+        """Set ``context_pad``, and ``crop_mean``: the mean as an image is before it is transformed.
+
+        None or 0 for no context.
+        """
         in_ = self.inputs[0]
         channels, height, width = self.blobs[in_].data.shape[1:]
         self.crop_dims = np.array([height, width, channels])
@@ -122,7 +133,9 @@ class Detector(PictureNet):
         if not context_pad:
             return
         if context_pad < 0 or 2 * context_pad >= min(height, width):
-            raise ArgumentError(f"context_pad {context_pad}: expected less than half of the net's input, {height} x {width}")
+            raise ArgumentError(
+                f"context_pad {context_pad}: expected less than half of the net's input, {height} x {width}"
+            )
         mean = self.transformer.mean.get(in_)
         if mean is None:
             self.crop_mean: Array = np.zeros(self.crop_dims, np.float32)

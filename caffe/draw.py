@@ -1,6 +1,7 @@
 """Pictures of nets, by graphviz: layers are boxes, blobs octagons.
 
-The text that describes a picture (``.dot``, ``.gv``, ``.raw``) is made here; every other format by graphviz' program ``dot``.
+The text that describes a picture (``.dot``, ``.gv``, ``.raw``) is made here; every other format by graphviz' program
+``dot``.
 """
 
 from __future__ import annotations
@@ -64,11 +65,13 @@ class Graph:
         if not re.fullmatch(r"\w[\w:]*", format):
             raise ArgumentError(f"{format!r} is no picture format; let the file's name end in .png, .svg, .pdf or .dot")
         try:
-            done = subprocess.run(["dot", f"-T{format}"], input=self.to_string().encode(), capture_output=True, check=False)
+            done = subprocess.run(
+                ["dot", f"-T{format}"], input=self.to_string().encode(), capture_output=True, check=False
+            )
         except FileNotFoundError:
             raise MissingProgram(
-                f"drawing {format} needs graphviz' program dot; install the package graphviz of your system (apt, brew, conda), "
-                "or write the text of the picture to a file that ends in .dot"
+                f"drawing {format} needs graphviz' program dot; install the package graphviz of your system (apt, "
+                "brew, conda), or write the text of the picture to a file that ends in .dot"
             ) from None
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
@@ -91,7 +94,9 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
     if not _has_multipliers(layer):
         raise ValueError(f"{layer.type} layers do not have a learning rate multiplier")
     if len(layer.param) > 2:
-        raise ValueError(f"Could not parse the learning rate multiplier: layer {layer.name!r} has {len(layer.param)} param")
+        raise ValueError(
+            f"Could not parse the learning rate multiplier: layer {layer.name!r} has {len(layer.param)} param"
+        )
     weight, bias = [*(param.lr_mult for param in layer.param), 1.0, 1.0][:2]
     return weight, bias
 
@@ -145,7 +150,11 @@ def get_pydot_graph(
     for index, layer in enumerate(net.layer):
         node = f"layer {index} {layer.name}"  # a net of all phases has names twice
         neuron = len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
-        style = NEURON_LAYER_STYLE if neuron else {**LAYER_STYLE_DEFAULT, "fillcolor": choose_color_by_layertype(layer.type)}
+        style = (
+            NEURON_LAYER_STYLE
+            if neuron
+            else {**LAYER_STYLE_DEFAULT, "fillcolor": choose_color_by_layertype(layer.type)}
+        )
         graph.add_node(node, get_layer_label(layer, rankdir, display_lrm), style)
         for bottom in layer.bottom:
             graph.add_edge(f"blob {bottom}", node, '""')
@@ -159,15 +168,23 @@ def _blobs(layers: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(blob for layer in layers for blob in [*layer.bottom, *layer.top]))
 
 
-def draw_net(caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False) -> bytes:
+def draw_net(
+    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+) -> bytes:
     """The picture of a NetParameter as a file of the format ``ext``. See ``get_pydot_graph``."""
     return get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).create(format=ext)
 
 
 def draw_net_to_file(
-    caffe_net: Any, filename: str | os.PathLike[str], rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
+    caffe_net: Any,
+    filename: str | os.PathLike[str],
+    rankdir: str = "LR",
+    phase: int | None = None,
+    display_lrm: bool = False,
 ) -> None:
-    """Write the picture of a NetParameter in the format that the file's name ends in: .png, .svg, .pdf; .dot for its text."""
+    """Write the picture of a NetParameter in the format that the file's name ends in: .png, .svg, .pdf;
+    .dot for its text.
+    """
     picture = draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm)
     with replacing(filename) as file:
         file.write(picture)

@@ -215,7 +215,9 @@ class Engine(Runner):
             if grad is not None:
                 weight.diff.add(grad)
         if isinstance(step.node.layer, Python):
-            building.tie_python_blobs(step.node.layer, self.params[step.node.layer])  # running it has given its class other blobs
+            building.tie_python_blobs(
+                step.node.layer, self.params[step.node.layer]
+            )  # running it has given its class other blobs
 
     def _diff(self, blob: Blob, top: Tensor) -> Tensor:
         return blob.diff_memory.tensor(top.shape, self.device).to(top.dtype)
@@ -241,7 +243,9 @@ class Engine(Runner):
             shapes = tuple(map(shape_of, step.bottoms))
             if shapes == step.shapes and not isinstance(step.node.layer, Python):
                 continue
-            for blob, shape, weight in zip(step.tops, self._reshape_layer(step, shapes), step.node.loss_weights, strict=True):
+            for blob, shape, weight in zip(
+                step.tops, self._reshape_layer(step, shapes), step.node.loss_weights, strict=True
+            ):
                 if weight and shape.numel() != blob.count:
                     blob.diff_memory.put(torch.full(shape, weight))
                 blob.take_shape(tuple(shape))
@@ -264,7 +268,9 @@ class Engine(Runner):
         self.device, self._on_cpu = device, device.type == "cpu"
 
     def shared(self) -> None:
-        """Adapt to weights that have just become shared with another net: their layout, and the blobs of Python layers."""
+        """Adapt to weights that have just become shared with another net:
+        their layout, and the blobs of Python layers.
+        """
         if self._c_order:
             building.lay_out(self.weights, True)
         for layer, blobs in self.params.items():

@@ -35,7 +35,9 @@ class BlobNameError(SpecError, KeyError):
 
 
 class UsersErrors:
-    """While entered, a Python layer's error is also of the type that the user's code raised, so that both can be caught."""
+    """While entered, a Python layer's error is also of the type that the user's code raised,
+    so that both can be caught.
+    """
 
     def __enter__(self) -> None:
         pass

@@ -1,7 +1,9 @@
-"""Pictures and records for a net: ``Transformer``, ``load_image``, ``resize_image``, ``oversample``; arrays to protos and back.
+"""Pictures and records for a net: ``Transformer``, ``load_image``, ``resize_image``, ``oversample``;
+arrays to protos and back.
 
-Images are float32 (height, width, channels) arrays, RGB in [0, 1]; a net wants (channels, height, width), for most published nets
-BGR in [0, 255] less a mean, which ``Transformer`` makes of them. Numbers are those of pycaffe 1.0 on scikit-image 0.19.
+Images are float32 (height, width, channels) arrays, RGB in [0, 1]; a net wants (channels, height, width), for most
+published nets BGR in [0, 255] less a mean, which ``Transformer`` makes of them. Numbers are those of pycaffe 1.0 on
+scikit-image 0.19.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from caffecli.proto import caffe_pb2
 
 Array = NDArray[Any]
 
-#: Whether ``resize_image`` smooths an image of one or three channels before it shrinks it, as scikit-image does since 0.15.
-#: False gives the numbers of older versions, with which Caffe's users worked.
+#: Whether ``resize_image`` smooths an image of one or three channels before it shrinks it, as scikit-image does since
+#: 0.15. False gives the numbers of older versions, with which Caffe's users worked.
 ANTI_ALIASING = True
 
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of red, green, blue: ITU-R BT.709
@@ -40,7 +42,9 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
     shape = (blob.num, blob.channels, blob.height, blob.width) if old else tuple(blob.shape.dim)
     array = np.array(data, np.float64)
     if array.size != np.prod(shape, dtype=np.int64):
-        raise ArrayShapeError(f"the BlobProto has shape {shape}, but {array.size} numbers; give it a shape that they fill")
+        raise ArrayShapeError(
+            f"the BlobProto has shape {shape}, but {array.size} numbers; give it a shape that they fill"
+        )
     return array.reshape(shape)
 
 
@@ -72,7 +76,9 @@ def array_to_datum(arr: Array, label: int | None = None) -> Any:
 
 
 def datum_to_array(datum: Any) -> Array:
-    """A Datum's (channels, height, width) array: uint8 of its bytes, or of the picture file in it; float64 of its floats."""
+    """A Datum's (channels, height, width) array: uint8 of its bytes, or of the picture file in it;
+    float64 of its floats.
+    """
     if datum.encoded:
         return datums.to_array(datum)
     array = np.frombuffer(datum.data, np.uint8).copy() if datum.data else np.array(datum.float_data, np.float64)
@@ -85,9 +91,10 @@ def datum_to_array(datum: Any) -> Array:
 class Transformer:
     """Makes images fit for a net's inputs, and its blobs images again.
 
-    ``inputs``: name of an input -> its shape (batch, channels, height, width), as in ``{"data": net.blobs["data"].data.shape}``.
-    What is not set is not done. ``preprocess``: resize, transpose, swap channels, multiply by the raw scale, subtract the mean,
-    multiply by the input scale. An unknown input raises an Exception.
+    ``inputs``: name of an input -> its shape (batch, channels, height, width), as in
+    ``{"data": net.blobs["data"].data.shape}``. What is not set is not done. ``preprocess``: resize, transpose, swap
+    channels, multiply by the raw scale, subtract the mean, multiply by the input scale. An unknown input raises an
+    Exception.
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
@@ -139,7 +146,8 @@ class Transformer:
         if len(order) != len(self._shape(in_)) - 1:
             raise ArrayShapeError(
                 "Transpose order needs to have the same number of dimensions as the input: "
-                f"input {in_!r} has {len(self.inputs[in_]) - 1} besides the batch, the order {tuple(order)} has {len(order)}"
+                f"input {in_!r} has {len(self.inputs[in_]) - 1} besides the batch, the order {tuple(order)} has "
+                f"{len(order)}"
             )
         self.transpose[in_] = order
 
@@ -158,7 +166,8 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: Array) -> None:
-        """What to subtract: (C,) for each channel, or (C, H, W), or (H, W) for one channel, resized where it does not fit.
+        """What to subtract: (C,) for each channel, or (C, H, W), or (H, W) for one channel,
+        resized where it does not fit.
 
         A mean of (1, C, H, W), as ``compute_image_mean`` writes it, loses its first dimension, and a warning says so.
         Raises ValueError for other shapes.
@@ -178,7 +187,9 @@ class Transformer:
                 raise ArrayShapeError(f"Mean shape invalid. Expected (C,), (H, W) or (C, H, W), got {mean.shape}")
             if (1, *mean.shape)[-3:] != shape[1:]:
                 if mean.ndim == 3 and mean.shape[0] not in (1, shape[1]):
-                    raise ArrayShapeError(f"Mean shape invalid. Input {in_!r} has {shape[1]} channels, the mean {mean.shape[0]}")
+                    raise ArrayShapeError(
+                        f"Mean shape invalid. Input {in_!r} has {shape[1]} channels, the mean {mean.shape[0]}"
+                    )
                 mean = _resized_mean(mean.reshape(-1, *mean.shape[-2:]), shape[2:])
         self.mean[in_] = mean
 
@@ -212,9 +223,11 @@ def _resized_mean(mean: Array, dims: Sequence[int]) -> Array:
 
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
-    """The picture in a file as float32 in [0, 1]: (H, W, 3), RGB, its alpha dropped; (H, W, 1), luminance, unless ``color``.
+    """The picture in a file as float32 in [0, 1]: (H, W, 3), RGB, its alpha dropped;
+    (H, W, 1), luminance, unless ``color``.
 
-    A JPEG stands upright, as its EXIF data say. Raises OSError for a file that cannot be read, DataError for no picture.
+    A JPEG stands upright, as its EXIF data say. Raises OSError for a file that cannot be read, DataError for no
+    picture.
     """
     import cv2
 
@@ -225,7 +238,9 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
     except cv2.error:
         image = None
     if image is None:
-        raise DataError(f"{os.fspath(filename)!r} ({data.size} bytes) is no picture that OpenCV reads; is it damaged or empty?")
+        raise DataError(
+            f"{os.fspath(filename)!r} ({data.size} bytes) is no picture that OpenCV reads; is it damaged or empty?"
+        )
     pixels: Array = np.asarray(image)
     if pixels.dtype.kind in "iu":
         pixels = pixels / np.iinfo(pixels.dtype).max
@@ -242,7 +257,8 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
 
 
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Array:
-    """The (H, W, K) image ``im`` at ``new_dims`` = (height, width), float32, by a spline of ``interp_order``, 1 for linear.
+    """The (H, W, K) image ``im`` at ``new_dims`` = (height, width), float32, by a spline of ``interp_order``,
+    1 for linear.
 
     With one or three channels as ``skimage.transform.resize(mode="constant")``, whose borders fade towards the image's
     lowest value when it grows; with any other number as ``scipy.ndimage.zoom``. See ``caffe.resize``.
@@ -284,6 +300,8 @@ def oversample(images: Iterable[Array], crop_dims: Sequence[int] | Array) -> Arr
 
 
 __all__ = [
-    "ANTI_ALIASING", "ArrayShapeError", "Transformer", "array_to_blobproto", "array_to_datum", "arraylist_to_blobprotovector_str",
-    "blobproto_to_array", "blobprotovector_str_to_arraylist", "datum_to_array", "load_image", "oversample", "resize_image",
+    "ANTI_ALIASING", "ArrayShapeError", "Transformer", "array_to_blobproto", "array_to_datum",
+        "arraylist_to_blobprotovector_str",
+    "blobproto_to_array", "blobprotovector_str_to_arraylist", "datum_to_array", "load_image", "oversample",
+        "resize_image",
 ]  # fmt: skip

@@ -21,8 +21,9 @@ _FEW = 4096
 class Memory:
     """One blob's data, or its diff; several blobs may share it, each with a shape of its own.
 
-    Until ``array`` is first called this is the tensor that a layer has made, which costs nothing. From then on it is host
-    memory at a fixed address: what layers make is copied into it, and layers read what the user writes there. When a
+    Until ``array`` is first called this is the tensor that a layer has made, which costs nothing. From then on it is
+    host memory at a fixed address: what layers make is copied into it, and layers read what the user writes there. When
+    a
     layer makes new values and the user has kept no array, it is again the layer's tensor.
     """
 
@@ -113,7 +114,9 @@ class Memory:
         return self._view
 
     def _grow(self, shape: Shape, count: int) -> None:
-        """Move the values to host memory for ``count`` of them, which can be written into outside inference mode too."""
+        """Move the values to host memory for ``count`` of them,
+        which can be written into outside inference mode too.
+        """
         with torch.inference_mode(False):
             if self._host is not None:
                 self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])

@@ -39,7 +39,9 @@ def set_mode_cpu() -> None:
 def set_mode_gpu() -> None:
     """Run on the GPU of ``set_device``, from the next pass on. Raises ArgumentError where there is none."""
     if not torch.cuda.is_available():
-        raise ArgumentError("set_mode_gpu: no GPU that can be used; call set_mode_cpu, or install a driver and a torch with CUDA")
+        raise ArgumentError(
+            "set_mode_gpu: no GPU that can be used; call set_mode_cpu, or install a driver and a torch with CUDA"
+        )
     _state.gpu = True
 
 
@@ -92,7 +94,9 @@ def set_solver_count(count: int) -> None:
 
 
 def solver_rank() -> int:
-    """The number of this solver: data layers of its TRAIN nets start at this record and read every ``solver_count``-th."""
+    """The number of this solver: data layers of its TRAIN nets start at this
+    record and read every ``solver_count``-th.
+    """
     return _state.solver_rank
 
 
@@ -117,7 +121,9 @@ def has_nccl() -> bool:
 
 
 def init_log(level: int | None = None, stderr: bool = True) -> None:
-    """Show the log on stderr, from ``level`` (0 info, 1 warning, 2 error) on; without one, from ``GLOG_minloglevel``."""
+    """Show the log on stderr, from ``level`` (0 info, 1 warning, 2 error) on;
+    without one, from ``GLOG_minloglevel``.
+    """
     if _state.log is not None:
         logs.hide(_state.log)
         _state.log = None

@@ -65,13 +65,15 @@ class BuiltIn(PythonLayerBase):
 class Net(LegacyMethods):
     """The net of a prototxt.
 
-    ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before: ``Net(network_file, weights, phase)``,
-    and before that: ``Net(network_file, weights)``, for phase TEST unless ``set_phase_train`` was called. ``stages``: a list of
-    names; ``weights``: a caffemodel.
+    ``Net(network_file, phase, level=0, stages=None, weights=None)``, or as it was before:
+    ``Net(network_file, weights, phase)``, and before that: ``Net(network_file, weights)``, for phase TEST unless
+    ``set_phase_train`` was called. ``stages``: a list of names; ``weights``: a caffemodel.
 
-    Blobs' ``data`` and ``diff`` are arrays that stay valid, see ``caffe.blob``. ``backward`` works where the net has a loss and
-    something that learns, or ``force_backward: true``; elsewhere it does nothing, as in Caffe. Threads may each run a net.
-    Raises RuntimeError (``MissingFile``) for a file that is not there, and ``CaffeError`` for all else that can be wrong.
+    Blobs' ``data`` and ``diff`` are arrays that stay valid, see ``caffe.blob``. ``backward`` works where the net has a
+    loss and something that learns, or ``force_backward: true``; elsewhere it does nothing, as in Caffe. Threads may
+    each run a net.
+    Raises RuntimeError (``MissingFile``) for a file that is not there, and ``CaffeError`` for all else that can be
+    wrong.
     """
 
     _engine: Engine
@@ -86,7 +88,9 @@ class Net(LegacyMethods):
     ) -> None:
         if isinstance(phase, str | os.PathLike):
             logs.warning("_caffe.cpp:138", "DEPRECATION WARNING - deprecated use of Python interface")
-            logs.warning("_caffe.cpp:139", f"Net({str(network_file)!r}, phase, weights={str(phase)!r}) is the form to use")
+            logs.warning(
+                "_caffe.cpp:139", f"Net({str(network_file)!r}, phase, weights={str(phase)!r}) is the form to use"
+            )
             weights, phase, level = phase, mode.phase() if level is None else level, 0
         if phase not in (TRAIN, TEST):
             raise ArgumentError(f"phase: expected caffe.TRAIN ({TRAIN}) or caffe.TEST ({TEST}), got {phase!r}")
@@ -120,7 +124,9 @@ class Net(LegacyMethods):
             blobs = engine.params[node.layer]
             own = isinstance(node.layer, Python)
             self._layers.append(node.layer.user if own else BuiltIn(node.layer.type, node.name, blobs))  # type: ignore[arg-type]
-        self._params_dict = Named((node.name, BlobVec(engine.params[node.layer])) for node in net.nodes if node.layer.blobs)
+        self._params_dict = Named(
+            (node.name, BlobVec(engine.params[node.layer])) for node in net.nodes if node.layer.blobs
+        )
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
@@ -203,7 +209,8 @@ class Net(LegacyMethods):
     ) -> dict[str, Floats]:
         """Run the layers from ``start`` to ``end``, both named and included; returns the data of the last one's tops.
 
-        By default all layers, and the net's outputs. ``blobs``: names of more to return. ``inputs``: values for all input blobs.
+        By default all layers, and the net's outputs. ``blobs``: names of more to return. ``inputs``: values for all
+        input blobs.
         """
         first = 0 if start is None else self._index(start)
         last = len(self._layers) - 1 if end is None else self._index(end)
@@ -216,10 +223,12 @@ class Net(LegacyMethods):
     def backward(
         self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **top_diffs: Any
     ) -> dict[str, Floats]:
-        """Run the layers from ``start`` back to ``end``, both named and included; returns the diffs of the last one's bottoms.
+        """Run the layers from ``start`` back to ``end``, both named and included;
+        returns the diffs of the last one's bottoms.
 
-        By default all layers, and the net's inputs. ``diffs``: names of more to return. ``top_diffs``: diffs for all outputs;
-        without them those that the blobs hold, of a loss its weight. Diffs of parameters add up: see ``clear_param_diffs``.
+        By default all layers, and the net's inputs. ``diffs``: names of more to return. ``top_diffs``: diffs for all
+        outputs; without them those that the blobs hold, of a loss its weight. Diffs of parameters add up: see
+        ``clear_param_diffs``.
         """
         first = len(self._layers) - 1 if start is None else self._index(start)
         last = 0 if end is None else self._index(end)
@@ -243,7 +252,9 @@ class Net(LegacyMethods):
 
     def _index(self, layer: str) -> int:
         if layer not in self._layer_names:
-            raise LayerNameError(f"net {self.name!r} has no layer {layer!r}; its layers: {', '.join(self._layer_names)}")
+            raise LayerNameError(
+                f"net {self.name!r} has no layer {layer!r}; its layers: {', '.join(self._layer_names)}"
+            )
         return self._layer_names.index(layer)
 
     def _feed(self, what: str, given: dict[str, Any], names: list[str], part: str) -> None:
@@ -257,7 +268,9 @@ class Net(LegacyMethods):
             expected = self.blobs[name].shape
             if values.shape[:1] != expected[:1]:
                 word = "Input" if what == "Input" else "Diff"
-                raise ArgumentError(f"{word} is not batch sized: {name!r} is {tuple(expected)}, got {tuple(values.shape)}")
+                raise ArgumentError(
+                    f"{word} is not batch sized: {name!r} is {tuple(expected)}, got {tuple(values.shape)}"
+                )
             getattr(self.blobs[name], part)[...] = values
 
     def reshape(self) -> None:
@@ -271,7 +284,9 @@ class Net(LegacyMethods):
             weight.diff.clear()
 
     def set_input_arrays(self, data: Floats, labels: Floats) -> None:
-        """Let the net's first layer, a MemoryData layer, serve these: (count, channels, height, width) and (count,), float32."""
+        """Let the net's first layer, a MemoryData layer, serve these:
+        (count, channels, height, width) and (count,), float32.
+        """
         layer = self._engine.net.nodes[0].layer
         if not isinstance(layer, MemoryData):
             raise ArgumentError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
@@ -339,7 +354,10 @@ class Net(LegacyMethods):
         self.copy_from(filename)
 
     def share_with(self, other: Net) -> None:
-        """Share the weights of ``other`` in all layers of the same name. Raises ShapeError where their shapes differ."""
+        """Share the weights of ``other`` in all layers of the same name.
+
+        Raises ShapeError where their shapes differ.
+        """
         self._engine.to(other._engine.device)
         weights.share(self._engine.net, other._engine.net)
         self._engine.shared()
@@ -392,7 +410,9 @@ def _cut(parts: Mapping[str, list[Floats]], given: Mapping[str, Any]) -> dict[st
 
 
 def check_inputs(data: Floats, labels: Floats, top: Sequence[int]) -> None:
-    """Raise ArgumentError, a RuntimeError, for arrays that a MemoryData layer cannot take whose top has shape ``top``."""
+    """Raise ArgumentError, a RuntimeError, for arrays that a MemoryData layer
+    cannot take whose top has shape ``top``.
+    """
     batch, *size = top
     if labels.ndim == 1:
         labels = labels.reshape(-1, 1, 1, 1)
@@ -409,4 +429,6 @@ def check_inputs(data: Floats, labels: Floats, top: Sequence[int]) -> None:
     if len(data) != len(labels):
         raise ArgumentError(f"data and labels must have the same first dimension, got {len(data)} and {len(labels)}")
     if len(data) % batch:
-        raise ArgumentError(f"first dimensions of input arrays must be a multiple of batch size {batch}, got {len(data)}")
+        raise ArgumentError(
+            f"first dimensions of input arrays must be a multiple of batch size {batch}, got {len(data)}"
+        )

@@ -9,8 +9,8 @@
 
 ``L.Type(*bottoms, **settings)`` is a layer. A setting belongs to the layer's own parameter message (``num_output`` to
 ``convolution_param``), or else to the layer itself (``loss_weight``); those named ``...param`` are always the layer's.
-``ntop`` is the number of tops, 1 by default: one Top, a tuple of several, or with 0 the Function. ``in_place`` gives the tops the
-names of the bottoms. ``P.Message.VALUE`` is a constant of the schema.
+``ntop`` is the number of tops, 1 by default: one Top, a tuple of several, or with 0 the Function. ``in_place`` gives
+the tops the names of the bottoms. ``P.Message.VALUE`` is a constant of the schema.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def to_proto(*tops: Top | Function) -> Any:
 
 
 def assign_proto(proto: Any, name: str, val: Any) -> None:
-    """Set a message's field: a dict fills a message, a list a repeated field, as does a single value. Raises AttributeError."""
+    """Set a message's field: a dict fills a message, a list a repeated field, as does a single value.
+
+    Raises AttributeError.
+    """
     if name not in proto.DESCRIPTOR.fields_by_name:
         hint = did_you_mean(name, proto.DESCRIPTOR.fields_by_name)
         raise FieldNameError(f"{proto.DESCRIPTOR.name} has no field {name!r}{hint}")
@@ -131,7 +134,9 @@ class Function:
 
 
 def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
-    """Set one of a layer's settings: in its ``own`` parameter message where that has such a field, else in the layer."""
+    """Set one of a layer's settings: in its ``own`` parameter message where that has such a field,
+    else in the layer.
+    """
     own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own else {}
     fields = layer.DESCRIPTOR.fields_by_name
     if key in own_fields and not key.endswith("param"):
@@ -144,7 +149,9 @@ def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
 
 
 class NetSpec:
-    """Tops by name, in the order in which they were assigned: ``n.conv1 = L.Convolution(n.data, ...)``, or ``n["conv1"]``."""
+    """Tops by name, in the order in which they were assigned:
+    ``n.conv1 = L.Convolution(n.data, ...)``, or ``n["conv1"]``.
+    """
 
     tops: dict[str, Top | Function]
 

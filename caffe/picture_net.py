@@ -40,7 +40,8 @@ class PictureNet(Net):
         super().__init__(model_file, TEST, weights=pretrained_file)
         if not self.inputs or len(self.blobs[self.inputs[0]].shape) != 4:
             raise ArgumentError(
-                f"{str(model_file)!r} has no input of (batch, channels, height, width); give a deploy.prototxt with an Input"
+                f"{str(model_file)!r} has no input of (batch, channels, height, width); "
+                "give a deploy.prototxt with an Input"
             )
         in_ = self.inputs[0]
         self.transformer = Transformer({in_: self.blobs[in_].data.shape})

@@ -55,8 +55,8 @@ class Plan(NamedTuple):
     def of(cls, net_steps: Sequence[Step]) -> Plan | None:
         """The plan for a net whose layers are all set up for their bottoms' shapes.
 
-        None for a net that does more than run layers: adds up losses, reads or feeds data, or has a blob that is read in
-        two shapes.
+        None for a net that does more than run layers: adds up losses, reads or feeds data, or has a blob that is read
+        in two shapes.
         """
         steps = [step for step in net_steps if not step.constant]
         if any(step.fed or not step.bottoms or any(step.node.loss_weights) for step in steps):

@@ -1,11 +1,12 @@
 """Resizing by a matrix for each axis: the interpolation that pycaffe took from scikit-image and SciPy.
 
-Interpolating, and smoothing before it, are linear and separable: ``out = R @ image @ C.T`` with R for the rows and C for the
-columns. Two conventions of where a pixel lies are in use, and pycaffe uses both, by the number of channels:
+Interpolating, and smoothing before it, are linear and separable: ``out = R @ image @ C.T`` with R for the rows and C
+for the columns. Two conventions of where a pixel lies are in use, and pycaffe uses both, by the number of channels:
 
-- cells: a pixel covers [i - 1/2, i + 1/2], the image's outer edges meet, outside of it all is zero, and an axis that shrinks by a
-  factor f > 1 is smoothed by a Gaussian of (f - 1) / 2 pixels first: ``skimage.transform.resize(mode="constant")``, version 0.15
-  and later. Versions before did not smooth; ``smooth=False`` gives their numbers.
+- cells: a pixel covers [i - 1/2, i + 1/2], the image's outer edges meet, outside of it all is zero, and an axis that
+  shrinks by a factor f > 1 is smoothed by a Gaussian of (f - 1) / 2 pixels first:
+  ``skimage.transform.resize(mode="constant")``, version 0.15 and later. Versions before did not smooth;
+  ``smooth=False`` gives their numbers.
 - points: the first and last pixels of both images meet: ``scipy.ndimage.zoom``.
 """
 
@@ -26,7 +27,9 @@ class ArrayShapeError(ShapeError, ValueError):
 
 
 def resize_cells(image: NDArray[Any], dims: tuple[int, int], order: int = 1, smooth: bool = True) -> NDArray[Any]:
-    """A float (H, W, ...) image at ``dims`` = (height, width), zero outside; ``order`` 0 to 5 is the spline's, 1 linear."""
+    """A float (H, W, ...) image at ``dims`` = (height, width), zero outside;
+    ``order`` 0 to 5 is the spline's, 1 linear.
+    """
     resized = _apply(image, dims, order, "smooth cells" if smooth else "cells")
     return np.clip(resized, min(image.min(), 0), max(image.max(), 0), out=resized)  # splines swing past the values
 
@@ -39,7 +42,8 @@ def zoom_points(image: NDArray[Any], dims: tuple[int, int], order: int = 1) -> N
 def _apply(image: NDArray[Any], dims: tuple[int, int], order: int, rule: str) -> NDArray[Any]:
     if image.ndim < 2 or min(*image.shape, *dims) < 1:
         raise ArrayShapeError(
-            f"cannot resize an image of shape {image.shape} to {dims[0]} x {dims[1]}; it takes (height, width, channels)"
+            f"cannot resize an image of shape {image.shape} to {dims[0]} x {dims[1]}; "
+            "it takes (height, width, channels)"
         )
     if order not in range(6):
         raise ArrayShapeError(f"interpolation order {order!r}: expected 0 (nearest), 1 (linear), or 2 to 5 (splines)")
@@ -65,7 +69,9 @@ def _matrix(size: int, new_size: int, order: int, rule: str) -> NDArray[np.float
     if order > 1:  # a spline goes through the pixels, its coefficients are not the pixels
         matrix = np.linalg.solve(_spline_weights(np.arange(padded), padded, order).T, matrix.T).T
     matrix = matrix[:, pad : pad + size]
-    if rule == "points":  # for some sizes the last place is rounded past the last pixel, which SciPy makes a line of zeros
+    if (
+        rule == "points"
+    ):  # for some sizes the last place is rounded past the last pixel, which SciPy makes a line of zeros
         matrix[places > size - 1] = 0
     if rule == "smooth cells" and size > new_size:
         matrix = _smoothed(matrix, (size / new_size - 1) / 2)
@@ -73,7 +79,9 @@ def _matrix(size: int, new_size: int, order: int, rule: str) -> NDArray[np.float
 
 
 def _spline_weights(places: NDArray[Any], size: int, order: int) -> NDArray[np.float64]:
-    """What coefficient j adds at each place of an axis of that size, which goes on mirrored at its first and last pixel."""
+    """What coefficient j adds at each place of an axis of that size,
+    which goes on mirrored at its first and last pixel.
+    """
     knots = np.arange(-order, size + order)
     weights = _b_spline(places[:, None] - knots, order)
     period = max(2 * (size - 1), 1)

@@ -98,7 +98,9 @@ class Solver:
         if param.random_seed < 0 and seed is not None:
             param.random_seed = seed
         if param.debug_info:
-            logs.warning("solver.cpp:45", "debug_info is shown by `caffecli train` alone; here look at the blobs themselves")
+            logs.warning(
+                "solver.cpp:45", "debug_info is shown by `caffecli train` alone; here look at the blobs themselves"
+            )
             param.debug_info = False
         engines: list[Engine] = []
 

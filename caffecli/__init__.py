@@ -4,12 +4,13 @@ What other programs use is here::
 
     import caffecli
 
-    net = caffecli.Net(caffecli.load_net("deploy.prototxt"))          # an nn.Module; net({"data": pictures}) gives its outputs
+    net = caffecli.Net(caffecli.load_net("deploy.prototxt"))  # an nn.Module; net({"data": pictures}) gives its outputs
     solver = caffecli.Solver(caffecli.load_solver("solver.prototxt"), callbacks=[MyCallback()])
     solver.solve()
 
-``Layer`` and ``register`` are for layers of one's own, ``Callback`` for what watches a training; all that goes wrong is a
-``CaffeError``. PyTorch is imported when something that needs it is first used. docs/architecture.md has the plan of the house.
+``Layer`` and ``register`` are for layers of one's own, ``Callback`` for what watches a training; all that goes wrong is
+a ``CaffeError``. PyTorch is imported when something that needs it is first used. docs/architecture.md has the plan of
+the house.
 """
 
 from __future__ import annotations

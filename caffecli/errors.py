@@ -44,4 +44,7 @@ class SolverError(CaffeError):
 
 
 class PythonLayerError(CaffeError):
-    """A user's own Python layer, or module of layers, that failed. ``__cause__`` is what it raised, with its traceback."""
+    """A user's own Python layer, or module of layers, that failed.
+
+    ``__cause__`` is what it raised, with its traceback.
+    """

@@ -20,8 +20,8 @@ def prepare() -> None:
 def share_the_cores() -> None:
     """Let PyTorch's idle threads wait instead of spin, unless the user has said how OpenMP shall wait.
 
-    By default they spin for milliseconds, and where other programs use the cores too, spin away the time of those they wait for:
-    training beside two busy programs on two cores is five times as fast without. See docs/benchmarks.md.
+    By default they spin for milliseconds, and where other programs use the cores too, spin away the time of those they
+    wait for: training beside two busy programs on two cores is five times as fast without. See docs/benchmarks.md.
     """
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "1000"
@@ -30,8 +30,8 @@ def share_the_cores() -> None:
 def keep_memory() -> None:
     """Let glibc keep the memory of blobs that are freed: the next iteration wants it again.
 
-    By default it gives large pieces back to the system, which then clears them page by page for the next iteration. A fifth of
-    the time of cifar10_quick goes there. See docs/benchmarks.md.
+    By default it gives large pieces back to the system, which then clears them page by page for the next iteration. A
+    fifth of the time of cifar10_quick goes there. See docs/benchmarks.md.
     """
     settings = (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
     if not sys.platform.startswith("linux") or os.environ.keys() & {name for name, _, _ in settings}:

@@ -1,10 +1,10 @@
 """Caffe's log lines: ``I1121 06:51:39.610826 20433 solver.cpp:239] text`` on stderr.
 
-Level (I, W, E, F), month and day, time with microseconds, process id, the reference's source name and line, then the text.
-Programs that read training logs rely on each of these. ``GLOG_minloglevel`` (0 to 3) hides the levels below it.
+Level (I, W, E, F), month and day, time with microseconds, process id, the reference's source name and line, then the
+text. Programs that read training logs rely on each of these. ``GLOG_minloglevel`` (0 to 3) hides the levels below it.
 
-The lines go through the standard logger ``caffecli``; a program that uses caffecli as a library sees nothing until it calls
-``show()`` or sets a handler of its own.
+The lines go through the standard logger ``caffecli``; a program that uses caffecli as a library sees nothing until it
+calls ``show()`` or sets a handler of its own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class GlogFormatter(logging.Formatter):
         at = time.localtime(record.created)
         micro = int(record.created % 1 * 1e6)
         source = getattr(record, "source", f"{record.filename}:{record.lineno}")
-        prefix = f"{_LEVELS.get(record.levelno, 'I')}{time.strftime('%m%d %H:%M:%S', at)}.{micro:06d} {os.getpid()} {source}] "
+        prefix = (
+            f"{_LEVELS.get(record.levelno, 'I')}{time.strftime('%m%d %H:%M:%S', at)}.{micro:06d} {os.getpid()} "
+            f"{source}] "
+        )
         return prefix + record.getMessage()
 
 
@@ -126,8 +129,8 @@ def hide(handler: logging.Handler) -> None:
 class Bar:
     """A progress bar on stderr when that is a terminal; nothing otherwise, or when not ``shown``.
 
-    ``total``: how many there are, None where that is not known; ``start``: how many were there before; ``unit``: of what, "B" for
-    bytes, which are shown in powers of 1024.
+    ``total``: how many there are, None where that is not known; ``start``: how many were there before; ``unit``: of
+    what, "B" for bytes, which are shown in powers of 1024.
     """
 
     def __init__(self, total: int | None, start: int = 0, unit: str = "it", shown: bool = True) -> None:
@@ -143,7 +146,9 @@ class Bar:
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
 

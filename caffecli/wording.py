@@ -82,7 +82,9 @@ def _alike(a: str, b: str) -> int:
 
 
 def _mistakes(a: str, b: str, most: int) -> int:
-    """How many mistakes make ``b`` of ``a``, the optimal string alignment distance; ``most`` + 1 where there are more."""
+    """How many mistakes make ``b`` of ``a``, the optimal string alignment distance;
+    ``most`` + 1 where there are more.
+    """
     if abs(len(a) - len(b)) > most:
         return most + 1
     before: list[int] = []

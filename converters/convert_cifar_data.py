@@ -51,7 +51,9 @@ def convert_cifar_data(
 def _check(path: Path) -> None:
     expected = RECORDS * (1 + _BYTES)
     if not path.is_file():
-        raise FormatError(f"{str(path)!r}: no such file; unpack cifar-10-binary.tar.gz there (data/cifar10/get_cifar10.sh does)")
+        raise FormatError(
+            f"{str(path)!r}: no such file; unpack cifar-10-binary.tar.gz there (data/cifar10/get_cifar10.sh does)"
+        )
     present = path.stat().st_size
     if present != expected:
         raise FormatError(
@@ -62,7 +64,13 @@ def _check(path: Path) -> None:
 
 def _convert(folder: Path, names: tuple[str, ...], db: Path, backend: Backend) -> None:
     with open_writer(db, backend) as writer, Bar(len(names) * RECORDS, unit="images") as progress:
-        logs.info(*((f"{_SOURCE}:52", "Writing Training data") if names is TRAIN else (f"{_SOURCE}:73", "Writing Testing data")))
+        logs.info(
+            *(
+                (f"{_SOURCE}:52", "Writing Training data")
+                if names is TRAIN
+                else (f"{_SOURCE}:73", "Writing Testing data")
+            )
+        )
         datum = Datum(channels=3, height=_SIZE, width=_SIZE)
         index = 0
         for number, name in enumerate(names, 1):

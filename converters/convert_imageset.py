@@ -86,7 +86,8 @@ def convert_imageset(
                 logs.info(f"{_SOURCE}:147", f"Processed {count} files.")
         if not count:
             raise DataError(
-                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {root!r}; check the root folder"
+                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {root!r}; "
+                "check the root folder"
             )
     if count % 1000:
         logs.info(f"{_SOURCE}:153", f"Processed {count} files.")
@@ -183,14 +184,17 @@ def _read(entry: Entry, options: Options, before: str) -> _Record | None:
         except cv2.error as error:
             size = f"{options.resize_height} × {options.resize_width}"
             raise DataError(
-                f"{entry.name!r} (line {entry.line}): no memory for {size} pixels; lower --resize_height and --resize_width"
+                f"{entry.name!r} (line {entry.line}): no memory for {size} pixels; "
+                "lower --resize_height and --resize_width"
             ) from error
     if options.encoded or options.encode_type:
         datum = Datum(data=_encoded(entry, options, image, data), label=entry.label, encoded=True)
     else:
         array = from_image(image)
         channels, height, width = array.shape
-        datum = Datum(channels=channels, height=height, width=width, data=array.tobytes(), label=entry.label, encoded=False)
+        datum = Datum(
+            channels=channels, height=height, width=width, data=array.tobytes(), label=entry.label, encoded=False
+        )
     return _Record(datum.SerializeToString(), image.shape)
 
 
@@ -208,7 +212,9 @@ def _encoded(entry: Entry, options: Options, image: NDArray[Any], data: bytes) -
     except cv2.error:
         done = False
     if not done:
-        raise DataError(f"{entry.name!r} (line {entry.line}): cannot encode as {wanted!r}; give --encode_type png or jpg")
+        raise DataError(
+            f"{entry.name!r} (line {entry.line}): cannot encode as {wanted!r}; give --encode_type png or jpg"
+        )
     return bytes(encoded.tobytes())
 
 

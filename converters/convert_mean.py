@@ -42,7 +42,9 @@ def npy_to_binaryproto(source: str | os.PathLike[str], target: str | os.PathLike
     try:
         array = np.load(source, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise FormatError(f"{str(source)!r}: the numpy array is damaged, or of objects ({error}); save it again") from error
+        raise FormatError(
+            f"{str(source)!r}: the numpy array is damaged, or of objects ({error}); save it again"
+        ) from error
     if array.dtype.kind not in "fiu":
         raise FormatError(f"{str(source)!r}: expected an array of numbers, it has {array.dtype}")
     mean.write(target, array[0] if array.ndim == 4 and len(array) == 1 else array)

@@ -43,13 +43,19 @@ def read_idx(path: str | os.PathLike[str], dims: int | None = None) -> NDArray[n
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise FormatError(f"{str(file)!r}: the gzip file is damaged or truncated ({error}); download it again") from error
-    wanted = {1: "an idx file of labels (magic 2049)", 3: "an idx file of pictures (magic 2051)"}.get(dims or 0, "an idx file")
+            raise FormatError(
+                f"{str(file)!r}: the gzip file is damaged or truncated ({error}); download it again"
+            ) from error
+    wanted = {1: "an idx file of labels (magic 2049)", 3: "an idx file of pictures (magic 2051)"}.get(
+        dims or 0, "an idx file"
+    )
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UINT8 or not data[3]:
         raise describe(file, data, wanted)
     if dims is not None and data[3] != dims:
         magic = int.from_bytes(data[:4], "big")
-        raise FormatError(f"{str(file)!r}: expected {wanted}, its magic is {magic}; give the pictures first, then the labels")
+        raise FormatError(
+            f"{str(file)!r}: expected {wanted}, its magic is {magic}; give the pictures first, then the labels"
+        )
     start = 4 + 4 * data[3]
     if len(data) < start:
         raise FormatError(f"{str(file)!r}: the file ends within its header; it is truncated, download it again")
@@ -71,7 +77,9 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[np.uint8]) -> None:
         file.write(gzip.compress(data, mtime=0) if os.fspath(path).endswith(".gz") else data)
 
 
-def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_pair(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """idx pictures (count × rows × columns) and their labels.
 
     Raises FormatError as ``read_idx``; DataError when they are no pair.
@@ -79,14 +87,20 @@ def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) ->
     pictures = read_idx(images, dims=3)
     classes = read_idx(labels, dims=1)
     if len(pictures) != len(classes):
-        raise DataError(f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; give a pair")
+        raise DataError(
+            f"{str(images)!r} has {len(pictures)} pictures, {str(labels)!r} has {len(classes)} labels; give a pair"
+        )
     if not len(pictures):
         raise DataError(f"{str(images)!r} has no pictures")
     return pictures, classes
 
 
 def convert_mnist_data(
-    images: str | os.PathLike[str], labels: str | os.PathLike[str], db: str | os.PathLike[str], *, backend: Backend = "lmdb"
+    images: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    db: str | os.PathLike[str],
+    *,
+    backend: Backend = "lmdb",
 ) -> int:
     """Write idx pictures (count × rows × columns) and their labels to the new database ``db``, keys ``%08d``.
 

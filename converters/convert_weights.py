@@ -48,7 +48,9 @@ def convert_weights(
     if not os.fspath(target).endswith((".caffemodel", ".h5", ".npz", ".safetensors")):
         raise FormatError(f"{str(target)!r}: what form of weights shall it have? Choose a name that ends in {FORMS}")
     if nvidia is not None and not os.fspath(target).endswith(".caffemodel"):
-        raise FormatError(f"{str(target)!r}: NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel")
+        raise FormatError(
+            f"{str(target)!r}: NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel"
+        )
     if layers:
         from caffecli.layers import user_modules  # takes the time of loading torch
 
@@ -59,7 +61,9 @@ def convert_weights(
         known = {layer.name for layer in definition.layer}
         strange = [name for name, arrays in weights.items() if arrays and name not in known]
         if strange:
-            raise SpecError(f"{str(net)!r} has no layer {strange[0]!r}, for which {str(source)!r} has weights; give its own net")
+            raise SpecError(
+                f"{str(net)!r} has no layer {strange[0]!r}, for which {str(source)!r} has weights; give its own net"
+            )
         weights = {name: arrays for name, arrays in weights.items() if name in known}
     write(target, definition, weights, nvidia)
 
@@ -136,7 +140,9 @@ def _owners_filled_in(path: Path_, definition: NetParameter, weights: Weights) -
             if caffemodel.is_absent(array):
                 if name not in owners:
                     what = f"layer {layer!r}, blob {index}: the file leaves it out, as another layer has it"
-                    raise FormatError(f"cannot write {str(path)!r}: {what}; say which one by giving the net's prototxt (--net)")
+                    raise FormatError(
+                        f"cannot write {str(path)!r}: {what}; say which one by giving the net's prototxt (--net)"
+                    )
                 array = owners[name]
             elif name:
                 owners.setdefault(name, array)
@@ -149,7 +155,9 @@ def _read_npz(path: Path_) -> tuple[Arrays, dict[str, str]]:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}  # other files of a zip come as bytes
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
-        raise FormatError(f"{str(path)!r} is not an npz file of numbers, or damaged ({error}); save it again") from error
+        raise FormatError(
+            f"{str(path)!r} is not an npz file of numbers, or damaged ({error}); save it again"
+        ) from error
     texts = {name: str(arrays.pop(name)) for name in ("caffe.net", "caffe.blobs") if name in arrays}
     return arrays, texts
 
@@ -194,7 +202,9 @@ def _order_of(names: Sequence[str]) -> Sequence[str]:
         return ()
     from caffecli.layers.registry import classes
 
-    same_names = [order for cls in classes() if set(order := cls.names_of_blobs(LayerParameter(), len(names))) == set(names)]
+    same_names = [
+        order for cls in classes() if set(order := cls.names_of_blobs(LayerParameter(), len(names))) == set(names)
+    ]
     if len(names) > 1 and same_names:
         return same_names[0]
     orders = [cls.blob_order for cls in classes() if set(names) <= set(cls.blob_order)]
@@ -215,5 +225,7 @@ def _described(arrays: Arrays, definition: NetParameter, names: dict[str, list[s
     weights: Weights = {}
     for layer, blobs in names.items():
         named = [arrays.get(f"{layer}.{blob}", caffemodel.ABSENT) for blob in blobs]
-        weights[layer if layer in known else dotted.get(layer, layer)] = [np.asarray(array, np.float32) for array in named]
+        weights[layer if layer in known else dotted.get(layer, layer)] = [
+            np.asarray(array, np.float32) for array in named
+        ]
     return definition, weights

@@ -93,7 +93,9 @@ def read_readme(folder: str | os.PathLike[str]) -> Published:
     missing = [key for key in ("caffemodel", "caffemodel_url") if not entries.get(key)]
     if missing:
         lacks = f"its front matter lacks {' and '.join(missing)}"
-        raise FormatError(f"{str(readme)!r} names no weights to download: {lacks}; train the net, or add where they are")
+        raise FormatError(
+            f"{str(readme)!r} names no weights to download: {lacks}; train the net, or add where they are"
+        )
     name, url, sha1 = entries["caffemodel"], entries["caffemodel_url"], entries.get("sha1", "").lower()
     if Path(name).name != name or name.startswith("."):
         raise FormatError(f"{str(readme)!r}: caffemodel is {name!r}; expected the name of a file in that folder")
@@ -105,7 +107,9 @@ def read_readme(folder: str | os.PathLike[str]) -> Published:
 
 def _check_url(url: str, said_by: object) -> None:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc or re.search(r"\s", url):
-        raise FormatError(f"{str(said_by)!r} leads to {url!r}; expected an address that begins with https:// or http://")
+        raise FormatError(
+            f"{str(said_by)!r} leads to {url!r}; expected an address that begins with https:// or http://"
+        )
 
 
 @contextlib.contextmanager
@@ -156,18 +160,26 @@ def _download(url: str, part: Path, file: IO[bytes]) -> None:
                 error.close()
                 if error.code < 500 and error.code not in _TEMPORARY:
                     said = " ".join(str(error.reason).split())  # of a circle of redirections it speaks in three lines
-                    raise FormatError(f"{url}: the server says {error.code} {said}; look for another address") from error
+                    raise FormatError(
+                        f"{url}: the server says {error.code} {said}; look for another address"
+                    ) from error
             idle = 0 if file.seek(0, os.SEEK_END) > before else idle + 1
             if idle > len(PAUSES):
                 why = getattr(error, "reason", None) or error
-                kept = f"{file.tell():,} bytes are kept as {str(part)!r}, call again to go on" if file.tell() else "try later"
+                kept = (
+                    f"{file.tell():,} bytes are kept as {str(part)!r}, call again to go on"
+                    if file.tell()
+                    else "try later"
+                )
                 raise FormatError(f"{url}: {str(why) or type(why).__name__}; {kept}") from error
             time.sleep(PAUSES[idle - 1] if idle else 0)
 
 
 def _request(url: str, file: IO[bytes], start: int) -> None:
     """One request for the bytes from ``start`` on. Raises ConnectionLost when the connection ends before the file."""
-    request = urllib.request.Request(url, headers={"User-Agent": f"caffecli/{__version__}", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": f"caffecli/{__version__}", "Accept-Encoding": "identity"}
+    )
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:

@@ -44,7 +44,9 @@ def export(definition: Path_, weights: Path_ | None, to: Target, out: Path_, lay
     """
     if to == "npy":
         if weights is not None:
-            raise FormatError(f"a mean has no weights: leave out {str(weights)!r}; convert_weights writes weights as .npz")
+            raise FormatError(
+                f"a mean has no weights: leave out {str(weights)!r}; convert_weights writes weights as .npz"
+            )
         binaryproto_to_npy(definition, out)
         return [Path(out)]
     net = build(definition, weights, layers)
@@ -156,7 +158,12 @@ def _log_differences(net: Net, whole: Net, program: ExportedProgram) -> None:
 
     if carried := [name for name in whole.inputs if name not in net.inputs]:
         last = [name for name in whole.outputs if name not in net.outputs]
-        logs.info(_LOG, f"What recurrent layers carry over: {', '.join(carried)} (zeros at first) is what {', '.join(last)} was")
+        logs.info(
+            _LOG,
+            f"What recurrent layers carry over: {', '.join(carried)} (zeros at first) is what {', '.join(last)} was",
+        )
     fixed = [name for name, free in zip(whole.inputs, exported.free_batch(program), strict=True) if not free]
     if fixed:
-        logs.info(_LOG, f"The batch of {', '.join(fixed)} is fixed as the definition has it; that of the others is free")
+        logs.info(
+            _LOG, f"The batch of {', '.join(fixed)} is fixed as the definition has it; that of the others is free"
+        )

@@ -1,6 +1,7 @@
 """BatchNorm, BN and Scale layers of a net folded into a neighbour with weights, for ``merge_bn``.
 
-Which layers fold, and how, their classes say: ``caffecli.layers.folding``. Importing this takes the time of loading torch.
+Which layers fold, and how, their classes say: ``caffecli.layers.folding``. Importing this takes the time of loading
+torch.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def _target_before(layers: Sequence[LayerParameter], index: int) -> LayerParamet
     """The layer whose top ``layers[index]`` reads; raises Unfoldable unless that may be folded into it."""
     layer = layers[index]
     if len(layer.bottom) != 1:
-        raise Unfoldable(f"its factors are the blob {layer.bottom[1]!r}, not weights" if layer.bottom else "it has no bottom")
+        raise Unfoldable(
+            f"its factors are the blob {layer.bottom[1]!r}, not weights" if layer.bottom else "it has no bottom"
+        )
     bottom = layer.bottom[0]
     producers = [i for i in range(index) if bottom in layers[i].top]
     if not producers:
@@ -150,9 +153,9 @@ def _check_pair(layers: Sequence[LayerParameter], layer: LayerParameter, target:
 
 
 def _rules(layer: LayerParameter) -> list[bytes]:
-    return [rule.SerializeToString(deterministic=True) for rules in (layer.include, layer.exclude) for rule in rules] + [
-        b"phase %d" % layer.phase if layer.HasField("phase") else b""
-    ]
+    return [
+        rule.SerializeToString(deterministic=True) for rules in (layer.include, layer.exclude) for rule in rules
+    ] + [b"phase %d" % layer.phase if layer.HasField("phase") else b""]
 
 
 # -- their weights --------------------------------------------------------------------------------------------------
@@ -192,12 +195,19 @@ def _weight_and_bias(target: LayerParameter, weights: Weights) -> tuple[type[Fol
         raise Unfoldable(f"{target.name!r} has its channels on axis {settings.axis}, expected 1")
     blobs = weights.get(target.name, [])
     if len(blobs) != 1 + settings.bias_term or any(map(caffemodel.is_absent, blobs)):
-        raise Unfoldable(f"the caffemodel has {len(blobs)} blob(s) for {target.name!r}, expected {1 + settings.bias_term}")
+        raise Unfoldable(
+            f"the caffemodel has {len(blobs)} blob(s) for {target.name!r}, expected {1 + settings.bias_term}"
+        )
     weight, outputs = cls.fold_weight(settings, blobs[0].astype(np.float64)), settings.num_output
     if cls.fold_outputs(settings, weight) != outputs or any(blob.size != outputs for blob in blobs[1:]):
         what = f"the caffemodel's {target.name!r}, of shape {weight.shape}"
         raise Unfoldable(f"{what}, is that of another net: num_output is {outputs}")
-    return cls, settings, weight, blobs[1].astype(np.float64).reshape(outputs) if settings.bias_term else np.zeros(outputs)
+    return (
+        cls,
+        settings,
+        weight,
+        blobs[1].astype(np.float64).reshape(outputs) if settings.bias_term else np.zeros(outputs),
+    )
 
 
 def _store(target: LayerParameter, settings: Any, weights: Weights, weight: Array, bias: Array) -> None:

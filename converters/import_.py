@@ -83,7 +83,9 @@ def import_module(
             made = torch.export.export(module, tuple(examples))
     except Exception as error:  # torch.export raises many types
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise SpecError(f"{type(module).__name__} cannot be traced by torch.export: {lines[0] if lines else error!r}") from error
+        raise SpecError(
+            f"{type(module).__name__} cannot be traced by torch.export: {lines[0] if lines else error!r}"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         torch.export.save(made, Path(folder) / "module.pt2")
         return convert(archive.read(Path(folder) / "module.pt2"), name, inputs, audience)
@@ -96,7 +98,8 @@ def convert(program: Program, name: str, inputs: Sequence[str] | None = None, au
     names = list(inputs or program.inputs)
     if len(names) != len(program.inputs) or len(set(names)) != len(names):
         raise SpecError(
-            f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not {names}"
+            f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not "
+            f"{names}"
         )
     made = assemble(recompose(program), name, names, audience)
     types = sorted({layer.type for layer in made.net.layer})

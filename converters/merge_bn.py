@@ -29,7 +29,8 @@ _LOG = "merge_bn.py"
 def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_, layers: Iterable[str] = ()) -> Merged:
     """Fold what can be folded in the prototxt ``net`` and its caffemodel, and write both anew, or neither.
 
-    A layer that stays is named in a warning, with the reason. ``layers``: modules of the user's own that register layers.
+    A layer that stays is named in a warning, with the reason. ``layers``: modules of the user's own that register
+    layers.
     Raises SpecError where nothing can be folded; FormatError.
     """
     definition, arrays = load_net(net), caffemodel.read(weights)
@@ -39,7 +40,9 @@ def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_, lay
     user_modules.load(layers)
     targets = [layer.name for layer in definition.layer if fold.target_class(layer)]
     if targets and not any(arrays.get(name) for name in targets):
-        raise SpecError(f"{str(weights)!r} has no weights for any layer of {str(net)!r}, such as {targets[0]!r}; give its own")
+        raise SpecError(
+            f"{str(weights)!r} has no weights for any layer of {str(net)!r}, such as {targets[0]!r}; give its own"
+        )
     merged = fold.merge(definition, arrays)
     for name, target in merged.folded.items():
         logs.info(_LOG, f"Folded {name!r} into {target!r}")

@@ -85,7 +85,9 @@ def names(folder: Path, list_file: str | os.PathLike[str] | None = None) -> list
         raise DataError(f"{os.fspath(list_file)!r} lists no pictures; expected a path in each line")
     for name in found:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{os.fspath(list_file)!r}: {name!r} leads out of the folder; give paths within {str(folder)!r}")
+            raise DataError(
+                f"{os.fspath(list_file)!r}: {name!r} leads out of the folder; give paths within {str(folder)!r}"
+            )
     return found
 
 

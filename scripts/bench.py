@@ -1,9 +1,9 @@
 """Training speed beside a hand-written PyTorch loop of the same net: ``make bench``.
 
-Both sides run in one process, taking turns in an order drawn anew each round, so that a machine whose speed drifts slows both.
-The hand-written loop has all that one would do by hand: channels_last, torch.optim.SGD(fused=True), one batch that already lies
-in memory. Ours reads an LMDB of made-up pictures through the whole of ``caffecli train``: database, transformation, read-ahead,
-layers, Caffe's update rule.
+Both sides run in one process, taking turns in an order drawn anew each round, so that a machine whose speed drifts
+slows both. The hand-written loop has all that one would do by hand: channels_last, torch.optim.SGD(fused=True), one
+batch that already lies in memory. Ours reads an LMDB of made-up pictures through the whole of ``caffecli train``:
+database, transformation, read-ahead, layers, Caffe's update rule.
 
     python scripts/bench.py [--rounds 9] [--iterations 60] [--nets lenet,cifar10_quick] [--threads 0] [--busy 0]
                             [--plain-malloc]
@@ -114,7 +114,9 @@ def solver_of(name: str, database: Path | None, device: torch.device) -> Solver:
 
 
 def compare(name: str, database: Path, rounds: int, iterations: int, device: torch.device) -> None:
-    """Print iterations a second of both, their ratio, and what ours loses to reading data (against constants from memory)."""
+    """Print iterations a second of both, their ratio, and what ours loses to reading data
+    (against constants from memory).
+    """
     ours, still, theirs = solver_of(name, database, device), solver_of(name, None, device), hand_loop(name, device)
 
     def clock(run: Callable[[int], None]) -> float:

@@ -1,7 +1,7 @@
 """Layers beside the obvious PyTorch expression of each, forward and backward: ``make bench``.
 
-Both sides of a row are modules, as in a net, and take turns in one process, now one first, now the other; the ratio is the median
-over rounds of our time to PyTorch's (below 1: ours is faster).
+Both sides of a row are modules, as in a net, and take turns in one process, now one first, now the other; the ratio is
+the median over rounds of our time to PyTorch's (below 1: ours is faster).
 
     python scripts/bench_layers.py [--rounds 41] [--device cpu]
 """
@@ -73,7 +73,11 @@ def heavy(device: torch.device) -> dict[str, Row]:
     cont = torch.ones(100, 16, device=device)
     cont[0] = 0
     lstm = nn.LSTM(64, 128).to(device)
-    norm, conv, up = nn.BatchNorm2d(48, affine=False), nn.Conv2d(48, 64, 3, padding=1), nn.ConvTranspose2d(48, 24, 4, 2, 1)
+    norm, conv, up = (
+        nn.BatchNorm2d(48, affine=False),
+        nn.Conv2d(48, 64, 3, padding=1),
+        nn.ConvTranspose2d(48, 24, 4, 2, 1),
+    )
     slope = torch.full((48,), 0.25, device=device, requires_grad=True)
     for module in (norm, conv, up):
         module.to(device)
@@ -99,7 +103,9 @@ def heavy(device: torch.device) -> dict[str, Row]:
 
 
 def light(device: torch.device) -> dict[str, Row]:
-    """The rest: layers of a single pass over memory, losses and the like; expressions give Caffe's answers, ties and cap too."""
+    """The rest: layers of a single pass over memory, losses and the like;
+    expressions give Caffe's answers, ties and cap too.
+    """
     torch.manual_seed(0)
     x, other = (torch.randn(32, 48, 28, 28, device=device, requires_grad=True) for _ in range(2))
     positive = torch.rand(32, 48, 28, 28, device=device).add_(0.5).requires_grad_()
@@ -145,7 +151,8 @@ def light(device: torch.device) -> dict[str, Row]:
         "ArgMax": ('type: "ArgMax"', [scores.detach()],
                    lambda x: (x.shape[1] - 1.0 - x.flip(1).argmax(1))[:, None, None], []),
         "ArgMax, top 5": ('type: "ArgMax" argmax_param { top_k: 5 }', [scores.detach()],
-                          lambda x: (999.0 - x.flip(1).argsort(dim=1, descending=True, stable=True)[:, :5])[:, None], []),
+                          lambda x: (999.0 - x.flip(1).argsort(dim=1, descending=True, stable=True)[:, :5])[:, None],
+                          []),
         "Accuracy": ('type: "Accuracy"', [scores.detach(), labels.float()],
                      lambda x, t: ((x < x.gather(1, t.long()[:, None])).sum(1) == 999).float().mean(), []),
         "SoftmaxWithLoss": ('type: "SoftmaxWithLoss"', [scores, labels.float()], _softmax_loss, []),

@@ -3,9 +3,9 @@
     python scripts/bench_modes.py amp compile [--nets lenet,cifar10_quick] [--rounds 9] [--iterations 40]
     python scripts/bench_modes.py processes [--nets lenet] [--rounds 5] [--iterations 100]
 
-``amp`` and ``compile`` train a net with and without the flag, in turns, in one process. ``processes`` trains with one process of
-two threads on the whole batch, then with two of one thread on half of it each, in turns; it also tells how long an iteration
-of the two waits for their diffs.
+``amp`` and ``compile`` train a net with and without the flag, in turns, in one process. ``processes`` trains with one
+process of two threads on the whole batch, then with two of one thread on half of it each, in turns; it also tells how
+long an iteration of the two waits for their diffs.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def processes(name: str, database: Path, rounds: int, iterations: int) -> None:
     one, two = (statistics.median(rate for rate, _ in found[count]) for count in (1, 2))
     wait = statistics.median(wait for _, wait in found[2])
     print(
-        f"{name:15} two processes {two:.1f} it/s, one {one:.1f} it/s, ratio {ratio:.3f}; {wait:.1f} ms an iteration in finish()"
+        f"{name:15} two processes {two:.1f} it/s, one {one:.1f} it/s, ratio {ratio:.3f}; "
+        f"{wait:.1f} ms an iteration in finish()"
     )
 
 

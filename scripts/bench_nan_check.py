@@ -1,10 +1,12 @@
 """What it costs to look at every iteration's loss for NaN and Inf: ``python scripts/bench_nan_check.py``.
 
-Trains the nets of ``bench.py`` on constants from memory, in turns with the check and without. The check is ``Losses``: its
-``add``, ``due`` and ``settle``, which also smooth the loss that a display shows. It takes microseconds of milliseconds, so the
-turns mostly show how the machine's speed drifts; the calls themselves are timed as well, in a loop of their own.
+Trains the nets of ``bench.py`` on constants from memory, in turns with the check and without. The check is ``Losses``:
+its ``add``, ``due`` and ``settle``, which also smooth the loss that a display shows. It takes microseconds of
+milliseconds, so the turns mostly show how the machine's speed drifts; the calls themselves are timed as well, in a loop
+of their own.
 
-    python scripts/bench_nan_check.py [--rounds 30] [--iterations 20] [--nets lenet,cifar10_quick] [--threads 0] [--device cpu]
+    python scripts/bench_nan_check.py [--rounds 30] [--iterations 20] [--nets lenet,cifar10_quick] [--threads 0]
+                                      [--device cpu]
 """
 
 from __future__ import annotations

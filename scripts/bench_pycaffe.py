@@ -1,7 +1,8 @@
 """What ``caffe.Net.forward`` costs beside the bare torch forward of the same net.
 
-``OMP_NUM_THREADS=1 python scripts/bench_pycaffe.py models/lenet/deploy.prototxt 64``: a net and a batch size. Milliseconds of
-processor time per pass, which other programs disturb little; medians of passes, ten of each in turns, for half a minute:
+``OMP_NUM_THREADS=1 python scripts/bench_pycaffe.py models/lenet/deploy.prototxt 64``: a net and a batch size.
+Milliseconds of processor time per pass, which other programs disturb little; medians of passes, ten of each in turns,
+for half a minute:
 
 - bare: the net's layers by ``caffecli.net.runners.whole.Whole`` under ``no_grad``, from a tensor to a tensor;
 - copied: the same, the array copied into one that the net reads, and the outputs copied into arrays;

@@ -1,7 +1,7 @@
 """Each update rule on LeNet: iterations a second, and what an update costs beside the passes: ``make bench``.
 
-The solvers take turns in one process, on the same made-up pictures in memory. The share is the median over rounds of the time
-within the update to that of a whole iteration.
+The solvers take turns in one process, on the same made-up pictures in memory. The share is the median over rounds of
+the time within the update to that of a whole iteration.
 
     python -m scripts.bench_solvers [--rounds 9] [--iterations 60] [--device cpu]
 """
@@ -81,7 +81,9 @@ def main() -> None:
             rounds[name].append(clock.round(args.iterations))
     for name, measured in rounds.items():
         rate, share = (statistics.median(side) for side in zip(*measured, strict=True))
-        print(f"{name:10} {rate:7.1f} it/s, update {100 * share:4.1f} % of an iteration (medians of {args.rounds} rounds)")
+        print(
+            f"{name:10} {rate:7.1f} it/s, update {100 * share:4.1f} % of an iteration (medians of {args.rounds} rounds)"
+        )
 
 
 if __name__ == "__main__":

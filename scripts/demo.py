@@ -1,7 +1,8 @@
 """``make demo``: digits to a trained, scored, resumable LeNet, all in the folder ``demo``.
 
-The digits are scikit-learn's: 1,797 of 8x8 pixels, enlarged here to LeNet's 28x28; 360 are held out. Each step is a command
-that any user could type; it is shown before it runs. The last two runs show that a run that was stopped ends as one that was not.
+The digits are scikit-learn's: 1,797 of 8x8 pixels, enlarged here to LeNet's 28x28; 360 are held out. Each step is a
+command that any user could type; it is shown before it runs. The last two runs show that a run that was stopped ends as
+one that was not.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ solver_mode: CPU
 
 def score(weights: Path) -> float:
     """The held-out accuracy that ``caffecli test`` reports."""
-    command = caffecli("test", "--model", DEMO / "train_val.prototxt", "--weights", weights, "--iterations", str(HELD_OUT // 60))
+    command = caffecli(
+        "test", "--model", DEMO / "train_val.prototxt", "--weights", weights, "--iterations", str(HELD_OUT // 60)
+    )
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "GLOG_minloglevel": "0"})
     found = re.findall(r"\] accuracy = (\S+)", done.stderr)
     print("\n".join(done.stderr.splitlines()[-4:]))
@@ -145,7 +148,13 @@ def main() -> None:
     write_digits()
     say("Databases of them, and their mean")
     for name in ("train", "test"):
-        run("convert_mnist_data", DEMO / f"{name}-images", DEMO / f"{name}-labels", DEMO / f"{name}_lmdb", "--backend=lmdb")
+        run(
+            "convert_mnist_data",
+            DEMO / f"{name}-images",
+            DEMO / f"{name}-labels",
+            DEMO / f"{name}_lmdb",
+            "--backend=lmdb",
+        )
     run("compute_image_mean", DEMO / "train_lmdb", DEMO / "mean.binaryproto")
     say("LeNet, trained")
     write_net()
@@ -161,10 +170,11 @@ def main() -> None:
     same = same_weights(weights, DEMO / f"stopped_iter_{ITERATIONS}.caffemodel")
 
     activate = ", after `. .venv/bin/activate`" if Path(sys.executable).is_relative_to(ROOT / ".venv") else ""
+    weights_are = "the same weights, bit for bit" if same else "OTHER weights"
     print(f"""
 == Done in {time.monotonic() - begun:.0f} s
 Held-out accuracy: {accuracy:.4f} on {HELD_OUT} digits ({NEEDED} or more is expected).
-Stopped at {iteration_of(state)} and resumed, the run ended with {"the same weights, bit for bit" if same else "OTHER weights"}.
+Stopped at {iteration_of(state)} and resumed, the run ended with {weights_are}.
 Made in {DEMO}/: the databases train_lmdb and test_lmdb, mean.binaryproto, the net and its solvers, and
   {weights}  the trained weights
   {state}  from where a run goes on

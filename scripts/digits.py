@@ -1,7 +1,9 @@
-"""``python scripts/digits.py``: what several tutorials begin with, in the folder ``tutorial``; what is there already stays.
+"""``python scripts/digits.py``: what several tutorials begin with, in the folder ``tutorial``;
+what is there already stays.
 
-scikit-learn's 1,797 digits, enlarged to 28x28: 1,437 in ``digits_train_lmdb``, 360 held out in ``digits_test_lmdb``, twenty of
-those also as pictures ``digits/LABEL_N.png``; and LeNet trained on them for 200 iterations, ``lenet_iter_200.caffemodel``.
+scikit-learn's 1,797 digits, enlarged to 28x28: 1,437 in ``digits_train_lmdb``, 360 held out in ``digits_test_lmdb``,
+twenty of those also as pictures ``digits/LABEL_N.png``; and LeNet trained on them for 200 iterations,
+``lenet_iter_200.caffemodel``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes docs/layers.md, the catalogue of all layer types: ``make docs``.
 
-Everything in it comes from where it is true: types from the registry, equations from the docstrings, settings and defaults from
-caffe.proto, examples from docs/layer_examples.prototxt, which a test builds and runs.
+Everything in it comes from where it is true: types from the registry, equations from the docstrings, settings and
+defaults from caffe.proto, examples from docs/layer_examples.prototxt, which a test builds and runs.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def _title(module: str) -> str:
 
 
 def _markdown(doc: str) -> str:
-    """A docstring as Markdown: code in single backticks, asterisks as they stand, lines wrapped where they are too long."""
+    """A docstring as Markdown: code in single backticks, asterisks as they stand,
+    lines wrapped where they are too long.
+    """
     text = re.sub(r"(`[^`]*`)|\*", lambda m: m[1] or r"\*", doc.replace("``", "`"))
     return "\n\n".join(map(_wrapped, text.split("\n\n")))
 

@@ -2,8 +2,9 @@
 
     python -m scripts.model_table [--time] [NAME ...]
 
-Layers, parameters and multiply-adds are those of ``caffecli summarize`` at a batch of 1. Times stand in docs/model_times.json,
-which ``--time`` measures anew (of the nets named, else of all), each net in a process of its own (scripts/model_times.py).
+Layers, parameters and multiply-adds are those of ``caffecli summarize`` at a batch of 1. Times stand in
+docs/model_times.json, which ``--time`` measures anew (of the nets named, else of all), each net in a process of its own
+(scripts/model_times.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""``python -m scripts.model_times NAME``: how long a net of models/ takes, as a line of JSON; for scripts/model_table.py.
+"""``python -m scripts.model_times NAME``: how long a net of models/ takes, as a line of JSON;
+for scripts/model_table.py.
 
-Milliseconds of a forward pass of one picture, of the same by OpenCV's importer of Caffe nets where there is one, and of an
-iteration of training.
+Milliseconds of a forward pass of one picture, of the same by OpenCV's importer of Caffe nets where there is one, and of
+an iteration of training.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     opencv = f", OpenCV {cv2.__version__}" if IMPORTER else ""
-    return f"{os.cpu_count()} cores of {(*models, platform.processor(), 'unknown make')[0]}, torch {torch.__version__}{opencv}"
+    return (
+        f"{os.cpu_count()} cores of {(*models, platform.processor(), 'unknown make')[0]}, torch "
+        f"{torch.__version__}{opencv}"
+    )
 
 
 def clock(run: Callable[[], object]) -> float:
@@ -146,7 +150,9 @@ def main(name: str) -> dict[str, Any]:
         picture = tuple(given[net.inputs[0]].shape)
         del net, given
         gc.collect()
-        found["step"] = training(name, picture) if (folder / "solver.prototxt").exists() else "It is no net for training."
+        found["step"] = (
+            training(name, picture) if (folder / "solver.prototxt").exists() else "It is no net for training."
+        )
     return found
 
 

@@ -1,8 +1,8 @@
 """``python scripts/tutorial.py docs/tutorials/04-write-your-own-net.md``: runs the blocks of a page, top to bottom.
 
-Blocks marked ``python`` share their names; those marked ``sh`` run in bash, which stops at the first command that fails. One
-marked ``text`` or ``prototxt`` is what the block before it has to print, ``...`` standing for anything. Others are not run.
-All happens in the working directory; the pages keep what they make in its folder ``tutorial``.
+Blocks marked ``python`` share their names; those marked ``sh`` run in bash, which stops at the first command that
+fails. One marked ``text`` or ``prototxt`` is what the block before it has to print, ``...`` standing for anything.
+Others are not run. All happens in the working directory; the pages keep what they make in its folder ``tutorial``.
 """
 
 from __future__ import annotations
@@ -61,8 +61,12 @@ def run_shell(page: Path, block: Block) -> str:
 
 
 def compare(page: Path, block: Block, printed: str) -> None:
-    """End the program when ``printed`` is not what the block shows, but for blanks at ends of lines and empty lines around."""
-    shown, came = ("\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n" for text in (block.text, printed))
+    """End the program when ``printed`` is not what the block shows,
+    but for blanks at ends of lines and empty lines around.
+    """
+    shown, came = (
+        "\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n" for text in (block.text, printed)
+    )
     if not doctest.OutputChecker().check_output(shown, came, doctest.ELLIPSIS):
         lines = difflib.unified_diff(shown.splitlines(), came.splitlines(), "the page shows", "what came", lineterm="")
         sys.exit(f"{page}:{block.line}: the block before this printed something else\n" + "\n".join(lines))

@@ -55,9 +55,13 @@ def torch_exports_untraced() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder ``tutorial`` as scripts/digits.py makes it, with which pages of the documentation begin; to be copied."""
+    """The folder ``tutorial`` as scripts/digits.py makes it, with which pages of the documentation begin;
+    to be copied.
+    """
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("digits")
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, root / "scripts/digits.py"], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, root / "scripts/digits.py"], cwd=folder, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return folder / "tutorial"

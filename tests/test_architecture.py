@@ -86,7 +86,11 @@ def test_torch_stays_where_tensors_are(path: Path) -> None:
 def test_commands_load_what_is_heavy_when_they_are_called(path: Path) -> None:
     heavy = ("torch", "numpy", "cv2", "google", "lmdb", "h5py", "tqdm", "converters")
     rooms = tuple(f"caffecli.{there}" for there in LEVEL if there not in ("errors", "host", "logs", "wording", "cli"))
-    found = [module for module in imports(path, everywhere=False) if module.split(".")[0] in heavy or module.startswith(rooms)]
+    found = [
+        module
+        for module in imports(path, everywhere=False)
+        if module.split(".")[0] in heavy or module.startswith(rooms)
+    ]
     assert not found
 
 

@@ -32,7 +32,8 @@ def net_text(shape: tuple[int, ...]) -> str:
     """A net that learns one blob, whose sum is the loss."""
     dims = " ".join(f"dim: {dim}" for dim in shape)
     return (
-        f'name: "axes" layer {{ name: "p" type: "Parameter" top: "p" loss_weight: 1 parameter_param {{ shape {{ {dims} }} }} }}'
+        'name: "axes" layer '
+        f'{{ name: "p" type: "Parameter" top: "p" loss_weight: 1 parameter_param {{ shape {{ {dims} }} }} }}'
     )
 
 

@@ -1,4 +1,6 @@
-"""docs/coming-from-caffe.md: its blocks run; what stands between backquotes is there; each row of its tables has a test."""
+"""docs/coming-from-caffe.md: its blocks run; what stands between backquotes is there;
+each row of its tables has a test.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,14 @@ CAFFES = {
     "build/tools/caffe", "build/tools/caffe train", "examples/mnist", "python/classify.py", "python/detect.py",
     "python/draw_net.py",
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
-    "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", "CAFFECLI_LAYERS", ".h5", ".dot",
+    "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", "CAFFECLI_LAYERS", ".h5",
+        ".dot",
     "mean.binaryproto", "step(1)",
 }  # fmt: skip
 NOT_THERE = {"MultiBoxLoss", "AnnotatedData"}
 
-#: how a row begins -> the test that holds it, FILE::NAME below tests/; "block": the page's own; "names": these are looked up
+#: how a row begins -> the test that holds it, FILE::NAME below tests/; "block": the page's own; "names": these are
+#: looked up
 EVIDENCE = {
     "nothing to build": "scripts/test_make.py::test_the_demo_trains_scores_stops_and_resumes",
     "errors": "block",
@@ -78,7 +82,9 @@ PLAIN = {"Python 2", "OpenCL, and forks for other processors", "scripts that pub
 
 @functools.cache
 def usage(command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "caffecli", command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "caffecli", command, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -134,7 +140,9 @@ def test_each_row_of_its_tables_is_held_by_a_test():
     rows = [row for row in rows if row not in (" ", "in Caffe", "what")]
     known = {*EVIDENCE, *PLAIN}
     for row in rows:
-        assert row in known or any(row.startswith(beginning) for beginning in known), f"which test holds the row {row!r}?"
+        assert row in known or any(row.startswith(beginning) for beginning in known), (
+            f"which test holds the row {row!r}?"
+        )
     assert len(rows) == len(known)
     for row, test in EVIDENCE.items():
         if "::" in test:

@@ -25,7 +25,10 @@ GOLDEN = Path(__file__).parent / "golden"
 CASES = [
     case
     for case in sorted(p.stem for p in (GOLDEN / "layers").glob("*.npz"))
-    if all(layer.type in registry.types() for layer in text.read(GOLDEN / "layers" / f"{case}.prototxt", NetParameter).layer)
+    if all(
+        layer.type in registry.types()
+        for layer in text.read(GOLDEN / "layers" / f"{case}.prototxt", NetParameter).layer
+    )
 ]
 
 
@@ -64,7 +67,9 @@ def test_recorded_layers(name: str) -> None:
             got = inputs[blob].grad
         else:
             continue
-        assert np.abs(got.cpu().numpy() - expected).max(initial=0) <= 2e-4 * max(1.0, np.abs(expected).max(initial=0)), key
+        assert np.abs(got.cpu().numpy() - expected).max(initial=0) <= 2e-4 * max(
+            1.0, np.abs(expected).max(initial=0)
+        ), key
 
 
 @pytest.fixture

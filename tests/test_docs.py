@@ -35,7 +35,9 @@ COMMANDS = sorted({line: page for page in PAGES for line in commands(page)}.item
 
 @functools.cache
 def usage(command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "caffecli", command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "caffecli", command, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -77,11 +79,16 @@ def test_commands_exist(line, page):
         script = (ROOT / words[1]).read_text()
         assert all(f'"{word}"' in script for word in words[2:] if word.startswith("-")), f"{page}: {line}"
     else:
-        assert line in ("python3 -m venv .venv", ".venv/bin/pip install -c constraints.txt ."), f"{page}: who tries {line!r} out?"
+        assert line in ("python3 -m venv .venv", ".venv/bin/pip install -c constraints.txt ."), (
+            f"{page}: who tries {line!r} out?"
+        )
 
 
 def test_readme_begins_with_two_commands_that_work():
-    assert [line.split("#")[0].strip() for line in README.split("```")[1].strip().splitlines()] == ["make demo", "make test"]
+    assert [line.split("#")[0].strip() for line in README.split("```")[1].strip().splitlines()] == [
+        "make demo",
+        "make test",
+    ]
 
 
 def test_the_table_of_commands_is_complete():
@@ -90,8 +97,12 @@ def test_the_table_of_commands_is_complete():
         text = usage(command)
         for flag in re.findall(r"--\w+", rest):
             assert flag in text, f"caffecli {command} has no {flag}"
-    listed = subprocess.run([sys.executable, "-m", "caffecli", "--help"], capture_output=True, text=True, check=True).stdout
-    assert {command for command, _, _ in rows} == set(re.findall(r"^  (\w+)", listed.partition("Commands:")[2], re.MULTILINE))
+    listed = subprocess.run(
+        [sys.executable, "-m", "caffecli", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert {command for command, _, _ in rows} == set(
+        re.findall(r"^  (\w+)", listed.partition("Commands:")[2], re.MULTILINE)
+    )
     table = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2].partition("[")[0]
     installed = set(re.findall(r"^(\w+) =", table, re.MULTILINE)) - {"caffecli"}
     assert {name.strip("`").split()[0] for _, _, name in rows if name} == installed

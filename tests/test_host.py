@@ -25,7 +25,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def run(program: str, *args: str, **settings: str) -> str:
     names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
     env = {name: value for name, value in os.environ.items() if name not in names} | settings
-    return subprocess.run([sys.executable, "-c", program, *args], env=env, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", program, *args], env=env, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
@@ -46,6 +48,7 @@ def test_what_the_user_has_set_stays() -> None:
     shown = "{n: v for n, v in os.environ.items() if n[:4] in ('GOMP', 'MALL')}"
     program = f"from caffecli import host; import os; host.prepare(); print({shown})"
     assert (
-        run(program, GOMP_SPINCOUNT="7", MALLOC_TRIM_THRESHOLD_="8") == "{'GOMP_SPINCOUNT': '7', 'MALLOC_TRIM_THRESHOLD_': '8'}\n"
+        run(program, GOMP_SPINCOUNT="7", MALLOC_TRIM_THRESHOLD_="8")
+        == "{'GOMP_SPINCOUNT': '7', 'MALLOC_TRIM_THRESHOLD_': '8'}\n"
     )
     assert "'GOMP_SPINCOUNT'" not in run(program, OMP_WAIT_POLICY="active")

@@ -1,4 +1,7 @@
-"""The names that users' programs rely on. A change here is a change for them: say so in CHANGELOG.md under Compatibility."""
+"""The names that users' programs rely on.
+
+A change here is a change for them: say so in CHANGELOG.md under Compatibility.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,16 @@ def public(cls: type) -> set[str]:
 
 
 def test_the_face() -> None:
-    assert caffecli.__all__ == ["CaffeError", "Callback", "Layer", "Net", "Solver", "load_net", "load_solver", "register"]
+    assert caffecli.__all__ == [
+        "CaffeError",
+        "Callback",
+        "Layer",
+        "Net",
+        "Solver",
+        "load_net",
+        "load_solver",
+        "register",
+    ]
     for name in caffecli.__all__:
         assert getattr(caffecli, name).__name__ == name
     assert set(caffecli.__all__) <= set(dir(caffecli))
@@ -37,8 +49,8 @@ def test_the_face() -> None:
 
 def test_the_face_needs_no_torch_until_it_is_used() -> None:
     program = (
-        "import sys, caffecli; caffecli.CaffeError, caffecli.load_net, caffecli.load_solver; assert 'torch' not in sys.modules; "
-        "from caffecli import Layer; assert 'torch' in sys.modules"
+        "import sys, caffecli; caffecli.CaffeError, caffecli.load_net, caffecli.load_solver; "
+        "assert 'torch' not in sys.modules; from caffecli import Layer; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -74,7 +86,10 @@ def test_errors() -> None:
         (Whole, {"forward", "backward"}),
         (Stepwise, {"forward", "backward", "forward_layer", "backward_layer", "slot", "first_slot"}),
         (Solver, {"solve", "step", "test_all", "snapshot", "restore", "close", "stop"}),
-        (Callback, {"started", "displayed", "tested", "tests_done", "snapshotted", "finished", "close", "state", "restore"}),
+        (
+            Callback,
+            {"started", "displayed", "tested", "tests_done", "snapshotted", "finished", "close", "state", "restore"},
+        ),
     ],
 )
 def test_methods(cls: type, names: set[str]) -> None:

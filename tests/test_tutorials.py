@@ -55,7 +55,10 @@ def test_no_picture_is_left_over():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", "page.md:6: the block before this printed something else"),
+        (
+            "```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n",
+            "page.md:6: the block before this printed something else",
+        ),
         ("```sh\necho one\nfalse\necho two\n```\n", "page.md:2: this block failed with exit code 1"),
     ],
 )
@@ -67,5 +70,7 @@ def test_a_page_that_is_wrong_is_found(text, words, tmp_path):
 
 
 def test_blocks_share_names_and_dots_stand_for_anything(tmp_path):
-    (tmp_path / "page.md").write_text("```python\nx = 4\n```\n\n```python\nprint(x, id(x))\n```\n\n```text\n4 ...\n```\n")
+    (tmp_path / "page.md").write_text(
+        "```python\nx = 4\n```\n\n```python\nprint(x, id(x))\n```\n\n```text\n4 ...\n```\n"
+    )
     assert run(tmp_path, ROOT / "scripts/tutorial.py", "page.md").returncode == 0

@@ -108,7 +108,12 @@ def test_one_mistake_leads_to_no_name_further_away(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(name) - 1))
     letter = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz_"))
     before, here, after = name[:at], name[at], name[at + 1 :]
-    mistakes = [before + letter + here + after, before + after, before + letter + after, before + after[:1] + here + after[1:]]
+    mistakes = [
+        before + letter + here + after,
+        before + after,
+        before + letter + after,
+        before + after[:1] + here + after[1:],
+    ]
     written = data.draw(st.sampled_from(mistakes))
     meant = wording.nearest(written, names)
     assert written in names or meant in (name, None) or wording._mistakes(written.lower(), meant.lower(), 9) == 1
@@ -131,6 +136,9 @@ def test_did_you_mean() -> None:
 def test_paths_and_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = wording.does_not_exist("source 'x'", "make it first")
-    assert text == f"source 'x' does not exist; make it first (paths are relative to the working directory, {str(tmp_path)!r})"
+    assert (
+        text
+        == f"source 'x' does not exist; make it first (paths are relative to the working directory, {str(tmp_path)!r})"
+    )
     assert wording.dimensions((3, 227, 227)) == "3 × 227 × 227"
     assert wording.dimensions(()) == ""

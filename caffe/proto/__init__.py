@@ -1,4 +1,6 @@
-"""``caffe.proto.caffe_pb2``: the very module ``caffecli.proto.caffe_pb2``, as one process can know a message once only."""
+"""``caffe.proto.caffe_pb2``: the very module ``caffecli.proto.caffe_pb2``,
+as one process can know a message once only.
+"""
 
 from __future__ import annotations
 

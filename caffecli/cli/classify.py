@@ -13,7 +13,9 @@ from caffecli.cli.picture_options import picture_options, whole_numbers
 @caffe_command("classify")
 @picture_options
 @click.option("--center_only", is_flag=True, help="Predict from the centre alone, not as the mean over ten crops.")
-@click.option("--images_dim", callback=whole_numbers(2), default="256,256", help="The height,width that pictures are resized to.")
+@click.option(
+    "--images_dim", callback=whole_numbers(2), default="256,256", help="The height,width that pictures are resized to."
+)
 @click.option("--ext", default="jpg", help="What the names of a folder's pictures end in.")
 @click.option("--labels", help="A file with a line for each class, as synset_words.txt: print the best five.")
 @click.argument("input_file")
@@ -21,8 +23,8 @@ from caffecli.cli.picture_options import picture_options, whole_numbers
 def classify(**settings: Any) -> None:
     """Classify INPUT_FILE: a picture, a folder of pictures, or a .npy of (N, H, W, K).
 
-    The (N, classes) predictions are written to OUTPUT_FILE, a .npy. Without OUTPUT_FILE, or with --labels, the best five classes
-    of each picture are printed.
+    The (N, classes) predictions are written to OUTPUT_FILE, a .npy. Without OUTPUT_FILE, or with --labels, the best
+    five classes of each picture are printed.
     """
     from caffecli.tools import classify as tool
 

@@ -14,7 +14,8 @@ from caffecli.cli.options import caffe_command, layers_option
 @click.option(
     "--nvidia",
     type=click.Choice(["FLOAT", "FLOAT16", "DOUBLE"], case_sensitive=False),
-    help="Write a .caffemodel as NVIDIA's Caffe does (raw_data), its numbers of this type. Caffe does not read such files.",
+    help="Write a .caffemodel as NVIDIA's Caffe does (raw_data), its numbers of this type. "
+    "Caffe does not read such files.",
 )
 @layers_option
 @click.argument("source", type=click.Path(path_type=Path))
@@ -22,9 +23,10 @@ from caffecli.cli.options import caffe_command, layers_option
 def convert_weights(source: Path, target: Path, net: Path | None, nvidia: str | None, layers: tuple[str, ...]) -> None:
     """Write the weights in SOURCE in another form, which the name of TARGET ends with.
 
-    Forms: .caffemodel (binary), .h5 (HDF5), .npz, .safetensors. SOURCE may also be a caffemodel of any age, or one with NVIDIA's
-    raw_data. Values stay as they are, but for --nvidia FLOAT16, and numbers of 64 bits, which Caffe, too, rounds to 32. HDF5
-    files hold no definition of the net: --net gives one. --layers names modules whose layers say what their blobs are called.
+    Forms: .caffemodel (binary), .h5 (HDF5), .npz, .safetensors. SOURCE may also be a caffemodel of any age, or one with
+    NVIDIA's raw_data. Values stay as they are, but for --nvidia FLOAT16, and numbers of 64 bits, which Caffe, too,
+    rounds to 32. HDF5 files hold no definition of the net: --net gives one. --layers names modules whose layers say
+    what their blobs are called.
     """
     from converters import convert_weights as converter
 

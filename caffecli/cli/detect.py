@@ -18,14 +18,17 @@ from caffecli.cli.picture_options import picture_options
     default="selective_search",
     help="Where windows come from: the .csv, or MATLAB's selective search.",
 )
-@click.option("--context_pad", type=click.IntRange(0), default=16, help="Pixels of the net's input that show what is around.")
+@click.option(
+    "--context_pad", type=click.IntRange(0), default=16, help="Pixels of the net's input that show what is around."
+)
 @click.argument("input_file")
 @click.argument("output_file")
 def detect(input_file: str, crop_mode: str, **settings: Any) -> None:
     """Classify windows of pictures.
 
-    INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for selective_search a .txt of the
-    pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else HDF5: filename, window, prediction.
+    INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for selective_search a .txt of
+    the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else HDF5: filename, window,
+    prediction.
     """
     if crop_mode == "list" and not input_file.lower().endswith(".csv"):
         raise click.UsageError(f"--crop_mode list takes its windows from a .csv, not {input_file!r}.")

@@ -14,8 +14,8 @@ from caffecli.cli.options import caffe_command
 def download_model(model: Path) -> None:
     """Download the weights of the folder MODEL (models/NAME) from where its readme.md says.
 
-    The front matter of the readme has caffemodel, caffemodel_url and sha1. A download that was broken off is taken up where it
-    stopped; the file gets its name when it is whole and its checksum right.
+    The front matter of the readme has caffemodel, caffemodel_url and sha1. A download that was broken off is taken up
+    where it stopped; the file gets its name when it is whole and its checksum right.
     """
     from converters import download_model as converter
 

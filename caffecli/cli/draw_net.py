@@ -11,7 +11,10 @@ from caffecli.cli.options import caffe_command, layers_option, net_state_options
 
 @caffe_command("draw_net")
 @click.option(
-    "--rankdir", type=click.Choice(["TB", "BT", "LR", "RL"]), default="LR", help="Where the net goes, as in left to right."
+    "--rankdir",
+    type=click.Choice(["TB", "BT", "LR", "RL"]),
+    default="LR",
+    help="Where the net goes, as in left to right.",
 )
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST", "ALL"]), default="ALL", help="The layers of this phase.")
 @net_state_options
@@ -22,8 +25,8 @@ from caffecli.cli.options import caffe_command, layers_option, net_state_options
 def draw_net(picture: str, phase: str, level: int, stages: tuple[str, ...], **settings: Any) -> None:
     """Draw the prototxt NET into the file PICTURE.
 
-    The name of PICTURE says its format: .svg, .png, .pdf, or another one that graphviz' program dot has; .dot for the text that
-    it reads, which takes no program. --level and --stage choose layers together with --phase.
+    The name of PICTURE says its format: .svg, .png, .pdf, or another one that graphviz' program dot has; .dot for the
+    text that it reads, which takes no program. --level and --stage choose layers together with --phase.
     """
     if phase == "ALL" and (level or any(stages)):
         raise click.UsageError("--level and --stage need --phase TRAIN or --phase TEST.")

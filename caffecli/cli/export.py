@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def export(ctx: click.Context, to: str, net: Path, rest: tuple[Path, ...], layers: tuple[str, ...]) -> None:
     """Write the deploy prototxt NET with its WEIGHTS for PyTorch or ONNX; a mean for NumPy.
 
-    torch: OUT.safetensors has the weights by LAYER.BLOB (conv1.weight, conv1.bias), OUT.pt2 a program that torch.export.load
-    reads and that runs without caffecli; one of them when OUT ends so. onnx: OUT, by the packages onnx and onnxscript. Both take
-    batches of any size where the net does. npy: NET is a mean.binaryproto.
+    torch: OUT.safetensors has the weights by LAYER.BLOB (conv1.weight, conv1.bias), OUT.pt2 a program that
+    torch.export.load reads and that runs without caffecli; one of them when OUT ends so. onnx: OUT, by the packages
+    onnx and onnxscript. Both take batches of any size where the net does. npy: NET is a mean.binaryproto.
     """
     if len(rest) > 2:
         raise click.UsageError(f"expected NET, WEIGHTS and OUT, got {len(rest) + 1} arguments.", ctx)

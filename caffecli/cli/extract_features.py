@@ -24,21 +24,27 @@ FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
 @click.argument("outputs", metavar="OUT[,OUT...]")
 @click.argument("rest", nargs=-1, metavar="NUM_BATCHES DB_TYPE [CPU|GPU] [DEVICE_ID]")
 @click.pass_context
-def extract_features(ctx: click.Context, /, each: bool, blobs: str, outputs: str, rest: tuple[str, ...], **settings: Any) -> None:
+def extract_features(
+    ctx: click.Context, /, each: bool, blobs: str, outputs: str, rest: tuple[str, ...], **settings: Any
+) -> None:
     """Write blobs of a trained net, record by record.
 
-    DB_TYPE is lmdb or leveldb, whose records are datums of floats under the keys 0000000000, 0000000001, ...; or hdf5 or npy,
-    which keep the records' own keys too: in the dataset "key", and in OUT.keys.npy beside OUT.npy.
+    DB_TYPE is lmdb or leveldb, whose records are datums of floats under the keys 0000000000, 0000000001, ...; or hdf5
+    or npy, which keep the records' own keys too: in the dataset "key", and in OUT.keys.npy beside OUT.npy.
     """
     names, files = tuple(blobs.split(",")), tuple(outputs.split(","))
     if len(names) != len(files):
-        raise click.UsageError(f"{len(names)} blobs ({blobs}) and {len(files)} outputs ({outputs}); give one for each.", ctx)
+        raise click.UsageError(
+            f"{len(names)} blobs ({blobs}) and {len(files)} outputs ({outputs}); give one for each.", ctx
+        )
     if "" in names + files or len(set(files)) < len(files):
         raise click.UsageError(f"each name of {blobs} and {outputs} must say something, and no output come twice.", ctx)
     batches, kind, gpu = _settings(list(rest), each, ctx)
     from caffecli.tools import extract_features as tool
 
-    tool.extract_features(tool.FeatureOptions(blobs=names, outputs=files, batches=batches, format=kind, gpu=gpu, **settings))
+    tool.extract_features(
+        tool.FeatureOptions(blobs=names, outputs=files, batches=batches, format=kind, gpu=gpu, **settings)
+    )
 
 
 def _settings(rest: list[str], each: bool, ctx: click.Context) -> tuple[int | None, Format, str | None]:

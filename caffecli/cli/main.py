@@ -1,8 +1,8 @@
 """``caffecli`` and Caffe's own tool names: which commands there are, and how an error ends a program.
 
 Exit codes: 0 done; 1 failed, with one line ``Error: ...`` on stderr; 2 wrong use; 130 interrupted. ``--debug`` adds the
-traceback; that of a user's own layer is always shown. The help comes from the table below, so that ``--help`` imports neither
-PyTorch nor the commands.
+traceback; that of a user's own layer is always shown. The help comes from the table below, so that ``--help`` imports
+neither PyTorch nor the commands.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class CommandTable(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _command_first(args))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name.replace("-", "_") in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
@@ -135,7 +137,9 @@ def run(command: click.Command, prog_name: str | None = None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Give closed standard streams the null device: a file opened under their number would get what is written to them."""
+    """Give closed standard streams the null device:
+    a file opened under their number would get what is written to them.
+    """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - open to the end
@@ -173,12 +177,16 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ValueError) and text == "embedded null byte":
         return "a path holds a zero byte; take it out"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return f"out of memory; use a smaller batch_size ({text})" if text else "out of memory; use a smaller batch_size"
+        return (
+            f"out of memory; use a smaller batch_size ({text})" if text else "out of memory; use a smaller batch_size"
+        )
     return f"internal: {type(error).__name__}: {text}; run again with --debug for the traceback"
 
 
 def _close_pipes() -> int:
-    """The reader of our output has gone: close the streams, so that Python does not fail again when it flushes them at exit."""
+    """The reader of our output has gone: close the streams,
+    so that Python does not fail again when it flushes them at exit.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -20,8 +20,8 @@ def merge_bn(net: Path, weights: Path, out_net: Path, out_weights: Path, layers:
 
     One that has no such layer before it goes into the one behind it, where that is exact: where no zeros are padded.
 
-    The new net runs faster and gives the same outputs; it is not one to train. A layer that cannot be folded stays as it is, and
-    the log says why.
+    The new net runs faster and gives the same outputs; it is not one to train. A layer that cannot be folded stays as
+    it is, and the log says why.
     """
     from converters import merge_bn as converter
 

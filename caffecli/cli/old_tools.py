@@ -1,4 +1,5 @@
-"""The programs that Caffe had before ``caffe train`` and its like, in 2013 and 2014, with the same positional arguments.
+"""The programs that Caffe had before ``caffe train`` and its like, in 2013 and 2014,
+with the same positional arguments.
 
 Only ``link-tools`` makes them; the commands they stand for do the work.
 """

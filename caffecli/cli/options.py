@@ -1,7 +1,7 @@
 """What the commands share: flags in each of Caffe's spellings, the log on stderr, the flags for devices and net states.
 
-``CaffeCommand`` is a Click command that also reads its options as gflags would: ``-solver x``, ``-solver=x``, ``--gray=false``,
-``--nogray``, ``--resize-width 3`` for ``--resize_width 3``.
+``CaffeCommand`` is a Click command that also reads its options as gflags would: ``-solver x``, ``-solver=x``,
+``--gray=false``, ``--nogray``, ``--resize-width 3`` for ``--resize_width 3``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ class CaffeCommand(click.Command):
         self.params += _common_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        options = {opt: param for param in self.get_params(ctx) if isinstance(param, click.Option) for opt in param.opts}
+        options = {
+            opt: param for param in self.get_params(ctx) if isinstance(param, click.Option) for opt in param.opts
+        }
         named = {opt[2:].replace("-", "_"): param for opt, param in options.items() if opt.startswith("--")}
         return super().parse_args(ctx, _without_gflags(args, named, ctx))
 
     def invoke(self, ctx: click.Context) -> Any:
-        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # our own error names a bad picture; OpenCV's lines are not needed
+        os.environ.setdefault(
+            "OPENCV_LOG_LEVEL", "ERROR"
+        )  # our own error names a bad picture; OpenCV's lines are not needed
         handler = logs.show()
         try:
             return super().invoke(ctx)
@@ -68,7 +72,9 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
         if param is None and off is not None and off.is_flag:
             _set_flag(clicks, off, False)
         elif param is None:
-            clicks.append(arg if arg.startswith("--") or len(name) == 1 else f"-{arg}")  # left to Click, which reports it
+            clicks.append(
+                arg if arg.startswith("--") or len(name) == 1 else f"-{arg}"
+            )  # left to Click, which reports it
         elif param.is_flag:
             _set_flag(clicks, param, value is None or _truth(param, value, ctx))
         elif value is not None:
@@ -136,14 +142,18 @@ def device_options(command: F) -> F:
     return gpu_option(click.option("--cpu", is_flag=True, help="Use the CPU, whatever the solver says.")(command))
 
 
-amp_option = click.option("--amp", is_flag=True, help="Multiply matrices in bfloat16; weights, updates and losses stay float32.")
+amp_option = click.option(
+    "--amp", is_flag=True, help="Multiply matrices in bfloat16; weights, updates and losses stay float32."
+)
 
 
 def _modules(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in value.split(",")) if value else ()
     for name in names:
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-            raise click.BadParameter(f"{name!r} is no name of a module, such as my_layers or package.my_layers.", ctx, param)
+            raise click.BadParameter(
+                f"{name!r} is no name of a module, such as my_layers or package.my_layers.", ctx, param
+            )
     return names
 
 
@@ -153,8 +163,8 @@ layers_option = click.option(
     envvar="CAFFECLI_LAYERS",
     metavar="MODULE[,MODULE...]",
     callback=_modules,
-    help="Python modules that register layers of your own, found on Python's path or in the working directory; by default those "
-    "that CAFFECLI_LAYERS names.",
+    help="Python modules that register layers of your own, found on Python's path or in the working directory; "
+    "by default those that CAFFECLI_LAYERS names.",
 )
 
 
@@ -168,5 +178,7 @@ def net_state_options(command: F) -> F:
     Without ``--stage`` there is one stage, called "", as in Caffe.
     """
     level = click.option("--level", type=int, default=0, help="The level of the net.", show_default=True)
-    stage = click.option("--stage", "stages", default="", callback=_stages, help="The stages of the net, separated by ','.")
+    stage = click.option(
+        "--stage", "stages", default="", callback=_stages, help="The stages of the net, separated by ','."
+    )
     return level(stage(command))

@@ -28,19 +28,25 @@ def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Pa
 
 
 def picture_options(command: F) -> F:
-    """The net, and how pictures are made fit for it: the fields of ``caffecli.tools.picture_options.PictureOptions``."""
+    """The net, and how pictures are made fit for it:
+    the fields of ``caffecli.tools.picture_options.PictureOptions``.
+    """
     options = [
         layers_option,
         click.option("--model_def", help=f"The net definition; by default that in {_CAFFENET}."),
         click.option("--pretrained_model", help=f"Its weights; by default those in {_CAFFENET}."),
         click.option("--gpu", is_flag=True, help="Use the GPU."),
         click.option(
-            "--mean_file", help="The mean, .npy or binaryproto; '' for none. [default: data/ilsvrc12/imagenet_mean.binaryproto]"
+            "--mean_file",
+            help="The mean, .npy or binaryproto; '' for none. [default: data/ilsvrc12/imagenet_mean.binaryproto]",
         ),
         click.option("--input_scale", type=float, help="What to multiply by after the mean is subtracted."),
         click.option("--raw_scale", type=float, default=255.0, help="What to multiply by before."),
         click.option(
-            "--channel_swap", callback=whole_numbers(), default="2,1,0", help="The order of channels: 2,1,0 for BGR; '' for RGB."
+            "--channel_swap",
+            callback=whole_numbers(),
+            default="2,1,0",
+            help="The order of channels: 2,1,0 for BGR; '' for RGB.",
         ),
     ]
     for option in reversed(options):

@@ -18,8 +18,9 @@ from caffecli.cli.options import caffe_command
 def plot_log(seconds: bool, log_scale: bool, chart: str, picture: Path, logs: tuple[Path, ...]) -> None:
     """Draw curves of one or several training logs into PICTURE (.png, .svg, .pdf).
 
-    CHART is a type of Caffe's: 0 test accuracy, 2 test loss, 4 learning rate, 6 train loss, against iterations; 1, 3, 5 and 7 the
-    same against seconds. Or names parted by commas, as "train loss,test loss" or "accuracy"; "lr" is the learning rate.
+    CHART is a type of Caffe's: 0 test accuracy, 2 test loss, 4 learning rate, 6 train loss, against iterations; 1, 3, 5
+    and 7 the same against seconds. Or names parted by commas, as "train loss,test loss" or "accuracy"; "lr" is the
+    learning rate.
     """
     from caffecli.tools import plot_log as tool
 

@@ -16,7 +16,9 @@ from caffecli.cli.options import caffe_command
 @click.option("--crop", is_flag=True, help="Keep the proportions and cut out the middle; else pictures are stretched.")
 @click.option("--interpolation", type=click.Choice(["linear", "area", "cubic"]), default="linear", help="OpenCV's.")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, help="The quality of JPEGs.")
-@click.option("--list", "list_file", type=click.Path(path_type=Path), help="A file with the paths, labels after them or not.")
+@click.option(
+    "--list", "list_file", type=click.Path(path_type=Path), help="A file with the paths, labels after them or not."
+)
 @click.option("--force", is_flag=True, help="Make those anew that are there already.")
 @click.argument("input_folder", type=click.Path(path_type=Path))
 @click.argument("output_folder", type=click.Path(path_type=Path))

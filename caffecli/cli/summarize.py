@@ -15,14 +15,18 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         return None
     parts = value.split(",")
     if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is no shape; give channels, height and width, as in 3,227,227.", ctx, param)
+        raise click.BadParameter(
+            f"{value!r} is no shape; give channels, height and width, as in 3,227,227.", ctx, param
+        )
     return tuple(map(int, parts))
 
 
 @caffe_command("summarize")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TEST", help="The phase to build the net for.")
 @click.option("--batch", type=click.IntRange(1), help="The batch size, in place of the net's own.")
-@click.option("--input", "picture", callback=_shape, metavar="C,H,W", help="The shape of pictures whose database is not there.")
+@click.option(
+    "--input", "picture", callback=_shape, metavar="C,H,W", help="The shape of pictures whose database is not there."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="Trained weights, to tell of their values too.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write a CSV table.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
@@ -32,9 +36,9 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 def summarize(net: Path, phase: str, as_csv: bool, as_json: bool, **settings: Any) -> None:
     """Sum up the net definition NET: each layer's shapes, parameters, multiply-adds and memory.
 
-    Multiply-adds are those of the products in convolutions, deconvolutions, inner products and recurrent layers, for a forward
-    pass of the whole batch; biases and other layers count none. Memory is that of the blobs, four bytes a value; layers run in
-    place need none.
+    Multiply-adds are those of the products in convolutions, deconvolutions, inner products and recurrent layers, for a
+    forward pass of the whole batch; biases and other layers count none. Memory is that of the blobs, four bytes a
+    value; layers run in place need none.
     """
     if as_csv and as_json:
         raise click.UsageError("--csv and --json are two forms of the same; give one of them.")

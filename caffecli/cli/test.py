@@ -14,10 +14,16 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, laye
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
 @click.option("--weights", required=True, help="The trained weights; several files separated by ','.")
 @click.option("--iterations", type=click.IntRange(1), default=50, help="How many batches to run.")
-@click.option("--predictions", type=click.Path(path_type=Path), help="Write the best classes of each record to this CSV file.")
-@click.option("--confusion", type=click.Path(path_type=Path), help="Write which classes are taken for which to this CSV file.")
+@click.option(
+    "--predictions", type=click.Path(path_type=Path), help="Write the best classes of each record to this CSV file."
+)
+@click.option(
+    "--confusion", type=click.Path(path_type=Path), help="Write which classes are taken for which to this CSV file."
+)
 @click.option("--top", type=click.IntRange(1), default=5, help="How many classes --predictions tells.")
-@click.option("--blob", help="The blob that scores the classes; by default the one that Accuracy, the loss or Softmax reads.")
+@click.option(
+    "--blob", help="The blob that scores the classes; by default the one that Accuracy, the loss or Softmax reads."
+)
 @amp_option
 @device_options
 @net_state_options
@@ -25,8 +31,8 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, laye
 def test(predictions: Path | None, confusion: Path | None, blob: str | None, **settings: Any) -> None:
     """Score a trained net: the mean of its outputs over some batches.
 
-    The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each true
-    class with a column for each predicted one; the log then tells the accuracy of each class.
+    The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each
+    true class with a column for each predicted one; the log then tells the accuracy of each class.
     """
     if blob is not None and not (predictions or confusion):
         raise click.UsageError("--blob is for --predictions and --confusion; give one of them.")

@@ -15,7 +15,10 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, laye
 @click.option("--iterations", type=click.IntRange(1), default=50, help="How many passes to time.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", help="The phase to build the net for.")
 @click.option(
-    "--weights", default="", expose_value=False, help="Read and not used, as in Caffe: times are those of random weights."
+    "--weights",
+    default="",
+    expose_value=False,
+    help="Read and not used, as in Caffe: times are those of random weights.",
 )
 @amp_option
 @device_options

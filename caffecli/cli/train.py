@@ -20,9 +20,14 @@ _GOES_ON = "On --snapshot the file goes on, without its lines from that iteratio
 _RECORD_FLAGS = (
     click.option("--keep", metavar="N", type=click.IntRange(min=1), help="Keep this run's newest N snapshots only."),
     click.option(
-        "--seed", metavar="N", type=click.IntRange(0, 2**63 - 1), help="The random seed, instead of the solver's random_seed."
+        "--seed",
+        metavar="N",
+        type=click.IntRange(0, 2**63 - 1),
+        help="The random seed, instead of the solver's random_seed.",
     ),
-    click.option("--deterministic", is_flag=True, help="Use only algorithms that repeat bit for bit, on GPUs too; slower."),
+    click.option(
+        "--deterministic", is_flag=True, help="Use only algorithms that repeat bit for bit, on GPUs too; slower."
+    ),
     click.option("--log-file", type=_FILE, help="Append the log to this file too."),
     click.option("--csv", type=_FILE, help=f"Write every figure to this CSV file, line by line. {_GOES_ON}"),
     click.option("--jsonl", type=_FILE, help=f"Write every figure to this file, a JSON object a line. {_GOES_ON}"),
@@ -44,8 +49,12 @@ def record_options(command: F) -> F:
 Counted = tuple[int, float | None]
 
 
-def _counted(what: str, low: float, high: float = math.inf) -> Callable[[click.Context, click.Parameter, str | None], Counted]:
-    """Reads ``N`` or ``N:VALUE``, a count above 0 and a number from ``low`` to below ``high``, as (N, VALUE or None)."""
+def _counted(
+    what: str, low: float, high: float = math.inf
+) -> Callable[[click.Context, click.Parameter, str | None], Counted]:
+    """Reads ``N`` or ``N:VALUE``, a count above 0 and a number from ``low`` to below ``high``, as (N,
+    VALUE or None).
+    """
 
     def read(ctx: click.Context, param: click.Parameter, value: str | None) -> Counted:
         if value is None:
@@ -68,17 +77,22 @@ def _counted(what: str, low: float, high: float = math.inf) -> Callable[[click.C
 
 
 _WATCH_FLAGS = [
-    click.option("--early-stop", type=click.IntRange(min=1), metavar="N", help="Stop after N tests without a better value."),
+    click.option(
+        "--early-stop", type=click.IntRange(min=1), metavar="N", help="Stop after N tests without a better value."
+    ),
     click.option(
         "--plateau", callback=_counted("gamma", 0.0, 1.0), metavar="N[:GAMMA]",
-        help="Multiply the learning rate by GAMMA (the solver's gamma when left out) after N tests without a better value.",
+        help="Multiply the learning rate by GAMMA (the solver's gamma when left out) "
+        "after N tests without a better value.",
     ),
     click.option("--best", is_flag=True, help="Keep the snapshot of the best test as PREFIX_best."),
     click.option(
         "--monitor", default="", metavar="[NET:]NAME[:min|max]",
         help="The test output that these three watch; the first accuracy of test net 0, else its loss, when left out.",
     ),
-    click.option("--min-lr", type=click.FloatRange(min=0), metavar="LR", help="The learning rate never falls below LR."),
+    click.option(
+        "--min-lr", type=click.FloatRange(min=0), metavar="LR", help="The learning rate never falls below LR."
+    ),
     click.option(
         "--warmup", callback=_counted("learning rate", 0.0), metavar="N[:LR]",
         help="Climb from LR (0 when left out) to the policy's learning rate in the first N iterations.",
@@ -120,7 +134,9 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @caffe_command("train")
 @click.option("--solver", type=click.Path(path_type=Path), required=True, help="The solver definition (prototxt).")
 @click.option("--snapshot", type=click.Path(path_type=Path), help="The solverstate to resume training from.")
-@click.option("--weights", default="", help="Trained weights to start from; several files separated by ','. Not with --snapshot.")
+@click.option(
+    "--weights", default="", help="Trained weights to start from; several files separated by ','. Not with --snapshot."
+)
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
 @watch_options

@@ -1,8 +1,9 @@
 """Files and folders that are complete under their name, or not there at all.
 
-``replacing(path)`` writes beside the target, under a hidden name, syncs, and renames; ``new_folder(path)`` does the same for a
-folder that must not exist yet. If anything fails, the target keeps its former content. The unfinished file of a killed process is
-removed by the next process that writes the same target: a running writer holds a lock (``flock``) on its own.
+``replacing(path)`` writes beside the target, under a hidden name, syncs, and renames; ``new_folder(path)`` does the
+same for a folder that must not exist yet. If anything fails, the target keeps its former content. The unfinished file
+of a killed process is removed by the next process that writes the same target: a running writer holds a lock
+(``flock``) on its own.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> FormatError:
     remedy = _REMEDIES.get(error.errno or 0, "check the path")
     folder = Path(path).parent
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and not folder.is_dir():
-        remedy = f"{str(folder)!r} is no folder, name another" if folder.exists() else f"create the folder {str(folder)!r} first"
+        remedy = (
+            f"{str(folder)!r} is no folder, name another"
+            if folder.exists()
+            else f"create the folder {str(folder)!r} first"
+        )
     return FormatError(f"cannot write {str(path)!r}: {why}; {remedy}")
 
 
@@ -66,7 +71,8 @@ def refuse_existing(path: str | os.PathLike[str]) -> None:
 def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """A file to write, which takes the place of ``path`` when the block ends without an error.
 
-    A path that is no ordinary file (``/dev/stdout``, a pipe) is written straight. ``mode`` is ``"wb"`` or ``"w"`` (UTF-8).
+    A path that is no ordinary file (``/dev/stdout``, a pipe) is written straight. ``mode`` is ``"wb"`` or ``"w"``
+    (UTF-8).
     Raises FormatError when the file cannot be written: no space, no permission, no such folder.
     """
     target = Path(path)
@@ -149,7 +155,9 @@ def _sweep(target: Path) -> None:
     with contextlib.suppress(OSError):
         for left in target.parent.iterdir():
             # only ".NAME.PID-RANDOM.tmp", never the unfinished file of a target whose name merely begins alike
-            if not (left.name.startswith(prefix) and left.name.endswith(".tmp") and left.name[len(prefix) :].count(".") == 1):
+            if not (
+                left.name.startswith(prefix) and left.name.endswith(".tmp") and left.name[len(prefix) :].count(".") == 1
+            ):
                 continue
             with contextlib.suppress(OSError):
                 fd = os.open(left, os.O_RDONLY)

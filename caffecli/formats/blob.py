@@ -1,8 +1,9 @@
 """BlobProto <-> numpy.
 
 A BlobProto stores its numbers as ``repeated float data = 5 [packed = true]``; on the wire that is a length and the raw
-little-endian bytes, just what a ``bytes data = 5`` would be. So this module keeps a twin of the schema in which the four number
-fields are bytes: whole arrays go in and out without a Python number in between, which makes a 240 MB caffemodel load
+little-endian bytes, just what a ``bytes data = 5`` would be. So this module keeps a twin of the schema in which the
+four number fields are bytes: whole arrays go in and out without a Python number in between, which makes a 240 MB
+caffemodel load
 in a fraction of a second. Files whose numbers are not packed are read with the plain schema.
 """
 
@@ -27,7 +28,15 @@ M = TypeVar("M", bound=Message)
 MAX_MESSAGE = 2**31 - 1
 
 _NUMBERS = {"data": "<f4", "diff": "<f4", "double_data": "<f8", "double_diff": "<f8"}
-_MESSAGES = ("BlobShape", "BlobProto", "NetParameter", "SolverState", "LayerParameter", "V1LayerParameter", "V0LayerParameter")
+_MESSAGES = (
+    "BlobShape",
+    "BlobProto",
+    "NetParameter",
+    "SolverState",
+    "LayerParameter",
+    "V1LayerParameter",
+    "V0LayerParameter",
+)
 #: NumPy types by NVIDIA's ``raw_data_type``
 _RAW = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 #: the types that NVIDIA's Caffe can read, by name
@@ -50,7 +59,10 @@ def _twin_pool() -> descriptor_pool.DescriptorPool:
                 field.ClearField("type_name")
                 field.ClearField("default_value")
             elif field.type == field.TYPE_MESSAGE and field.type_name.removeprefix(".caffe.") not in _MESSAGES:
-                field.type, field.label = field.TYPE_BYTES, field.LABEL_REPEATED  # the field may occur several times in a file
+                field.type, field.label = (
+                    field.TYPE_BYTES,
+                    field.LABEL_REPEATED,
+                )  # the field may occur several times in a file
                 field.ClearField("type_name")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
@@ -97,12 +109,15 @@ def twin_to_array(blob: Any) -> Array:
     dtype = np.dtype(_RAW[blob.raw_data_type] if field == "raw_data" else _NUMBERS[field])
     if field == "raw_data" and len(raw) != count * dtype.itemsize:
         raise FormatError(
-            f"a blob of shape {dims} holds {len(raw)} bytes of raw_data instead of {count * dtype.itemsize}; the file is damaged"
+            f"a blob of shape {dims} holds {len(raw)} bytes of raw_data instead of {count * dtype.itemsize}; "
+            "the file is damaged"
         )
     if len(raw) != count * dtype.itemsize:
         numbers = _unpacked(blob, field)
         if len(numbers) != count:
-            raise FormatError(f"a blob of shape {dims} holds {len(numbers)} numbers instead of {count}; the file is damaged")
+            raise FormatError(
+                f"a blob of shape {dims} holds {len(numbers)} numbers instead of {count}; the file is damaged"
+            )
         return numbers.reshape(dims)
     return np.frombuffer(raw, dtype).astype(np.float32).reshape(dims)
 
@@ -139,7 +154,9 @@ def fill_twin(blob: Any, array: NDArray[Any], raw_type: str | None = None) -> No
         raw = np.asarray(array, _RAW[RAW_TYPES[raw_type]])
     lost = np.isinf(raw) & np.isfinite(array)
     if lost.any():
-        raise FormatError(f"{array[lost].flat[0]:g} does not fit into {raw_type}, whose largest number is 65504; choose FLOAT")
+        raise FormatError(
+            f"{array[lost].flat[0]:g} does not fit into {raw_type}, whose largest number is 65504; choose FLOAT"
+        )
     blob.raw_data = raw.tobytes()
 
 

@@ -1,7 +1,7 @@
 """caffemodel files: a net's weights by layer name, with its definition.
 
-Binary ones are a NetParameter whose layers carry blobs: ``layer`` today, ``layers`` (V1) and ``layers { layer }`` (V0) in old
-files. HDF5 ones hold ``data/<layer>/<i>``, and ``diff/<layer>/<i>`` when diffs were asked for.
+Binary ones are a NetParameter whose layers carry blobs: ``layer`` today, ``layers`` (V1) and ``layers { layer }`` (V0)
+in old files. HDF5 ones hold ``data/<layer>/<i>``, and ``diff/<layer>/<i>`` when diffs were asked for.
 Source: Caffe's ``Net::ToProto``, ``Net::ToHDF5`` and their CopyTrainedLayersFrom counterparts.
 """
 
@@ -25,8 +25,8 @@ from caffecli.formats.foreign import describe
 from caffecli.proto import wire
 from caffecli.proto.caffe_pb2 import NetParameter
 
-#: blobs by layer name, layers in the file's order. HDF5 files of Caffe leave out a blob that is shared with an earlier layer:
-#: it stands here as ``ABSENT`` when a later blob of its layer is there.
+#: blobs by layer name, layers in the file's order. HDF5 files of Caffe leave out a blob that is shared with an earlier
+#: layer: it stands here as ``ABSENT`` when a later blob of its layer is there.
 Weights = dict[str, list[Array]]
 
 ABSENT: Array = np.empty((0,), np.float32)
@@ -98,18 +98,22 @@ def write(
 ) -> None:
     """Write ``net`` (layers without blobs) and its ``weights``; HDF5 when the name ends in ``.h5``, or by ``as_hdf5``.
 
-    ``diffs`` holds the blobs' gradients when those are wanted too (``snapshot_diff``). ``raw_type``, one of ``blob.RAW_TYPES``,
-    makes the binary file one of NVIDIA's Caffe, which has no diffs.
+    ``diffs`` holds the blobs' gradients when those are wanted too (``snapshot_diff``). ``raw_type``, one of
+    ``blob.RAW_TYPES``, makes the binary file one of NVIDIA's Caffe, which has no diffs.
     Raises FormatError when the file cannot be written, or would be larger than a binary one may be.
     """
     unknown = sorted(set(weights) - {layer.name for layer in net.layer})
     if unknown:
-        raise FormatError(f"cannot write {str(path)!r}: the net has no layer {unknown[0]!r} for the weights of that name")
+        raise FormatError(
+            f"cannot write {str(path)!r}: the net has no layer {unknown[0]!r} for the weights of that name"
+        )
     if hdf5.is_hdf5_name(path) if as_hdf5 is None else as_hdf5:
         _write_hdf5(path, net, weights, diffs)
         return
     size = {None: 4, "FLOAT": 4, "FLOAT16": 2, "DOUBLE": 8}[raw_type]
-    blobs.check_size(path, sum(a.size * size for part in (weights, diffs or {}) for arrays in part.values() for a in arrays))
+    blobs.check_size(
+        path, sum(a.size * size for part in (weights, diffs or {}) for arrays in part.values() for a in arrays)
+    )
     made = _NetTwin.FromString(_to_file(net.SerializeToString()))
     named: set[str] = set()
     for layer in made.layer:
@@ -185,7 +189,10 @@ def _read_hdf5(path: str | os.PathLike[str]) -> Weights:
 
 
 def _collect(group: Any, name: str, weights: Weights) -> None:
-    """Add the layers in and below ``group``. A layer's blobs are datasets named by numbers; a ``/`` in its name makes groups."""
+    """Add the layers in and below ``group``.
+
+    A layer's blobs are datasets named by numbers; a ``/`` in its name makes groups.
+    """
     inner = {key: group[key] for key in group}
     numbered = {int(key): item for key, item in inner.items() if key.isdecimal() and hasattr(item, "dtype")}
     if name and (numbered or not inner):
@@ -216,7 +223,9 @@ def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weight
                             group.create_dataset(str(index), data=np.asarray(array, np.float32))
                 except (TypeError, ValueError) as error:
                     what = f"layer {layer.name!r} cannot be a group in HDF5 ({error})"
-                    raise FormatError(f"cannot write {str(path)!r}: {what}; rename it, or choose a binary file") from error
+                    raise FormatError(
+                        f"cannot write {str(path)!r}: {what}; rename it, or choose a binary file"
+                    ) from error
 
 
 def _check_hdf5_name(name: str) -> None:

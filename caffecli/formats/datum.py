@@ -1,6 +1,7 @@
 """Datum <-> numpy: the records of Caffe's databases.
 
-A datum holds one picture as bytes, channel × height × width, blue first; or the bytes of a picture file (``encoded``); or floats.
+A datum holds one picture as bytes, channel × height × width, blue first; or the bytes of a picture file (``encoded``);
+or floats.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def decode(value: bytes, key: bytes | str = b"") -> Datum:
 
 
 def stack(values: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[int]] | None:
-    """Pictures (count, channels, height, width) and labels of several datums; None unless all are raw and encoded alike.
+    """Pictures (count, channels, height, width) and labels of several datums;
+    None unless all are raw and encoded alike.
 
     Such datums differ only in pixels and label: the first one shows where these are, and the others need no parsing.
     """
@@ -58,7 +60,8 @@ def stack(values: Sequence[bytes]) -> tuple[NDArray[np.uint8], list[int]] | None
 
 
 def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") -> NDArray[Any]:
-    """The datum's (channels, height, width) array: uint8 of ``data`` or of the decoded picture, float32 of ``float_data``.
+    """The datum's (channels, height, width) array: uint8 of ``data`` or of the decoded picture,
+    float32 of ``float_data``.
 
     ``color`` is for encoded datums: True decodes to three channels, False to one, None as the picture is.
     Raises DataError, naming ``key``, when the picture does not decode or the data do not fill the shape.
@@ -87,11 +90,13 @@ def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"")
         image = None
     if image is None:
         raise DataError(
-            f"record {_text(key)}: the encoded picture ({len(data)} bytes) does not decode; its file was damaged or empty: "
-            "replace it and convert the data again"
+            f"record {_text(key)}: the encoded picture ({len(data)} bytes) does not decode; "
+            "its file was damaged or empty: replace it and convert the data again"
         )
     if image.dtype != np.uint8:
-        raise DataError(f"record {_text(key)}: expected a picture of 8 bits a channel, it has {image.dtype}; convert it")
+        raise DataError(
+            f"record {_text(key)}: expected a picture of 8 bits a channel, it has {image.dtype}; convert it"
+        )
     return cast("NDArray[np.uint8]", image)
 
 

@@ -48,7 +48,10 @@ class Reader(ABC):
 
     @abstractmethod
     def items(self, start: int = 0) -> Iterator[Record]:
-        """The (key, value) records from position ``start`` (0 is the first) to the end. Raises FormatError on damage."""
+        """The (key, value) records from position ``start`` (0 is the first) to the end.
+
+        Raises FormatError on damage.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -60,14 +63,17 @@ class Reader(ABC):
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def damaged(self, text: str) -> FormatError:
         """The error for a database that its library cannot read, saying ``text``."""
         name = _NAMES[self.backend]
         return FormatError(
-            f"{str(self.path)!r}: the {name} is damaged or incomplete ({' '.join(text.split())}); copy or convert it again"
+            f"{str(self.path)!r}: the {name} is damaged or incomplete ({' '.join(text.split())}); "
+            "copy or convert it again"
         )
 
 
@@ -113,7 +119,9 @@ def detect(path: str | os.PathLike[str]) -> Backend:
     if not folder.is_dir():
         hint = f"; give its folder, {str(folder.parent)!r}" if folder.name in ("data.mdb", "CURRENT") else ""
         raise FormatError(f"{quoted} is a file; an LMDB or LevelDB is a folder{hint}")
-    raise FormatError(f"{quoted} is no database: it holds neither data.mdb (LMDB) nor CURRENT (LevelDB); check the path")
+    raise FormatError(
+        f"{quoted} is no database: it holds neither data.mdb (LMDB) nor CURRENT (LevelDB); check the path"
+    )
 
 
 def open_reader(path: str | os.PathLike[str], backend: Backend | None = None) -> Reader:

@@ -27,7 +27,9 @@ _MAGICS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def describe(path: str | os.PathLike[str], data: bytes, wanted: str) -> FormatError:
-    """The error for ``path`` whose content ``data`` is not ``wanted`` ("a caffemodel"): what it is instead, and the remedy."""
+    """The error for ``path`` whose content ``data`` is not ``wanted`` ("a caffemodel"):
+    what it is instead, and the remedy.
+    """
     seems, remedy = _guess(data)
     if wanted not in TRAINED and not remedy.startswith(("copy", "download", "run", "unpack")):
         remedy = f"give {wanted}"
@@ -41,7 +43,10 @@ def _guess(data: bytes) -> tuple[str, str]:
         if data.startswith(magic):
             return f"seems to be {what}", remedy
     if data.startswith(HDF5_MAGIC):
-        return "is an HDF5 file without the expected groups", "give weights (.caffemodel.h5) or a solver state (.solverstate.h5)"
+        return (
+            "is an HDF5 file without the expected groups",
+            "give weights (.caffemodel.h5) or a solver state (.solverstate.h5)",
+        )
     head = data[:512].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, saved instead of the file", "download it again from the file's own address"

@@ -35,7 +35,9 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         text = str(error).replace("\n", " ")
-        raise FormatError(f"cannot read HDF5 file {str(path)!r}: it is damaged or truncated ({text}); copy it again") from error
+        raise FormatError(
+            f"cannot read HDF5 file {str(path)!r}: it is damaged or truncated ({text}); copy it again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -52,7 +54,9 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def write_string(group: Any, name: str, text: str) -> None:
-    """A string dataset as Caffe's H5LTmake_dataset_string makes it: of fixed length, ended by a zero byte that it counts."""
+    """A string dataset as Caffe's H5LTmake_dataset_string makes it:
+    of fixed length, ended by a zero byte that it counts.
+    """
     import h5py
 
     data = text.encode() + b"\0"

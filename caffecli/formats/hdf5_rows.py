@@ -21,8 +21,8 @@ from caffecli.formats.blob import Array
 class RowWriter:
     """Adds rows to the datasets of a new HDF5 file, which takes the place of ``path`` when closed with rows in it.
 
-    Left open, it is closed when the interpreter exits. Raises FormatError when the file cannot be written, or is being written by
-    another RowWriter of this process.
+    Left open, it is closed when the interpreter exits. Raises FormatError when the file cannot be written, or is being
+    written by another RowWriter of this process.
     """
 
     #: the largest size of a dataset's chunk, in bytes
@@ -54,11 +54,14 @@ class RowWriter:
             count, *shape = array.shape
             if name not in self._file:
                 chunk = max(1, min(count, self.CHUNK // max(1, 4 * math.prod(shape))))
-                self._file.create_dataset(name, (0, *shape), np.float32, maxshape=(None, *shape), chunks=(chunk, *shape))
+                self._file.create_dataset(
+                    name, (0, *shape), np.float32, maxshape=(None, *shape), chunks=(chunk, *shape)
+                )
             dataset: Any = self._file[name]
             if dataset.shape[1:] != tuple(shape):
                 raise FormatError(
-                    f"{str(self.path)!r}, dataset {name!r}: expected rows of shape {dataset.shape[1:]}, got {tuple(shape)}"
+                    f"{str(self.path)!r}, dataset {name!r}: expected rows of shape {dataset.shape[1:]}, got "
+                    f"{tuple(shape)}"
                 )
             dataset.resize(self.rows + count, 0)
             dataset[self.rows :] = array
@@ -97,12 +100,20 @@ class RowWriter:
 
 
 class _Out:
-    """A file that keeps the first error in writing for later: the HDF5 library cannot close a file that fails to be written."""
+    """A file that keeps the first error in writing for later:
+    the HDF5 library cannot close a file that fails to be written.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
         self.error: OSError | None = None
-        self.read, self.readinto, self.seek, self.tell, self.flush = file.read, file.readinto, file.seek, file.tell, file.flush
+        self.read, self.readinto, self.seek, self.tell, self.flush = (
+            file.read,
+            file.readinto,
+            file.seek,
+            file.tell,
+            file.flush,
+        )
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")

@@ -26,8 +26,8 @@ def _plyvel() -> Any:
         import plyvel
     except ImportError as error:
         raise FormatError(
-            "LevelDB needs the package plyvel: pip install plyvel (Python 3.13 and later: with LevelDB's headers installed); "
-            "or use LMDB"
+            "LevelDB needs the package plyvel: pip install plyvel (Python 3.13 and later: with LevelDB's headers "
+            "installed); or use LMDB"
         ) from error
     return plyvel
 
@@ -35,8 +35,9 @@ def _plyvel() -> Any:
 class LevelDbReader(Reader):
     """Reads from a temporary folder of links to the database's files.
 
-    LevelDB locks what it opens, and on opening turns its log into tables and drops files no longer needed. In a folder of links
-    all that happens beside the database, which is left untouched, may be read-only, and may be open several times.
+    LevelDB locks what it opens, and on opening turns its log into tables and drops files no longer needed. In a folder
+    of links all that happens beside the database, which is left untouched, may be read-only, and may be open several
+    times.
     """
 
     backend = "leveldb"
@@ -101,8 +102,10 @@ def _check_logs(path: Path) -> None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a log ends with the end of a record. It is made of blocks of 32 KB, which hold fragments: checksum (4 bytes),
-    length (2), kind (whole 1, first 2, middle 3, last 4), content. Fewer than 7 bytes at a block's end are padding."""
+    """Whether a log ends with the end of a record. It is made of blocks of 32 KB, which hold fragments: checksum
+    (4 bytes), length (2), kind (whole 1, first 2, middle 3, last 4), content. Fewer than 7 bytes at a block's end are
+    padding.
+    """
     size = path.stat().st_size
     if not size:
         return True
@@ -135,7 +138,9 @@ class LevelDbWriter(Writer):
 
 @contextlib.contextmanager
 def writing(path: Path, folder: Path) -> Iterator[LevelDbWriter]:
-    """A writer into the empty ``folder``, which is to become ``path``; in blocks of 64 KB, as Caffe's tools write them."""
+    """A writer into the empty ``folder``, which is to become ``path``;
+    in blocks of 64 KB, as Caffe's tools write them.
+    """
     with _write_errors(path):
         db = _plyvel().DB(
             str(folder),

@@ -18,7 +18,8 @@ import lmdb
 from caffecli.errors import FormatError
 from caffecli.formats.db import Reader, Record, Writer
 
-# LMDB must not be opened twice in one process (train and test nets often read the same data): readers share the environment
+# LMDB must not be opened twice in one process (train and test nets often read the same data): readers share the
+# environment
 _shared: dict[tuple[int, ...], tuple[Any, int]] = {}
 _shared_lock = threading.Lock()
 
@@ -91,7 +92,10 @@ class LmdbReader(Reader):
             raise self.damaged(str(error)) from error
 
     def _copied(self, cursor: Any) -> Iterator[Record]:
-        """The records from the cursor on, as bytes. The file is checked again after each pause: it may have been cut short."""
+        """The records from the cursor on, as bytes.
+
+        The file is checked again after each pause: it may have been cut short.
+        """
         checked = time.monotonic()
         for key, value in cursor.iternext():
             if len(value) > self._expected:

@@ -64,7 +64,9 @@ def appending(path: str | os.PathLike[str] | None) -> Iterator[None]:
     try:
         yield
     except CaffeError as error:
-        handler.handle(_logger.makeRecord("caffecli", logging.ERROR, "", 0, str(error), (), None, extra={"source": _SOURCE}))
+        handler.handle(
+            _logger.makeRecord("caffecli", logging.ERROR, "", 0, str(error), (), None, extra={"source": _SOURCE})
+        )
         raise
     finally:
         logs.hide(handler)

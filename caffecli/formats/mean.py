@@ -31,14 +31,18 @@ def read(path: str | os.PathLike[str]) -> Array:
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 3:
-        raise FormatError(f"{str(path)!r}: expected one mean image, (1, channels, height, width), it has shape {array.shape}")
+        raise FormatError(
+            f"{str(path)!r}: expected one mean image, (1, channels, height, width), it has shape {array.shape}"
+        )
     return array
 
 
 def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     """Write a (channels, height, width) mean image in the old 4-D form, as Caffe's tool does. Raises FormatError."""
     if array.ndim != 3:
-        raise FormatError(f"cannot write {str(path)!r}: expected a mean of (channels, height, width), got shape {array.shape}")
+        raise FormatError(
+            f"cannot write {str(path)!r}: expected a mean of (channels, height, width), got shape {array.shape}"
+        )
     channels, height, width = array.shape
     blob = _BlobTwin(num=1, channels=channels, height=height, width=width)
     blob.data = np.asarray(array, "<f4").tobytes()

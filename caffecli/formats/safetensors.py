@@ -1,8 +1,8 @@
 """safetensors files <-> numpy: arrays by name, and a few texts.
 
-A file is the header's length (8 bytes, little-endian), the header as JSON, and the arrays' bytes, C order and little-endian. The
-header has for each name its dtype, shape and place, and under ``__metadata__`` the texts. Source: the format's description at
-huggingface.co/docs/safetensors.
+A file is the header's length (8 bytes, little-endian), the header as JSON, and the arrays' bytes, C order and
+little-endian. The header has for each name its dtype, shape and place, and under ``__metadata__`` the texts.
+Source: the format's description at huggingface.co/docs/safetensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _DTYPES = {
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
-def write(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str] | None = None) -> None:
+def write(
+    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str] | None = None
+) -> None:
     """Write ``arrays`` in their order, and ``texts`` as metadata. Raises FormatError."""
     with replacing(path) as file:
         for part in pieces(arrays, texts):
@@ -68,7 +70,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
             raise ValueError("its arrays and its length do not agree")
         return {name: _array(body, name, entry) for name, entry in entries}, texts
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise FormatError(f"{str(path)!r} is not a safetensors file, or damaged: {error}; copy or download it again") from error
+        raise FormatError(
+            f"{str(path)!r} is not a safetensors file, or damaged: {error}; copy or download it again"
+        ) from error
 
 
 def _array(body: memoryview, name: str, entry: dict[str, Any]) -> NDArray[Any]:

@@ -22,7 +22,8 @@ from caffecli.formats.foreign import describe
 
 @dataclass
 class SolverState:
-    """What a run needs to go on: iterations done, the current step of step policies, the path of the weights, the history.
+    """What a run needs to go on: iterations done, the current step of step policies, the path of the weights,
+    the history.
 
     The history is the update rule's: one blob a parameter; for AdaDelta and Adam two, all first ones before all second.
     """
@@ -57,7 +58,9 @@ def read(path: str | os.PathLike[str]) -> SolverState:
 
 
 def _plausible(state: Any) -> bool:
-    """Whether the message looks like a solver state: other files may begin with bytes that parse as its first number."""
+    """Whether the message looks like a solver state:
+    other files may begin with bytes that parse as its first number.
+    """
     return bool(state.history) or state.HasField("learned_net")
 
 
@@ -79,7 +82,11 @@ def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
     with hdf5.reading(path) as file:
         missing = [name for name in ("iter", "current_step", "history") if name not in file]
         if missing:
-            what = "weights; give them to --weights" if "data" in file else f"of other content ({', '.join(file) or 'nothing'})"
+            what = (
+                "weights; give them to --weights"
+                if "data" in file
+                else f"of other content ({', '.join(file) or 'nothing'})"
+            )
             raise FormatError(f"{str(path)!r} is not a solverstate: it lacks {missing[0]!r} and seems to be {what}")
         names = sorted(file["history"], key=lambda name: (len(name), name))
         return SolverState(

@@ -1,7 +1,8 @@
-"""Layers that map each value by itself: ReLU and its kin, Sigmoid, TanH, powers, exponentials and logarithms, Clip, Dropout.
+"""Layers that map each value by itself: ReLU and its kin, Sigmoid, TanH, powers, exponentials and logarithms, Clip,
+Dropout.
 
-One bottom and one top of the same shape, any number of axes. ``engine`` chose between Caffe's own kernels and cuDNN's; both
-computed the same, so it is read and has no effect.
+One bottom and one top of the same shape, any number of axes. ``engine`` chose between Caffe's own kernels and cuDNN's;
+both computed the same, so it is read and has no effect.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class ReLU(Layer):
 class PReLU(Layer):
     """y = x where x > 0, else slope[c] * x, with a slope for each channel c (axis 1); at 0 the gradient is the slope.
 
-    ``prelu_param``: filler (constant 0.25), channel_shared (false): one slope for all. Blob: slope, (channels) or a single value.
+    ``prelu_param``: filler (constant 0.25), channel_shared (false): one slope for all. Blob: slope, (channels) or a
+    single value.
     Raises ShapeError for a bottom of fewer than 2 axes. Source: He, Zhang, Ren and Sun, ICCV 2015; ``prelu_layer.cpp``.
     """
 
@@ -195,9 +197,9 @@ class Threshold(Layer):
 class Power(Layer):
     """y = (shift + scale * x) ^ power, by default x itself (power 1, scale 1, shift 0).
 
-    A power or scale of 0 gives the constant 1 or shift ^ power, whatever x holds; the top then depends on no bottom and has no
-    gradient. Elsewhere the gradient is the true derivative; the reference divides y by the base, which at a base of 0 is 0 / 0.
-    Source: ``power_layer.cpp``.
+    A power or scale of 0 gives the constant 1 or shift ^ power, whatever x holds; the top then depends on no bottom and
+    has no gradient. Elsewhere the gradient is the true derivative; the reference divides y by the base, which at a base
+    of 0 is 0 / 0. Source: ``power_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -257,7 +259,8 @@ class Exp(Layer):
 
 @register("Log")
 class Log(Layer):
-    """y = log(shift + scale * x) to the ``base``; by default the natural one of x (base -1, which means e, scale 1, shift 0).
+    """y = log(shift + scale * x) to the ``base``; by default the natural one of x (base -1, which means e, scale 1,
+    shift 0).
 
     Raises SpecError for a base of 1, or of 0 or less. Source: ``log_layer.cpp``.
     """
@@ -284,10 +287,11 @@ class Log(Layer):
 
 @register("Dropout")
 class Dropout(Layer):
-    """TRAIN: y = x / (1 - r) with probability 1 - r, else 0, drawn anew each time; TEST: y = x. r is dropout_ratio (0.5).
+    """TRAIN: y = x / (1 - r) with probability 1 - r, else 0, drawn anew each time; TEST:
+    y = x. r is dropout_ratio (0.5).
 
-    Settings of forks: with scale_train (true) false, of rbgirshick/caffe-fast-rcnn, both times 1 - r; with sample_weights_test
-    (false) true, of SegNet, TEST is as TRAIN.
+    Settings of forks: with scale_train (true) false, of rbgirshick/caffe-fast-rcnn, both times 1 - r; with
+    sample_weights_test (false) true, of SegNet, TEST is as TRAIN.
     Raises SpecError for a ratio outside [0, 1). Source: Srivastava et al., JMLR 2014; ``dropout_layer.cpp``.
     """
 
@@ -301,7 +305,9 @@ class Dropout(Layer):
         ours = self.param.dropout_param
         self.scale, self.always = 1.0 if ours.scale_train else 1 - self.ratio, ours.sample_weights_test
         if not 0 <= self.ratio < 1:
-            raise self.spec_error(f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero")
+            raise self.spec_error(
+                f"expected 0 <= dropout_ratio < 1, got {self.ratio:g}; it is the share of values set to zero"
+            )
 
     @property
     def random(self) -> bool:

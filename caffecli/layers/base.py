@@ -8,8 +8,8 @@ A layer's life::
     layer.materialize()                             # allocates the blobs and runs their fillers
     tops = layer(*bottoms)                          # a tensor, or a tuple of them; autograd differentiates
 
-``Layer.blobs`` are the learnable tensors in Caffe's order and shapes, as a caffemodel stores them. Tensors that a layer keeps
-but does not learn by gradient (BatchNorm's statistics) are blobs too, declared with ``learned=False``.
+``Layer.blobs`` are the learnable tensors in Caffe's order and shapes, as a caffemodel stores them. Tensors that a layer
+keeps but does not learn by gradient (BatchNorm's statistics) are blobs too, declared with ``learned=False``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def exporting() -> bool:
-    """Whether torch.export is tracing: a program must not branch on values, and should use few, well-known operations."""
+    """Whether torch.export is tracing: a program must not branch on values, and should use few,
+    well-known operations.
+    """
     return getattr(torch.compiler, "is_exporting", bool)()  # older torch cannot tell
 
 
@@ -45,8 +47,9 @@ def exporting() -> bool:
 class Context:
     """What a net's layers need to know that is not in its definition: one object for all of them.
 
-    ``seed`` feeds layers that read records (None: by chance), which serve record i where i mod count is rank, for ``shard``
-    (rank, count). Python layers look for their modules in ``folders`` too. ``device`` is where the net is, and new blobs go.
+    ``seed`` feeds layers that read records (None: by chance), which serve record i where i mod count is rank, for
+    ``shard`` (rank, count). Python layers look for their modules in ``folders`` too. ``device`` is where the net is,
+    and new blobs go.
     """
 
     seed: int | None = None
@@ -80,9 +83,12 @@ class Coordinates(enum.Enum):
 
 
 class Layer(nn.Module):
-    """Base of all layers. A subclass sets the class attributes it needs and writes ``setup``, ``reshape`` and ``forward``.
+    """Base of all layers.
 
-    What other parts of the program have to know about a layer, its class says here. ``tests/layers/contract.py`` checks it.
+    A subclass sets the class attributes it needs and writes ``setup``, ``reshape`` and ``forward``.
+
+    What other parts of the program have to know about a layer, its class says here. ``tests/layers/contract.py`` checks
+    it.
     """
 
     #: the name in prototxts. It hides the method ``type`` of ``nn.Module``, which casts; ``to`` casts as well
@@ -161,15 +167,19 @@ class Layer(nn.Module):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """The tops' shapes for bottoms of these shapes; called after ``setup``, and whenever the shapes have changed.
 
-        Raises ShapeError for bottoms that the layer cannot take, or that its blobs do not fit. By default the shapes are found by
-        running the layer on PyTorch's meta device, on tensors without values; the first such run takes a second or two.
+        Raises ShapeError for bottoms that the layer cannot take, or that its blobs do not fit. By default the shapes
+        are found by running the layer on PyTorch's meta device, on tensors without values; the first such run takes a
+        second or two.
         """
         if self.keeps_shape:
             return [torch.Size(bottoms[0])]
         return self._tops_without_values(bottoms)
 
     def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
-        """How many products a forward pass over these shapes adds to sums. Biases and element-wise products do not count."""
+        """How many products a forward pass over these shapes adds to sums.
+
+        Biases and element-wise products do not count.
+        """
         return 0
 
     def filters(self, bottom: Shape) -> Tensor | None:
@@ -220,7 +230,9 @@ class Layer(nn.Module):
         self.fillers.append(filler)
 
     def materialize(self) -> None:
-        """Give each blob memory on the CPU and its filler's values; blobs that have memory already (shared ones) stay."""
+        """Give each blob memory on the CPU and its filler's values;
+        blobs that have memory already (shared ones) stay.
+        """
         for name, filler in zip(self.blob_names, self.fillers, strict=True):
             blob = getattr(self, name)
             if not blob.is_meta:
@@ -245,7 +257,10 @@ class Layer(nn.Module):
         return [top.shape for top in as_tuple(tops)]
 
     def open(self) -> None:
-        """Called when the net has made the layer, before it is wired: Caffe opens databases then. Most have nothing to open."""
+        """Called when the net has made the layer, before it is wired: Caffe opens databases then.
+
+        Most have nothing to open.
+        """
 
     def fixed_tops(self) -> dict[int, float]:
         """The tops that are filled once, each with one value, and stay as they are from pass to pass."""
@@ -261,13 +276,17 @@ class Layer(nn.Module):
         for what, names, (least, most) in (("bottom", bottoms, self.bottom_count), ("top", tops, self.top_count)):
             if len(names) < least or (most is not None and len(names) > most):
                 wanted = str(least) if most == least else f"at least {least}" if most is None else f"{least} to {most}"
-                raise SpecError(f"layer {self.name!r} ({self.type}): expected {wanted} {what} blob(s), got {len(names)}")
+                raise SpecError(
+                    f"layer {self.name!r} ({self.type}): expected {wanted} {what} blob(s), got {len(names)}"
+                )
         shared = set(bottoms) & set(tops)
         if shared and not self.in_place:
             raise self.spec_error(f"cannot work in place on {min(shared)!r}; give the top another name")
 
     def check_fit(self, what: str, expected: object, came: object, bottoms: list[Shape]) -> None:
-        """Raise ShapeError where bottoms that were reshaped no longer fit the blobs, which were made for ``expected``."""
+        """Raise ShapeError where bottoms that were reshaped no longer fit the blobs,
+        which were made for ``expected``.
+        """
         if came != expected:
             raise self.shape_error(
                 f"its blobs are for {what} {expected}, got {came} of {self.listing(bottoms)}; reshape to what they fit"
@@ -282,7 +301,9 @@ class Layer(nn.Module):
     def channels_of(self, bottoms: list[Shape]) -> int:
         """How many channels, axis 1, the first bottom has."""
         if len(bottoms[0]) < 2:
-            raise self.shape_error(f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}")
+            raise self.shape_error(
+                f"expected a bottom of at least 2 axes (num, channels, ...), got {tuple(bottoms[0])}"
+            )
         return bottoms[0][1]
 
     def axis(self, axis: int, dims: int, what: str = "axis") -> int:

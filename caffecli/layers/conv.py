@@ -24,7 +24,8 @@ def spatial_setting(
 ) -> list[int]:
     """A setting with one value per spatial axis: ``name`` once or ``axes`` times or, for two axes, ``*_h`` and ``*_w``.
 
-    ``default`` None means that it must be given. Raises SpecError for other counts, mixed spellings and values under ``least``.
+    ``default`` None means that it must be given. Raises SpecError for other counts, mixed spellings and values under
+    ``least``.
     """
     values = list(getattr(param, name))
     stem = name.removesuffix("_size")
@@ -34,7 +35,9 @@ def spatial_setting(
         if values:
             raise layer.spec_error(f"expected either {name} or {stem}_h and {stem}_w, got {name} and {given[0]}")
         if axes != 2:
-            raise layer.spec_error(f"{given[0]} is for 2 spatial axes, the bottom has {axes}; repeat {name} once per axis")
+            raise layer.spec_error(
+                f"{given[0]} is for 2 spatial axes, the bottom has {axes}; repeat {name} once per axis"
+            )
         values = [getattr(param, field) for field in short]
         if least and len(given) == 1:
             raise layer.spec_error(f"{given[0]} needs {(set(short) - set(given)).pop()} beside it")
@@ -43,7 +46,9 @@ def spatial_setting(
     if not values and axes:
         raise layer.spec_error(f"{name} is missing; give it once, or once per spatial axis ({axes})")
     if len(values) not in (1, axes):
-        raise layer.spec_error(f"expected {name} once or {axes} times, once per spatial axis, got it {len(values)} times")
+        raise layer.spec_error(
+            f"expected {name} once or {axes} times, once per spatial axis, got it {len(values)} times"
+        )
     if any(value < least for value in values):
         raise layer.spec_error(f"expected {name} of at least {least}, got {', '.join(map(str, values))}")
     return values * axes if len(values) == 1 else values
@@ -71,12 +76,14 @@ def _drawn_setting(settings: ConvolutionParameter | PoolingParameter, name: str,
 class BaseConvolution(FoldTarget, Layer):
     """What Convolution and its transpose share: settings, blobs, and the folding of axes.
 
-    ``convolution_param``: num_output; kernel_size, pad (0), stride (1), dilation (1), each once or once per spatial axis, the
-    first three also as ``*_h`` and ``*_w``; group (1); bias_term (true); weight_filler, bias_filler; axis (1): the channels, with
-    independent inputs before it and spatial axes behind it. ``engine`` and ``force_nd_im2col`` chose among equal results; they
-    are read and have no effect. Several bottoms of one shape give as many tops by the same weights.
+    ``convolution_param``: num_output; kernel_size, pad (0), stride (1), dilation (1), each once or once per spatial
+    axis, the first three also as ``*_h`` and ``*_w``; group (1); bias_term (true); weight_filler, bias_filler; axis
+    (1): the channels, with independent inputs before it and spatial axes behind it. ``engine`` and ``force_nd_im2col``
+    chose among equal results; they are read and have no effect. Several bottoms of one shape give as many tops by the
+    same weights.
 
-    A subclass names the weights' two channel dimensions, the tops' spatial sizes, and the operation on (N, C, spatial...).
+    A subclass names the weights' two channel dimensions, the tops' spatial sizes, and the operation on
+    (N, C, spatial...).
     """
 
     precision = Precision.BFLOAT16
@@ -91,7 +98,9 @@ class BaseConvolution(FoldTarget, Layer):
     def check_wiring(self, bottoms: Sequence[str], tops: Sequence[str]) -> None:
         super().check_wiring(bottoms, tops)
         if len(bottoms) != len(tops):
-            raise self.spec_error(f"expected as many tops as bottoms, got {len(bottoms)} bottom(s) and {len(tops)} top(s)")
+            raise self.spec_error(
+                f"expected as many tops as bottoms, got {len(bottoms)} bottom(s) and {len(tops)} top(s)"
+            )
 
     def setup(self, bottoms: list[Shape]) -> None:
         param, shape = self.param.convolution_param, tuple(bottoms[0])
@@ -154,7 +163,10 @@ class BaseConvolution(FoldTarget, Layer):
 
     def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
         """Weights × batch × positions, of the tops or, for the transpose, of the bottoms."""
-        return sum(self.weight.numel() * math.prod(shape) // shape[self.channel_axis] for shape in self.positions(bottoms, tops))
+        return sum(
+            self.weight.numel() * math.prod(shape) // shape[self.channel_axis]
+            for shape in self.positions(bottoms, tops)
+        )
 
     def positions(self, bottoms: list[Shape], tops: list[Shape]) -> list[Shape]:
         """The shapes at each of whose positions all weights are used once."""
@@ -183,7 +195,8 @@ class BaseConvolution(FoldTarget, Layer):
 
 @register("Convolution")
 class Convolution(BaseConvolution):
-    """y[o] = bias[o] + sum over c, k of weight[o, c, k] * x[c, stride * i - pad + dilation * k], a group's channels apart.
+    """y[o] = bias[o] + sum over c, k of weight[o, c, k] * x[c, stride * i - pad + dilation * k],
+    a group's channels apart.
 
     Blobs: weight (num_output, channels / group, kernel...) and bias (num_output). A spatial axis of size n becomes
     (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1.
@@ -230,11 +243,12 @@ class Convolution(BaseConvolution):
 
 @register("Deconvolution")
 class Deconvolution(BaseConvolution):
-    """y[o, stride * i - pad + dilation * k] = bias[o] + the sum over all c, i and k that meet there of weight[c, o, k] * x[c, i].
+    """y[o, stride * i - pad + dilation * k] = bias[o] + the sum over all c, i and k that meet there of weight[c, o,
+    k] * x[c, i].
 
-    The transpose of Convolution. Blobs: weight (channels, num_output / group, kernel...) and bias (num_output). A spatial axis of
-    size n becomes stride * (n - 1) + dilation * (kernel - 1) + 1 - 2 * pad. With group: channels, a bilinear filler and
-    lr_mult: 0 it enlarges pictures. Source: ``deconv_layer.cpp``.
+    The transpose of Convolution. Blobs: weight (channels, num_output / group, kernel...) and bias (num_output). A
+    spatial axis of size n becomes stride * (n - 1) + dilation * (kernel - 1) + 1 - 2 * pad. With group: channels, a
+    bilinear filler and lr_mult: 0 it enlarges pictures. Source: ``deconv_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -270,7 +284,10 @@ class Deconvolution(BaseConvolution):
         return weight.reshape(self.group, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
 
     def misfit(self) -> str:
-        what = f"pad {self.pad} leaves nothing of the top: it would be {self.top_sizes()} for a bottom of {list(self.sizes)}"
+        what = (
+            f"pad {self.pad} leaves nothing of the top: it would be {self.top_sizes()} for a bottom of "
+            f"{list(self.sizes)}"
+        )
         return f"{what}; use less pad"
 
     def apply_weights(self, x: Tensor) -> Tensor:
@@ -282,9 +299,9 @@ class Deconvolution(BaseConvolution):
 class Im2col(Layer):
     """y[c, k, i] = x[c, stride * i - pad + dilation * k]: each window's values as channels, zeros beyond the edges.
 
-    ``convolution_param``: kernel_size, pad (0), stride (1) and dilation (1), each once or once per spatial axis, the first three
-    also as ``*_h`` and ``*_w``; axis (1): the channels, with independent inputs before it and spatial axes behind it, one at
-    least. Its other settings have no effect. Bottom (N, C, n...), top (N, C * kernel..., m...), where
+    ``convolution_param``: kernel_size, pad (0), stride (1) and dilation (1), each once or once per spatial axis, the
+    first three also as ``*_h`` and ``*_w``; axis (1): the channels, with independent inputs before it and spatial axes
+    behind it, one at least. Its other settings have no effect. Bottom (N, C, n...), top (N, C * kernel..., m...), where
     m = (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1. Raises ShapeError where the kernel does not fit.
     Source: ``im2col_layer.cpp``.
     """
@@ -296,7 +313,9 @@ class Im2col(Layer):
         self.channel_axis = self.axis(param.axis, len(shape))
         axes = len(shape) - self.channel_axis - 1
         if not axes:
-            raise self.shape_error(f"expected a spatial axis behind the channels, axis {self.channel_axis}, got {shape}")
+            raise self.shape_error(
+                f"expected a spatial axis behind the channels, axis {self.channel_axis}, got {shape}"
+            )
         self.kernel = tuple(spatial_setting(self, param, "kernel_size", axes, None, 1))
         self.stride = tuple(spatial_setting(self, param, "stride", axes, 1, 1))
         self.pad = tuple(spatial_setting(self, param, "pad", axes, 0, 0))
@@ -365,9 +384,17 @@ def _conv_nd(
 
 
 def _deconv_nd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], pad: list[int], more: int, group: int, dilation: list[int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    pad: list[int],
+    more: int,
+    group: int,
+    dilation: list[int],
 ) -> Tensor:
-    """Deconvolution over no spatial axis or over more than three, with the arguments of torch's own (``more`` has no effect).
+    """Deconvolution over no spatial axis or over more than three, with the arguments of torch's own
+    (``more`` has no effect).
 
     Over n axes each of the first axis' kernel rows adds a deconvolution over the other n - 1.
     """

@@ -1,4 +1,6 @@
-"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, MemoryData, WindowData, DummyData, Input."""
+"""Layers without bottoms, which bring data into a net: Data, ImageData, HDF5Data, MemoryData, WindowData, DummyData,
+Input.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ T = TypeVar("T")
 class SourceLayer(Layer):
     """A layer whose tops are the batches of a ``caffecli.sources`` source.
 
-    The context's ``seed`` decides crops, mirrors, shuffles and skips. ``batch`` is the last batch given, with its records' keys.
+    The context's ``seed`` decides crops, mirrors, shuffles and skips. ``batch`` is the last batch given, with its
+    records' keys.
     """
 
     stateful = True
@@ -114,10 +117,11 @@ class SourceLayer(Layer):
 
 @register("Data")
 class Data(SourceLayer):
-    """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of an LMDB or LevelDB, ordered by key.
+    """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of an LMDB or LevelDB,
+    ordered by key.
 
-    ``data_param`` { source, backend (LEVELDB), batch_size, rand_skip (0), prefetch (4) }, and ``transform_param``. The labels'
-    top may be left out. Source: ``data_layer.cpp``.
+    ``data_param`` { source, backend (LEVELDB), batch_size, rand_skip (0), prefetch (4) }, and ``transform_param``. The
+    labels' top may be left out. Source: ``data_layer.cpp``.
     """
 
     reads = sources.DbSource
@@ -136,8 +140,8 @@ class Data(SourceLayer):
 class ImageData(SourceLayer):
     """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of the files that a list names.
 
-    ``image_data_param`` { source, root_folder (""), batch_size (1), shuffle (false), rand_skip (0), new_height, new_width (0: as
-    the file), is_color (true) }, and ``transform_param``. Source: ``image_data_layer.cpp``.
+    ``image_data_param`` { source, root_folder (""), batch_size (1), shuffle (false), rand_skip (0), new_height,
+    new_width (0: as the file), is_color (true) }, and ``transform_param``. Source: ``image_data_layer.cpp``.
     """
 
     reads = sources.ImageListSource
@@ -149,8 +153,8 @@ class ImageData(SourceLayer):
 class HDF5Data(SourceLayer):
     """tops: each the dataset of its name in HDF5 files, (batch_size, ...): its first axis is the record's.
 
-    ``hdf5_data_param`` { source: a text file that names the HDF5 files, batch_size, shuffle (false): the files, and the rows
-    within each, anew in each epoch }. Source: ``hdf5_data_layer.cpp``.
+    ``hdf5_data_param`` { source: a text file that names the HDF5 files, batch_size, shuffle (false): the files, and the
+    rows within each, anew in each epoch }. Source: ``hdf5_data_layer.cpp``.
     """
 
     reads = sources.Hdf5Source
@@ -162,9 +166,10 @@ class HDF5Data(SourceLayer):
 class MemoryData(SourceLayer):
     """tops: records that a program hands over, (batch_size, channels, height, width), and labels (batch_size, 1, 1, 1).
 
-    ``memory_data_param`` { batch_size, channels, height, width }. Give ``set_input_arrays`` data, or ``add_datum_vector`` and
-    ``add_mat_vector`` pictures, before the first pass; they are served again and again. Until then, as in Caffe, the labels'
-    shape is (batch_size,). A count of records that is no multiple of batch_size, or other shapes, raise DataError.
+    ``memory_data_param`` { batch_size, channels, height, width }. Give ``set_input_arrays`` data, or
+    ``add_datum_vector`` and ``add_mat_vector`` pictures, before the first pass; they are served again and again. Until
+    then, as in Caffe, the labels' shape is (batch_size,). A count of records that is no multiple of batch_size, or
+    other shapes, raise DataError.
     Source: ``memory_data_layer.cpp``.
     """
 
@@ -199,13 +204,14 @@ class MemoryData(SourceLayer):
 
 @register("WindowData")
 class WindowData(SourceLayer):
-    """tops: windows of pictures (batch_size, 3, crop_size, crop_size), those beside objects first; their classes (batch_size,).
+    """tops: windows of pictures (batch_size, 3, crop_size, crop_size), those beside objects first;
+    their classes (batch_size,).
 
-    ``window_data_param`` { source: a window file, root_folder (""), batch_size, fg_threshold (0.5): least overlap of a window on
-    an object; bg_threshold (0.5): below it a window is beside, class 0; fg_fraction (0.25): part of a batch on objects;
-    context_pad (0): pixels of the crop that show the surroundings; crop_mode ("warp"), or "square": as wide as high before it is
-    resized; scale (1), cache_images (false) }, and ``transform_param`` { crop_size, mirror, mean_file or mean_value }.
-    Source: ``window_data_layer.cpp``.
+    ``window_data_param`` { source: a window file, root_folder (""), batch_size, fg_threshold (0.5): least overlap of a
+    window on an object; bg_threshold (0.5): below it a window is beside, class 0; fg_fraction (0.25): part of a batch
+    on objects; context_pad (0): pixels of the crop that show the surroundings; crop_mode ("warp"), or "square": as wide
+    as high before it is resized; scale (1), cache_images (false) }, and ``transform_param`` { crop_size, mirror,
+    mean_file or mean_value }. Source: ``window_data_layer.cpp``.
     """
 
     reads = sources.WindowSource
@@ -216,10 +222,11 @@ class WindowData(SourceLayer):
 
 @register("DummyData")
 class DummyData(Layer):
-    """Tops of given shapes with a filler's values; constant ones (the default, 0) are filled once, others anew in each forward.
+    """Tops of given shapes with a filler's values; constant ones (the default, 0) are filled once,
+    others anew in each forward.
 
-    ``dummy_data_param`` { data_filler: none, one, or one a top; shape: one, or one a top }; ``num``, ``channels``, ``height`` and
-    ``width`` in place of ``shape`` spell shapes of four axes. Source: ``dummy_data_layer.cpp``.
+    ``dummy_data_param`` { data_filler: none, one, or one a top; shape: one, or one a top }; ``num``, ``channels``,
+    ``height`` and ``width`` in place of ``shape`` spell shapes of four axes. Source: ``dummy_data_layer.cpp``.
     """
 
     not_exported = "makes its own values; put an Input layer in its place"
@@ -236,7 +243,9 @@ class DummyData(Layer):
         fillers = list(param.data_filler) or [FillerParameter(type="constant")]
         self._fillers = self._one_each("data_filler", fillers, tops)
         self._shapes = (
-            self._legacy_shapes(tops) if _legacy(self.param) else _dims(self, self._one_each("shape", param.shape, tops))
+            self._legacy_shapes(tops)
+            if _legacy(self.param)
+            else _dims(self, self._one_each("shape", param.shape, tops))
         )
         self._kept.clear()
         for shape, filler in zip(self._shapes, self._fillers, strict=True):

@@ -10,9 +10,9 @@ msra               N(0, 2 / n); He, Zhang, Ren and Sun, ICCV 2015
 bilinear           the kernel that interpolates when a Deconvolution enlarges; 4 axes, square
 =================  =====================================================================
 
-n follows ``variance_norm``: FAN_IN (the default), FAN_OUT, or their AVERAGE. The fans are counted from the blob's shape alone:
-fan_in = count / shape[0], fan_out = count / shape[1]; for an InnerProduct they are the true ones only when it is not transposed.
-Random values come from torch's default generator. Source: ``caffe/filler.hpp``.
+n follows ``variance_norm``: FAN_IN (the default), FAN_OUT, or their AVERAGE. The fans are counted from the blob's shape
+alone: fan_in = count / shape[0], fan_out = count / shape[1]; for an InnerProduct they are the true ones only when it is
+not transposed. Random values come from torch's default generator. Source: ``caffe/filler.hpp``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def fill(tensor: Tensor, filler: FillerParameter, layer_name: str) -> None:
     rule = _FILLERS.get(filler.type)
     if rule is None:
         hint = did_you_mean(filler.type, _FILLERS) or ";"
-        raise SpecError(f"layer {layer_name!r}: unknown filler {filler.type!r}{hint} known fillers: {', '.join(_FILLERS)}")
+        raise SpecError(
+            f"layer {layer_name!r}: unknown filler {filler.type!r}{hint} known fillers: {', '.join(_FILLERS)}"
+        )
     try:
         if filler.sparse != -1 and filler.type != "gaussian":
             raise _Unfit(f"sparse is for gaussian fillers only, got sparse: {filler.sparse}")
@@ -66,7 +68,8 @@ def _gaussian(tensor: Tensor, filler: FillerParameter) -> None:
     tensor.normal_(filler.mean, filler.std)
     if filler.sparse == -1:
         return
-    # `sparse` is the mean number of non-zero weights into an output of an InnerProduct, yet Caffe divides by the outputs.
+    # `sparse` is the mean number of non-zero weights into an output of an InnerProduct, yet Caffe divides by the
+    # outputs.
     outputs = _shape(tensor)[0]
     if not 0 <= filler.sparse <= outputs:
         raise _Unfit(f"expected sparse from 0 to {outputs}, the blob's first dimension, got {filler.sparse}")

@@ -58,7 +58,10 @@ class FoldTarget:
 
     @classmethod
     def fold_before(cls, settings: Any, weight: Array, factor: Array, shift: Array) -> tuple[Array, Array]:
-        """The weight and the bias of weight (factor * x + shift), of numbers for each input channel. Raises Unfoldable."""
+        """The weight and the bias of weight (factor * x + shift), of numbers for each input channel.
+
+        Raises Unfoldable.
+        """
         raise NotImplementedError
 
 

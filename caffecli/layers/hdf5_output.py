@@ -19,10 +19,11 @@ from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 
 @register("HDF5Output")
 class HDF5Output(Layer):
-    """Writes two bottoms as the datasets ``data`` and ``label``, float32 of at least four axes, the missing ones of size 1.
+    """Writes two bottoms as the datasets ``data`` and ``label``, float32 of at least four axes,
+    the missing ones of size 1.
 
-    Each forward adds its batch's rows (Caffe's layer ends the program at the second). ``close``, the end of the layer or of the
-    program puts the file under its name; a program that is killed leaves what was there before.
+    Each forward adds its batch's rows (Caffe's layer ends the program at the second). ``close``, the end of the layer
+    or of the program puts the file under its name; a program that is killed leaves what was there before.
 
     ``hdf5_output_param`` { file_name }. Raises FormatError in ``setup`` for a place that cannot be written.
     Source: ``hdf5_output_layer.cpp``.

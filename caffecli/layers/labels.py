@@ -37,7 +37,9 @@ def to_classes(labels: Tensor) -> Tensor:
 
 
 def torch_checks(x: Tensor) -> bool:
-    """Whether torch raises an error for a wrong class on the device of ``x``; on others it aborts, or reads outside the blob."""
+    """Whether torch raises an error for a wrong class on the device of ``x``;
+    on others it aborts, or reads outside the blob.
+    """
     return x.device.type in ("cpu", "meta")
 
 
@@ -50,8 +52,8 @@ def out_of_range(labels: Tensor, classes: int, ignore: int | None) -> Tensor:
 def classes_of(layer: Layer, labels: Tensor, classes: int, ignore: int | None = None) -> tuple[Tensor, Tensor | None]:
     """The labels as a vector of int64 that is safe as an index: ignored labels become class 0.
 
-    On the CPU a label that is no class raises LabelError, and the second value is None. On an accelerator, where a check
-    would have to wait for the device, such a label becomes class 0 too, and the second value is a mask of them.
+    On the CPU a label that is no class raises LabelError, and the second value is None. On an accelerator, where a
+    check would have to wait for the device, such a label becomes class 0 too, and the second value is a mask of them.
     """
     target = to_classes(labels).flatten()
     if labels.device.type == "cpu":
@@ -63,7 +65,10 @@ def classes_of(layer: Layer, labels: Tensor, classes: int, ignore: int | None = 
 
 
 def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) -> LabelError | None:
-    """The error for the first of ``labels`` that is no class; None where all are. For the CPU only, as it reads values."""
+    """The error for the first of ``labels`` that is no class; None where all are.
+
+    For the CPU only, as it reads values.
+    """
     bad = out_of_range(to_classes(labels), classes, ignore).flatten()
     if not bool(bad.any()):
         return None

@@ -1,4 +1,6 @@
-"""Linear layers: InnerProduct, Embed, the products and sums with a blob that is broadcast, Scale and Bias; and Parameter."""
+"""Linear layers: InnerProduct, Embed, the products and sums with a blob that is broadcast, Scale and Bias;
+and Parameter.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ class InnerProduct(FoldTarget, Layer):
     """y = x W' + b, where the bottom's axes from ``axis`` (1) on are one vector of length K, those before it a batch.
 
     ``inner_product_param``: num_output; bias_term (true); weight_filler, bias_filler; transpose (false). Blobs: weight
-    (num_output, K), or (K, num_output) when transposed, and bias (num_output). Top: the axes before ``axis``, then num_output.
-    Source: ``inner_product_layer.cpp``.
+    (num_output, K), or (K, num_output) when transposed, and bias (num_output). Top: the axes before ``axis``, then
+    num_output. Source: ``inner_product_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -91,8 +93,8 @@ class InnerProduct(FoldTarget, Layer):
 class Broadcast(Layer):
     """What Scale and Bias share: a second blob that spans some axes of the first bottom, from ``axis`` (1) on.
 
-    It is the second bottom or, with one bottom, a blob of the layer over ``num_axes`` (1) axes: -1 takes all that follow, 0 makes
-    it a single value. A single value fits any bottom, whatever ``axis`` is.
+    It is the second bottom or, with one bottom, a blob of the layer over ``num_axes`` (1) axes: -1 takes all that
+    follow, 0 makes it a single value. A single value fits any bottom, whatever ``axis`` is.
     """
 
     coordinates = Coordinates.SAME
@@ -127,7 +129,9 @@ class Broadcast(Layer):
                 raise self.shape_error(f"second bottom {span} does not match the first, {shape}, from axis {start} on")
         else:
             if num_axes < -1:
-                raise self.spec_error(f"expected num_axes of at least 0, or -1 for all that follow axis, got {num_axes}")
+                raise self.spec_error(
+                    f"expected num_axes of at least 0, or -1 for all that follow axis, got {num_axes}"
+                )
             if start + num_axes > len(shape):
                 raise self.spec_error(f"axis {start} and num_axes {num_axes} reach past the bottom's {len(shape)} axes")
             span = shape[start:] if num_axes == -1 else shape[start : start + num_axes]
@@ -142,8 +146,8 @@ class Broadcast(Layer):
 class Scale(Foldable, Broadcast):
     """y = x * scale, and + bias with bias_term (false); scale and bias repeat over the axes that they do not span.
 
-    ``scale_param``: axis (1), num_axes (1), filler (constant 1), bias_term, bias_filler (0). Blobs: scale, unless it is the
-    second bottom, then bias, of the same shape. Source: ``scale_layer.cpp``.
+    ``scale_param``: axis (1), num_axes (1), filler (constant 1), bias_term, bias_filler (0). Blobs: scale, unless it is
+    the second bottom, then bias, of the same shape. Source: ``scale_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -187,7 +191,8 @@ class Scale(Foldable, Broadcast):
 class Bias(Broadcast):
     """y = x + bias; bias repeats over the axes that it does not span.
 
-    ``bias_param``: axis (1), num_axes (1), filler (0). Blob: bias, unless it is the second bottom. Source: ``bias_layer.cpp``.
+    ``bias_param``: axis (1), num_axes (1), filler (0). Blob: bias, unless it is the second bottom.
+    Source: ``bias_layer.cpp``.
     """
 
     blob_order = ("bias",)
@@ -208,10 +213,10 @@ class Bias(Broadcast):
 class Embed(Layer):
     """y = weight[x] + bias: for each index its row of a table; gradients of an index that comes more than once add up.
 
-    ``embed_param``: num_output; input_dim, the rows; bias_term (true); weight_filler, bias_filler. Blobs: weight (input_dim,
-    num_output) and bias (num_output). Bottom: whole numbers from 0 to input_dim - 1, without gradient; top: the bottom's axes,
-    then num_output. Raises DataError for an index out of range; on an accelerator, which must not be waited for, its top is NaN.
-    Source: ``embed_layer.cpp``.
+    ``embed_param``: num_output; input_dim, the rows; bias_term (true); weight_filler, bias_filler. Blobs: weight
+    (input_dim, num_output) and bias (num_output). Bottom: whole numbers from 0 to input_dim - 1, without gradient; top:
+    the bottom's axes, then num_output. Raises DataError for an index out of range; on an accelerator, which must not be
+    waited for, its top is NaN. Source: ``embed_layer.cpp``.
     """
 
     compiles = False
@@ -248,7 +253,9 @@ class Embed(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """y = a blob of the layer, learned like any other; no bottom. Blob and top have ``parameter_param``'s shape; it begins at 0.
+    """y = a blob of the layer, learned like any other; no bottom.
+
+    Blob and top have ``parameter_param``'s shape; it begins at 0.
 
     Raises SpecError for a shape that is missing or has a dimension under 0. Source: ``parameter_layer.hpp``.
     """

@@ -1,7 +1,7 @@
 """Softmax and the loss layers: cross entropies, distances, margins between classes and between pairs.
 
-A loss layer's first top is one number, before its ``loss_weight``, which the net applies. Half-precision bottoms (autocast)
-are summed in float32.
+A loss layer's first top is one number, before its ``loss_weight``, which the net applies. Half-precision bottoms
+(autocast) are summed in float32.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Loss(Layer):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """A number; and, of those that have a second top, the probabilities, one for each score."""
         if not bottoms[0] or not bottoms[1] or bottoms[0][0] != bottoms[1][0]:
-            raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected bottoms with as many items (the first dimension), got {self.listing(bottoms)}"
+            )
         return [torch.Size(), torch.Size(bottoms[0])][: max(1, len(self.param.top))]
 
     def normalization(self, default: int) -> int:
@@ -77,7 +79,9 @@ class Loss(Layer):
 
 
 def normalizer(mode: int, items: int, count: int, kept: Tensor | None) -> int | Tensor:
-    """What a loss over ``count`` predictions of ``items`` items is divided by, at least 1; ``kept`` masks those not ignored."""
+    """What a loss over ``count`` predictions of ``items`` items is divided by, at least 1;
+    ``kept`` masks those not ignored.
+    """
     if mode == LossParameter.VALID and kept is not None:
         return kept.sum().clamp(min=1)
     if mode == LossParameter.NONE:
@@ -94,12 +98,12 @@ def full(x: Tensor) -> Tensor:
 class SoftmaxWithLoss(Loss):
     """loss = -sum_i log p_i[label_i] / normalizer, p the softmax of the scores along ``softmax_param.axis`` (1).
 
-    Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction: (N, …) or (N, 1, …). Tops: the loss and, where
-    asked for, p.
+    Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction: (N, …) or (N, 1, …). Tops: the loss and,
+    where asked for, p.
     ``ignore_label``: predictions with this label do not count. ``normalization``: VALID (the default) divides by the
-    predictions that count, FULL by all, BATCH_SIZE by N, NONE by 1. No single -log p counts for more than 87.3365, as in
-    Caffe, but its gradient stays p - 1. Raises ShapeError where the labels' count differs, LabelError where a label is not
-    a class; on an accelerator, which must not be waited for, such a label makes the loss NaN.
+    predictions that count, FULL by all, BATCH_SIZE by N, NONE by 1. No single -log p counts for more than 87.3365, as
+    in Caffe, but its gradient stays p - 1. Raises ShapeError where the labels' count differs, LabelError where a label
+    is not a class; on an accelerator, which must not be waited for, such a label makes the loss NaN.
     """
 
     label_bottoms = (1,)
@@ -152,9 +156,9 @@ class SoftmaxWithLoss(Loss):
 class SigmoidCrossEntropyLoss(Loss):
     """loss = -sum_i (t_i log s(x_i) + (1 - t_i) log(1 - s(x_i))) / normalizer, s(x) = 1 / (1 + exp(-x)).
 
-    Bottoms: scores and targets with as many values; targets are probabilities, 0 to 1. ``ignore_label``: targets whose whole
-    part it is do not count. ``normalization``: BATCH_SIZE (the default) divides by N, VALID by the values that count, FULL by
-    all, NONE by 1. Raises ShapeError where the counts differ.
+    Bottoms: scores and targets with as many values; targets are probabilities, 0 to 1. ``ignore_label``: targets whose
+    whole part it is do not count. ``normalization``: BATCH_SIZE (the default) divides by N, VALID by the values that
+    count, FULL by all, NONE by 1. Raises ShapeError where the counts differ.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -202,10 +206,10 @@ class EuclideanLoss(Loss):
 class MultinomialLogisticLoss(Loss):
     """loss = -sum_i log max(p_i[label_i], 1e-20) / N.
 
-    Bottoms: probabilities (N, …), as Softmax makes them, whose values are one class each, and labels (N). The gradient is
-    -1 / max(p, 1e-20) / N. After a Softmax use SoftmaxWithLoss instead, whose gradient is steadier. Raises ShapeError where the
-    labels' count differs, LabelError where a label is not a class; on an accelerator such a label makes the loss NaN.
-    Source: ``multinomial_logistic_loss_layer.cpp``.
+    Bottoms: probabilities (N, …), as Softmax makes them, whose values are one class each, and labels (N). The gradient
+    is -1 / max(p, 1e-20) / N. After a Softmax use SoftmaxWithLoss instead, whose gradient is steadier. Raises
+    ShapeError where the labels' count differs, LabelError where a label is not a class; on an accelerator such a label
+    makes the loss NaN. Source: ``multinomial_logistic_loss_layer.cpp``.
     """
 
     label_bottoms = (1,)
@@ -228,14 +232,16 @@ class MultinomialLogisticLoss(Loss):
 
 @register("InfogainLoss")
 class InfogainLoss(Loss):
-    """loss = -sum_i sum_c H[label_i, c] log max(p_i[c], 1e-20) / normalizer, p the softmax of the scores along ``axis`` (1).
+    """loss = -sum_i sum_c H[label_i, c] log max(p_i[c], 1e-20) / normalizer, p the softmax of the scores along ``axis``
+    (1).
 
     Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction, and H, C x C values in any shape, unless
     ``infogain_loss_param { source }`` names a binaryproto file that has it. Tops: the loss and, where asked for, p.
     H is the unit matrix in SoftmaxWithLoss. ``loss_param``: ignore_label; normalization: VALID (the default)
-    divides by the predictions that count, FULL by all, BATCH_SIZE by the items before ``axis``, NONE by 1. The gradient is
-    p sum_c H[label, c] - H[label]. Raises SpecError without H or with ``normalize``, ShapeError where counts differ, LabelError
-    where a label is not a class; on an accelerator such a label makes the loss NaN. Source: ``infogain_loss_layer.cpp``.
+    divides by the predictions that count, FULL by all, BATCH_SIZE by the items before ``axis``, NONE by 1. The gradient
+    is p sum_c H[label, c] - H[label]. Raises SpecError without H or with ``normalize``, ShapeError where counts differ,
+    LabelError where a label is not a class; on an accelerator such a label makes the loss NaN.
+    Source: ``infogain_loss_layer.cpp``.
     """
 
     label_bottoms = (1,)
@@ -257,7 +263,9 @@ class InfogainLoss(Loss):
         if len(bottoms) < 3:
             if not param.HasField("source"):
                 what = "the infogain matrix is missing"
-                raise self.spec_error(f"{what}; name its file in infogain_loss_param {{ source }}, or give it as third bottom")
+                raise self.spec_error(
+                    f"{what}; name its file in infogain_loss_param {{ source }}, or give it as third bottom"
+                )
             self.matrix = self._read(param.source)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
@@ -310,9 +318,9 @@ class InfogainLoss(Loss):
 class HingeLoss(Loss):
     """loss = sum_i sum_c max(0, 1 - s_ic x_ic)^p / N, s_ic = 1 where c is item i's own class and -1 elsewhere.
 
-    Bottoms: scores (N, …), whose values are one class each, and labels (N). ``hinge_loss_param { norm }``: L1 (the default),
-    p = 1, or L2, p = 2. Raises ShapeError where the labels' count differs, LabelError where a label is not a class; on an
-    accelerator such a label makes the loss NaN. Source: ``hinge_loss_layer.cpp``.
+    Bottoms: scores (N, …), whose values are one class each, and labels (N). ``hinge_loss_param { norm }``: L1
+    (the default), p = 1, or L2, p = 2. Raises ShapeError where the labels' count differs, LabelError where a label is
+    not a class; on an accelerator such a label makes the loss NaN. Source: ``hinge_loss_layer.cpp``.
     """
 
     label_bottoms = (1,)
@@ -341,9 +349,9 @@ class HingeLoss(Loss):
 class ContrastiveLoss(Loss):
     """loss = sum over pairs of e / (2 N): e = d^2 for similar pairs, max(0, margin - d)^2 for others, d = |a - b|.
 
-    Bottoms: a and b (N, C), and similar (N): 0 for pairs that are not. ``contrastive_loss_param``: margin (1); legacy_version
-    (false): e = max(0, margin - d^2) for pairs that are not similar. Both a and b get a gradient, in which Caffe divides by
-    d + 0.0001 where the derivative has d. Raises ShapeError where the bottoms do not fit.
+    Bottoms: a and b (N, C), and similar (N): 0 for pairs that are not. ``contrastive_loss_param``: margin (1);
+    legacy_version (false): e = max(0, margin - d^2) for pairs that are not similar. Both a and b get a gradient, in
+    which Caffe divides by d + 0.0001 where the derivative has d. Raises ShapeError where the bottoms do not fit.
     Source: Hadsell, Chopra and LeCun, CVPR 2006; ``contrastive_loss_layer.cpp``.
     """
 
@@ -362,7 +370,9 @@ class ContrastiveLoss(Loss):
             raise self.shape_error(f"expected two bottoms of one shape (N, C), got {self.listing(bottoms)}")
         pairs = bottoms[0][0]
         if math.prod(bottoms[2]) != pairs:
-            raise self.shape_error(f"expected {pairs} values, one for each pair, as third bottom, got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected {pairs} values, one for each pair, as third bottom, got {self.listing(bottoms)}"
+            )
         return tops
 
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:

@@ -14,14 +14,16 @@ from caffecli.layers.registry import register
 
 @register("Accuracy")
 class Accuracy(Layer):
-    """accuracy = the share of predictions whose true class is among the ``top_k`` (1) highest scores along ``axis`` (1).
+    """accuracy = the share of predictions whose true class is among the ``top_k`` (1) highest scores along ``axis``
+    (1).
 
-    A class with the same score as the true one counts as above it, so a net that says the same for all classes scores 0;
-    scores that are not numbers never count as right.
-    Bottoms: scores (N, C, …) and labels, one for each prediction. Tops: the accuracy and, where asked for, that of each class
-    (C), 0 for a class without labels. Predictions labelled ``ignore_label`` do not count; where none counts, the accuracy is 0.
-    Raises ShapeError where the labels' count differs, SpecError where top_k passes the classes, LabelError where a label is not
-    a class; on an accelerator, which must not be waited for, such a label makes the accuracy NaN.
+    A class with the same score as the true one counts as above it, so a net that says the same for all classes scores
+    0; scores that are not numbers never count as right.
+    Bottoms: scores (N, C, …) and labels, one for each prediction. Tops: the accuracy and, where asked for, that of each
+    class (C), 0 for a class without labels. Predictions labelled ``ignore_label`` do not count; where none counts, the
+    accuracy is 0.
+    Raises ShapeError where the labels' count differs, SpecError where top_k passes the classes, LabelError where a
+    label is not a class; on an accelerator, which must not be waited for, such a label makes the accuracy NaN.
     """
 
     greater_is_better = True
@@ -63,7 +65,9 @@ class Accuracy(Layer):
         except (IndexError, RuntimeError) as error:
             raise label_error(self, labels, classes, ignore) or error from None
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-        below = torch.lt(x, true_score, out=torch.empty_like(x))  # of numbers, as comparing into truth values is not vectorized
+        below = torch.lt(
+            x, true_score, out=torch.empty_like(x)
+        )  # of numbers, as comparing into truth values is not vectorized
         right = below.sum(1, keepdim=True, dtype=dtype) >= classes - self.top_k
         if kept is None:
             accuracy = right.mean(dtype=dtype)
@@ -76,5 +80,7 @@ class Accuracy(Layer):
             return accuracy
         counted = torch.ones_like(index, dtype=dtype) if kept is None else kept.to(dtype)
         per_class = torch.zeros((2, classes), dtype=dtype, device=x.device)
-        per_class.scatter_add_(1, index.reshape(1, -1).expand(2, -1), torch.stack((right.flatten().to(dtype), counted.flatten())))
+        per_class.scatter_add_(
+            1, index.reshape(1, -1).expand(2, -1), torch.stack((right.flatten().to(dtype), counted.flatten()))
+        )
         return accuracy, per_class[0] / per_class[1].clamp(min=1)

@@ -20,10 +20,11 @@ from caffecli.proto.caffe_pb2 import LayerParameter, LRNParameter
 @register("LRN")
 class LRN(Layer):
     """y = x / (k + alpha / n * sum x^2) ^ beta, the sum over n neighbouring channels at one place (ACROSS_CHANNELS), or
-    y = x / (1 + alpha / n^2 * sum x^2) ^ beta, over an n by n square of one channel (WITHIN_CHANNEL); zeros lie beyond the edges.
+    y = x / (1 + alpha / n^2 * sum x^2) ^ beta, over an n by n square of one channel (WITHIN_CHANNEL);
+    zeros lie beyond the edges.
 
-    ``lrn_param``: local_size n (5, odd), alpha (1), beta (0.75), k (1; across channels only), norm_region (ACROSS_CHANNELS).
-    ``engine`` has no effect. Bottom and top: (num, channels, height, width).
+    ``lrn_param``: local_size n (5, odd), alpha (1), beta (0.75), k (1; across channels only), norm_region
+    (ACROSS_CHANNELS). ``engine`` has no effect. Bottom and top: (num, channels, height, width).
     Source: Krizhevsky, Sutskever and Hinton, NIPS 2012; ``lrn_layer.cpp``.
     """
 
@@ -45,7 +46,9 @@ class LRN(Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if len(bottoms[0]) != 4:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
+            raise self.shape_error(
+                f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}"
+            )
         return super().reshape(bottoms)
 
     def deconvolved(self, diff: Tensor) -> Tensor:
@@ -57,7 +60,9 @@ class LRN(Layer):
 
 
 class _Normalise(torch.autograd.Function):
-    """y = x s^-beta, s = k + a sum(x^2). Written out because its backward, by hand, is several times as fast as by autograd.
+    """y = x s^-beta, s = k + a sum(x^2).
+
+    Written out because its backward, by hand, is several times as fast as by autograd.
 
     dx = g s^-beta - 2 a beta x sum(g y / s), with the sums over each value's neighbourhood.
     """
@@ -114,13 +119,14 @@ def _boxes(values: Tensor, axes: tuple[int, ...], reach: int) -> Tensor:
 class BatchNorm(Foldable, Layer):
     """y = (x - mean) / sqrt(variance + eps), a channel (axis 1) at a time; scale and shift are a Scale layer's work.
 
-    In TRAIN the mean and variance are the batch's, and running sums are kept: sum = fraction * sum + batch's, the variance with
-    the factor m / (m - 1) for m values a channel, and factor = fraction * factor + 1. In TEST they are the sums divided by
-    factor, 0 where the factor is 0. ``use_global_stats`` overrides the phase.
+    In TRAIN the mean and variance are the batch's, and running sums are kept: sum = fraction * sum + batch's, the
+    variance with the factor m / (m - 1) for m values a channel, and factor = fraction * factor + 1. In TEST they are
+    the sums divided by factor, 0 where the factor is 0. ``use_global_stats`` overrides the phase.
 
-    ``batch_norm_param``: use_global_stats, moving_average_fraction (0.999), eps (1e-5). Blobs, none of them learned by gradient:
-    mean sum (channels), variance sum (channels), factor (1). A bottom of one axis is one channel.
-    Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015; ``batch_norm_layer.cpp``.
+    ``batch_norm_param``: use_global_stats, moving_average_fraction (0.999), eps (1e-5). Blobs, none of them learned by
+    gradient: mean sum (channels), variance sum (channels), factor (1). A bottom of one axis is one channel.
+    Raises SpecError for a ``param`` whose lr_mult is not 0. Source: Ioffe and Szegedy, ICML 2015;
+    ``batch_norm_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -195,10 +201,11 @@ class BatchNorm(Foldable, Layer):
 
 @register("MVN")
 class MVN(Layer):
-    """y = (x - mean) / (deviation + eps), for each channel of each item by itself; deviation^2 is the mean of (x - mean)^2.
+    """y = (x - mean) / (deviation + eps), for each channel of each item by itself;
+    deviation^2 is the mean of (x - mean)^2.
 
-    ``mvn_param``: normalize_variance (true), without which y = x - mean; across_channels (false): all channels of an item
-    together; eps (1e-9). The gradient, as the reference's, takes deviation + eps for the deviation throughout.
+    ``mvn_param``: normalize_variance (true), without which y = x - mean; across_channels (false): all channels of an
+    item together; eps (1e-9). The gradient, as the reference's, takes deviation + eps for the deviation throughout.
     Bottom of up to 4 axes, top (num, channels, height, width), sizes that the bottom lacks being 1.
     Raises ShapeError for a bottom of more axes. Source: ``mvn_layer.cpp``.
     """
@@ -227,10 +234,10 @@ class MVN(Layer):
 class _Standardise(torch.autograd.Function):
     """y = (x - mean) / (deviation + eps) over each of ``groups`` groups of channels, by torch's kernels for GroupNorm.
 
-    The kernels divide by sqrt(deviation^2 + e), here with a tiny e; eps is applied afterwards. The backward kernel, called
-    with y, mean 0 and deviation 1, gives the bracket of the reference's dx = (g - mean(g) - y mean(g y)) / (deviation + eps).
-    On the CPU, where adding eps changes no deviation, and no mean is so large that x - mean loses its digits, the kernels'
-    own results are exact, and are used as they are.
+    The kernels divide by sqrt(deviation^2 + e), here with a tiny e; eps is applied afterwards. The backward kernel,
+    called with y, mean 0 and deviation 1, gives the bracket of the reference's dx = (g - mean(g) - y mean(g y)) /
+    (deviation + eps). On the CPU, where adding eps changes no deviation, and no mean is so large that x - mean loses
+    its digits, the kernels' own results are exact, and are used as they are.
     """
 
     @staticmethod
@@ -254,5 +261,8 @@ class _Standardise(torch.autograd.Function):
         values, mean, inverse, *scale = ctx.saved_tensors
         n, c, h, w = values.shape
         backward = torch.ops.aten.native_group_norm_backward
-        dx = backward(grad.contiguous(), values, mean, inverse, None, n, c, h * w, mean.shape[1], [True, False, False])[0]
+        grads = backward(
+            grad.contiguous(), values, mean, inverse, None, n, c, h * w, mean.shape[1], [True, False, False]
+        )
+        dx = grads[0]
         return (dx.mul_(scale[0]) if scale else dx), None, None

@@ -34,8 +34,8 @@ class Windows(NamedTuple):
     def _count(self, size: int, kernel: int, stride: int, pad: int) -> int:
         room = size + 2 * pad - kernel
         count = (-(-room // stride) if self.ceil else room // stride) + 1
-        # A last window that would start behind the image is dropped. The reference does so with padding only; without, a stride
-        # beyond the kernel can put a window there too, and it then writes to memory that is not its own.
+        # A last window that would start behind the image is dropped. The reference does so with padding only; without,
+        # a stride beyond the kernel can put a window there too, and it then writes to memory that is not its own.
         return count - 1 if (count - 1) * stride >= size + pad else count
 
     @property
@@ -48,16 +48,18 @@ class Windows(NamedTuple):
 class Pooling(Layer):
     """One value for each window of an image (num, channels, height, width).
 
-    ``pooling_param``: pool MAX (the default), AVE or STOCHASTIC; kernel_size or kernel_h and kernel_w, or global_pooling for the
-    whole image; stride (1), pad (0), also as ``*_h`` and ``*_w``; round_mode CEIL (the default) or FLOOR, which some forks write
-    as ceil_mode true or false. ``engine``: no effect.
+    ``pooling_param``: pool MAX (the default), AVE or STOCHASTIC; kernel_size or kernel_h and kernel_w, or
+    global_pooling for the whole image; stride (1), pad (0), also as ``*_h`` and ``*_w``; round_mode CEIL (the default)
+    or FLOOR, which some forks write as ceil_mode true or false. ``engine``: no effect.
 
-    Windows: ceil or floor of (n + 2 * pad - kernel) / stride, plus 1, less a last one that would start behind the image.
+    Windows: ceil or floor of (n + 2 * pad - kernel) / stride, plus 1, less a last one that would start behind the
+    image.
 
-    MAX: the largest value; the gradient goes to the first of equals, row by row. A second top has its index in the image,
-    h * width + w. AVE: the sum over the window's part in the image, divided by the size of its part in the padded image.
-    STOCHASTIC, of values >= 0 and without padding: in TRAIN one value drawn with probability x / sum x, in TEST sum x^2 / sum x;
-    Zeiler and Fergus, ICLR 2013. Source: ``pooling_layer.cpp``, ``pooling_layer.cu``.
+    MAX: the largest value; the gradient goes to the first of equals, row by row. A second top has its index in the
+    image,
+    h * width + w. AVE: the sum over the window's part in the image, divided by the size of its part in the padded
+    image. STOCHASTIC, of values >= 0 and without padding: in TRAIN one value drawn with probability x / sum x, in TEST
+    sum x^2 / sum x; Zeiler and Fergus, ICLR 2013. Source: ``pooling_layer.cpp``, ``pooling_layer.cu``.
     """
 
     read_by_opencv = True
@@ -108,7 +110,9 @@ class Pooling(Layer):
         if min(stride) < 1:
             raise self.spec_error(f"expected a stride of at least 1, got {list(stride)}")
         if self.whole and (stride != (1, 1) or pad != (0, 0)):
-            raise self.spec_error(f"global_pooling needs stride 1 and pad 0, got stride {list(stride)} and pad {list(pad)}")
+            raise self.spec_error(
+                f"global_pooling needs stride 1 and pad 0, got stride {list(stride)} and pad {list(pad)}"
+            )
         if any(pad) and self.pool == PoolingParameter.STOCHASTIC:
             raise self.spec_error("pad is for MAX and AVE pooling only")
         if any(p >= k for p, k in zip(pad, kernel, strict=True) if any(pad)):
@@ -122,15 +126,17 @@ class Pooling(Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if len(bottoms[0]) != 4:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
+            raise self.shape_error(
+                f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}"
+            )
         num, channels, *image = bottoms[0]
         if self.whole:
             self.windows = self.windows._replace(kernel=(image[0], image[1]))
         tops = self.windows.tops((image[0], image[1]))
         if min(tops) < 1:
             raise self.shape_error(
-                f"kernel of {list(self.windows.kernel)} does not fit the bottom's {image} with pad {list(self.windows.pad)}; "
-                "use a smaller kernel or more pad"
+                f"kernel of {list(self.windows.kernel)} does not fit the bottom's {image} with pad "
+                f"{list(self.windows.pad)}; use a smaller kernel or more pad"
             )
         return [torch.Size((num, channels, *tops))] * (1 + self.mask)
 
@@ -149,14 +155,17 @@ class Pooling(Layer):
 
 @register("SPP")
 class SPP(Layer):
-    """Pooling on grids of 1, 2 by 2, 4 by 4, ... windows, each flattened and all joined: as many values for pictures of any size.
+    """Pooling on grids of 1, 2 by 2, 4 by 4, ... windows, each flattened and all joined:
+    as many values for pictures of any size.
 
-    ``spp_param``: pyramid_height p, how many grids; pool MAX (the default), AVE or STOCHASTIC, as for Pooling. ``engine``: no
-    effect. On a grid of b by b, windows of ceil(n / b) lie side by side; what they cover beyond the n values is padded, half of
-    it (rounded up) before. Bottom (N, C, H, W); top (N, C * (4^p - 1) / 3), or (N, C, 1, 1) where p is 1.
+    ``spp_param``: pyramid_height p, how many grids; pool MAX (the default), AVE or STOCHASTIC, as for Pooling.
+    ``engine``: no effect. On a grid of b by b, windows of ceil(n / b) lie side by side; what they cover beyond the n
+    values is padded, half of it (rounded up) before. Bottom (N, C, H, W); top (N, C * (4^p - 1) / 3), or (N, C, 1, 1)
+    where p is 1.
 
-    STOCHASTIC draws in TRAIN only; in the reference it draws in TEST, too. Raises SpecError where pyramid_height is missing, or
-    so large that the bottom is too small for the last grid; STOCHASTIC also needs a bottom that each grid divides.
+    STOCHASTIC draws in TRAIN only; in the reference it draws in TEST, too. Raises SpecError where pyramid_height is
+    missing, or so large that the bottom is too small for the last grid; STOCHASTIC also needs a bottom that each grid
+    divides.
     Source: He, Zhang, Ren and Sun, ECCV 2014; ``spp_layer.cpp``.
     """
 
@@ -171,7 +180,9 @@ class SPP(Layer):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         shape = tuple(bottoms[0])
         if len(shape) != 4 or min(shape[2:]) < 1:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width) that is not empty, got {shape}")
+            raise self.shape_error(
+                f"expected a bottom of 4 axes (num, channels, height, width) that is not empty, got {shape}"
+            )
         self.image = shape[2], shape[3]
         self.grids = self._grids(self.image)
         if self.height == 1:
@@ -210,7 +221,9 @@ class SPP(Layer):
 
 
 def _fit(x: Tensor, windows: Windows, value: float) -> tuple[Tensor, Pair]:
-    """``x`` and the padding for torch; where torch cannot pad so much, ``x`` padded with ``value``, and no more padding."""
+    """``x`` and the padding for torch; where torch cannot pad so much, ``x`` padded with ``value``,
+    and no more padding.
+    """
     if not windows.deep:
         return x, windows.pad
     high, wide = windows.pad

@@ -1,4 +1,6 @@
-"""Python: a layer whose class the user writes, and what that class and its blobs look like, as in Caffe's Python interface."""
+"""Python: a layer whose class the user writes, and what that class and its blobs look like,
+as in Caffe's Python interface.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class FourAxes:
     def _legacy(self, axis: int) -> int:
         shape = self.shape
         if len(shape) > 4:
-            raise ShapeError(f"num, channels, height and width are of blobs of at most 4 axes, this one is {shape}; use shape")
+            raise ShapeError(
+                f"num, channels, height and width are of blobs of at most 4 axes, this one is {shape}; use shape"
+            )
         return shape[axis] if axis < len(shape) else 1
 
 
@@ -92,9 +96,9 @@ class PythonBlobs(list[PythonBlob]):
 class PythonLayerBase:
     """What a user's layer derives from; ``caffe.Layer``.
 
-    ``setup`` runs once, ``reshape`` before each ``forward``, to shape the tops. ``backward`` writes ``bottom[i].diff`` where
-    ``propagate_down[i]``, from ``top[i].diff``, and adds to ``self.blobs[i].diff``. ``param_str`` is the net's setting, ``phase``
-    0 for TRAIN and 1 for TEST.
+    ``setup`` runs once, ``reshape`` before each ``forward``, to shape the tops. ``backward`` writes ``bottom[i].diff``
+    where ``propagate_down[i]``, from ``top[i].diff``, and adds to ``self.blobs[i].diff``. ``param_str`` is the net's
+    setting, ``phase`` 0 for TRAIN and 1 for TEST.
     """
 
     type = "Python"
@@ -132,10 +136,11 @@ class PythonLayerBase:
 class Python(Layer):
     """The layer that the class ``python_param { layer }`` of the module ``module`` computes, in NumPy on the CPU.
 
-    Any bottoms and tops. ``python_param``: module, layer; param_str (""), for the class to read; ``share_in_parallel`` has no
-    effect. The module is looked for on Python's path (PYTHONPATH), in ``folders`` and in the working directory. The class
-    derives from ``caffe.Layer``; blobs that its ``setup`` adds are learned. A top named as a bottom is the same blob. Errors of
-    the class are PythonLayerErrors, which name the layer. Raises SpecError where module or class are not found.
+    Any bottoms and tops. ``python_param``: module, layer; param_str (""), for the class to read; ``share_in_parallel``
+    has no effect. The module is looked for on Python's path (PYTHONPATH), in ``folders`` and in the working directory.
+    The class derives from ``caffe.Layer``; blobs that its ``setup`` adds are learned. A top named as a bottom is the
+    same blob. Errors of the class are PythonLayerErrors, which name the layer. Raises SpecError where module or class
+    are not found.
     Source: ``python_layer.hpp``.
     """
 
@@ -211,8 +216,14 @@ class Python(Layer):
         found = import_module(module, self.folders, f"layer {self.name!r} (Python)")
         cls = getattr(found, name, None)
         if cls is None:
-            has = [key for key, value in vars(found).items() if isinstance(value, type) and issubclass(value, PythonLayerBase)]
-            raise self.spec_error(f"module {module!r} ({found.__file__}) has no {name!r}; its layers: {', '.join(has) or 'none'}")
+            has = [
+                key
+                for key, value in vars(found).items()
+                if isinstance(value, type) and issubclass(value, PythonLayerBase)
+            ]
+            raise self.spec_error(
+                f"module {module!r} ({found.__file__}) has no {name!r}; its layers: {', '.join(has) or 'none'}"
+            )
         if not (isinstance(cls, type) and issubclass(cls, PythonLayerBase)):
             raise self.spec_error(f"{self.where} ({found.__file__}) is not a layer; write class {name}(caffe.Layer)")
         return cls

@@ -1,7 +1,7 @@
 """Layers over time: LSTM and RNN, with sequences that go on from batch to batch; LSTMUnit, one step of an LSTM.
 
-Time is the first axis and the streams, independent of each other, are the second. ``cont`` (T, N) says where a stream's sequence
-goes on (1) and where a new one begins (0): it scales the state before each step.
+Time is the first axis and the streams, independent of each other, are the second. ``cont`` (T, N) says where a stream's
+sequence goes on (1) and where a new one begins (0): it scales the state before each step.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ States = tuple[Tensor, ...]
 class Recurrent(Layer):
     """What LSTM and RNN share: bottoms and tops, the state that is carried on, and the way through time.
 
-    Bottoms: x (T, N, …); cont (T, N); where wanted a static input (N, …), the same at each step; with ``expose_hidden`` the
-    first state. Tops: y (T, N, num_output); with ``expose_hidden`` the last state. A state is one blob (1, N, num_output) for an
-    RNN, h, and two for an LSTM, h and c. Without ``expose_hidden`` each batch goes on from the last state of the one before,
-    the first from zeros; no file keeps it. No gradient goes through states from batch to batch, nor through exposed ones.
+    Bottoms: x (T, N, …); cont (T, N); where wanted a static input (N, …), the same at each step; with ``expose_hidden``
+    the first state. Tops: y (T, N, num_output); with ``expose_hidden`` the last state. A state is one blob
+    (1, N, num_output) for an RNN, h, and two for an LSTM, h and c. Without ``expose_hidden`` each batch goes on from
+    the last state of the one before, the first from zeros; no file keeps it. No gradient goes through states from batch
+    to batch, nor through exposed ones.
 
     ``recurrent_param``: num_output; weight_filler, bias_filler; expose_hidden (false). ``debug_info`` has no effect.
     Where cont is 0 or 1 torch's own kernels run, over all sequences at once, unless a loop over time is faster.
@@ -87,10 +88,14 @@ class Recurrent(Layer):
         if len(x) < 3:
             raise self.shape_error(f"expected a first bottom of (time, streams, values), got {self.listing(bottoms)}")
         if tuple(cont) != tuple(x[:2]):
-            raise self.shape_error(f"expected a second bottom of {tuple(x[:2])} (time, streams), got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected a second bottom of {tuple(x[:2])} (time, streams), got {self.listing(bottoms)}"
+            )
         state = (1, x[1], self.num_output)
         if self.static and (len(others[0]) < 2 or others[0][0] != x[1]):
-            raise self.shape_error(f"expected a static input of ({x[1]}, values) as third bottom, got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected a static input of ({x[1]}, values) as third bottom, got {self.listing(bottoms)}"
+            )
         if any(tuple(shape) != state for shape in others[self.static :]):
             raise self.shape_error(f"expected exposed states of {state}, got {self.listing(bottoms)}")
 
@@ -113,7 +118,11 @@ class Recurrent(Layer):
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         x = full(x)
         x, cont = x.flatten(2), cont.detach().to(x.dtype)
-        before = tuple(state.detach()[0].to(x.dtype) for state in others[self.static :]) if self.exposed else self._carried(x)
+        before = (
+            tuple(state.detach()[0].to(x.dtype) for state in others[self.static :])
+            if self.exposed
+            else self._carried(x)
+        )
         h, after = self._over_time(x, cont, others[0] if self.static else None, before)
         y = self.output(h)
         if self.exposed:
@@ -284,8 +293,9 @@ class LSTM(Recurrent):
 class Sequences:
     """The sequences of ``cont`` (T, N): in each of the N streams one begins at step 0 and wherever cont is 0.
 
-    Packed, longest first, the sequences' first steps come first, then their second ones, and so on: ``sizes`` of them at each
-    step. So kernels take as many steps as the longest sequence has. ``cont`` lies on the CPU, the data on ``device``.
+    Packed, longest first, the sequences' first steps come first, then their second ones, and so on: ``sizes`` of them
+    at each step. So kernels take as many steps as the longest sequence has. ``cont`` lies on the CPU, the data on
+    ``device``.
     """
 
     def __init__(self, cont: Tensor, device: torch.device) -> None:
@@ -316,7 +326,9 @@ class Sequences:
         return x.index_select(0, self.back).view(self.time, self.streams, -1)
 
     def first_states(self, states: Tensor) -> Tensor:
-        """The states in which the sequences begin: the streams' (N, values) for those at step 0, zeros for the others."""
+        """The states in which the sequences begin:
+        the streams' (N, values) for those at step 0, zeros for the others.
+        """
         return states.new_zeros(self.count, states.shape[1]).index_copy(0, self.first, states)
 
     def last_states(self, states: Tensor) -> Tensor:
@@ -346,7 +358,9 @@ class LSTMUnit(Layer):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         c = tuple(bottoms[0])
         if len(c) != 3 or c[0] != 1 or tuple(bottoms[1]) != (1, c[1], 4 * c[2]) or tuple(bottoms[2]) != (1, c[1]):
-            raise self.shape_error(f"expected bottoms of (1, N, D), (1, N, 4 D) and (1, N), got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected bottoms of (1, N, D), (1, N, 4 D) and (1, N), got {self.listing(bottoms)}"
+            )
         return [torch.Size(c)] * 2
 
     def forward(self, c: Tensor, sums: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:

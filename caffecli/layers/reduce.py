@@ -15,11 +15,13 @@ _FEW = 100
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """The places, counted from 0, of the ``top_k`` (1) largest values, largest first; of equals, the later place comes first.
+    """The places, counted from 0, of the ``top_k`` (1) largest values, largest first;
+    of equals, the later place comes first.
 
     With ``axis`` they are taken along it: bottom (..., n, ...), top (..., top_k, ...), the values themselves with
-    ``out_max_val``. Without, all values of an item are one row: bottom (N, ...), top (N, 1, top_k, 1, ...) with as many axes as
-    the bottom and at least 3, or (N, 2, top_k, 1, ...) with ``out_max_val``: the places, then the values. No gradient.
+    ``out_max_val``. Without, all values of an item are one row: bottom (N, ...), top (N, 1, top_k, 1, ...) with as many
+    axes as the bottom and at least 3, or (N, 2, top_k, 1, ...) with ``out_max_val``: the places, then the values. No
+    gradient.
     Raises SpecError where top_k is 0 or past the values, or the axis out of range. Source: ``argmax_layer.cpp``.
     """
 
@@ -38,7 +40,9 @@ class ArgMax(Layer):
         count = shape[self.along] if self.by_axis else torch.Size(shape[1:]).numel()
         if not 1 <= self.top_k <= count:
             where = f"axis {self.along}" if self.by_axis else "each item"
-            raise self.spec_error(f"expected top_k from 1 to {count}, the values along {where} of {shape}, got {self.top_k}")
+            raise self.spec_error(
+                f"expected top_k from 1 to {count}, the values along {where} of {shape}, got {self.top_k}"
+            )
         if self.by_axis:
             return [torch.Size((*shape[: self.along], self.top_k, *shape[self.along + 1 :]))]
         return [torch.Size((shape[0], 1 + self.values, self.top_k, *(1,) * (len(shape) - 3)))]
@@ -57,7 +61,9 @@ class ArgMax(Layer):
 
 
 def _largest(x: Tensor, axis: int, count: int) -> Tensor:
-    """The places of the ``count`` largest values along an axis, of equals the later first; as int64 or in ``x``'s type."""
+    """The places of the ``count`` largest values along an axis, of equals the later first;
+    as int64 or in ``x``'s type.
+    """
     last = x.shape[axis] - 1
     eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
     if count == 1:
@@ -68,12 +74,15 @@ def _largest(x: Tensor, axis: int, count: int) -> Tensor:
         places = torch.arange(last + 1, dtype=x.dtype).view(-1, *(1,) * (x.dim() - axis - 1))
         return largest.mul_(places).amax(axis, keepdim=True)
     if eager:
-        value, place = x.topk(min(count, last) + 1, axis)  # one more than asked for, to see that no equals compete for a place
+        value, place = x.topk(
+            min(count, last) + 1, axis
+        )  # one more than asked for, to see that no equals compete for a place
         if value.diff(dim=axis).amax().item() < 0:
             return place.to(x.dtype).narrow(axis, 0, count)
     if x.dtype != torch.float32 or exporting():  # a sort, which ONNX has too
         return last - x.flip(axis).argsort(dim=axis, descending=True, stable=True).narrow(axis, 0, count)
-    # torch.topk leaves the order of equals open. Whole numbers that rise with the value, then with the place, have no equals.
+    # torch.topk leaves the order of equals open. Whole numbers that rise with the value, then with the place, have no
+    # equals.
     bits = (x + 0.0).view(torch.int32)  # the sum makes -0 a 0
     bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
     places = torch.arange(last + 1, device=x.device).view(-1, *(1,) * (x.dim() - axis - 1))
@@ -83,7 +92,8 @@ def _largest(x: Tensor, axis: int, count: int) -> Tensor:
 
 @register("Reduction")
 class Reduction(Layer):
-    """y = coeff * f(x) over all axes from ``axis`` (0) on: SUM x (the default), MEAN x, ASUM |x| or SUMSQ x^2; coeff is 1.
+    """y = coeff * f(x) over all axes from ``axis`` (0) on: SUM x (the default), MEAN x, ASUM |x| or SUMSQ x^2;
+    coeff is 1.
 
     Bottom (d0, d1, ...), top the axes before ``axis``: by default a single value. At 0 the gradient of ASUM is 0.
     Raises SpecError where the axis is out of range. Source: ``reduction_layer.cpp``.

@@ -1,7 +1,7 @@
 """Layer types by name.
 
-A layer class says ``@register("ReLU")``; a net asks ``create(param, phase)``. A name taken twice is an error at import; a name
-nobody took is one for the user, with the nearest name that exists.
+A layer class says ``@register("ReLU")``; a net asks ``create(param, phase)``. A name taken twice is an error at import;
+a name nobody took is one for the user, with the nearest name that exists.
 """
 
 from __future__ import annotations

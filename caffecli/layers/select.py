@@ -1,4 +1,6 @@
-"""Layers that take parts of blobs, or repeat them: Slice, Crop, Tile, Filter, BatchReindex; and the rows of a table by index."""
+"""Layers that take parts of blobs, or repeat them: Slice, Crop, Tile, Filter, BatchReindex;
+and the rows of a table by index.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ from caffecli.layers.registry import register
 class Slice(Layer):
     """The bottom cut along ``axis`` (1 by default; ``slice_dim`` in old nets), one piece for each top.
 
-    ``slice_point`` says where each piece but the first begins; without, the pieces are of one size. A lone top is the bottom.
-    Raises SpecError where the axis is out of range or given twice, or the points are not one less than the tops, rising, and
-    within the axis; ShapeError where the tops do not divide the axis. Source: ``slice_layer.cpp``.
+    ``slice_point`` says where each piece but the first begins; without, the pieces are of one size. A lone top is the
+    bottom.
+    Raises SpecError where the axis is out of range or given twice, or the points are not one less than the tops,
+    rising, and within the axis; ShapeError where the tops do not divide the axis. Source: ``slice_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -42,11 +45,15 @@ class Slice(Layer):
             self.slice_axis = self.axis(param.axis, dims)
         size, points = bottoms[0][self.slice_axis], list(param.slice_point)
         if points and len(points) != self.count - 1:
-            raise self.spec_error(f"expected {self.count - 1} slice_point(s) for {self.count} top(s), got {len(points)}")
+            raise self.spec_error(
+                f"expected {self.count - 1} slice_point(s) for {self.count} top(s), got {len(points)}"
+            )
         ends = [0, *points, size]
         self.sizes = [end - begin for begin, end in itertools.pairwise(ends)] if points else []
         if any(piece < 1 for piece in self.sizes):
-            raise self.spec_error(f"expected rising slice_points from 1 to {size - 1} for axis {self.slice_axis}, got {points}")
+            raise self.spec_error(
+                f"expected rising slice_points from 1 to {size - 1} for axis {self.slice_axis}, got {points}"
+            )
         if not points and size % self.count:
             where = f"axis {self.slice_axis} of {self.listing(bottoms)}"
             raise self.shape_error(f"{self.count} tops do not divide {where}; give slice_points")
@@ -64,9 +71,10 @@ class Slice(Layer):
 class Crop(Layer):
     """The part of the first bottom that has the second's size in all axes from ``axis`` (2) on.
 
-    ``offset`` is where the part begins: once, once for each of those axes, or 0. The second bottom gives its shape only.
-    Raises SpecError where the axis is out of range or the offsets' count wrong, ShapeError where the part reaches out of the
-    bottom. Source: ``crop_layer.cpp``.
+    ``offset`` is where the part begins: once, once for each of those axes, or 0. The second bottom gives its shape
+    only.
+    Raises SpecError where the axis is out of range or the offsets' count wrong, ShapeError where the part reaches out
+    of the bottom. Source: ``crop_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -84,7 +92,9 @@ class Crop(Layer):
                 f"expected offset once, or once for each of the {count} axes from {start} on, got {len(offsets)}"
             )
         if len(wanted) < len(shape):
-            raise self.shape_error(f"expected a second bottom of at least {len(shape)} axes, got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected a second bottom of at least {len(shape)} axes, got {self.listing(bottoms)}"
+            )
         self.places = list(
             zip(range(start, len(shape)), offsets if len(offsets) > 1 else offsets * count or [0] * count, strict=True)
         )
@@ -113,7 +123,9 @@ class Tile(Layer):
         param = self.param.tile_param
         self.tiles = param.tiles
         if self.tiles < 1:
-            raise self.spec_error(f"expected tiles of at least 1, got {param.tiles if param.HasField('tiles') else 'none'}")
+            raise self.spec_error(
+                f"expected tiles of at least 1, got {param.tiles if param.HasField('tiles') else 'none'}"
+            )
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         axis = self.tile_axis = self.axis(self.param.tile_param.axis, len(bottoms[0]))
@@ -129,9 +141,11 @@ class Tile(Layer):
 class Filter(Layer):
     """The items of each bottom but the last for which the last one, the selector, is not 0.
 
-    Bottoms: any number of blobs of N items, and the selector (N, 1, ...). Tops: one for each bottom but the selector, of as many
-    items as are selected, which may be none; until the layer runs, N are planned for. The selector has no gradient.
-    Raises ShapeError where the items' counts differ or the selector has more than a value for each. Source: ``filter_layer.cpp``.
+    Bottoms: any number of blobs of N items, and the selector (N, 1, ...). Tops: one for each bottom but the selector,
+    of as many items as are selected, which may be none; until the layer runs, N are planned for. The selector has no
+    gradient.
+    Raises ShapeError where the items' counts differ or the selector has more than a value for each.
+    Source: ``filter_layer.cpp``.
     """
 
     compiles = False
@@ -150,9 +164,13 @@ class Filter(Layer):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         *blobs, selector = (tuple(shape) for shape in bottoms)
         if not selector or math.prod(selector[1:]) != 1:
-            raise self.shape_error(f"expected the last bottom, the selector, to be (N, 1, ...), got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected the last bottom, the selector, to be (N, 1, ...), got {self.listing(bottoms)}"
+            )
         if any(shape[:1] != selector[:1] for shape in blobs):
-            raise self.shape_error(f"expected bottoms with as many items (the first dimension), got {self.listing(bottoms)}")
+            raise self.shape_error(
+                f"expected bottoms with as many items (the first dimension), got {self.listing(bottoms)}"
+            )
         return [torch.Size(shape) for shape in blobs]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -163,11 +181,12 @@ class Filter(Layer):
 
 @register("BatchReindex")
 class BatchReindex(Layer):
-    """y[i] = x[index[i]]: items of the first bottom, chosen, ordered and repeated by the second; gradients of repeats add up.
+    """y[i] = x[index[i]]: items of the first bottom, chosen, ordered and repeated by the second;
+    gradients of repeats add up.
 
     Bottoms: x (N, ...) and indices (M), whole numbers from 0 to N - 1; top (M, ...). The indices have no gradient.
-    Raises ShapeError where the indices have not one axis, DataError for an index out of range; on an accelerator, which must not
-    be waited for, such an item is NaN. Source: ``batch_reindex_layer.cpp``.
+    Raises ShapeError where the indices have not one axis, DataError for an index out of range; on an accelerator, which
+    must not be waited for, such an item is NaN. Source: ``batch_reindex_layer.cpp``.
     """
 
     compiles = False
@@ -198,7 +217,10 @@ def to_rows(indices: Tensor, rows: int) -> tuple[Tensor, Tensor | None]:
 
 
 def row_error(layer: Layer, indices: Tensor, rows: int, what: str) -> DataError | None:
-    """The error for the first of ``indices`` that is no row; None where all are. For the CPU only, as it reads values."""
+    """The error for the first of ``indices`` that is no row; None where all are.
+
+    For the CPU only, as it reads values.
+    """
     bad = out_of_range(to_classes(indices), rows, None).flatten()
     if not bool(bad.any()):
         return None
@@ -206,4 +228,6 @@ def row_error(layer: Layer, indices: Tensor, rows: int, what: str) -> DataError 
     item = place * indices.shape[0] // indices.numel() if indices.dim() else 0
     value = float(indices.flatten()[place])
     name = repr(layer.param.bottom[-1]) if layer.param.bottom else "the indices"
-    return DataError(f"layer {layer.name!r}: index {value:.10g} of item {item} of {name} is out of range; {what} 0 to {rows - 1}")
+    return DataError(
+        f"layer {layer.name!r}: index {value:.10g} of item {item} of {name} is out of range; {what} 0 to {rows - 1}"
+    )

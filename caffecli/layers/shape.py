@@ -39,7 +39,8 @@ class Concat(Layer):
         others = {tuple(shape[: self.concat_axis]) + tuple(shape[self.concat_axis + 1 :]) for shape in bottoms}
         if len(others) > 1 or any(len(shape) != dims for shape in bottoms):
             raise self.shape_error(
-                f"expected bottoms that agree in every dimension but axis {self.concat_axis}, got {self.listing(bottoms)}"
+                f"expected bottoms that agree in every dimension but axis {self.concat_axis}, got "
+                f"{self.listing(bottoms)}"
             )
         axis, first = self.concat_axis, tuple(bottoms[0])
         return [torch.Size((*first[:axis], sum(shape[axis] for shape in bottoms), *first[axis + 1 :]))]
@@ -119,7 +120,8 @@ class _View(Layer):
 class Flatten(_View):
     """y = x with the axes from ``axis`` (1) to ``end_axis`` (-1, the last), both included, made one.
 
-    Bottom (N, C, H, W), top (N, C H W) by default. Raises SpecError where an axis is out of range or they are out of order.
+    Bottom (N, C, H, W), top (N, C H W) by default. Raises SpecError where an axis is out of range or they are out of
+    order.
     """
 
     read_by_opencv = True
@@ -139,9 +141,9 @@ class Flatten(_View):
 class Reshape(_View):
     """y = x with ``num_axes`` axes from ``axis`` on (all of them by default) replaced by the dimensions of ``shape``.
 
-    In ``shape`` 0 copies the bottom's dimension at the same place, and one -1 takes what the others leave. ``axis`` -1 is the
-    place behind the last axis. Bottom and top hold as many values. Raises SpecError where a setting is out of range,
-    ShapeError where the counts cannot agree.
+    In ``shape`` 0 copies the bottom's dimension at the same place, and one -1 takes what the others leave. ``axis`` -1
+    is the place behind the last axis. Bottom and top hold as many values. Raises SpecError where a setting is out of
+    range, ShapeError where the counts cannot agree.
     """
 
     read_by_opencv = True
@@ -178,7 +180,9 @@ class Reshape(_View):
             raise self.spec_error(f"shape {tuple(dims)} has more than one -1; one dimension can be left open")
         for i, dim in enumerate(dims):
             if dim < -1:
-                raise self.spec_error(f"shape {tuple(dims)}: expected dimensions of 0 (copy), -1 (the rest) or more, got {dim}")
+                raise self.spec_error(
+                    f"shape {tuple(dims)}: expected dimensions of 0 (copy), -1 (the rest) or more, got {dim}"
+                )
             if dim == 0 and start + i >= len(bottom):
                 raise self.spec_error(
                     f"shape {tuple(dims)}: dim {i} is 0, but {self.listing([bottom])} has no axis {start + i} to copy"
@@ -195,7 +199,10 @@ class Reshape(_View):
 
 @register("Split")
 class Split(Layer):
-    """y_i = x for each top; the bottom's gradient is the sum of the tops'. Nets insert it where a blob is used twice."""
+    """y_i = x for each top; the bottom's gradient is the sum of the tops'.
+
+    Nets insert it where a blob is used twice.
+    """
 
     read_by_opencv = True
     coordinates = Coordinates.SAME

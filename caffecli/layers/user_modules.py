@@ -23,8 +23,8 @@ _users: Counter[str] = Counter()
 def load(modules: Iterable[str]) -> None:
     """Import the modules, each of which registers layers by ``registry.register``; to be called before a net is built.
 
-    They are looked for on Python's path, then in the working directory. Raises SpecError for a module that is not there, that
-    registers no layer, or a type that there is already; PythonLayerError for one whose code fails.
+    They are looked for on Python's path, then in the working directory. Raises SpecError for a module that is not
+    there, that registers no layer, or a type that there is already; PythonLayerError for one whose code fails.
     """
     for name in modules:
         here = str(Path.cwd())
@@ -42,7 +42,8 @@ def _load(name: str) -> None:
     if set(registry.types()) == before and not any(f"{place}.".startswith(f"{name}.") for place in own):
         file = module.__file__ or ", ".join(module.__path__)
         raise SpecError(
-            f'{where}: {file} registers no layer; put @caffecli.register("MyType") over a class that derives from caffecli.Layer'
+            f'{where}: {file} registers no layer; put @caffecli.register("MyType") over a class that derives from '
+            "caffecli.Layer"
         )
 
 

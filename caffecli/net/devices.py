@@ -9,14 +9,17 @@ from caffecli.errors import SolverError
 
 
 def choose(gpu: str | None, cpu: bool, wanted_by: str = "") -> torch.device:
-    """The first device that ``choose_all`` finds: as in Caffe, ``test`` and ``time`` run on the first of those named."""
+    """The first device that ``choose_all`` finds:
+    as in Caffe, ``test`` and ``time`` run on the first of those named.
+    """
     return choose_all(gpu, cpu, wanted_by)[0]
 
 
 def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.device]:
     """The devices for ``--gpu`` (ids, or ``all``) and ``--cpu``; without ``gpu``, the CPU.
 
-    ``wanted_by`` says who asked for the GPU when no flag did (``solver_mode: GPU``). Raises SolverError when it is not there.
+    ``wanted_by`` says who asked for the GPU when no flag did (``solver_mode: GPU``). Raises SolverError when it is not
+    there.
     """
     if cpu or not gpu:
         return [torch.device("cpu")]
@@ -34,13 +37,17 @@ def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.de
 
 
 def of_rank(found: list[torch.device], rank: int) -> torch.device:
-    """The device of process ``rank`` of this machine under torchrun: the one of that number among several, or GPU ``rank``."""
+    """The device of process ``rank`` of this machine under torchrun:
+    the one of that number among several, or GPU ``rank``.
+    """
     if found[0].type == "cpu":
         return found[0]
     if len(found) == 1 and rank:
         found = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if rank >= len(found):
-        raise SolverError(f"process {rank} of this machine has no GPU: there are {len(found)}; lower --nproc-per-node, or --cpu")
+        raise SolverError(
+            f"process {rank} of this machine has no GPU: there are {len(found)}; lower --nproc-per-node, or --cpu"
+        )
     return found[rank]
 
 

@@ -1,8 +1,8 @@
 """A net as a ``torch.export`` program: plain ATen operations and the weights, which run without caffecli.
 
 The program takes the net's inputs in the order of ``Net.inputs`` and gives a tuple of its outputs in the order of
-``Net.outputs``. Its ``state_dict`` has ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``. It keeps nothing
-from one run to the next: what an LSTM or RNN carries over is an input and an output of ``exposed`` nets.
+``Net.outputs``. Its ``state_dict`` has ``<layer>.<blob>``: ``conv1.weight``, ``conv1.bias``, ``bn1.mean``. It keeps
+nothing from one run to the next: what an LSTM or RNN carries over is an input and an output of ``exposed`` nets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ TRACED = 2
 
 
 class PlainNet(nn.Module):
-    """A net whose inputs and outputs have places, not names, and whose layers are its own modules, under their names."""
+    """A net whose inputs and outputs have places, not names, and whose layers are its own modules,
+    under their names.
+    """
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -68,8 +70,9 @@ def check(param: NetParameter) -> None:
 def exposed(net: Net) -> Net:
     """The net with the states that its recurrent layers carry as inputs and outputs: those of ``expose_hidden``.
 
-    Layer lstm1's are called ``lstm1_h_0`` and ``lstm1_c_0`` before the first step, ``lstm1_h_T`` and ``lstm1_c_T`` after the
-    last, each (1, streams, num_output). A net that carries none is returned as it is. The blobs stay those of ``net``.
+    Layer lstm1's are called ``lstm1_h_0`` and ``lstm1_c_0`` before the first step, ``lstm1_h_T`` and ``lstm1_c_T``
+    after the last, each (1, streams, num_output). A net that carries none is returned as it is. The blobs stay those of
+    ``net``.
     """
     param = NetParameter(name=net.param.name, state=net.param.state)
     for definition, node in zip(net.param.layer, net.nodes, strict=True):
@@ -134,7 +137,9 @@ def named(net: Net, convert: Callable[[ExportedProgram], object], error: Excepti
 
 def free_batch(made: ExportedProgram) -> list[bool]:
     """For each input, whether its batch (for recurrent layers: the number of streams) may have any size."""
-    values = [n.meta["val"] for n in made.graph.nodes if n.op == "placeholder" and n.name in made.graph_signature.user_inputs]
+    values = [
+        n.meta["val"] for n in made.graph.nodes if n.op == "placeholder" and n.name in made.graph_signature.user_inputs
+    ]
     return [not all(isinstance(size, int) for size in value.shape) for value in values]
 
 
@@ -153,22 +158,26 @@ def quiet() -> Iterator[None]:
 
 
 def _trace(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> ExportedProgram:
-    """The program of ``module`` for inputs of these shapes, with a free batch if that works out, else with the given one.
+    """The program of ``module`` for inputs of these shapes, with a free batch if that works out,
+    else with the given one.
 
-    The batch is the first input's first axis, or, around recurrent layers, whose first axis is time, its second. Inputs that
-    have the same size there share it; others (im_info, say) keep theirs.
+    The batch is the first input's first axis, or, around recurrent layers, whose first axis is time, its second. Inputs
+    that have the same size there share it; others (im_info, say) keep theirs.
     """
     axis = 1 if any(isinstance(part, Recurrent) for part in module.modules()) else 0
     batch = shapes[0][axis] if shapes and len(shapes[0]) > axis else None
     axes = [_axis_of(batch, shape, axis) for shape in shapes]
     size = max(batch or 0, TRACED)
     examples = [
-        shape if own is None else (*shape[:own], size, *shape[own + 1 :]) for own, shape in zip(axes, shapes, strict=True)
+        shape if own is None else (*shape[:own], size, *shape[own + 1 :])
+        for own, shape in zip(axes, shapes, strict=True)
     ]
     free = tuple(None if own is None else {own: Dim("batch", min=1)} for own in axes)
     try:
         made = torch.export.export(module, _zeros(examples), dynamic_shapes=(free,), strict=False)
-    except Exception:  # a free batch does not work: a reshape to a fixed count, or a layer that reads the batch size as a number
+    except (
+        Exception
+    ):  # a free batch does not work: a reshape to a fixed count, or a layer that reads the batch size as a number
         made = torch.export.export(module, _zeros(shapes), strict=False)
     if not hasattr(torch.export, "default_decompositions"):  # torch before 2.6
         return made.run_decompositions()
@@ -178,7 +187,9 @@ def _trace(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> ExportedProg
 
 
 def _axis_of(batch: int | None, shape: Sequence[int], axis: int) -> int | None:
-    """The axis of the batch in ``shape``: ``axis``, or the first for a blob without time; None for one without a batch."""
+    """The axis of the batch in ``shape``: ``axis``, or the first for a blob without time;
+    None for one without a batch.
+    """
     return next((at for at in (axis, 0) if len(shape) > at and shape[at] == batch), None)
 
 

@@ -1,7 +1,7 @@
 """How the layers of a net are wired, found out once, before anything runs.
 
-Every top gets a slot of its own; a layer run in place takes a new slot for the same blob name. So no value is ever overwritten,
-and autograd and layer-by-layer runs see the same graph.
+Every top gets a slot of its own; a layer run in place takes a new slot for the same blob name. So no value is ever
+overwritten, and autograd and layer-by-layer runs see the same graph.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Node:
 class Wiring:
     """Blob names to slots, filled layer by layer in file order.
 
-    Raises SpecError for a bottom nobody produced, or one used up by an earlier in-place layer, and for a top made twice.
+    Raises SpecError for a bottom nobody produced, or one used up by an earlier in-place layer, and for a top made
+    twice.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,9 @@ class Wiring:
             tops = (AUTOMATIC,)
         layer.check_wiring(bottoms, tops)
         if param.propagate_down and len(param.propagate_down) != len(bottoms):
-            raise layer.spec_error(f"propagate_down is given {len(param.propagate_down)} times for {len(bottoms)} bottom(s)")
+            raise layer.spec_error(
+                f"propagate_down is given {len(param.propagate_down)} times for {len(bottoms)} bottom(s)"
+            )
         if len(param.loss_weight) not in (0, len(tops)):
             raise layer.spec_error(f"loss_weight is given {len(param.loss_weight)} times for {len(tops)} top(s)")
         inputs = tuple(self._bottom(layer, name) for name in bottoms)
@@ -97,7 +100,9 @@ class Wiring:
     def _top(self, layer: Layer, name: str, index: int, bottoms: Sequence[str], needs: bool) -> int:
         in_place = index < len(bottoms) and bottoms[index] == name
         if name in self.current and not in_place and name != AUTOMATIC:
-            raise SpecError(f"layer {layer.name!r}: top blob {name!r} is already produced by another layer; give it another name")
+            raise SpecError(
+                f"layer {layer.name!r}: top blob {name!r} is already produced by another layer; give it another name"
+            )
         slot = len(self.slot_names)
         self.slot_names.append(name)
         self.needs_backward.append(needs)
@@ -154,7 +159,9 @@ def check_names(nodes: Sequence[Node]) -> None:
     seen: set[str] = set()
     for name in (node.name for node in nodes if node.layer.blob_names or isinstance(node.layer, SourceLayer)):
         if name in seen:
-            raise SpecError(f"layer {name!r} is defined twice; weights are stored by layer name, so give one another name")
+            raise SpecError(
+                f"layer {name!r} is defined twice; weights are stored by layer name, so give one another name"
+            )
         seen.add(name)
 
 

@@ -1,6 +1,7 @@
 """A net: the layers of a prototxt, wired, as one ``nn.Module``.
 
-The net is the graph; ``caffecli.net.runners`` are the ways to run it, of which ``forward`` takes the plainest, ``Whole``.
+The net is the graph; ``caffecli.net.runners`` are the ways to run it, of which ``forward`` takes the plainest,
+``Whole``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ MAX_COUNT = 2**31 - 1
 class Net(nn.Module):
     """The net that ``param`` defines, for the phase, level and stages in its ``state``.
 
-    Layers that the state leaves out are dropped and splits put in first. Each layer is set up and says the shapes of its tops;
-    then the parameters get memory and their fillers' values. All layers have the one ``context``.
+    Layers that the state leaves out are dropped and splits put in first. Each layer is set up and says the shapes of
+    its tops; then the parameters get memory and their fillers' values. All layers have the one ``context``.
 
     Raises SpecError and ShapeError, naming the layer.
     """
@@ -51,7 +52,9 @@ class Net(nn.Module):
         self.param = insert_splits(filtered, param)
         known = {layer.name for layer in filtered.layer}
         #: tops of the splits put in -> the blob that they are
-        self._split = {top: layer.bottom[0] for layer in self.param.layer if layer.name not in known for top in layer.top}
+        self._split = {
+            top: layer.bottom[0] for layer in self.param.layer if layer.name not in known for top in layer.top
+        }
         self.name = param.name
         self.phase = self.param.state.phase
         self.train(self.phase == TRAIN)
@@ -126,7 +129,9 @@ class Net(nn.Module):
     def check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
         unknown = [name for name in inputs if name not in self._wiring.current]
         if unknown:
-            raise SpecError(f"net {self.name!r} has no input blob {unknown[0]!r}; its inputs: {', '.join(self.inputs) or 'none'}")
+            raise SpecError(
+                f"net {self.name!r} has no input blob {unknown[0]!r}; its inputs: {', '.join(self.inputs) or 'none'}"
+            )
 
     # -- looking things up -----------------------------------------------------------------------------------------
 
@@ -147,7 +152,9 @@ class Net(nn.Module):
         return {n.name: n.layer for n in self.nodes if isinstance(n.layer, SourceLayer)}
 
     def place(self, device: torch.device | str) -> Net:
-        """Move the net to ``device``, four-dimensional weights laid out channels-last, where convolutions run fastest."""
+        """Move the net to ``device``, four-dimensional weights laid out channels-last,
+        where convolutions run fastest.
+        """
         self.to(device)
         for blob in self.parameters():
             if blob.dim() == 4:
@@ -179,7 +186,9 @@ class Net(nn.Module):
             raise layer.spec_error(f"makes {len(tops)} top(s), the net names {len(node.tops)}")
         for name, shape in zip(node.tops, tops, strict=True):
             if math.prod(shape) > MAX_COUNT:
-                raise layer.shape_error(f"top {name!r} of shape {tuple(shape)} has {math.prod(shape):,} values, over 2^31 - 1")
+                raise layer.shape_error(
+                    f"top {name!r} of shape {tuple(shape)} has {math.prod(shape):,} values, over 2^31 - 1"
+                )
         self.shapes += tops
         specs = layer_param.param
         if any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blob_names))):
@@ -228,12 +237,17 @@ def _first_line(error: RuntimeError) -> str:
 def _no_layers(param: NetParameter) -> str:
     if not param.layer:
         return f"net {param.name!r} has no layers"
-    state = f"phase {Phase.Name(param.state.phase)}, level {param.state.level}, stages {list(filter(None, param.state.stage))}"
+    state = (
+        f"phase {Phase.Name(param.state.phase)}, level {param.state.level}, stages "
+        f"{list(filter(None, param.state.stage))}"
+    )
     return f"net {param.name!r}: no layer is left for {state}; check --level, --stage and the layers' include rules"
 
 
 def _module_names(nodes: list[Node]) -> dict[str, nn.Module]:
-    """The layers under their names as module names: torch allows no dots, no empty name, no words of its own, no name twice."""
+    """The layers under their names as module names: torch allows no dots, no empty name, no words of its own,
+    no name twice.
+    """
     modules: dict[str, nn.Module] = {}
     words = nn.ModuleDict()
     for index, node in enumerate(nodes):

@@ -63,7 +63,10 @@ def add(params: list[Param], layer: Layer, force_backward: bool = False) -> None
 
 
 def _share(owner: Param, layer: Layer, index: int, spec: ParamSpec) -> None:
-    logs.info("net.cpp:467", f"Sharing parameters '{spec.name}' owned by layer '{owner.owner.name}', param index {owner.index}")
+    logs.info(
+        "net.cpp:467",
+        f"Sharing parameters '{spec.name}' owned by layer '{owner.owner.name}', param index {owner.index}",
+    )
     theirs, ours = owner.tensor, layer.blobs[index]
     where = f"layer {layer.name!r}, blob {index}: cannot share param {spec.name!r} of layer {owner.owner.name!r}"
     if spec.share_mode == ParamSpec.PERMISSIVE:

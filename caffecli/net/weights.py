@@ -31,7 +31,9 @@ def export(net: Net, shared: bool = True) -> dict[str, list[np.ndarray]]:
     """
     owned = _owned(net)
     return {
-        name: [to_numpy(blob) if shared or (layer, i) in owned else caffemodel.ABSENT for i, blob in enumerate(layer.blobs)]
+        name: [
+            to_numpy(blob) if shared or (layer, i) in owned else caffemodel.ABSENT for i, blob in enumerate(layer.blobs)
+        ]
         for name, layer in by_name(net.nodes).items()
     }
 
@@ -69,7 +71,9 @@ def _owned(net: Net) -> set[tuple[Layer, int]]:
 
 def to_numpy(blob: Tensor) -> np.ndarray:
     """A blob's values as a C-contiguous float32 array; shares memory where it can."""
-    return np.asarray(blob.detach().float().cpu().numpy(), order="C")  # ascontiguousarray would give a blob of no axes one
+    return np.asarray(
+        blob.detach().float().cpu().numpy(), order="C"
+    )  # ascontiguousarray would give a blob of no axes one
 
 
 def load(net: Net, path: str | Path) -> None:
@@ -88,8 +92,8 @@ def load(net: Net, path: str | Path) -> None:
 def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> None:
     """Give each layer of ``net`` the blobs that ``weights`` has under its name; ``source`` names the file in messages.
 
-    Layers of the file that the net lacks are passed over, with a log line as of Caffe's ``line``; layers that the file lacks
-    keep their fillers' values. Nothing is changed unless all fits: a ShapeError lists every mismatch.
+    Layers of the file that the net lacks are passed over, with a log line as of Caffe's ``line``; layers that the file
+    lacks keep their fillers' values. Nothing is changed unless all fits: a ShapeError lists every mismatch.
     """
     pairs: list[tuple[Tensor, np.ndarray]] = []
     wrong: list[str] = []
@@ -110,13 +114,17 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
             if fits(tuple(blob.shape), array.shape):
                 pairs.append((blob, array))
             else:
-                wrong.append(f"layer {name!r}, blob {index}: expected {tuple(blob.shape)}, {source!r} has {array.shape}")
+                wrong.append(
+                    f"layer {name!r}, blob {index}: expected {tuple(blob.shape)}, {source!r} has {array.shape}"
+                )
     if wrong:
         raise ShapeError("; ".join(wrong) + "; rename the layer to train it afresh")
     if not pairs and weights and any(known[n].blobs for n in known):
         first = itertools.islice(weights, 20)  # enough to see whether names were changed, in little time
         near = next(filter(None, (nearest(name, known) for name in first)), None)
-        logs.warning(line, f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near}" if near else ""))
+        logs.warning(
+            line, f"no layer of {source!r} has a counterpart in net {net.name!r}" + (f"; near: {near}" if near else "")
+        )
     with torch.no_grad():
         for blob, array in pairs:
             blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))
@@ -125,8 +133,8 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
 def fits(expected: tuple[int, ...], found: tuple[int, ...]) -> bool:
     """Whether an array of shape ``found`` can fill a blob of shape ``expected``.
 
-    The same shape; or, as files from before 2014 give four dimensions to all, the same after leading ones are put before; or,
-    for a blob of no axes, (1,), as caffecli itself once wrote it.
+    The same shape; or, as files from before 2014 give four dimensions to all, the same after leading ones are put
+    before; or, for a blob of no axes, (1,), as caffecli itself once wrote it.
     """
     if expected == found or (not expected and found == (1,)):
         return True

@@ -46,8 +46,8 @@ TYPES = {
     "caffe_windows": "Arccos BATCH_NORM BatchContrastiveLoss ChannelScale ConfidencePenaltyLoss CorrelationLoss Cosine "
     "FCNAccuracy Flip FocalLoss GeneralContrastiveLoss GeneralTripletLoss GlobalLSEMargin Gram Hotspot "
     "InnerDistance Insanity LabelSpecificAdd LabelSpecificRescale Local MovingNormalize MultiLabelImageData NCALoss "
-    "NORMALIZE Noise Normalize Pairwise PredictBox Resize Slope SoftContrastiveLoss SoftTruncation SubRegion Transformer "
-    "TripletLoss Truncation",
+    "NORMALIZE Noise Normalize Pairwise PredictBox Resize Slope SoftContrastiveLoss SoftTruncation SubRegion "
+    "Transformer TripletLoss Truncation",
     "intel": "MKLBatchNorm MnActivation SpatialDropout",
     "yolo": "BoxData DetectionLoss EvalDetection",
     "flownet": "Accum BlackAugmentation ChannelNorm Correlation Correlation1D CustomData DataAugmentation "

@@ -68,7 +68,8 @@ FORKS = {
     "structured_sparsity": "structured sparsity (wenwei202/caffe)",
 }
 
-#: from here on are the numbers of fields whose own number the reference or an earlier fork uses (scripts/generate_schema.py)
+#: from here on are the numbers of fields whose own number the reference or an earlier fork uses
+#: (scripts/generate_schema.py)
 MOVED = 8_000_000
 
 

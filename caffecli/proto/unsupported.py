@@ -80,7 +80,8 @@ FIELDS = {
         "ParameterParameter": "blob_filler",
         "PoolingParameter": "blobs_lr blobs_a_min",
         "ScaleParameter": "min_value max_value",
-        "SoftmaxParameter": "hard_ratio class_weight hard_mining_label cutting_point normalize_type label_smooth_factor",
+        "SoftmaxParameter": "hard_ratio class_weight hard_mining_label cutting_point normalize_type "
+        "label_smooth_factor",
     },
     "intel": {
         "FillerParameter": "scale",
@@ -187,7 +188,8 @@ HOW = {
     "TransformationParameter": "debug_params display forward_packing num_labels random_seed use_gpu_transform",
     "BatchNormParameter": "engine stats_batch_size",
     "ConcatParameter": "engine per_fla_fuse",
-    "ConvolutionParameter": "conv_algorithm conv_algos_override cudnn_convolution_algo_seeker cudnn_flavor filter_group",
+    "ConvolutionParameter": "conv_algorithm conv_algos_override cudnn_convolution_algo_seeker cudnn_flavor "
+    "filter_group",
     "DataParameter": "cache disk_reader_threads parser_threads precache show_data threads",
     "DropoutParameter": "engine random_seed",
     "EltwiseParameter": "engine",
@@ -213,7 +215,8 @@ INSTEAD = {
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
     ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",
     ("SoftmaxLossParameter", "ignore_label"): "write loss_param { ignore_label: N }, which takes one label",
-    "CROP": 'write layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by itself',
+    "CROP": 'write layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by '
+    "itself",
     ("SolverParameter", "plateau_winsize"): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train',
 }
 

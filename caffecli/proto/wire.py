@@ -87,7 +87,9 @@ def enclosed(number: int, data: bytes) -> bytes:
 
 
 class _Place(NamedTuple):
-    """Where a field stands: its message, the fork that defines it ("": the reference), and the layer's extent in bytes."""
+    """Where a field stands: its message, the fork that defines it ("":
+    the reference), and the layer's extent in bytes.
+    """
 
     message: Descriptor
     fork: str = ""
@@ -240,7 +242,10 @@ class _Schema:
     def __init__(self, message: Descriptor) -> None:
         self.name = message.full_name.removeprefix("caffe.")
         self.message = message
-        kept = {n: tuple(own for own in owners if own[0] not in _OTHER_FILES) for n, owners in FIELDS.get(self.name, {}).items()}
+        kept = {
+            n: tuple(own for own in owners if own[0] not in _OTHER_FILES)
+            for n, owners in FIELDS.get(self.name, {}).items()
+        }
         self.numbers = {number: owners for number, owners in kept.items() if any(fork for fork, _ in owners)}
         #: number here -> (fork, number in its files), where the table has either
         self.places: dict[int, list[_Owner]] = {}
@@ -279,7 +284,10 @@ class _Schema:
         field = self.message.fields_by_number[here]
         if field.message_type is None:
             return set()
-        names = {field.name.removesuffix("_param").replace("_", ""), field.message_type.name.removesuffix("Parameter").lower()}
+        names = {
+            field.name.removesuffix("_param").replace("_", ""),
+            field.message_type.name.removesuffix("Parameter").lower(),
+        }
         return names | {each.lower() for each in LAYERS.get(field.name, ())}
 
     def _wires(self, here: int) -> tuple[int, ...]:
@@ -290,7 +298,10 @@ class _Schema:
 
 @functools.cache
 def _matters(message: Descriptor) -> bool:
-    """Whether a message, or one in it, has numbers of forks. Blobs are left alone: they are large; none of theirs clash."""
+    """Whether a message, or one in it, has numbers of forks.
+
+    Blobs are left alone: they are large; none of theirs clash.
+    """
     if message.name in ("BlobProto", "BlobShape"):
         return False
     if message.full_name.removeprefix("caffe.") in FIELDS or message.name == "NetParameter":
@@ -323,7 +334,11 @@ def _is_repeated(field: FieldDescriptor) -> bool:
 
 
 def _layer_type(data: bytes, start: int, end: int) -> str:
-    found = (data[v:s] for n, w, _, v, s in _fields(data, start, end) if n == LayerParameter.TYPE_FIELD_NUMBER and w == _BYTES)
+    found = (
+        data[v:s]
+        for n, w, _, v, s in _fields(data, start, end)
+        if n == LayerParameter.TYPE_FIELD_NUMBER and w == _BYTES
+    )
     return _text(next(found, b""))
 
 

@@ -20,8 +20,8 @@ BUCKET = 1 << 20
 class Averaging:
     """Averages the diffs of ``blobs``, given in the net's order, and the loss.
 
-    Blobs get their diffs last layer first. As soon as all of a bucket have theirs, its sum over the ranks begins, bucket after
-    bucket, in the same order on all ranks.
+    Blobs get their diffs last layer first. As soon as all of a bucket have theirs, its sum over the ranks begins,
+    bucket after bucket, in the same order on all ranks.
     """
 
     def __init__(self, world: World, blobs: Sequence[Tensor]) -> None:

@@ -1,7 +1,7 @@
 """Callbacks of a training: recorders write figures, watchers stop a run or change its learning rate.
 
-Every process of a run calls the hooks at the same points with the same figures, so that all take the same decisions; what writes
-files does so where ``solver.world.rank`` is 0. Without callbacks no hook is called, and a run is Caffe's.
+Every process of a run calls the hooks at the same points with the same figures, so that all take the same decisions;
+what writes files does so where ``solver.world.rank`` is 0. Without callbacks no hook is called, and a run is Caffe's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Callback:
         """``solve`` begins, after a restore; ``solver.stop`` ends it before the first iteration."""
 
     def displayed(self, solver: Solver, figures: Mapping[str, float], outputs: Mapping[str, Output]) -> None:
-        """A display in iteration ``solver.iter``: figures ``loss`` (smoothed), ``lr``, ``iter/s``; the train net's outputs."""
+        """A display in iteration ``solver.iter``: figures ``loss`` (smoothed), ``lr``, ``iter/s``;
+        the train net's outputs.
+        """
 
     def tested(self, solver: Solver, index: int, means: Mapping[str, Output]) -> None:
         """Test net ``index`` has been scored at ``solver.iter``; not called for a test that was interrupted."""
@@ -72,7 +74,9 @@ def callback_states(solver: Solver) -> dict[str, Any]:
 
 
 def restore_callbacks(solver: Solver, path: Path, position: Mapping[str, Any]) -> None:
-    """Undo ``callback_states``; ``path`` is the solverstate, for a warning about callbacks that the run had and now has not."""
+    """Undo ``callback_states``; ``path`` is the solverstate,
+    for a warning about callbacks that the run had and now has not.
+    """
     kept = dict(position.get("callbacks", {}))
     for callback in solver.callbacks:
         solver.tested = position.get("tested", -1)

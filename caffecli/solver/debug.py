@@ -53,7 +53,11 @@ class Debug(Stepwise):
             if down:
                 logs.info("net.cpp:621", f"{where}, bottom blob {bottom} diff: {number(mean_abs(self.diff[slot]))}")
         for i, blob in enumerate(node.layer.blobs):
-            if self.net.param.force_backward or i >= len(node.layer.param.param) or node.layer.param.param[i].lr_mult != 0:
+            if (
+                self.net.param.force_backward
+                or i >= len(node.layer.param.param)
+                or node.layer.param.param[i].lr_mult != 0
+            ):
                 logs.info("net.cpp:632", f"{where}, param blob {i} diff: {number(mean_abs(blob.grad))}")
 
     def _totals(self) -> None:
@@ -63,7 +67,8 @@ class Debug(Stepwise):
         norms = [number(sum(float(t.square().sum()) for t in ts) ** 0.5) for ts in (data, diff)]
         logs.error(
             "net.cpp:721",
-            f"    [Backward] All net params (data, diff): L1 norm = ({sums[0]}, {sums[1]}); L2 norm = ({norms[0]}, {norms[1]})",
+            f"    [Backward] All net params (data, diff): L1 norm = ({sums[0]}, {sums[1]}); "
+            f"L2 norm = ({norms[0]}, {norms[1]})",
         )
 
 

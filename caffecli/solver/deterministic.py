@@ -18,9 +18,11 @@ _REFUSAL = re.compile(r"([^:]+) does not have a deterministic implementation")
 
 @contextlib.contextmanager
 def deterministic(wanted: bool = True) -> Iterator[None]:
-    """While entered, PyTorch uses only algorithms that give the same bits each time; afterwards its settings are restored.
+    """While entered, PyTorch uses only algorithms that give the same bits each time;
+    afterwards its settings are restored.
 
-    To be entered before CUDA computes anything in this process. Raises SolverError for an operation that has no such algorithm.
+    To be entered before CUDA computes anything in this process. Raises SolverError for an operation that has no such
+    algorithm.
     """
     if not wanted:
         yield
@@ -39,7 +41,8 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
             raise
         operation = refused[1].strip()
         raise SolverError(
-            f"--deterministic: PyTorch has no deterministic {operation} on this device; take the layer out, or train without"
+            f"--deterministic: PyTorch has no deterministic {operation} on this device; "
+            "take the layer out, or train without"
         ) from error
     finally:
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])

@@ -35,7 +35,10 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class RateOptions:
-    """``min_lr``: the policy's rate never falls below it. ``warmup``: in so many iterations the rate climbs from ``start_lr``."""
+    """``min_lr``: the policy's rate never falls below it.
+
+    ``warmup``: in so many iterations the rate climbs from ``start_lr``.
+    """
 
     min_lr: float = 0.0
     warmup: int = 0
@@ -50,7 +53,8 @@ def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
     policy = param.lr_policy
     if policy == "plateau":
         raise SolverError(
-            "lr_policy 'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches a test output"
+            "lr_policy 'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches a test "
+            "output"
         )
     if policy not in POLICIES:
         hint = did_you_mean(policy, POLICIES, f"known policies: {', '.join(POLICIES)}")
@@ -87,7 +91,8 @@ def current_step(param: SolverParameter, iteration: int) -> int:
 def learning_rate(param: SolverParameter, iteration: int, options: RateOptions = PLAIN, factor: float = 1.0) -> float:
     """The rate at ``iteration``, counted from 0. ``check`` the settings before.
 
-    ``max(min_lr, factor * policy)``; in the first ``warmup`` iterations ``start_lr + (that - start_lr) * (iter + 1) / warmup``.
+    ``max(min_lr, factor * policy)``; in the first ``warmup`` iterations
+    ``start_lr + (that - start_lr) * (iter + 1) / warmup``.
     """
     rate = factor * _policy(param, iteration)
     if options.min_lr:

@@ -28,7 +28,11 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
     param, speed = solver.param, progress.Speed(solver.param.display, solver.iter)
     end = solver.iter + count
     while solver.iter < end:
-        if param.test_interval and solver.iter % param.test_interval == 0 and (solver.iter > 0 or param.test_initialization):
+        if (
+            param.test_interval
+            and solver.iter % param.test_interval == 0
+            and (solver.iter > 0 or param.test_initialization)
+        ):
             if solver.tested != solver.iter:
                 solver.test_all()
             if solver.stopped:

@@ -1,7 +1,7 @@
 """Watching a test output: the best snapshot, an early stop, a learning rate that falls where the output stays.
 
-Each watcher keeps, in the position file of a snapshot, the best value so far and the tests since, so that a resumed run decides
-as one that was never stopped.
+Each watcher keeps, in the position file of a snapshot, the best value so far and the tests since, so that a resumed run
+decides as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _MONITOR = re.compile(r"(?:#?(?P<index>\d+):)?(?P<name>.+?)(?::(?P<goal>min|max)
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """``monitor``: which test output, see ``Monitor.find``. ``early_stop``, ``plateau``: tests without a better value, 0: off.
+    """``monitor``: which test output, see ``Monitor.find``.
+
+    ``early_stop``, ``plateau``: tests without a better value, 0: off.
 
     ``plateau_gamma``: what the rate is multiplied by; None: the solver's ``gamma``. ``best``: keep the best snapshot.
     """
@@ -73,7 +75,8 @@ class Monitor:
     def find(cls, asked: str, nets: list[Net]) -> Monitor:
         """The output that ``INDEX:NAME:GOAL`` asks for; INDEX may be left out for 0, GOAL for losses and accuracies.
 
-        ``""``: the first accuracy of test net #0, else its first loss. Raises SolverError, naming the outputs that there are.
+        ``""``: the first accuracy of test net #0, else its first loss. Raises SolverError, naming the outputs that
+        there are.
         """
         if not nets:
             raise SolverError(
@@ -90,14 +93,19 @@ class Monitor:
             firsts = [name for goal in ("max", "min") for name in goals if goals[name] == goal]
             if not firsts:
                 raise SolverError(
-                    "test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max" + _known_outputs(net)
+                    "test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max"
+                    + _known_outputs(net)
                 )
             return cls(index, firsts[0], str(goals[firsts[0]]))
         name, goal = parts["name"], parts["goal"]
         if name not in net.outputs:
-            raise SolverError(f"--monitor {asked!r}: test net #{index} has no output {name!r}{_known_outputs(net, name)}")
+            raise SolverError(
+                f"--monitor {asked!r}: test net #{index} has no output {name!r}{_known_outputs(net, name)}"
+            )
         if name not in goals:
-            raise SolverError(f"--monitor {asked!r}: {name!r} has {math.prod(net.shape(name))} values; watch one that has one")
+            raise SolverError(
+                f"--monitor {asked!r}: {name!r} has {math.prod(net.shape(name))} values; watch one that has one"
+            )
         goal = goal or goals[name]
         if goal is None:
             raise SolverError(f"--monitor {asked!r}: is more better, or less? give {name}:max or {name}:min")
@@ -105,7 +113,9 @@ class Monitor:
 
 
 def _goal(net: Net, name: str) -> str | None:
-    """Whether an output is better when it is larger (max) or smaller (min), by its layer, weight or name; None: unclear."""
+    """Whether an output is better when it is larger (max) or smaller (min), by its layer, weight or name; None:
+    unclear.
+    """
     maker = [node.layer for node in net.nodes if name in node.tops][-1]
     weighted = dict(zip(net.outputs, net.output_weights, strict=True))[name]
     if weighted:
@@ -138,7 +148,9 @@ class Watcher(Callback):
         if self._monitor is None:
             self._monitor = Monitor.find(self._asked, solver.test_nets)
             if self._of and self._of != str(self._monitor):
-                logs.warning("solver.cpp:316", f"{self.name} watched {self._of} before, now {self._monitor}: it starts anew")
+                logs.warning(
+                    "solver.cpp:316", f"{self.name} watched {self._of} before, now {self._monitor}: it starts anew"
+                )
                 self.best, self.waited = None, 0
         return self._monitor
 
@@ -164,7 +176,10 @@ class Watcher(Callback):
     def standstill(self, solver: Solver) -> str:
         """How long there has been no better value, in words."""
         best = "a number" if self.best is None else f"{logs.number(self.best)} of iteration {self.best_at}"
-        return f"{self.monitor(solver).name} was not better than {best} in {self.waited} test{'s' if self.waited > 1 else ''}"
+        return (
+            f"{self.monitor(solver).name} was not better than {best} in {self.waited} "
+            f"test{'s' if self.waited > 1 else ''}"
+        )
 
     def state(self) -> dict[str, Any]:
         return {"of": str(self._monitor or ""), "best": self.best, "best_at": self.best_at, "waited": self.waited}

@@ -30,7 +30,9 @@ def train_net(param: SolverParameter) -> NetParameter:
 
 
 def test_nets(param: SolverParameter) -> list[tuple[str, NetParameter]]:
-    """The nets to test on and where each came from: ``test_net_param``, ``test_net``, then the generic net for what is left."""
+    """The nets to test on and where each came from: ``test_net_param``, ``test_net``,
+    then the generic net for what is left.
+    """
     nets = [("test_net_param", _upgraded(net)) for net in param.test_net_param]
     nets += [(f"test_net file: {path}", load.load_net(Path(path))) for path in param.test_net]
     generic = next((name for name in ("net_param", "net") if param.HasField(name)), None)
@@ -41,7 +43,8 @@ def test_nets(param: SolverParameter) -> list[tuple[str, NetParameter]]:
         nets.append((f"net file: {param.net}" if generic == "net" else generic, _net(param, generic)))
     if param.test_state and len(param.test_state) != len(nets):
         raise SolverError(
-            f"test_state must be given once per test net or not at all: {len(nets)} nets, {len(param.test_state)} states"
+            f"test_state must be given once per test net or not at all: {len(nets)} nets, {len(param.test_state)} "
+            "states"
         )
     if nets and param.test_interval <= 0:
         raise SolverError(f"test_interval must be positive when there are test nets, got {param.test_interval}")

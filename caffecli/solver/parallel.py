@@ -41,7 +41,8 @@ class World:
     """This process among ``size`` that train together: its ``rank`` from 0, and what they tell each other.
 
     Rank 0 writes the snapshots and the log. All ranks start from rank 0's weights, frozen ones and buffers included. In
-    training each rank keeps BatchNorm statistics of its own batches; rank 0's go into snapshots, and to all ranks before
+    training each rank keeps BatchNorm statistics of its own batches; rank 0's go into snapshots, and to all ranks
+    before
     a test. All ranks must call the methods in the same order; in a world of one they do nothing. The methods raise
     PeerLost when another rank has ended.
     """
@@ -52,7 +53,10 @@ class World:
         self._store: Store | None = None
 
     def connect(self, store: Store, device: torch.device, report_missing: bool) -> None:
-        """Join the other ranks. ``report_missing``: errors name the ranks that have ended, where no parent process does so."""
+        """Join the other ranks.
+
+        ``report_missing``: errors name the ranks that have ended, where no parent process does so.
+        """
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -151,7 +155,10 @@ class World:
 
 
 def given_rank() -> int | None:
-    """This process's number on its machine if ``torchrun`` has started it, else None. Silences the log of all but rank 0."""
+    """This process's number on its machine if ``torchrun`` has started it, else None.
+
+    Silences the log of all but rank 0.
+    """
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return None
     silence_log(int(os.environ["RANK"]))
@@ -159,7 +166,10 @@ def given_rank() -> int | None:
 
 
 def join(target: Callable[[World, list[torch.device], T], bool], device: torch.device, job: T) -> bool:
-    """Run ``target`` as one process of the world that torchrun's environment variables describe. Errors name the rank."""
+    """Run ``target`` as one process of the world that torchrun's environment variables describe.
+
+    Errors name the rank.
+    """
     world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if world.size == 1:
         return target(world, [device], job)

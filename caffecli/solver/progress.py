@@ -25,7 +25,9 @@ def output_lines(values: Iterable[tuple[str, float, float]]) -> Iterator[str]:
 def flat(net: Net, outputs: dict[str, Tensor]) -> list[tuple[str, float, float]]:
     """Every value of every output blob as (name, value, loss weight)."""
     pairs = zip(net.outputs, net.output_weights, strict=True)
-    return [(name, value, weight) for name, weight in pairs for value in outputs[name].detach().float().reshape(-1).tolist()]
+    return [
+        (name, value, weight) for name, weight in pairs for value in outputs[name].detach().float().reshape(-1).tolist()
+    ]
 
 
 def train_outputs(net: Net, outputs: dict[str, Tensor]) -> None:
@@ -85,7 +87,10 @@ class Losses:
         return len(self._pending) >= self._patience
 
     def settle(self) -> tuple[int, float] | None:
-        """Take all pending losses into the mean. Stops at the first that is not finite and returns its iteration and value."""
+        """Take all pending losses into the mean.
+
+        Stops at the first that is not finite and returns its iteration and value.
+        """
         pending, self._pending = self._pending, []
         losses = [loss for _, loss in pending]
         values = [float(losses[0])] if len(losses) == 1 else torch.stack(losses).tolist() if losses else []

@@ -1,8 +1,8 @@
 """Every figure of a run in files for other programs: CSV, lines of JSON, TensorBoard's event files.
 
-A record is made at each display, after each test, and of the loss at the end. Rank 0 writes. Where the file holds records
-already, those of iterations that this run does (anew) are dropped and the others kept: a resumed run goes on with its file,
-another starts anew.
+A record is made at each display, after each test, and of the loss at the end. Rank 0 writes. Where the file holds
+records already, those of iterations that this run does (anew) are dropped and the others kept: a resumed run goes on
+with its file, another starts anew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _FIGURES = ("lr", "loss", "iter/s")
 
 @dataclass(frozen=True)
 class Record:
-    """The figures of a display (``net`` is ``train``) or a test (``test0``, ...), ``seconds`` after the run's first start."""
+    """The figures of a display (``net`` is ``train``) or a test (``test0``, ...),
+    ``seconds`` after the run's first start.
+    """
 
     iteration: int
     seconds: float
@@ -175,10 +177,11 @@ class Csv(Lines):
 
 
 class JsonLines(Lines):
-    """``{"iteration": 100, "seconds": 1.5, "net": "train", "lr": 0.01, "loss": 0.3, "iter/s": 90.1, "outputs": {"loss": 0.2}}``.
+    """``{"iteration": 100, "seconds": 1.5, "net": "train", "lr": 0.01, "loss": 0.3, "iter/s": 90.1, "outputs": {"loss":
+    0.2}}``.
 
-    After a test: ``{"iteration": 500, "seconds": 8.1, "net": "test0", "outputs": {"accuracy": 0.98, "loss": 0.06}}``. ``loss`` is
-    the smoothed one; what is no finite number is null.
+    After a test: ``{"iteration": 500, "seconds": 8.1, "net": "test0", "outputs": {"accuracy": 0.98, "loss":
+    0.06}}``. ``loss`` is the smoothed one; what is no finite number is null.
     """
 
     def head(self, solver: Solver) -> str:
@@ -200,7 +203,9 @@ class JsonLines(Lines):
 
 
 class TensorBoard(Recorder):
-    """Event files in the folder ``path``, with the names of ``Csv`` as tags. Raises SolverError where there is no tensorboard.
+    """Event files in the folder ``path``, with the names of ``Csv`` as tags.
+
+    Raises SolverError where there is no tensorboard.
 
     A resumed run writes a file of its own; TensorBoard then leaves out what older ones say of its iterations.
     """

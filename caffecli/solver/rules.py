@@ -87,10 +87,14 @@ class GroupedRule(Rule):
         self.history = [torch.zeros_like(blob, requires_grad=False) for _ in range(self.slots) for blob in self.blobs]
         self._groups: list[Group] | None = None
         #: with ``snapshot_diff`` alone: what the last update has added to each parameter
-        self._changes = [torch.zeros_like(blob, requires_grad=False) for blob in self.blobs] if param.snapshot_diff else []
+        self._changes = (
+            [torch.zeros_like(blob, requires_grad=False) for blob in self.blobs] if param.snapshot_diff else []
+        )
 
     @abstractmethod
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+    def step(
+        self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int
+    ) -> None:
         """Change ``weights`` and ``history`` (a list a slot) by ``grads``, which it may overwrite.
 
         ``rate`` has lr_mult in it. What is added to the weights depends on the other arguments alone.
@@ -147,7 +151,9 @@ class GroupedRule(Rule):
             alone = p.tensor.device.type == "cpu" and p.tensor.numel() >= _SHARED_AMONG_THREADS
             group = groups.setdefault((p.lr_mult, p.decay_mult, i if alone else None), Group(p.lr_mult, p.decay_mult))
             group.weights.append(p.tensor)
-            group.history = [[*kept, blob] for kept, blob in zip(group.history or [[]] * self.slots, history, strict=True)]
+            group.history = [
+                [*kept, blob] for kept, blob in zip(group.history or [[]] * self.slots, history, strict=True)
+            ]
             group.changes += self._changes[i : i + 1]
         return list(groups.values())
 
@@ -193,7 +199,9 @@ class SGD(GroupedRule):
             nesterov=False, maximize=False, foreach=False, fused=True,
         )  # fmt: skip
 
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+    def step(
+        self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int
+    ) -> None:
         (sums,) = history
         torch._foreach_mul_(sums, self.param.momentum)
         torch._foreach_add_(sums, grads, alpha=rate)
@@ -208,7 +216,9 @@ class Nesterov(GroupedRule):
 
     remembers_frozen = False
 
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+    def step(
+        self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int
+    ) -> None:
         (sums,) = history
         momentum = self.param.momentum
         torch._foreach_add_(weights, sums, alpha=momentum)
@@ -228,7 +238,9 @@ class AdaGrad(GroupedRule):
         if param.momentum:
             raise SolverError(f"momentum: the {param.type} solver takes none, got {param.momentum:g}; set momentum: 0")
 
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+    def step(
+        self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int
+    ) -> None:
         (squares,) = history
         self.remember(squares, grads)
         roots = torch._foreach_sqrt(squares)
@@ -265,7 +277,9 @@ class AdaDelta(GroupedRule):
 
     slots = 2
 
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+    def step(
+        self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int
+    ) -> None:
         squares, updates = history
         momentum, delta = self.param.momentum, self.param.delta
         torch._foreach_mul_(squares, momentum)
@@ -290,7 +304,9 @@ class Adam(GroupedRule):
 
     slots = 2
 
-    def step(self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int) -> None:
+    def step(
+        self, weights: list[Tensor], grads: list[Tensor], history: list[list[Tensor]], rate: float, iteration: int
+    ) -> None:
         means, squares = history
         first, second = self.param.momentum, self.param.momentum2
         steps = [torch.full((), float(iteration), device=blob.device) for blob in weights]

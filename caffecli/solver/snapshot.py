@@ -1,8 +1,8 @@
 """Snapshots: a caffemodel and a solverstate, as Caffe writes them, and beside them what an exact resume needs.
 
 Three files a snapshot, each complete under its name or not there, in this order: ``P_iter_N.caffemodel``,
-``P_iter_N.solverstate.json`` (where the data and the random numbers stood; Caffe does without), ``P_iter_N.solverstate``. So a
-solverstate that is there can be resumed from.
+``P_iter_N.solverstate.json`` (where the data and the random numbers stood; Caffe does without),
+``P_iter_N.solverstate``. So a solverstate that is there can be resumed from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from caffecli.proto.caffe_pb2 import SolverParameter
 
 
 def prefix(param: SolverParameter, solver_file: str | Path) -> str:
-    """``snapshot_prefix`` by Caffe's rules: absent: the solver file without its extension; a folder gets that file's name."""
+    """``snapshot_prefix`` by Caffe's rules: absent: the solver file without its extension;
+    a folder gets that file's name.
+    """
     stem = Path(solver_file).with_suffix("")
     given = param.snapshot_prefix
     if not given:
@@ -55,9 +57,15 @@ def check_writable(snapshot_prefix: str) -> None:
         if not folder.is_dir():
             what = "is a file; name a folder" if folder.exists() else "does not exist; make it, or name another"
             raise SolverError(f"{where}: the folder {str(folder)!r} {what}")
-        handle, name = tempfile.mkstemp(prefix=f".{Path(snapshot_prefix).name}_iter_1000000.solverstate.json", dir=folder)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{Path(snapshot_prefix).name}_iter_1000000.solverstate.json", dir=folder
+        )
     except OSError as error:
-        remedy = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "check its permissions, or name another folder"
+        remedy = (
+            "choose a shorter name"
+            if error.errno == errno.ENAMETOOLONG
+            else "check its permissions, or name another folder"
+        )
         raise SolverError(f"{where}: cannot write in {str(folder)!r}: {error.strerror}; {remedy}") from error
     os.close(handle)
     Path(name).unlink()
@@ -90,7 +98,8 @@ def write(
 ) -> tuple[Path, Path]:
     """Write a snapshot; returns the two paths. ``state.learned_net`` is filled in.
 
-    ``diffs``: those of ``net.params``, for ``snapshot_diff``. With a ``name`` of its own it replaces the last one of that name.
+    ``diffs``: those of ``net.params``, for ``snapshot_diff``. With a ``name`` of its own it replaces the last one of
+    that name.
     """
     model, solver = paths(param, state.iter, name)
     hdf5 = param.snapshot_format == SolverParameter.HDF5
@@ -100,7 +109,9 @@ def write(
     state.learned_net = str(model)
     with _replacing_snapshot(model, solver) if name else contextlib.nullcontext(model.parent) as folder:
         caffemodel.write(folder / model.name, weights.definition(net), weights.export(net, shared=not hdf5), kept)
-        logs.info("sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}")
+        logs.info(
+            "sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}"
+        )
         with atomic.replacing(folder / position_path(solver).name) as file:
             file.write(json.dumps({"of": fingerprint(state), **position}).encode())
         solverstate.write(folder / solver.name, state)
@@ -133,8 +144,8 @@ def _replacing_snapshot(model: Path, solver: Path) -> Iterator[Path]:
 def find_state(path: Path) -> Path:
     """The solverstate to resume from: ``path``, or the one of the other format beside it.
 
-    For scripts that name ``x.solverstate`` where the solver's ``snapshot_format: HDF5`` has made ``x.solverstate.h5``, as Caffe's
-    own train_full.sh does. Raises SolverError when neither is there.
+    For scripts that name ``x.solverstate`` where the solver's ``snapshot_format: HDF5`` has made ``x.solverstate.h5``,
+    as Caffe's own train_full.sh does. Raises SolverError when neither is there.
     """
     if path.is_file():
         return path
@@ -151,7 +162,9 @@ def position_path(state: Path) -> Path:
 
 
 def read_position(state_path: Path, state: SolverState) -> dict[str, Any] | None:
-    """The position file beside a solverstate; None where there is none, as Caffe writes none, or it belongs to another state."""
+    """The position file beside a solverstate; None where there is none, as Caffe writes none,
+    or it belongs to another state.
+    """
     path = position_path(state_path)
     try:
         position = json.loads(path.read_bytes())
@@ -162,7 +175,9 @@ def read_position(state_path: Path, state: SolverState) -> dict[str, Any] | None
             f"{str(path)!r} is damaged ({error}); remove it to resume with the data from its first record"
         ) from error
     if not isinstance(position, dict) or position.get("of") != fingerprint(state):
-        logs.warning("sgd_solver.cpp:284", f"{path} belongs to another solverstate; the data start at their first record")
+        logs.warning(
+            "sgd_solver.cpp:284", f"{path} belongs to another solverstate; the data start at their first record"
+        )
         return None
     return position
 

@@ -157,7 +157,8 @@ class Solver:
         blob = next((one for one in found if one.startswith("layer")), blob)
         kept = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
         raise SolverError(
-            f"iteration {iteration}: the loss is {value:g}; first bad blob: {blob}{kept}; lower base_lr, or set clip_gradients"
+            f"iteration {iteration}: the loss is {value:g}; first bad blob: {blob}{kept}; "
+            "lower base_lr, or set clip_gradients"
         )
 
     def _last_batch(self) -> dict[str, Tensor]:
@@ -268,11 +269,17 @@ class Solver:
         return net
 
     def _make_net(self, param: NetParameter, shard: tuple[int, int] = (0, 1)) -> Net:
-        """A net whose data layers serve ``shard``. Test nets serve all records: each rank reads a part of the batches."""
+        """A net whose data layers serve ``shard``.
+
+        Test nets serve all records: each rank reads a part of the batches.
+        """
         return Net(param, Context(self._seed, shard, self._folders)).place(self.device)
 
     def _start_from(self, weight_files: Iterable[str], net: Net) -> None:
-        """Load trained weights. An entry is one file, or several separated by commas; later files overwrite earlier ones."""
+        """Load trained weights.
+
+        An entry is one file, or several separated by commas; later files overwrite earlier ones.
+        """
         for name in (part.strip() for entry in weight_files for part in entry.split(",")):
             logs.info("solver.cpp:72", f"Finetuning from {name}")
             weights.load(net, name)

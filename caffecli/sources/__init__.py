@@ -14,15 +14,16 @@ from caffecli.sources.prefetch import Prefetch
 from caffecli.sources.window import WindowSource
 
 __all__ = [
-    "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Open", "Prefetch", "Source", "WindowSource", "create",
+    "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Open", "Prefetch", "Source", "WindowSource",
+        "create",
 ]  # fmt: skip
 
 
 def create(reads: Open, param: LayerParameter, phase: int, seed: int, shard: tuple[int, int] = (0, 1)) -> Source:
     """The source, one of ``reads``, that a data layer describes.
 
-    It is read ``data_param { prefetch }`` (4) batches ahead; 0 reads none ahead. ``seed`` decides all that is random in it;
-    layers of different names get different numbers from the same seed.
+    It is read ``data_param { prefetch }`` (4) batches ahead; 0 reads none ahead. ``seed`` decides all that is random in
+    it; layers of different names get different numbers from the same seed.
     ``shard`` (rank, count) gives record i to rank i mod count, as several devices share their data.
 
     Raises SpecError, FormatError and DataError, naming the layer.

@@ -36,8 +36,8 @@ class Batch:
 class Source(ABC):
     """Gives batches without end; after the last record it starts again at the first.
 
-    ``state`` tells, in numbers that fit into JSON, where the source stands after the last batch given. A source of the same
-    settings that gets it by ``restore`` goes on with exactly the batches that would have followed.
+    ``state`` tells, in numbers that fit into JSON, where the source stands after the last batch given. A source of the
+    same settings that gets it by ``restore`` goes on with exactly the batches that would have followed.
     """
 
     #: the shapes of the first batch's arrays; later batches of one record may differ
@@ -72,7 +72,9 @@ class Source(ABC):
 class Open(Protocol):
     """Makes a source from a data layer's parameters; a subclass of Source is such a function."""
 
-    def __call__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1), /) -> Source: ...
+    def __call__(
+        self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1), /
+    ) -> Source: ...
 
 
 class Draws:
@@ -89,7 +91,9 @@ class Draws:
         return int(np.random.default_rng([self.seed, 0]).integers(limit)) if limit else 0
 
     def transforms(self, first: int, count: int) -> Numbers:
-        """Three 32-bit numbers for each of ``count`` records from position ``first``, to be taken modulo what is needed."""
+        """Three 32-bit numbers for each of ``count`` records from position ``first``,
+        to be taken modulo what is needed.
+        """
         bits = np.random.PCG64([self.seed, 1])
         bits.advance(2 * first)
         return bits.random_raw(2 * count).view(np.uint32).reshape(count, 4)[:, :3]
@@ -108,7 +112,8 @@ class Buffers:
     """Float arrays that are reused when nothing refers to them any more.
 
     New memory for a batch of pictures takes as long as decoding them, as the system must clear it page by page.
-    An array is free when only this object refers to it: tensors made by ``torch.from_numpy`` and views hold a reference too.
+    An array is free when only this object refers to it: tensors made by ``torch.from_numpy`` and views hold a reference
+    too.
     """
 
     LIMIT = 16

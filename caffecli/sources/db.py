@@ -19,7 +19,8 @@ from caffecli.wording import does_not_exist
 class DbSource(RecordSource):
     """Reads ``data_param { source backend batch_size rand_skip }`` in the order of the keys, again and again.
 
-    Raises SpecError for settings that are missing or wrong, FormatError for a database that cannot be read, DataError for
+    Raises SpecError for settings that are missing or wrong, FormatError for a database that cannot be read, DataError
+    for
     a record that cannot be used.
     """
 
@@ -84,7 +85,9 @@ class DbSource(RecordSource):
             raise FormatError(f"{self.where}: {error}") from error
 
     def _empty(self) -> DataError:
-        return DataError(f"{self.where}: the database {str(self._reader.path)!r} holds no records; convert the data again")
+        return DataError(
+            f"{self.where}: the database {str(self._reader.path)!r} holds no records; convert the data again"
+        )
 
     def restore(self, state: State) -> None:
         super().restore(state)

@@ -24,12 +24,13 @@ Order = NDArray[np.int64]
 
 
 class Hdf5Source(NumberedSource):
-    """Reads ``hdf5_data_param { source batch_size shuffle }``: each top is the dataset of its name, its first axis the record.
+    """Reads ``hdf5_data_param { source batch_size shuffle }``:
+    each top is the dataset of its name, its first axis the record.
 
     One file is in memory at a time. ``shuffle`` puts the files, and the rows within each, in a new order each epoch.
 
-    Raises SpecError for settings that are missing or wrong, FormatError for files and datasets that cannot be used: all are
-    checked before the first batch.
+    Raises SpecError for settings that are missing or wrong, FormatError for files and datasets that cannot be used: all
+    are checked before the first batch.
     """
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -71,14 +72,17 @@ class Hdf5Source(NumberedSource):
             raise FormatError(f"{self.where}: {error}") from error
         if hdf5.starts_hdf5(data):
             raise FormatError(
-                f"{self.where}: source {self._source!r} is itself an HDF5 file; put its name into a text file and name that"
+                f"{self.where}: source {self._source!r} is itself an HDF5 file; "
+                "put its name into a text file and name that"
             )
         if b"\0" in data:
             raise FormatError(f"{self.where}: {describe(self._source, data, 'a list of HDF5 files')}")
         files = data.decode("utf-8", "surrogateescape").split()
         logs.info("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(files)}")
         if not files:
-            raise FormatError(f"{self.where}: source {self._source!r} names no files; write the path of one on each line")
+            raise FormatError(
+                f"{self.where}: source {self._source!r} names no files; write the path of one on each line"
+            )
         return files
 
     def _checked_shapes(self, file: str) -> list[Shape]:
@@ -97,7 +101,9 @@ class Hdf5Source(NumberedSource):
         for top, shape in zip(self._tops, shapes, strict=True):
             if shape[0] != shapes[0][0]:
                 raise self._error(
-                    file, top, f"has {shape[0]} rows, {self._tops[0]!r} has {shapes[0][0]}; give both one for each record"
+                    file,
+                    top,
+                    f"has {shape[0]} rows, {self._tops[0]!r} has {shapes[0][0]}; give both one for each record",
                 )
         if self._file_shapes:
             self._compare(file, shapes)
@@ -108,7 +114,9 @@ class Hdf5Source(NumberedSource):
 
         dataset = opened.get(top)
         if not isinstance(dataset, h5py.Dataset):
-            raise self._error(file, top, f"is not there, the file has {', '.join(map(repr, opened)) or 'none'}; name the tops so")
+            raise self._error(
+                file, top, f"is not there, the file has {', '.join(map(repr, opened)) or 'none'}; name the tops so"
+            )
         if dataset.dtype.kind not in "iuf":
             raise self._error(file, top, f"expected integers or floats, it holds {dataset.dtype}; convert it")
         kind = "FLOAT" if dataset.dtype.kind == "f" else "INTEGER"
@@ -116,11 +124,15 @@ class Hdf5Source(NumberedSource):
         if not dataset.shape:
             raise self._error(file, top, "expected at least one axis, that of the records, it has none; store an array")
         if 0 in dataset.shape:
-            raise self._error(file, top, f"is empty, its shape is {dataset.shape}; take the file out of {self._source!r}")
+            raise self._error(
+                file, top, f"is empty, its shape is {dataset.shape}; take the file out of {self._source!r}"
+            )
         return tuple(map(int, dataset.shape))
 
     def _compare(self, file: str, shapes: list[Shape]) -> None:
-        """As in Caffe, records may be of another shape than the first file's, (5, 1) for (5,), but not of another size."""
+        """As in Caffe, records may be of another shape than the first file's, (5, 1) for (5,),
+        but not of another size.
+        """
         for top, shape, first in zip(self._tops, shapes, self._file_shapes[0], strict=True):
             if math.prod(shape[1:]) != math.prod(first[1:]):
                 raise self._error(
@@ -181,14 +193,18 @@ class Hdf5Source(NumberedSource):
             arrays = []
             try:
                 with hdf5.reading(name) as opened:
-                    for top, shape, first in zip(self._tops, self._file_shapes[file], self._file_shapes[0], strict=True):
+                    for top, shape, first in zip(
+                        self._tops, self._file_shapes[file], self._file_shapes[0], strict=True
+                    ):
                         array = np.empty(shape, np.float32)
                         opened[top].read_direct(array)
                         arrays.append(array.reshape(-1, *first[1:]))
             except FormatError as error:
                 raise self._located(name, error) from error
             except MemoryError as error:
-                raise DataError(f"{self.where}: out of memory for the rows of {name!r}; split it into several files") from error
+                raise DataError(
+                    f"{self.where}: out of memory for the rows of {name!r}; split it into several files"
+                ) from error
             self._loaded = (file, arrays)
         return self._loaded[1]
 

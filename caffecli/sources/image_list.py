@@ -29,7 +29,9 @@ class Entry(NamedTuple):
 
 
 def read_list(path: str | Path) -> list[Entry]:
-    """The entries of an image list: a path and an integer label a line. The path may have spaces; empty lines are left out.
+    """The entries of an image list: a path and an integer label a line.
+
+    The path may have spaces; empty lines are left out.
 
     Raises FormatError for a file that cannot be read or names nothing, DataError for a line without a label.
     """
@@ -56,11 +58,11 @@ def read_list(path: str | Path) -> list[Entry]:
 class ImageListSource(RecordSource):
     """Reads ``image_data_param { source root_folder batch_size shuffle rand_skip new_height new_width is_color }``.
 
-    ``shuffle`` puts the pictures in a new order each epoch. A path is ``root_folder`` followed by the list's, as in Caffe, with
-    no slash put between.
+    ``shuffle`` puts the pictures in a new order each epoch. A path is ``root_folder`` followed by the list's, as in
+    Caffe, with no slash put between.
 
-    Raises SpecError for settings that are missing or wrong, FormatError for a list that cannot be read, DataError for a picture
-    that cannot be used.
+    Raises SpecError for settings that are missing or wrong, FormatError for a list that cannot be read, DataError for a
+    picture that cannot be used.
     """
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -97,8 +99,8 @@ class ImageListSource(RecordSource):
             logs.info("image_data_layer.cpp:70", f"Skipping first {self._skip} data points.")
             if self._skip >= len(entries):
                 raise SpecError(
-                    f"{self.where}: rand_skip: {self._rand_skip} would skip {self._skip} of the {len(entries)} pictures of "
-                    f"{source!r}; lower it"
+                    f"{self.where}: rand_skip: {self._rand_skip} would skip {self._skip} of the {len(entries)} "
+                    f"pictures of {source!r}; lower it"
                 )
         return entries
 
@@ -124,11 +126,13 @@ class ImageListSource(RecordSource):
             image: Pixels = datums.decode_image(Path(path).read_bytes(), self._param.is_color)
         except OSError as error:
             raise DataError(
-                f"{self.where}: cannot read {self._name(entry)}, {path!r}: {error.strerror}; check root_folder and the list"
+                f"{self.where}: cannot read {self._name(entry)}, {path!r}: {error.strerror}; "
+                "check root_folder and the list"
             ) from error
         except DataError as error:
             raise DataError(
-                f"{self.where}: {self._name(entry)}, {path!r}, is no picture that OpenCV reads; it may be damaged or empty"
+                f"{self.where}: {self._name(entry)}, {path!r}, is no picture that OpenCV reads; "
+                "it may be damaged or empty"
             ) from error
         if self._param.new_height:
             import cv2

@@ -20,8 +20,9 @@ from caffecli.wording import dimensions
 class MemorySource(NumberedSource):
     """Serves what ``set_arrays`` or ``add_pictures`` gave last, in its order, again and again.
 
-    ``memory_data_param { batch_size channels height width }`` is the shape of a batch, after ``transform_param``. A ``state``
-    does not hold the records: a program that resumes hands them over before ``restore``. Raises SpecError for missing settings.
+    ``memory_data_param { batch_size channels height width }`` is the shape of a batch, after ``transform_param``. A
+    ``state`` does not hold the records: a program that resumes hands them over before ``restore``. Raises SpecError for
+    missing settings.
     """
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -30,8 +31,8 @@ class MemorySource(NumberedSource):
         self._shape: Shape = (settings.channels, settings.height, settings.width)
         if 0 in self._shape:
             raise SpecError(
-                f"{self.where}: expected memory_data_param to give batch_size, channels, height and width, all of at least 1, "
-                f"got channels {self._shape[0]}, height {self._shape[1]}, width {self._shape[2]}"
+                f"{self.where}: expected memory_data_param to give batch_size, channels, height and width, all of at "
+                f"least 1, got channels {self._shape[0]}, height {self._shape[1]}, width {self._shape[2]}"
             )
         self.shapes = ((self._batch_size, *self._shape), (self._batch_size,))
         self._transformer = Transformer(param.transform_param, phase, param.name)
@@ -50,21 +51,30 @@ class MemorySource(NumberedSource):
         data, labels = np.asarray(data), np.asarray(labels)
         if data.shape[1:] != self._shape or data.ndim != 4:
             size = dimensions(self._shape)
-            raise DataError(f"{self.where}: expected data of shape count × {size}, as memory_data_param says, got {data.shape}")
+            raise DataError(
+                f"{self.where}: expected data of shape count × {size}, as memory_data_param says, got {data.shape}"
+            )
         if labels.shape not in ((len(data),), (len(data), 1, 1, 1)):
-            raise DataError(f"{self.where}: expected one label for each of the {len(data)} records, got shape {labels.shape}")
+            raise DataError(
+                f"{self.where}: expected one label for each of the {len(data)} records, got shape {labels.shape}"
+            )
         self._check_count(len(data))
         if self._transforms:
             logs.warning("memory_data_layer.cpp:90", "MemoryData does not transform array data on Reset()")
         self._serve(np.ascontiguousarray(data, np.float32), labels)
 
     def add_pictures(self, pictures: Sequence[Pixels], labels: Sequence[int]) -> None:
-        """Serve transformed (channels, height, width) pictures. Raises DataError for shapes that do not fit, or before those
-        given so the last time have all been served."""
+        """Serve transformed (channels, height, width) pictures. Raises DataError for shapes that do not fit, or before
+        those given so the last time have all been served.
+        """
         if self._unread:
-            raise DataError(f"{self.where}: some of the pictures added before have not been served; add more after a whole round")
+            raise DataError(
+                f"{self.where}: some of the pictures added before have not been served; add more after a whole round"
+            )
         if len(labels) != len(pictures):
-            raise DataError(f"{self.where}: expected one label for each of the {len(pictures)} pictures, got {len(labels)}")
+            raise DataError(
+                f"{self.where}: expected one label for each of the {len(pictures)} pictures, got {len(labels)}"
+            )
         self._check_count(len(pictures))
         data = np.empty((len(pictures), *self._shape), np.float32)
         draws = self._draws.transforms(self._added, len(pictures))
@@ -72,8 +82,8 @@ class MemorySource(NumberedSource):
             shape = self._transformer.shape(picture.shape, f"picture {i}")
             if shape != self._shape:
                 raise DataError(
-                    f"{self.where}: expected channels × height × width of {dimensions(self._shape)}, as memory_data_param says, "
-                    f"picture {i} gives {dimensions(shape)}"
+                    f"{self.where}: expected channels × height × width of {dimensions(self._shape)}, as "
+                    f"memory_data_param says, picture {i} gives {dimensions(shape)}"
                 )
             self._transformer.one(picture, draws[i], data[i])
         self._added += len(pictures)
@@ -87,7 +97,9 @@ class MemorySource(NumberedSource):
 
     def _check_count(self, count: int) -> None:
         if count == 0 or count % self._batch_size:
-            raise DataError(f"{self.where}: expected a multiple of batch_size, {self._batch_size}, records, got {count}")
+            raise DataError(
+                f"{self.where}: expected a multiple of batch_size, {self._batch_size}, records, got {count}"
+            )
 
     def _serve(self, data: Floats, labels: NDArray[Any]) -> None:
         self._data, self._labels = data, np.ascontiguousarray(labels.reshape(-1), np.float32)

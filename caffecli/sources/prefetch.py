@@ -13,12 +13,12 @@ from caffecli.sources.base import Batch, Source, State
 class Prefetch(Source):
     """``source``, read up to ``depth`` batches ahead by a background thread, which starts with the first ``next``.
 
-    An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until ``restore``.
-    The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
+    An error in the thread is raised by the ``next`` that would have given the batch, and by each after it until
+    ``restore``. The thread ends on ``close``, and also when the object is forgotten or the interpreter exits.
 
     The thread slows down computing on the same cores, more by each wake-up than by its work, and reading needs Python's
-    lock. So it sleeps until half of what it has read is used up, and from then until ``read_ahead`` is called or only one
-    batch is left.
+    lock. So it sleeps until half of what it has read is used up, and from then until ``read_ahead`` is called or only
+    one batch is left.
     """
 
     def __init__(self, source: Source, depth: int) -> None:
@@ -136,7 +136,9 @@ _running: weakref.WeakSet[_Ahead] = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """End all threads at exit: one that is decoding in OpenCV while the interpreter shuts down would abort the program."""
+    """End all threads at exit: one that is decoding in OpenCV while the
+    interpreter shuts down would abort the program.
+    """
     ending = list(_running)
     for ahead in ending:
         ahead.stop()

@@ -103,8 +103,8 @@ class RecordSource(NumberedSource):
     def _fill(self, load: Load, name: Callable[[int], str]) -> Floats:
         """Load and transform each record of the batch, several at a time. ``name`` names a record in errors.
 
-        As in Caffe, a batch's first record decides the shape, so that batches of one may vary. Raises DataError when another
-        record's shape differs.
+        As in Caffe, a batch's first record decides the shape, so that batches of one may vary. Raises DataError when
+        another record's shape differs.
         """
         first: list[Pixels] = [load(0)] if self._batch_size == 1 else []
         if first:

@@ -51,7 +51,9 @@ class Transformer:
 
     @property
     def mean(self) -> Floats | None:
-        """What is subtracted: the image of ``mean_file``, or the values of ``mean_value`` as (count, 1, 1); None without."""
+        """What is subtracted: the image of ``mean_file``, or the values of ``mean_value`` as (count, 1, 1);
+        None without.
+        """
         return self._image if self._image is not None else self._values if self._values.size else None
 
     def _read_mean(self, path: str) -> Floats:
@@ -65,7 +67,8 @@ class Transformer:
     def shape(self, picture: Shape, name: str) -> Shape:
         """The (channels, height, width) that a picture of that shape gets; ``name`` names it in errors.
 
-        Raises DataError when it is smaller than the crop or unlike the mean file, SpecError for a wrong count of mean values.
+        Raises DataError when it is smaller than the crop or unlike the mean file, SpecError for a wrong count of mean
+        values.
         """
         channels, height, width = picture
         if picture != self._checked:
@@ -77,8 +80,8 @@ class Transformer:
         channels, height, width = picture
         if self._crop > min(height, width):
             raise DataError(
-                f"{self._where}: crop_size {self._crop} is larger than {name}, which is {height} × {width} (height × width); "
-                "lower crop_size or resize the pictures"
+                f"{self._where}: crop_size {self._crop} is larger than {name}, which is {height} × {width} (height × "
+                "width); lower crop_size or resize the pictures"
             )
         if len(self._values) not in (0, 1, channels):
             raise SpecError(
@@ -92,7 +95,10 @@ class Transformer:
             )
 
     def one(self, picture: Pixels, draws: Numbers, out: Floats) -> None:
-        """Transform a (channels, height, width) picture, checked by ``shape``, into ``out``. ``draws`` are its three numbers."""
+        """Transform a (channels, height, width) picture, checked by ``shape``, into ``out``.
+
+        ``draws`` are its three numbers.
+        """
         ((top, left),) = self._corners(picture.shape, draws[None])
         step = -1 if self._mirror and draws[0] % 2 else 1
         out[...] = np.ascontiguousarray(self._part(picture, top, left)[..., ::step])
@@ -101,7 +107,10 @@ class Transformer:
         self._scale_values(out)
 
     def many(self, pictures: Pixels, draws: Numbers, out: Floats) -> None:
-        """Transform (count, channels, height, width) pictures at once: the quick way for small ones. ``draws`` is (count, 3)."""
+        """Transform (count, channels, height, width) pictures at once: the quick way for small ones.
+
+        ``draws`` is (count, 3).
+        """
         if self._random_crop:
             for i, (top, left) in enumerate(self._corners(pictures.shape, draws)):
                 out[i] = self._part(pictures[i], top, left)
@@ -124,7 +133,9 @@ class Transformer:
         free_rows, free_columns = shape[-2] - self._crop, shape[-1] - self._crop
         if not self._random_crop:
             return [(free_rows // 2, free_columns // 2)] * len(draws)
-        return list(zip((draws[:, 1] % (free_rows + 1)).tolist(), (draws[:, 2] % (free_columns + 1)).tolist(), strict=True))
+        return list(
+            zip((draws[:, 1] % (free_rows + 1)).tolist(), (draws[:, 2] % (free_columns + 1)).tolist(), strict=True)
+        )
 
     def _part(self, pixels: Pixels, top: int, left: int) -> Pixels:
         return pixels[..., top : top + self._crop, left : left + self._crop] if self._crop else pixels

@@ -59,8 +59,8 @@ class Extent(NamedTuple):
 def extent(low: int, high: int, half: np.float32, limit: int, crop: int, pad: int) -> Extent:
     """Which pixels fill a crop: the window ``low`` … ``high``, made 2 ``half`` wide about its middle, with its context.
 
-    The context becomes ``pad`` pixels on each side; what lies outside of the picture's 0 … ``limit`` - 1 is cut off and left
-    empty. In float32, rounded as Caffe does.
+    The context becomes ``pad`` pixels on each side; what lies outside of the picture's 0 … ``limit`` - 1 is cut off and
+    left empty. In float32, rounded as Caffe does.
     """
     middle = np.float32(low) + np.float32(high - low + 1) / np.float32(2)
     reach = half * (np.float32(crop) / np.float32(crop - 2 * pad))
@@ -78,11 +78,12 @@ def _round(value: np.float32) -> int:
 
 
 class WindowSource(NumberedSource):
-    """Each batch has ``batch_size`` · ``fg_fraction`` windows, rounded down, that overlap an object by ``fg_threshold`` or more,
-    after others that do so by less than ``bg_threshold`` and get the label 0; any of either with equal chance, again and again.
+    """Each batch has ``batch_size`` · ``fg_fraction`` windows, rounded down, that overlap an object by ``fg_threshold``
+    or more, after others that do so by less than ``bg_threshold`` and get the label 0; any of either with equal chance,
+    again and again.
 
-    Raises SpecError for settings that are missing or wrong, FormatError for a window file that cannot be read, DataError for one
-    with mistakes, and for pictures and windows that cannot be used.
+    Raises SpecError for settings that are missing or wrong, FormatError for a window file that cannot be read,
+    DataError for one with mistakes, and for pictures and windows that cannot be used.
     """
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
@@ -114,7 +115,9 @@ class WindowSource(NumberedSource):
         if not settings.source:
             raise SpecError(f'{self.where}: window_data_param names no window file; set source: "windows.txt"')
         if not self._crop:
-            raise SpecError(f"{self.where}: WindowData needs transform_param {{ crop_size: ... }}, the size of its windows")
+            raise SpecError(
+                f"{self.where}: WindowData needs transform_param {{ crop_size: ... }}, the size of its windows"
+            )
         if not 0 <= settings.fg_fraction <= 1:
             raise SpecError(f"{self.where}: expected fg_fraction between 0 and 1, got {settings.fg_fraction:g}")
         if settings.crop_mode not in ("warp", "square"):
@@ -124,7 +127,9 @@ class WindowSource(NumberedSource):
                 f"{self.where}: context_pad {settings.context_pad} on both sides fills crop_size {self._crop}; lower it"
             )
         if param.transform_param.scale != 1:
-            logs.warning("window_data_layer.cpp:237", f"{param.name}: WindowData scales by window_data_param's scale alone")
+            logs.warning(
+                "window_data_layer.cpp:237", f"{param.name}: WindowData scales by window_data_param's scale alone"
+            )
 
     def _read_mean(self, transformer: Transformer) -> Floats | None:
         """What is subtracted, for each place of a window."""
@@ -133,7 +138,9 @@ class WindowSource(NumberedSource):
             return None
         if not transformer.mean_file:
             if len(mean) not in (1, 3):
-                raise SpecError(f"{self.where}: expected one mean_value, or one for each of 3 channels, got {len(mean)}")
+                raise SpecError(
+                    f"{self.where}: expected one mean_value, or one for each of 3 channels, got {len(mean)}"
+                )
             return np.broadcast_to(mean, self._shape)
         off = (mean.shape[2] - self._crop) // 2  # as in Caffe, from the width for both axes
         part = mean[:, off : off + self._crop, off : off + self._crop] if off >= 0 else mean
@@ -183,7 +190,9 @@ class WindowSource(NumberedSource):
         found = np.concatenate(foreground), np.concatenate(background)
         for kind, windows, wanted in zip(("fg", "bg"), found, self._wanted(), strict=True):
             if wanted and not len(windows):
-                limit = "overlap an object by fg_threshold" if kind == "fg" else "overlap objects by less than bg_threshold"
+                limit = (
+                    "overlap an object by fg_threshold" if kind == "fg" else "overlap objects by less than bg_threshold"
+                )
                 raise DataError(
                     f"{self.where}: no window of {source!r} does {limit}, {getattr(self._param, kind + '_threshold'):g}"
                 )
@@ -235,10 +244,18 @@ class WindowSource(NumberedSource):
         index, _, *corners = window.tolist()
         picture = self._picture(self._paths[index])
         x, y = self._extents(*corners, *picture.shape[:2])
-        if x.low < 0 or y.low < 0 or x.low > x.high or y.low > y.high or x.high >= picture.shape[1] or y.high >= picture.shape[0]:
+        if (
+            x.low < 0
+            or y.low < 0
+            or x.low > x.high
+            or y.low > y.high
+            or x.high >= picture.shape[1]
+            or y.high >= picture.shape[0]
+        ):
             raise DataError(
-                f"{self.where}: window {' '.join(map(str, corners))} (x1 y1 x2 y2) lies outside of {self._paths[index]!r}, "
-                f"which is {picture.shape[1]} × {picture.shape[0]} (width × height); mend {self._param.source!r}"
+                f"{self.where}: window {' '.join(map(str, corners))} (x1 y1 x2 y2) lies outside of "
+                f"{self._paths[index]!r}, which is {picture.shape[1]} × {picture.shape[0]} (width × height); "
+                f"mend {self._param.source!r}"
             )
         left, top = x.after if mirror else x.before, y.before
         width, height = min(x.size, self._crop - left), min(y.size, self._crop - top)
@@ -271,11 +288,13 @@ class WindowSource(NumberedSource):
             return datums.decode_image(data, True)
         except OSError as error:
             raise DataError(
-                f"{self.where}: cannot read {path!r}, which {self._param.source!r} names: {error.strerror}; check root_folder"
+                f"{self.where}: cannot read {path!r}, which {self._param.source!r} names: {error.strerror}; "
+                "check root_folder"
             ) from error
         except DataError as error:
             raise DataError(
-                f"{self.where}: {path!r}, which {self._param.source!r} names, is no picture that OpenCV reads; it may be damaged"
+                f"{self.where}: {path!r}, which {self._param.source!r} names, is no picture that OpenCV reads; "
+                "it may be damaged"
             ) from error
 
     def close(self) -> None:
@@ -284,7 +303,9 @@ class WindowSource(NumberedSource):
 
 
 class Picture(NamedTuple):
-    """A picture of a window file; ``windows`` has a row (class, overlap, x1, y1, x2, y2) for each, ``lines`` their lines."""
+    """A picture of a window file; ``windows`` has a row (class, overlap, x1, y1, x2, y2) for each,
+    ``lines`` their lines.
+    """
 
     path: str
     channels: int
@@ -297,11 +318,14 @@ class Picture(NamedTuple):
 def read_pictures(path: str) -> Iterator[Picture]:
     """The pictures of a window file, one by one. Empty lines are left out, the pictures' numbers not looked at.
 
-    Raises FormatError for a file that cannot be read, is empty or something else, DataError, naming the line, for a mistake.
+    Raises FormatError for a file that cannot be read, is empty or something else, DataError, naming the line, for a
+    mistake.
     """
     head = read_bytes(path, 4096)
     if not head.strip():
-        raise FormatError(f"{path!r} names no pictures; expected '# 0', a path, channels, height, width, the count of windows")
+        raise FormatError(
+            f"{path!r} names no pictures; expected '# 0', a path, channels, height, width, the count of windows"
+        )
     if b"\0" in head:
         raise describe(path, head, "a window file")
     try:
@@ -326,13 +350,17 @@ class _Parser:
             channels = self._number("the picture's channels")
             if channels != 3:
                 raise self._error("3 channels, for pictures are read in color", str(channels))
-            height, width, count = map(self._number, ("the picture's height", "the picture's width", "the count of its windows"))
+            height, width, count = map(
+                self._number, ("the picture's height", "the picture's width", "the count of its windows")
+            )
             lines, rows = [], []
             for number, row in islice(self._lines, count):
                 lines.append(number)
                 rows.append(row)
             if len(rows) < count:
-                raise DataError(f"{self._path!r}: expected {count} windows for {path!r}, the file ends after {len(rows)}")
+                raise DataError(
+                    f"{self._path!r}: expected {count} windows for {path!r}, the file ends after {len(rows)}"
+                )
             yield Picture(path, channels, height, width, self._table(lines, rows), lines)
 
     def _next(self, wanted: str) -> str:

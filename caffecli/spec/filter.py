@@ -43,7 +43,9 @@ def _any_met(rules: Iterable[NetStateRule], layer: LayerParameter, state: NetSta
 
 
 def _why_broken(rule: NetStateRule, state: NetState) -> tuple[int, str] | None:
-    """The reference's source line and text for the first condition that the state does not meet; None if it meets all."""
+    """The reference's source line and text for the first condition that the state does not meet;
+    None if it meets all.
+    """
     if rule.HasField("phase") and rule.phase != state.phase:
         return 296, f"phase ({state.phase}) differed from the phase ({rule.phase})"
     if rule.HasField("min_level") and state.level < rule.min_level:

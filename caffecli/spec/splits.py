@@ -1,7 +1,7 @@
 """Split layers: a blob that several layers read gets a copy for each, so that their gradients add up.
 
-The layer that copies top ``j`` (blob ``b``) of layer ``a`` is ``b_a_j_split``, its tops ``b_a_j_split_0``, ``_1``, and so on.
-Logs, caffemodels and programs see these names. A top with a loss weight counts as read once more: by the loss.
+The layer that copies top ``j`` (blob ``b``) of layer ``a`` is ``b_a_j_split``, its tops ``b_a_j_split_0``, ``_1``, and
+so on. Logs, caffemodels and programs see these names. A top with a loss weight counts as read once more: by the loss.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Top = tuple[int, int]  # (index of the layer, index of its top)
 def insert_splits(net: NetParameter, whole: NetParameter | None = None) -> NetParameter:
     """A copy of ``net`` with a Split layer behind each top that is read more than once.
 
-    Raises SpecError when a layer reads a blob that no layer before it makes. ``whole`` is the net with the layers that its
-    state leaves out: where one of them makes the blob in another stage, the error names the stage.
+    Raises SpecError when a layer reads a blob that no layer before it makes. ``whole`` is the net with the layers that
+    its state leaves out: where one of them makes the blob in another stage, the error names the stage.
     """
     sources, readers, weights = _trace(net, whole or net)
     split = NetParameter()
@@ -100,7 +100,9 @@ def _add_split(net: NetParameter, name: str, blob: str, count: int, loss_weight:
 
 
 def _drop_loss_weight(layer: LayerParameter, top: int) -> None:
-    """Remove the loss weight that the Split layer has taken over. (The reference also removes the other tops' weights.)"""
+    """Remove the loss weight that the Split layer has taken over.
+    (The reference also removes the other tops' weights.)
+    """
     layer.loss_weight[top] = 0.0
     if not any(layer.loss_weight):
         del layer.loss_weight[:]

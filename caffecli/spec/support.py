@@ -41,7 +41,8 @@ class _Setting(NamedTuple):
 
 
 def check(net: NetParameter, types: Collection[str], whole: NetParameter | None = None) -> None:
-    """Raise SpecError for what the filtered ``net`` needs and does not find among the ``types`` of layers that are here.
+    """Raise SpecError for what the filtered ``net`` needs and does not find
+    among the ``types`` of layers that are here.
 
     ``whole`` is the net of all phases, used to say which phase works.
     """
@@ -52,7 +53,10 @@ def check(net: NetParameter, types: Collection[str], whole: NetParameter | None 
         _log_ignored(what, [net, *net.layer])
         return
     by_type = [need for layer, needs in zip(net.layer, found, strict=True) for need in needs if layer.type not in types]
-    fields = [*own, *(need for layer, needs in zip(net.layer, found, strict=True) for need in needs if layer.type in types)]
+    fields = [
+        *own,
+        *(need for layer, needs in zip(net.layer, found, strict=True) for need in needs if layer.type in types),
+    ]
     parts = [*_said("layers", by_type), *_said("settings", fields)]
     lacking = [layer for layer, needs in zip(net.layer, found, strict=True) if needs]
     hints = list(dict.fromkeys(f"for {need.name} {need.instead}" for need in [*by_type, *fields] if need.instead))
@@ -113,7 +117,11 @@ def _settings(message: Message, unsupported_only: bool, path: str = "") -> Itera
         if field.name in known:
             if known[field.name] == unsupported_only and (isinstance(value, Message) or value != field.default_value):
                 yield _Setting(full, name, field, value)
-        elif field.message_type is not None and field.message_type.name not in ("BlobProto", "LayerParameter", "NetParameter"):
+        elif field.message_type is not None and field.message_type.name not in (
+            "BlobProto",
+            "LayerParameter",
+            "NetParameter",
+        ):
             for item in [value] if isinstance(value, Message) else value:
                 yield from _settings(item, unsupported_only, f"{full}.")
         elif unsupported_only and field.enum_type is not None and _is_unsupported_value(field, value):
@@ -183,4 +191,6 @@ def _log_ignored(what: str, messages: list[Message]) -> None:
     found = Counter(setting.path for message in messages for setting in _settings(message, unsupported_only=False))
     if found:
         names = [f"{path} ({count} times)" if count > 1 else path for path, count in found.items()]
-        logs.warning("net.cpp:53", f"{what}: not looked at, as they choose only how a fork computes: {', '.join(names)}")
+        logs.warning(
+            "net.cpp:53", f"{what}: not looked at, as they choose only how a fork computes: {', '.join(names)}"
+        )

@@ -40,7 +40,11 @@ _EXPECTED = {
     r'Expected (".*")\.': "",
 }
 #: the kind of file that holds a message
-_FILES: dict[Any, str] = {caffe_pb2.NetParameter: "net", caffe_pb2.SolverParameter: "solver", caffe_pb2.LabelMap: "label map"}
+_FILES: dict[Any, str] = {
+    caffe_pb2.NetParameter: "net",
+    caffe_pb2.SolverParameter: "solver",
+    caffe_pb2.LabelMap: "label map",
+}
 #: fields that hold messages of which nothing is known
 _UNREAD = {
     field.name
@@ -140,7 +144,10 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
         value, enum = found[2].strip("\"'"), root.file.pool.FindEnumTypeByName(found[1])
         quoted = token.startswith(('"', "'"))
         if quoted and value not in enum.values_by_name and enum.name == "LayerType":
-            return f"expected a type of the old 'layers', as CONVOLUTION; for {value!r} write layer {{ ... }}, the present form"
+            return (
+                f"expected a type of the old 'layers', as CONVOLUTION; for {value!r} write layer {{ ... }}, the "
+                "present form"
+            )
         return f"expected {value}, a name without quotes" if quoted else _unknown_value(value, enum)
     if what.startswith("Value out of range"):
         return f"{token} is out of range for this field"
@@ -159,8 +166,14 @@ def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
     if fork := forks.of_name(message.name, name):
         return f"{what}; it is one of {fork}, which is not here"
-    if message.name == "V1LayerParameter" and name in root.file.pool.FindMessageTypeByName("caffe.LayerParameter").fields_by_name:
-        return f"{what}; the old 'layers' have no such field: write all as layer {{ type: \"Type\" ... }}, the present form"
+    if (
+        message.name == "V1LayerParameter"
+        and name in root.file.pool.FindMessageTypeByName("caffe.LayerParameter").fields_by_name
+    ):
+        return (
+            f"{what}; the old 'layers' have no such field: write all as layer {{ type: \"Type\" ... }}, the present "
+            "form"
+        )
     if message is not root and name in root.fields_by_name:
         return f"{what}; is a '}}' missing before it?"
     for other, noun in _FILES.items():
@@ -202,7 +215,9 @@ def _unclosed(text: str) -> int | None:
 
 
 def _without_unread(text: str, name: str) -> str:
-    """The text with blanks for what stands in messages of which nothing is known, which the log says; all else stays."""
+    """The text with blanks for what stands in messages of which nothing is known, which the log says;
+    all else stays.
+    """
     left_out: dict[str, None] = {}
     begin = 0
     while found := _BEGINS_UNREAD.search(text, begin):
@@ -214,7 +229,9 @@ def _without_unread(text: str, name: str) -> str:
             text = text[:begin] + re.sub(r"\S", " ", text[begin:end]) + text[end:]
             begin = end
     if left_out:
-        logs.warning("upgrade_proto.cpp:90", f"{name}: what stands in {', '.join(left_out)} is not known here, and left out")
+        logs.warning(
+            "upgrade_proto.cpp:90", f"{name}: what stands in {', '.join(left_out)} is not known here, and left out"
+        )
     return text
 
 

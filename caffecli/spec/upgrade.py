@@ -1,8 +1,8 @@
 """Old nets and solvers to the present form, as the reference upgrades them.
 
-A net goes through these, in this order, each where it is needed: layers of Caffe's first format (V0) to V1; settings of data
-layers to ``transform_param``; V1 layers to the present ones; input fields to an Input layer; BatchNorm's three parameters to
-rates of zero.
+A net goes through these, in this order, each where it is needed: layers of Caffe's first format (V0) to V1; settings of
+data layers to ``transform_param``; V1 layers to the present ones; input fields to an Input layer; BatchNorm's three
+parameters to rates of zero.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def upgrade_net_checked(net: NetParameter, name: str = "<net>") -> tuple[NetPara
         return net, True
     if net.layers and net.layer:
         raise SpecError(
-            f"{name}: the net has both 'layer' and 'layers' fields; write all as layer {{ type: \"Type\" ... }}, the present form"
+            f"{name}: the net has both 'layer' and 'layers' fields; write all as layer {{ type: \"Type\" ... }}, the "
+            "present form"
         )
     complete = True
     if upgrade_v0.is_v0(net):
@@ -55,9 +56,9 @@ def upgrade_net_checked(net: NetParameter, name: str = "<net>") -> tuple[NetPara
             _trouble(33, "V0NetParameter to NetParameter")
         logs.warning(
             f"{_SOURCE}:39",
-            "Note that future Caffe releases will not support V0NetParameter; use ./build/tools/upgrade_net_proto_text for "
-            "prototxt and ./build/tools/upgrade_net_proto_binary for model weights upgrade this and any other net protos to "
-            "the new format.",
+            "Note that future Caffe releases will not support V0NetParameter; "
+            "use ./build/tools/upgrade_net_proto_text for prototxt and ./build/tools/upgrade_net_proto_binary for "
+            "model weights upgrade this and any other net protos to the new format.",
         )
     if upgrade_v1.has_data_settings(net):
         _attempt(46, "file specified using deprecated transformation parameters", name)
@@ -81,7 +82,8 @@ def upgrade_net_checked(net: NetParameter, name: str = "<net>") -> tuple[NetPara
 
 
 def upgrade_solver(solver: SolverParameter, name: str = "<solver>") -> SolverParameter:
-    """The solver with its ``solver_type`` number as the ``type`` name: ``solver`` itself where there is none, or a fork's.
+    """The solver with its ``solver_type`` number as the ``type`` name:
+    ``solver`` itself where there is none, or a fork's.
 
     Raises SpecError when it has both.
     """
@@ -151,7 +153,9 @@ def _success(line: int, what: str) -> None:
 
 
 def _trouble(line: int, what: str) -> None:
-    logs.error(f"{_SOURCE}:{line}", f"Warning: had one or more problems upgrading {what} (see above); continuing anyway.")
+    logs.error(
+        f"{_SOURCE}:{line}", f"Warning: had one or more problems upgrading {what} (see above); continuing anyway."
+    )
 
 
 def _note(line: int, what: str) -> None:

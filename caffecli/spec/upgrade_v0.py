@@ -151,8 +151,8 @@ def upgrade(net: NetParameter) -> tuple[NetParameter, bool]:
     for i, layer in enumerate(net.layers):
         if not layer.HasField("layer"):
             raise SpecError(
-                f"layers {i} ({layer.name!r}) is of the V1 format in a net of the V0 format (layers {{ layer {{ ... }} }}); "
-                "write all in one of them"
+                f"layers {i} ({layer.name!r}) is of the V1 format in a net of the V0 format (layers "
+                f"{{ layer {{ ... }} }}); write all in one of them"
             )
     upgraded = NetParameter(input=net.input, input_dim=net.input_dim)
     for field in ("name", "force_backward"):
@@ -186,7 +186,8 @@ def _fold_padding(net: NetParameter) -> list[V1LayerParameter]:
 def _check_padding(padding: V1LayerParameter, layer: V1LayerParameter) -> None:
     if layer.layer.type not in ("conv", "pool"):
         raise SpecError(
-            f"layer {_name(layer)} ({layer.layer.type}): reads the padding layer {_name(padding)}; only a conv or pool layer can"
+            f"layer {_name(layer)} ({layer.layer.type}): reads the padding layer {_name(padding)}; "
+            "only a conv or pool layer can"
         )
     if (len(layer.bottom), len(padding.bottom), len(padding.top)) != (1, 1, 1):
         raise SpecError(

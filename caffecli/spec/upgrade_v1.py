@@ -75,7 +75,9 @@ def has_data_settings(net: NetParameter) -> bool:
 
 
 def move_data_settings(net: NetParameter) -> NetParameter:
-    """A copy of the net with scale, mean_file, crop_size and mirror of its V1 data layers in their ``transform_param``."""
+    """A copy of the net with scale, mean_file, crop_size and mirror of its V1
+    data layers in their ``transform_param``.
+    """
     moved = NetParameter()
     moved.CopyFrom(net)
     for layer in moved.layers:
@@ -106,7 +108,8 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
             continue
         if not _goes_on(field):
             logs.warning(
-                "upgrade_proto.cpp:628", f"Layer {old.name!r}: {field.name} has no place in the present form, and is left out"
+                "upgrade_proto.cpp:628",
+                f"Layer {old.name!r}: {field.name} has no place in the present form, and is left out",
             )
             continue
         if isinstance(value, str | int):

@@ -25,7 +25,9 @@ def find_blob(net: Net, name: str) -> int:
 
 
 def run_and_observe(runner: Whole, slots: Sequence[int]) -> tuple[Result, list[Tensor]]:
-    """One pass, and the values of the blobs in ``slots``; an error about an item of the batch names the record's key."""
+    """One pass, and the values of the blobs in ``slots``;
+    an error about an item of the batch names the record's key.
+    """
     seen: dict[int, Tensor] = {}
 
     def observe(node: Node, tops: tuple[Tensor, ...]) -> None:

@@ -28,9 +28,11 @@ TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions(PictureOptions):
-    """``input_file``: a picture, a folder of ``*.ext``, or a .npy of (N, H, W, K); ``output_file``: a .npy, None for none.
+    """``input_file``: a picture, a folder of ``*.ext``, or a .npy of (N, H, W, K); ``output_file``:
+    a .npy, None for none.
 
-    ``labels``: a file with a line for each class; the best five classes are printed when it is given, or no ``output_file``.
+    ``labels``: a file with a line for each class; the best five classes are printed when it is given, or no
+    ``output_file``.
     """
 
     input_file: str
@@ -78,7 +80,9 @@ def _inputs(options: ClassifyOptions, channels: int) -> tuple[list[str], Iterato
         print(f"Loading file: {path}")
         array = load_npy(path)
         if array.ndim != 4 or not len(array):
-            raise DataError(f"{str(path)!r}: expected pictures of (count, height, width, channels), it has shape {array.shape}")
+            raise DataError(
+                f"{str(path)!r}: expected pictures of (count, height, width, channels), it has shape {array.shape}"
+            )
         return [f"{path}[{i}]" for i in range(len(array))], iter(array)
     files = [path]
     if path.is_dir():

@@ -26,7 +26,8 @@ _EDGES = ("ymin", "xmin", "ymax", "xmax")
 class DetectOptions(PictureOptions):
     """``input_file``: a .csv with the columns filename, ymin, xmin, ymax, xmax, or a .txt of file names.
 
-    ``crop_mode``: "list" for the windows in the .csv, or "selective_search". ``output_file``: a .csv, or HDF5 by any other name.
+    ``crop_mode``: "list" for the windows in the .csv, or "selective_search". ``output_file``: a .csv, or HDF5 by any
+    other name.
     """
 
     input_file: str
@@ -70,9 +71,13 @@ def read_windows(path: str) -> dict[str, list[list[int]]]:
     """The windows (ymin, xmin, ymax, xmax) of each picture in a .csv whose head names the columns. Raises DataError."""
     windows: dict[str, list[list[int]]] = {}
     rows = csv.DictReader(text_io.StringIO(_text(path)), skipinitialspace=True)
-    missing = [name for name in ("filename", *_EDGES) if name not in [column.strip() for column in rows.fieldnames or ()]]
+    missing = [
+        name for name in ("filename", *_EDGES) if name not in [column.strip() for column in rows.fieldnames or ()]
+    ]
     if missing:
-        raise DataError(f"{path!r}: the head lacks {', '.join(missing)}; it is filename,ymin,xmin,ymax,xmax in any order")
+        raise DataError(
+            f"{path!r}: the head lacks {', '.join(missing)}; it is filename,ymin,xmin,ymax,xmax in any order"
+        )
     for raw in rows:
         row = {(key or "").strip(): value for key, value in raw.items()}
         try:
@@ -114,6 +119,8 @@ def _write_hdf5(path: str, detections: list[dict[str, Any]]) -> None:
         h5.create_dataset("filename", data=[str(found["filename"]) for found in detections], dtype=h5py.string_dtype())
         h5.create_dataset("window", data=np.array([found["window"] for found in detections], np.int64).reshape(-1, 4))
         predictions = np.array([np.ravel(found["prediction"]) for found in detections], np.float32)
-        h5.create_dataset("prediction", data=predictions.reshape(len(detections), -1) if detections else np.zeros((0, 0)))
+        h5.create_dataset(
+            "prediction", data=predictions.reshape(len(detections), -1) if detections else np.zeros((0, 0))
+        )
     with replacing(path) as file:
         file.write(whole.getbuffer())

@@ -1,4 +1,7 @@
-"""``caffecli device_query``: what the CUDA driver says about the devices. Neither PyTorch nor the CUDA toolkit is needed."""
+"""``caffecli device_query``: what the CUDA driver says about the devices.
+
+Neither PyTorch nor the CUDA toolkit is needed.
+"""
 
 from __future__ import annotations
 

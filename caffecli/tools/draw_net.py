@@ -13,7 +13,9 @@ from caffecli.tools.open import read_net
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """What to draw, and where: the name of ``picture`` ends in its format. ``phase``: the layers of this phase; None: all.
+    """What to draw, and where: the name of ``picture`` ends in its format.
+
+    ``phase``: the layers of this phase; None: all.
 
     ``layers``: modules of the user's own that register layers.
     """

@@ -37,10 +37,12 @@ KEYS = "key"
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """What to extract. ``outputs`` has a database or file for each of ``blobs``; ``weights`` are files separated by commas.
+    """What to extract.
 
-    ``batches`` is how many batches to run; None takes each record of the net's source exactly once. ``layers``: modules of the
-    user's own that register layers.
+    ``outputs`` has a database or file for each of ``blobs``; ``weights`` are files separated by commas.
+
+    ``batches`` is how many batches to run; None takes each record of the net's source exactly once. ``layers``: modules
+    of the user's own that register layers.
     """
 
     weights: str
@@ -82,8 +84,8 @@ class _Feature:
 def extract_features(options: FeatureOptions) -> None:
     """Run the net and write the blobs; logs Caffe's lines.
 
-    A row of a blob becomes a datum of floats, its key the number of the row (``%010d``), as Caffe has it; or a row of an array
-    beside the record's own key: dataset ``key`` of the HDF5 file, ``NAME.keys.npy`` beside ``NAME.npy``.
+    A row of a blob becomes a datum of floats, its key the number of the row (``%010d``), as Caffe has it; or a row of
+    an array beside the record's own key: dataset ``key`` of the HDF5 file, ``NAME.keys.npy`` beside ``NAME.npy``.
 
     Raises FormatError for an output that exists, SpecError for a blob that the net does not have, ShapeError for one
     that does not fit.
@@ -116,8 +118,8 @@ def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, recor
             shape = tuple(net.shape(feature.blob)) or (1,)
             if records is not None and shape[0] != size:
                 raise ShapeError(
-                    f"blob {feature.blob!r} of shape {tuple(net.shape(feature.blob))} has no row for each of the {size} records "
-                    "of a batch; leave --all, or take another blob"
+                    f"blob {feature.blob!r} of shape {tuple(net.shape(feature.blob))} has no row for each of the "
+                    f"{size} records of a batch; leave --all, or take another blob"
                 )
             rows = records if records is not None else batches * shape[0]
             feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
@@ -151,7 +153,8 @@ def record_count(net: Net) -> int:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name!r} {count} by {size}" for name, (count, size) in counts.items())
         raise SpecError(
-            f"--all expects one count of records, and of those a batch, for all layers, got {listed}; give a number of batches"
+            f"--all expects one count of records, and of those a batch, for all layers, got {listed}; "
+            "give a number of batches"
         )
     return next(iter(counts.values()))[0]
 
@@ -160,14 +163,17 @@ def record_count(net: Net) -> int:
 
 
 def _open(feature: _Feature, kind: Format, shape: tuple[int, ...]) -> AbstractContextManager[Add]:
-    """A new output for the rows of an array of ``shape``; it appears under its name when the block ends without an error."""
+    """A new output for the rows of an array of ``shape``; it appears under its
+    name when the block ends without an error.
+    """
     if kind == "hdf5":
         return _HDF5(feature)
     if kind == "npy":
         return _npy(feature, shape)
     if len(shape) > 4:
         raise ShapeError(
-            f"blob {feature.blob!r} has {len(shape)} axes, {shape}; a datum holds channels, height and width: write hdf5 or npy"
+            f"blob {feature.blob!r} has {len(shape)} axes, {shape}; a datum holds channels, height and width: write "
+            "hdf5 or npy"
         )
     return _database(feature, kind)
 
@@ -203,7 +209,9 @@ def _npy(feature: _Feature, shape: tuple[int, ...]) -> Iterator[Add]:
 
 
 class _HDF5(RowWriter):
-    """Dataset ``blob`` of the rows, dataset ``key`` of the records' keys; nothing is left when the block ends with an error."""
+    """Dataset ``blob`` of the rows, dataset ``key`` of the records' keys;
+    nothing is left when the block ends with an error.
+    """
 
     def __init__(self, feature: _Feature) -> None:
         if feature.blob == KEYS:
@@ -219,7 +227,9 @@ class _HDF5(RowWriter):
         self.append({self._feature.blob: rows})
         self._keys.extend(keys)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         import h5py
 
         if self.closed:
@@ -234,5 +244,6 @@ class _HDF5(RowWriter):
 
 def _unlike(feature: _Feature, expected: tuple[int, ...], came: tuple[int, ...]) -> ShapeError:
     return ShapeError(
-        f"blob {feature.blob!r} changes its shape: expected {expected}, got {came}; an npy file has rows of one shape: write lmdb"
+        f"blob {feature.blob!r} changes its shape: expected {expected}, got {came}; "
+        "an npy file has rows of one shape: write lmdb"
     )

@@ -15,7 +15,8 @@ from caffecli.errors import CaffeError, FormatError
 
 _MAIN, _OLD = "caffecli.cli.main", "caffecli.cli.old_tools"
 
-#: path in the build folder -> the program's function; each also gets a copy whose name ends in .bin, as Caffe's makefile does
+#: path in the build folder -> the program's function; each also gets a copy whose name ends in .bin, as Caffe's
+#: makefile does
 PROGRAMS = {
     "tools/caffe": f"{_MAIN}:main",
     "tools/convert_imageset": f"{_MAIN}:convert_imageset",
@@ -56,8 +57,8 @@ from {module} import {function}
 def link_tools(build: Path, force: bool = False) -> list[Path]:
     """Write the launchers of ``PROGRAMS``, and their .bin copies, in ``build``; returns their paths.
 
-    Launchers of an earlier call are made anew. Raises FormatError, before anything is written, when other files have their
-    names, unless ``force``; and when something cannot be written.
+    Launchers of an earlier call are made anew. Raises FormatError, before anything is written, when other files have
+    their names, unless ``force``; and when something cannot be written.
     """
     if os.name != "posix":
         raise CaffeError("link-tools makes shell scripts, which this system does not run; call caffecli itself")

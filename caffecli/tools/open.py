@@ -1,7 +1,8 @@
-"""Open a net: read its definition, choose its state, build it, place it on its device, give it weights, precision, a runner.
+"""Open a net: read its definition, choose its state, build it, place it on its device, give it weights, precision,
+a runner.
 
-``open_net`` does all of that. A command that changes the definition in between, or runs no net, calls ``read_net``, then
-``build_net``.
+``open_net`` does all of that. A command that changes the definition in between, or runs no net, calls ``read_net``,
+then ``build_net``.
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ def open_net(
 def read_net(
     model: StrPath, phase: int = TEST, level: int = 0, stages: Iterable[str] = (), *, layers: Iterable[str] = ()
 ) -> NetParameter:
-    """The definition in the prototxt ``model``, of any age, and in its ``state`` for which phase, level and stages to build it.
+    """The definition in the prototxt ``model``, of any age, and in its ``state`` for which phase,
+    level and stages to build it.
 
-    The stages that the file's own state has stay, as in Caffe. ``layers``: modules of the user's own that register layers.
+    The stages that the file's own state has stay, as in Caffe. ``layers``: modules of the user's own that register
+    layers.
     """
     user_modules.load(layers)
     param = load.load_net(model)
@@ -72,10 +75,12 @@ def build_net(
     weights: Iterable[StrPath] = (),
     kind: type[Net] = Net,
 ) -> Net:
-    """The net of a definition from the file ``model``, beside which Python layers' modules may lie. The caller closes it.
+    """The net of a definition from the file ``model``, beside which Python layers' modules may lie.
 
-    Without a ``device`` it stays as it is built: on the CPU, weights in Caffe's order. ``weights``: files, the later over the
-    earlier; what they lack keeps the fillers' values.
+    The caller closes it.
+
+    Without a ``device`` it stays as it is built: on the CPU, weights in Caffe's order. ``weights``: files, the later
+    over the earlier; what they lack keeps the fillers' values.
     Raises SpecError, ShapeError and FormatError as building a net and loading weights do.
     """
     net = kind(param, Context(folders=(Path(model).parent,)))

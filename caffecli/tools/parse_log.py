@@ -28,7 +28,9 @@ _DATE = re.compile(r"\s*[IWEF](\d{4})?(\d\d)(\d\d) (\d+):(\d+):(\d+)\.(\d{1,6})\
 
 @dataclass
 class TrainingLog:
-    """The content of a log: outputs of the train and test nets; the (averaged) ``loss`` and the rate at each display."""
+    """The content of a log: outputs of the train and test nets;
+    the (averaged) ``loss`` and the rate at each display.
+    """
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
@@ -39,8 +41,9 @@ class TrainingLog:
 def read(path: str | os.PathLike[str]) -> TrainingLog:
     """The figures of a training log, row by row.
 
-    A row is one display or test; its learning rate is the last one logged before it. Seconds count from the line that has
-    ``Solving``, or the first dated line. Lines without a date are passed over; a month that goes back begins another year.
+    A row is one display or test; its learning rate is the last one logged before it. Seconds count from the line that
+    has ``Solving``, or the first dated line. Lines without a date are passed over; a month that goes back begins
+    another year.
 
     Raises FormatError when the file cannot be read, DataError when it has no iteration.
     """
@@ -72,7 +75,9 @@ def read(path: str | os.PathLike[str]) -> TrainingLog:
         elif (found := _LOSS.search(line)) is not None:
             log.shown.append(row | {"loss": _float(found[1])})
     if iteration < 0:
-        raise DataError(f"{os.fspath(path)!r} tells of no iteration; expected the log of a training, as train writes on stderr")
+        raise DataError(
+            f"{os.fspath(path)!r} tells of no iteration; expected the log of a training, as train writes on stderr"
+        )
     for table in tables.values():
         table.end()
     _first_rates(log)
@@ -80,7 +85,10 @@ def read(path: str | os.PathLike[str]) -> TrainingLog:
 
 
 class _Table:
-    """Rows that outputs are added to, one by one. The first row ends with its iteration; others when they are as long."""
+    """Rows that outputs are added to, one by one.
+
+    The first row ends with its iteration; others when they are as long.
+    """
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
@@ -133,7 +141,9 @@ def _float(text: str) -> float:
 def to_csv(rows: list[Row], delimiter: str = ",") -> str:
     """The rows as a table, a column for each name in the order in which they first come, lines ending in CR LF."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), restval="", delimiter=delimiter)
+    writer = csv.DictWriter(
+        out, list(dict.fromkeys(name for row in rows for name in row)), restval="", delimiter=delimiter
+    )
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

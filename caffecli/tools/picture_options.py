@@ -36,7 +36,9 @@ class PictureOptions:
     layers: tuple[str, ...] = ()
 
     def net(self) -> dict[str, Any]:
-        """The arguments that ``Classifier`` and ``Detector`` have in common; sets Caffe's mode, and loads the layers."""
+        """The arguments that ``Classifier`` and ``Detector`` have in common;
+        sets Caffe's mode, and loads the layers.
+        """
         user_modules.load(self.layers)
         if self.gpu:
             mode.set_mode_gpu()

@@ -1,4 +1,7 @@
-"""Pictures of training logs: curves of loss, accuracy and learning rate. Source: Caffe's ``plot_training_log.py.example``."""
+"""Pictures of training logs: curves of loss, accuracy and learning rate.
+
+Source: Caffe's ``plot_training_log.py.example``.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def chart(text: str) -> tuple[list[str], str | None]:
 def curves(log: TrainingLog, run: str, names: Sequence[str], axis: str) -> list[Curve]:
     """The curves of a log that ``names`` ask for: an output's name, or ``train`` or ``test`` and part of a name.
 
-    ``train loss`` is the loss that each display tells, averaged over ``average_loss``; ``learning rate`` or ``lr`` the rate.
+    ``train loss`` is the loss that each display tells, averaged over ``average_loss``; ``learning rate`` or ``lr`` the
+    rate.
     """
     found: dict[str, Curve] = {}
     for asked in names:
@@ -67,7 +71,9 @@ def _matches(log: TrainingLog, asked: str) -> list[tuple[str, list[parse_log.Row
     found = []
     for name in phases:
         rows = log.train if name == "train" else log.test
-        outputs = [column for row in rows[:1] for column in row if column not in ("NumIters", "Seconds", "LearningRate")]
+        outputs = [
+            column for row in rows[:1] for column in row if column not in ("NumIters", "Seconds", "LearningRate")
+        ]
         if name == "train" and wanted == "loss" and log.shown:
             found.append(("train loss", log.shown, "loss"))
             continue
@@ -87,8 +93,8 @@ def plot_log(
     """Draw ``what`` (see ``chart`` and ``curves``) of all ``logs`` into the picture ``out``: a .png, .svg or .pdf.
 
     A run has one colour; where several things are drawn, each has its own kind of line. Returns the curves.
-    Raises CaffeError without matplotlib, DataError when no log has what is asked for, FormatError for files that cannot be
-    read or written.
+    Raises CaffeError without matplotlib, DataError when no log has what is asked for, FormatError for files that cannot
+    be read or written.
     """
     kind = Path(out).suffix[1:].lower()
     if kind not in _FORMATS:
@@ -99,10 +105,16 @@ def plot_log(
     drawn = [curve for log, run in zip(read, _labels(logs), strict=True) for curve in curves(log, run, names, axis)]
     if not any(curve.x for curve in drawn):
         known = {
-            f"{phase} {name}" for log in read for phase in ("train", "test") for row in getattr(log, phase)[:1] for name in row
+            f"{phase} {name}"
+            for log in read
+            for phase in ("train", "test")
+            for row in getattr(log, phase)[:1]
+            for name in row
         }
         known = {name for name in known if name.split()[1] not in ("NumIters", "Seconds", "LearningRate")}
-        raise DataError(f"no log tells {what!r}; there are {', '.join([*sorted(known), 'train loss', 'learning rate'])}")
+        raise DataError(
+            f"no log tells {what!r}; there are {', '.join([*sorted(known), 'train loss', 'learning rate'])}"
+        )
     figure = _figure(drawn, axis, log_scale)
     with atomic.replacing(out) as file:
         figure.savefig(file, format=kind, dpi=120)

@@ -1,4 +1,6 @@
-"""What ``caffecli test`` can write beside its averages: the best classes of each record; which classes are taken for which."""
+"""What ``caffecli test`` can write beside its averages: the best classes of each record;
+which classes are taken for which.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,11 @@ class Target:
 
 
 def find_target(net: Net, blob: str | None = None) -> Target:
-    """The blob that the last layer reads which holds classes' scores against labels (Accuracy, a loss), else the last Softmax.
+    """The blob that the last layer reads which holds classes' scores against labels (Accuracy, a loss),
+    else the last Softmax.
 
-    Or ``blob``. Its labels are those of that layer, else of the last one with labels, else the second top of a layer that reads
-    records. Raises SpecError where there is no such blob.
+    Or ``blob``. Its labels are those of that layer, else of the last one with labels, else the second top of a layer
+    that reads records. Raises SpecError where there is no such blob.
     """
     readers = [node for node in net.nodes if node.layer.class_axis is not None]
     labelled = [node for node in readers if node.layer.label_bottoms]
@@ -64,7 +67,9 @@ def find_target(net: Net, blob: str | None = None) -> Target:
     axis, ignore = 1 if axis is None else axis, reader.layer.ignore_label if reader else None
     shape = net.shapes[scores]
     if not -len(shape) <= axis < len(shape):
-        raise ShapeError(f"blob {name!r} of shape {tuple(shape)} has no axis {axis} of classes; name another with --blob")
+        raise ShapeError(
+            f"blob {name!r} of shape {tuple(shape)} has no axis {axis} of classes; name another with --blob"
+        )
     return Target(name, scores, _labels(net, reader, labelled), axis % len(shape), ignore)
 
 
@@ -88,8 +93,8 @@ def _origin(net: Net, slot: int) -> int:
 class PredictionWriter:
     """Takes the scores and labels of each batch, and writes what they say.
 
-    ``slots`` are the blobs that it needs; none if there are no files. ``predictions`` and ``confusion`` are open text files,
-    or None.
+    ``slots`` are the blobs that it needs; none if there are no files. ``predictions`` and ``confusion`` are open text
+    files, or None.
     """
 
     def __init__(self, net: Net, predictions: Any, confusion: Any, blob: str | None, top: int) -> None:
@@ -114,7 +119,9 @@ class PredictionWriter:
             self._writer.writerow(["key", "label", *columns])
         if confusion is not None:
             if target.labels is None:
-                raise SpecError(f"net {net.name!r} has no labels to hold blob {target.name!r} against; leave --confusion")
+                raise SpecError(
+                    f"net {net.name!r} has no labels to hold blob {target.name!r} against; leave --confusion"
+                )
             self._counts = torch.zeros(self._classes, self._classes, dtype=torch.int64)
 
     def take(self, blobs: Sequence[Tensor]) -> None:
@@ -182,12 +189,14 @@ def writing(
 ) -> Iterator[PredictionWriter]:
     """A PredictionWriter for the batches of the block; its CSV files are there when the block ends without an error.
 
-    ``predictions`` gets a row a record: key, label (empty where there are none), then class and score of the ``top`` classes, the
-    best first. ``confusion`` gets a row a true class, a column a predicted one: how many there were. The scores are those of
-    ``blob``, or of the blob that ``find_target`` finds.
+    ``predictions`` gets a row a record: key, label (empty where there are none), then class and score of the ``top``
+    classes, the best first. ``confusion`` gets a row a true class, a column a predicted one: how many there were. The
+    scores are those of ``blob``, or of the blob that ``find_target`` finds.
     """
     with ExitStack() as files:
-        opened = [files.enter_context(replacing(path, "w")) if path is not None else None for path in (predictions, confusion)]
+        opened = [
+            files.enter_context(replacing(path, "w")) if path is not None else None for path in (predictions, confusion)
+        ]
         writer = PredictionWriter(net, opened[0], opened[1], blob, top)
         yield writer
         writer.finish()

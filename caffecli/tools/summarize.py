@@ -7,8 +7,8 @@ Multiply-adds are those of a forward pass over the whole batch: one for each pro
     InnerProduct          weights × inner products taken (batch, where axis is 1)
     RNN, LSTM             weights × time steps × streams; those of a static input × streams
 
-Biases, and all other types, count none: what they cost goes by the size of their blobs. Memory is that of the tops, four bytes a
-value; a layer run in place needs none.
+Biases, and all other types, count none: what they cost goes by the size of their blobs. Memory is that of the tops,
+four bytes a value; a layer run in place needs none.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _UNITS = ("", "k", "M", "G", "T", "P")
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A layer: its tops' shapes, its parameters (shared ones count in their first layer), multiply-adds, bytes of its tops.
+    """A layer: its tops' shapes, its parameters (shared ones count in their first layer), multiply-adds,
+    bytes of its tops.
 
     With weights also their mean, standard deviation and share of zeros.
     """
@@ -144,7 +145,9 @@ def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     transform = layer.transform_param
     crop = transform.crop_size or getattr(reads, "crop_size", 0)
     if picture is None and not crop:
-        raise SpecError(f"layer {layer.name!r}: there is no {reads.source!r}; give its pictures' shape, --input 3,256,256 say")
+        raise SpecError(
+            f"layer {layer.name!r}: there is no {reads.source!r}; give its pictures' shape, --input 3,256,256 say"
+        )
     shape = tuple(picture or (1 if transform.force_gray else 3, crop, crop))
     if picture is not None and crop:
         shape = (shape[0], crop, crop)
@@ -178,7 +181,9 @@ def _layer(net: Net, node: Node, parameters: int, valued: bool) -> LayerSummary:
     values = torch.cat([blob.detach().flatten() for blob in blobs])
     spread = float(values.std(correction=0))
     zeros = float((values == 0).float().mean())
-    return LayerSummary(node.name, node.layer.type, shapes, parameters, products, memory, float(values.mean()), spread, zeros)
+    return LayerSummary(
+        node.name, node.layer.type, shapes, parameters, products, memory, float(values.mean()), spread, zeros
+    )
 
 
 # -- as text ----------------------------------------------------------------------------------------------------------
@@ -186,7 +191,9 @@ def _layer(net: Net, node: Node, parameters: int, valued: bool) -> LayerSummary:
 
 def to_json(net: NetSummary) -> str:
     sums = {"parameters": net.parameters, "multiply_adds": net.multiply_adds, "memory": net.memory}
-    layers = [{key: value for key, value in dataclasses.asdict(layer).items() if value is not None} for layer in net.layers]
+    layers = [
+        {key: value for key, value in dataclasses.asdict(layer).items() if value is not None} for layer in net.layers
+    ]
     return json.dumps({"name": net.name, **sums, "layers": layers}, indent=1)
 
 
@@ -198,7 +205,15 @@ def to_csv(net: NetSummary) -> str:
     writer.writerow(["layer", "type", "tops", "shapes", "parameters", "multiply_adds", "memory", *more])
     for layer in net.layers:
         shapes = ";".join("x".join(map(str, shape)) for shape in layer.tops.values())
-        row = [layer.name, layer.type, ";".join(layer.tops), shapes, layer.parameters, layer.multiply_adds, layer.memory]
+        row = [
+            layer.name,
+            layer.type,
+            ";".join(layer.tops),
+            shapes,
+            layer.parameters,
+            layer.multiply_adds,
+            layer.memory,
+        ]
         writer.writerow(row + [getattr(layer, name) for name in more])
     return out.getvalue().rstrip("\n")
 
@@ -218,10 +233,13 @@ def to_table(net: NetSummary) -> str:
     rows = [head]
     for layer in net.layers:
         rows += _rows(layer, values)
-    rows.append(["total", "", "", "", f"{net.parameters:,}", f"{net.multiply_adds:,}", f"{net.memory:,}"] + [""] * 3 * values)
+    rows.append(
+        ["total", "", "", "", f"{net.parameters:,}", f"{net.multiply_adds:,}", f"{net.memory:,}"] + [""] * 3 * values
+    )
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = [
-        "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows
+        "  ".join(c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
     ]
     lines = [line.rstrip() for line in lines]
     rule = "-" * max(map(len, lines))

@@ -24,8 +24,8 @@ from caffecli.tools.open import open_net, split_names
 class TestOptions:
     """What ``caffecli test`` can be told. ``weights``: files separated by commas.
 
-    ``predictions`` and ``confusion`` are CSV files to write; ``blob`` and ``top`` are theirs: see ``predictions.writing``.
-    ``layers``: modules of the user's own that register layers.
+    ``predictions`` and ``confusion`` are CSV files to write; ``blob`` and ``top`` are theirs: see
+    ``predictions.writing``. ``layers``: modules of the user's own that register layers.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks

@@ -33,10 +33,10 @@ from caffecli.spec import load
 class TrainOptions:
     """What ``caffecli train`` can be told. ``weights``: files separated by commas; ``snapshot``: a solverstate.
 
-    ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile. ``keep``: how many snapshots. ``seed`` goes before
-    random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl`` and ``tensorboard``.
-    ``watch``, ``rate``: what to do by a test output, and to the learning rate. ``layers``: modules of the user's own that
-    register layers.
+    ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile. ``keep``: how many snapshots. ``seed``
+    goes before random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl``
+    and ``tensorboard``. ``watch``, ``rate``: what to do by a test output, and to the learning rate. ``layers``: modules
+    of the user's own that register layers.
     """
 
     solver: Path

@@ -51,4 +51,6 @@ def _finish(source: str, line: int, old: Message, new: Message, complete: bool, 
         file.write(wire.write_net(new) if binary else text.format(new).encode())
     logs.info(f"{source}:{line}", f"Wrote upgraded {new.DESCRIPTOR.name} {kind} proto to {new_path}")
     if not complete:
-        raise SpecError(f"{old_path!r} has settings that its layers have no use for (see above); {new_path!r} is without them")
+        raise SpecError(
+            f"{old_path!r} has settings that its layers have no use for (see above); {new_path!r} is without them"
+        )

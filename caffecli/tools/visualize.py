@@ -68,7 +68,10 @@ def visualize(options: VisualizeOptions) -> str:
 
 
 def _title(inspector: Inspector, options: VisualizeOptions, caption: str) -> str:
-    return f"{inspector.net.name}, {options.layer} ({inspector.net.nodes[inspector.index(options.layer)].layer.type}): {caption}"
+    return (
+        f"{inspector.net.name}, {options.layer} ({inspector.net.nodes[inspector.index(options.layer)].layer.type}): "
+        f"{caption}"
+    )
 
 
 def _filters(inspector: Inspector, options: VisualizeOptions, picture: Array | None) -> tuple[Pixels, str]:
@@ -104,10 +107,14 @@ def _tiles(options: VisualizeOptions, found: Array) -> Pixels:
     _check_finite(found, options.layer)
     count, height, width = found.shape[:3]
     if count * (height + 1) * (width + 1) > _LARGEST:
-        raise DataError(f"layer {options.layer!r}: {count:,} pictures of {height} x {width} are too many; choose --unit")
+        raise DataError(
+            f"layer {options.layer!r}: {count:,} pictures of {height} x {width} are too many; choose --unit"
+        )
     shown = found[..., ::-1] if options.rgb and found.ndim == 4 else found
     tiled = methods.vis_square(shown)
-    return sheet.with_scale(sheet.pixels(tiled, sheet.factor_for(tiled.shape[1])), float(found.min()), float(found.max()))
+    return sheet.with_scale(
+        sheet.pixels(tiled, sheet.factor_for(tiled.shape[1])), float(found.min()), float(found.max())
+    )
 
 
 def _histogram(inspector: Inspector, options: VisualizeOptions, picture: Array | None) -> tuple[Any, str]:
@@ -129,7 +136,9 @@ def _histogram(inspector: Inspector, options: VisualizeOptions, picture: Array |
         counts, edges = methods.histogram(values, min(50, round(2 * values.size ** (1 / 3))))  # Rice's rule
         axes.stairs(counts, edges, fill=True)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title(f"{name}: {values.size:,} values, mean {values.mean():.3g}, deviation {values.std():.3g}", fontsize=9)
+        axes.set_title(
+            f"{name}: {values.size:,} values, mean {values.mean():.3g}, deviation {values.std():.3g}", fontsize=9
+        )
         axes.set_xlabel("value")
         axes.set_ylabel("how many")
     return figure, f"histograms of {', '.join(parts)}"
@@ -147,18 +156,25 @@ def _deconv(inspector: Inspector, options: VisualizeOptions, picture: Array) -> 
         where.append(sheet.captioned(sheet.pixels(_patch(pixels, np.abs(one).max(0) > 0), factor), f"unit {unit}"))
     left, right = (np.asarray(methods.tiled(np.stack(part), 4, 255), np.uint8) for part in (where, what))
     caption = ", ".join(f"{unit} ({value:.3g})" for unit, value in zip(found.units, found.values, strict=True))
-    drawn = sheet.beside(sheet.captioned(left, "what each unit saw"), sheet.captioned(right, "what in it made the unit strong"))
+    drawn = sheet.beside(
+        sheet.captioned(left, "what each unit saw"), sheet.captioned(right, "what in it made the unit strong")
+    )
     return drawn, f"units and their activations: {caption}"
 
 
 def _occlusion(inspector: Inspector, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:
-    found = methods.occlusion(inspector, options.layer, picture, options.unit, options.size, options.stride, options.fill)
+    found = methods.occlusion(
+        inspector, options.layer, picture, options.unit, options.size, options.stride, options.fill
+    )
     heat = methods.heat(found, picture.shape[1:])
     _check_finite(heat, options.layer)
     factor = sheet.factor_for(picture.shape[2])
     left = sheet.captioned(sheet.pixels(_shown(inspector, options), factor), "the picture")
     right = sheet.with_scale(sheet.pixels(_range(heat), factor, _HEAT), float(heat.min()), float(heat.max()), _HEAT)
-    caption = f"unit {found.unit}: {found.whole:g} for the whole picture, {found.values.min():g} to {found.values.max():g} with"
+    caption = (
+        f"unit {found.unit}: {found.whole:g} for the whole picture, {found.values.min():g} to {found.values.max():g} "
+        "with"
+    )
     drawn = sheet.beside(left, sheet.captioned(right, f"unit {found.unit} while a square hides the place"))
     return drawn, f"{caption} a square of {found.size} in it"
 

@@ -53,7 +53,9 @@ def prelu_layer(b: Builder, bottom: str, slopes: Array) -> str:
     if slopes.size == 1 and b.audience == "both":  # OpenCV does not read blobs without axes
         slopes = np.broadcast_to(slopes, b.shape(bottom)[1:2])
     elif slopes.size == 1:
-        return b.layer("PReLU", bottom, shape=b.shape(bottom), blobs=[slopes.reshape(())], prelu_param={"channel_shared": True})
+        return b.layer(
+            "PReLU", bottom, shape=b.shape(bottom), blobs=[slopes.reshape(())], prelu_param={"channel_shared": True}
+        )
     return b.layer("PReLU", bottom, shape=b.shape(bottom), blobs=[slopes])
 
 
@@ -96,7 +98,8 @@ def clamp(b: Builder) -> str:
     if any(bound is not None and array is None for bound, array in zip((low, high), bounds, strict=True)):
         raise Unsupported("its bounds are no numbers")
     lower, upper = (
-        default if array is None else float(array) for array, default in zip(bounds, (-FLOAT_MAX, FLOAT_MAX), strict=True)
+        default if array is None else float(array)
+        for array, default in zip(bounds, (-FLOAT_MAX, FLOAT_MAX), strict=True)
     )
     bottom = b.bottom("self")
     if lower == 0 and upper == FLOAT_MAX:
@@ -108,7 +111,11 @@ def clamp(b: Builder) -> str:
 def hard_sigmoid(b: Builder) -> str:
     bottom = b.bottom("self")
     gate = clip(
-        b, power(b, bottom, scale=1 / 6, shift=0.5, suffix="line"), 0, 1, suffix="gate" if b.op.short == "hardswish" else ""
+        b,
+        power(b, bottom, scale=1 / 6, shift=0.5, suffix="line"),
+        0,
+        1,
+        suffix="gate" if b.op.short == "hardswish" else "",
     )
     if b.op.short == "hardsigmoid":
         return gate
@@ -151,7 +158,9 @@ def softmax(b: Builder) -> str:
     axis = b.arg("dim") % len(shape)
     param = {} if axis == 1 else {"axis": axis}
     if "log" in b.op.short:
-        return b.layer("Log", b.layer("Softmax", bottom, shape=shape, suffix="softmax", softmax_param=param), shape=shape)
+        return b.layer(
+            "Log", b.layer("Softmax", bottom, shape=shape, suffix="softmax", softmax_param=param), shape=shape
+        )
     return b.layer("Softmax", bottom, shape=shape, softmax_param=param)
 
 

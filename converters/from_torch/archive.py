@@ -54,7 +54,9 @@ def read(path: Path_, batch: int | None = None) -> Program:
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         data = read_bytes(path, 4096)
         if data.startswith(b"PK"):
-            raise FormatError(f"{str(path)!r} is a zip file that is cut off or damaged; copy it again, or {_SAVE}") from error
+            raise FormatError(
+                f"{str(path)!r} is a zip file that is cut off or damaged; copy it again, or {_SAVE}"
+            ) from error
         raise describe(path, data, "a torch.export program (.pt2)") from error
     models = sorted(name for name in names if "/models/" in f"/{name}" and name.endswith(".json"))
     if not models:
@@ -95,8 +97,12 @@ class _Archive:
         values = graph["tensor_values"]
         sizes = _Sizes(_batch_symbols(values, inputs), batch)
         numbers: dict[str, float] = {name: sizes.of(value) for name, value in graph.get("sym_int_values", {}).items()}
-        numbers |= {name: value["as_float"] for name, value in graph.get("sym_float_values", {}).items() if "as_float" in value}
-        ops, outputs = functionalize(_check_order([_op(node) for node in graph["nodes"]]), _outputs(signature["output_specs"]))
+        numbers |= {
+            name: value["as_float"] for name, value in graph.get("sym_float_values", {}).items() if "as_float" in value
+        }
+        ops, outputs = functionalize(
+            _check_order([_op(node) for node in graph["nodes"]]), _outputs(signature["output_specs"])
+        )
         return simplify(
             Program(
                 inputs=inputs,
@@ -104,7 +110,8 @@ class _Archive:
                 ops=ops,
                 shapes={name: tuple(sizes.of(size) for size in value["sizes"]) for name, value in values.items()},
                 free_axes={
-                    name: frozenset(i for i, n in enumerate(v["sizes"]) if "as_int" not in n) for name, v in values.items()
+                    name: frozenset(i for i, n in enumerate(v["sizes"]) if "as_int" not in n)
+                    for name, v in values.items()
                 },
                 integral=frozenset(name for name, value in values.items() if value["dtype"] not in _FLOATS),
                 numbers=numbers,
@@ -131,7 +138,9 @@ class _Archive:
     def _array(self, folder: str, path: str, entry: Json) -> Array:
         meta = entry["tensor_meta"]
         if entry["use_pickle"] or meta is None or meta["dtype"] not in _DTYPES:
-            raise FormatError(f"{str(self.path)!r}: {path!r} is not kept as plain numbers; use a plain float tensor, and {_SAVE}")
+            raise FormatError(
+                f"{str(self.path)!r}: {path!r} is not kept as plain numbers; use a plain float tensor, and {_SAVE}"
+            )
         dtype = np.dtype(_DTYPES[meta["dtype"]])
         shape, strides = _ints(meta["sizes"]), _ints(meta["strides"])
         offset = int(meta["storage_offset"]["as_int"])
@@ -142,7 +151,9 @@ class _Archive:
         if 0 not in shape and offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) >= len(flat):
             raise ValueError(f"array {path!r} reaches beyond its {flat.nbytes} bytes")
         bytes_ = [step * dtype.itemsize for step in strides]
-        array = np.lib.stride_tricks.as_strided(flat[offset:], shape, bytes_) if 0 not in shape else np.empty(shape, dtype)
+        array = (
+            np.lib.stride_tricks.as_strided(flat[offset:], shape, bytes_) if 0 not in shape else np.empty(shape, dtype)
+        )
         return (array.astype("<u4") << 16).view("<f4") if meta["dtype"] == _BFLOAT16 else array
 
     def json(self, name: str) -> Json:
@@ -197,7 +208,9 @@ def _batch_symbols(values: Json, inputs: list[str]) -> set[str]:
     """The symbols that are the size of an input's first axis."""
     first = [values[name]["sizes"][0] for name in inputs if values[name]["sizes"]]
     found = [
-        _symbol(ast.parse(n["as_expr"]["expr_str"][:_LONGEST_EXPRESSION], mode="eval").body) for n in first if "as_expr" in n
+        _symbol(ast.parse(n["as_expr"]["expr_str"][:_LONGEST_EXPRESSION], mode="eval").body)
+        for n in first
+        if "as_expr" in n
     ]
     return {symbol for symbol in found if symbol is not None}
 

@@ -72,7 +72,9 @@ def _apply(builder: Builder) -> None:
         results = [results] if isinstance(results, str) else list(results)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise Unsupported(f"of arguments that are not known here, {type(error).__name__}: {error}") from error
-    if any(name == value and name in builder.used_outputs for name, value in zip(builder.op.outputs, results, strict=False)):
+    if any(
+        name == value and name in builder.used_outputs for name, value in zip(builder.op.outputs, results, strict=False)
+    ):
         raise Unsupported("more than its first result is read")
     builder.results = results
 
@@ -88,7 +90,9 @@ class _Assembly:
         self.program, self.builders = program, builders
         aliases: dict[str, str] = {}  # an operation's output -> the value that its rule returned for it
         for builder in builders:
-            aliases |= {out: value for out, value in zip(builder.op.outputs, builder.results, strict=False) if out != value}
+            aliases |= {
+                out: value for out, value in zip(builder.op.outputs, builder.results, strict=False) if out != value
+            }
         self.layers = [(builder.op, layer) for builder in builders for layer in builder.new_layers]
         for _, layer in self.layers:
             layer.bottoms = [_resolved(value, aliases) for value in layer.bottoms]
@@ -123,7 +127,9 @@ class _Assembly:
 
         An output of the program is never in place: its blob needs a name of its own, by which OpenCV finds it.
         """
-        in_place = _layer_class(layer).usually_in_place and len(layer.bottoms) == 1 and layer.tops[0] not in self.outputs
+        in_place = (
+            _layer_class(layer).usually_in_place and len(layer.bottoms) == 1 and layer.tops[0] not in self.outputs
+        )
         if in_place and self._may_be_overwritten(layer.bottoms[0]):
             return {layer.tops[0]: blobs[layer.bottoms[0]]}
         names = [name] if len(layer.tops) == 1 else [f"{name}_{i}" for i in range(len(layer.tops))]

@@ -117,7 +117,13 @@ class Builder:
     # -- the layers -------------------------------------------------------------------------------------------------
 
     def layer(
-        self, kind: str, *bottoms: str, shape: Sequence[int], blobs: Sequence[Array] = (), suffix: str = "", **settings: Any
+        self,
+        kind: str,
+        *bottoms: str,
+        shape: Sequence[int],
+        blobs: Sequence[Array] = (),
+        suffix: str = "",
+        **settings: Any,
     ) -> str:
         """Add a layer with one top of this shape; returns the top."""
         return self.layers(kind, *bottoms, shapes=[shape], blobs=blobs, suffix=suffix, **settings)[0]

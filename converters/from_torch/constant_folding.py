@@ -63,7 +63,9 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "abs": np.abs,
     "add": _add,
     "alias": _same,
-    "arange": lambda *bounds: np.arange(*bounds, dtype=np.float32 if any(isinstance(x, float) for x in bounds) else None),
+    "arange": lambda *bounds: np.arange(
+        *bounds, dtype=np.float32 if any(isinstance(x, float) for x in bounds) else None
+    ),
     "cat": lambda tensors, dim=0: np.concatenate(tensors, dim),
     "clone": _same,
     "contiguous": _same,
@@ -101,7 +103,17 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "zeros": lambda size, **_: np.zeros(size, np.float32),
 }
 #: arguments that say how a value is stored, not what it is
-_STORAGE_ARGS = ("dtype", "device", "layout", "pin_memory", "memory_format", "copy", "non_blocking", "requires_grad", "implicit")
+_STORAGE_ARGS = (
+    "dtype",
+    "device",
+    "layout",
+    "pin_memory",
+    "memory_format",
+    "copy",
+    "non_blocking",
+    "requires_grad",
+    "implicit",
+)
 
 
 def fold(name: str, args: dict[str, Any]) -> Array | None:

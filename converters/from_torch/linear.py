@@ -47,7 +47,9 @@ def convolution(b: Builder) -> str:
         weight = _pad_kernel(weight, [(0, extra) for extra in output_padding], dilation)
     else:
         bottom, pads = _absorb_padding(b, bottom, pads)
-        weight = _pad_kernel(weight, [(max(after - before, 0), max(before - after, 0)) for before, after in pads], dilation)
+        weight = _pad_kernel(
+            weight, [(max(after - before, 0), max(before - after, 0)) for before, after in pads], dilation
+        )
     pad = [max(pair) for pair in pads]
     group = b.arg("groups", 1)
     blobs = [weight] if bias is None else [weight, bias]
@@ -63,7 +65,11 @@ def convolution(b: Builder) -> str:
     if group != 1:
         param["group"] = group
     return b.layer(
-        "Deconvolution" if transposed else "Convolution", bottom, shape=b.top_shape, blobs=blobs, convolution_param=param
+        "Deconvolution" if transposed else "Convolution",
+        bottom,
+        shape=b.top_shape,
+        blobs=blobs,
+        convolution_param=param,
     )
 
 
@@ -76,7 +82,9 @@ def _named_padding(name: str, kernel: Sequence[int], dilation: Sequence[int]) ->
 def _pad_kernel(weight: Array, zeros: Sequence[tuple[int, int]], dilation: Sequence[int]) -> Array:
     """The kernel with zeros before and after, counted in input places: stands in for padding on one side alone."""
     if any(count % step for pair, step in zip(zeros, dilation, strict=True) for count in pair):
-        raise Unsupported("its padding differs between the sides, by what is no multiple of the dilation; Caffe pads both alike")
+        raise Unsupported(
+            "its padding differs between the sides, by what is no multiple of the dilation; Caffe pads both alike"
+        )
     steps = [(before // d, after // d) for (before, after), d in zip(zeros, dilation, strict=True)]
     return np.pad(weight, [(0, 0), (0, 0), *steps]) if any(map(any, steps)) else weight
 
@@ -86,7 +94,9 @@ def zero_padding(b: Builder, op: Op) -> list[tuple[int, int]]:
     other = b.for_op(op)
     if other.arg("mode", "constant") != "constant" or other.arg("value") not in (None, 0):
         raise Unsupported(
-            f"it pads by {other.arg('mode', 'constant')} {other.arg('value') or ''}; Caffe pads with zeros".replace(" ;", ";")
+            f"it pads by {other.arg('mode', 'constant')} {other.arg('value') or ''}; Caffe pads with zeros".replace(
+                " ;", ";"
+            )
         )
     flat = other.arg("pad")
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
@@ -116,7 +126,9 @@ def pad(b: Builder) -> str:
         raise Unsupported("Caffe pads spatial axes alone")
     one = np.ones((shape[1], 1, *[1] * (len(shape) - 2)), np.float32)
     steps = [(max(after - before, 0), max(before - after, 0)) for before, after in pairs[2:]]
-    return fixed_convolution(b, bottom, _pad_kernel(one, steps, [1] * len(steps)), b.top_shape, pad=[max(p) for p in pairs[2:]])
+    return fixed_convolution(
+        b, bottom, _pad_kernel(one, steps, [1] * len(steps)), b.top_shape, pad=[max(p) for p in pairs[2:]]
+    )
 
 
 def fixed_convolution(

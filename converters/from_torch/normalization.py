@@ -18,7 +18,13 @@ _NEGLIGIBLE_EPS = 1e-8
 _TRAINING = "it is in training mode; call model.eval() before torch.export.export"
 
 
-@rule("batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit")
+@rule(
+    "batch_norm",
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit",
+)
 def batch_norm(b: Builder) -> list[str]:
     bottom = b.bottom("input")
     mean, variance = b.weights("running_mean"), b.weights("running_var")
@@ -151,7 +157,9 @@ def match_lrn(b: Builder) -> str | None:
     one, two = b.arg("self"), b.arg("other")
     if b.op.short not in ("mul", "div") or not isinstance(one, Ref) or not isinstance(two, Ref):
         return None
-    for value, factor in ((one.name, two.name), (two.name, one.name)) if b.op.short == "mul" else ((one.name, two.name),):
+    for value, factor in (
+        ((one.name, two.name), (two.name, one.name)) if b.op.short == "mul" else ((one.name, two.name),)
+    ):
         base, exponent = power_of(b, factor)
         mean = affine(b, base, alone=False)
         beta = exponent if b.op.short == "div" else -exponent
@@ -174,7 +182,9 @@ def _lrn(b: Builder, value: str, given: dict[str, Any], within: bool) -> str:
     usual = {"local_size": 5, "alpha": 1.0, "beta": 0.75, "k": 1.0}
     param = {name: number for name, number in given.items() if number != usual[name]}
     param |= {"norm_region": "WITHIN_CHANNEL"} if within else {}
-    return power(b, b.layer("LRN", value, shape=b.top_shape, suffix="" if factor == 1 else "k", lrn_param=param), scale=factor)
+    return power(
+        b, b.layer("LRN", value, shape=b.top_shape, suffix="" if factor == 1 else "k", lrn_param=param), scale=factor
+    )
 
 
 def _match_mean_of_squares(b: Builder, mean: str, value: str) -> tuple[bool, int] | None:
@@ -195,11 +205,20 @@ def _match_mean_of_squares(b: Builder, mean: str, value: str) -> tuple[bool, int
         before = b.for_op(padded).arg("self").name
     size = kernel[0]
     square = power_of(b, _through_views(b, before))
-    if not size % 2 or set(stride) != {1} or (square != (value, 2) and not _is_square(b, _through_views(b, before), value)):
+    if (
+        not size % 2
+        or set(stride) != {1}
+        or (square != (value, 2) and not _is_square(b, _through_views(b, before), value))
+    ):
         return None
     half = (size // 2, size // 2)
     shape = b.shape(value)
-    if pool.short == "avg_pool2d" and kernel == [size, size] and both == [half, half] and b.program.shapes[before] == shape:
+    if (
+        pool.short == "avg_pool2d"
+        and kernel == [size, size]
+        and both == [half, half]
+        and b.program.shapes[before] == shape
+    ):
         return (True, size) if args.arg("count_include_pad", True) else None
     across = kernel == [size] + [1] * (len(kernel) - 1) and both == [half] + [(0, 0)] * (len(kernel) - 1)
     return (False, size) if across and b.program.shapes[before][1:3] == (1, shape[1]) else None

@@ -42,10 +42,14 @@ def _max_pool_with_indices(b: Builder) -> list[str]:
         raise Unsupported("its indices are read; Caffe gives those of pictures, with a batch axis")
     bottom = b.bottom("self")
     kernel, pad = per_axis(b.arg("kernel_size"), 2), per_axis(b.arg("padding", 0), 2)
-    top = pool_windows(b, bottom, "MAX", kernel, per_axis(b.arg("stride") or kernel, 2), pad, bool(b.arg("ceil_mode", False)))
+    top = pool_windows(
+        b, bottom, "MAX", kernel, per_axis(b.arg("stride") or kernel, 2), pad, bool(b.arg("ceil_mode", False))
+    )
     (pooling,) = [layer for layer in b.new_layers if layer.type == "Pooling"]
     if pooling.bottoms != [bottom] or len(b.new_layers) > 1:
-        raise Unsupported("its indices are read, and Caffe has more windows, which round up; use ceil_mode=True, or --for caffe")
+        raise Unsupported(
+            "its indices are read, and Caffe has more windows, which round up; use ceil_mode=True, or --for caffe"
+        )
     pooling.tops.append(f"{top}:mask")
     b.silence([] if b.op.outputs[0] in b.used_outputs else [top])
     return [top, pooling.tops[1]]
@@ -93,10 +97,14 @@ def _rescale_means(b: Builder, top: str, caffe_divisors: Array, aten_divisors: A
     if np.all(factor == factor.flat[0]):
         return power(b, top, scale=float(factor.flat[0]), suffix="count")
     param = {"axis": 2, "num_axes": 2}
-    return b.layer("Scale", top, shape=b.shape(top), blobs=[factor.astype(np.float32)], suffix="count", scale_param=param)
+    return b.layer(
+        "Scale", top, shape=b.shape(top), blobs=[factor.astype(np.float32)], suffix="count", scale_param=param
+    )
 
 
-def pool_windows(b: Builder, bottom: str, pool: str, kernel: list[int], stride: list[int], pad: list[int], ceil: bool) -> str:
+def pool_windows(
+    b: Builder, bottom: str, pool: str, kernel: list[int], stride: list[int], pad: list[int], ceil: bool
+) -> str:
     """A Pooling layer over these windows.
 
     Caffe rounds the number of windows up. Where that gives more than the program has, ``round_mode`` turns it off for
@@ -136,7 +144,9 @@ def _scalar_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value[0] if isinstance(value, list) else value for name, value in settings.items()}
 
 
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "_adaptive_avg_pool2d")
+@rule(
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "_adaptive_avg_pool2d"
+)
 def adaptive(b: Builder) -> list[str]:
     if len(b.op.outputs) > 1 and b.op.outputs[1] in b.used_outputs:
         raise Unsupported("its indices are read")
@@ -152,7 +162,9 @@ def adaptive(b: Builder) -> list[str]:
         top = global_pool(b, bottom, pool)
     else:
         windows = [_uniform_windows(n, count) for n, count in zip(shape[2:], goal, strict=True)]
-        top = pool_windows(b, bottom, pool, [kernel for kernel, _ in windows], [stride for _, stride in windows], [0, 0], False)
+        top = pool_windows(
+            b, bottom, pool, [kernel for kernel, _ in windows], [stride for _, stride in windows], [0, 0], False
+        )
     return [reshape(b, top, b.top_shape, suffix="as_line") if one_axis else top, *b.op.outputs[1:]]
 
 
@@ -162,7 +174,9 @@ def _uniform_windows(size: int, count: int) -> tuple[int, int]:
     lengths = {-(-(i + 1) * size // count) - start for i, start in enumerate(starts)}
     strides = {after - before for before, after in pairwise(starts)} or {1}
     if len(lengths) > 1 or len(strides) > 1:
-        raise Unsupported(f"its {count} windows over {size} places are not of one size; take an input whose size they divide")
+        raise Unsupported(
+            f"its {count} windows over {size} places are not of one size; take an input whose size they divide"
+        )
     return lengths.pop(), strides.pop()
 
 
@@ -208,7 +222,9 @@ def nearest(b: Builder) -> str:
         any(small * factor != big for small, factor, big in zip(shape[2:], factors, top[2:], strict=True))
         or len(set(factors)) > 1
     ):
-        raise Unsupported(f"from {list(shape[2:])} to {list(top[2:])}; Caffe enlarges by whole numbers, the same for each axis")
+        raise Unsupported(
+            f"from {list(shape[2:])} to {list(top[2:])}; Caffe enlarges by whole numbers, the same for each axis"
+        )
     weight = np.ones((shape[1], 1, *factors), np.float32)
     return fixed_convolution(b, bottom, weight, top, kind="Deconvolution", stride=factors[0])
 
@@ -217,7 +233,8 @@ def nearest(b: Builder) -> str:
 def bilinear(b: Builder) -> str:
     if b.audience != "forks" or not b.arg("align_corners", False):
         raise Unsupported(
-            "Caffe's Deconvolution differs from it at the border; forks have Interp, for align_corners=True (--for forks)"
+            "Caffe's Deconvolution differs from it at the border; forks have Interp, for align_corners=True (--for "
+            "forks)"
         )
     param = {"height": b.top_shape[2], "width": b.top_shape[3]}
     return b.layer("Interp", b.bottom("input"), shape=b.top_shape, interp_param=param)

@@ -38,7 +38,13 @@ def _replace_matches(program: Program, patterns: dict[str, Pattern]) -> Program:
         if op.short in patterns:
             try:
                 new[op.name] = patterns[op.short](matcher, op)
-            except (NoMatch, AttributeError, IndexError, KeyError, TypeError):  # an argument may be missing or of another type
+            except (
+                NoMatch,
+                AttributeError,
+                IndexError,
+                KeyError,
+                TypeError,
+            ):  # an argument may be missing or of another type
                 continue
     if not new:
         return program
@@ -99,7 +105,9 @@ def argmax(matcher: Matcher, op: Op) -> Op:
 
 
 def _argmax(op: Op, x: str, axis: int | None, count: int, values: bool) -> Op:
-    return replace(op, target="caffe.argmax", args={"self": Ref(x), "axis": axis, "top_k": count, "out_max_val": values})
+    return replace(
+        op, target="caffe.argmax", args={"self": Ref(x), "axis": axis, "top_k": count, "out_max_val": values}
+    )
 
 
 def _match_top_k(matcher: Matcher, value: str) -> tuple[str, int, int]:

@@ -62,7 +62,12 @@ def _lstm_step(matcher: Matcher, h: str) -> _Step:
     forget_cont, before = matcher.operands(kept, "mul", count=2)
     forget, cont = matcher.operands(forget_cont, "mul", count=2)
     input_, new = matcher.operands(added, "mul", count=2)
-    gates = [matcher.op(input_, "sigmoid"), matcher.op(forget, "sigmoid"), matcher.op(out, "sigmoid"), matcher.op(new, "tanh")]
+    gates = [
+        matcher.op(input_, "sigmoid"),
+        matcher.op(forget, "sigmoid"),
+        matcher.op(out, "sigmoid"),
+        matcher.op(new, "tanh"),
+    ]
     split = matcher.op(operand(gates[0], "self"), "split_with_sizes", "split", "chunk")
     require(tuple(operand(gate, "self") for gate in gates) == split.outputs)
     sums = operand(split, "self")

@@ -67,7 +67,9 @@ def _check(b: Builder) -> None:
         raise Unsupported("of packed sequences; Caffe's are told apart by cont, give sequences of one length")
     if b.arg("train") and b.arg("dropout"):
         raise Unsupported("it is in training mode; call model.eval() before torch.export.export")
-    if len(b.arg("params")) != b.arg("num_layers") * (1 + bool(b.arg("bidirectional"))) * (4 if b.arg("has_biases") else 2):
+    if len(b.arg("params")) != b.arg("num_layers") * (1 + bool(b.arg("bidirectional"))) * (
+        4 if b.arg("has_biases") else 2
+    ):
         raise Unsupported("it projects its states; Caffe's LSTM has no weights for that")
 
 
@@ -141,7 +143,11 @@ def _reverse_time(b: Builder, value: str, suffix: str) -> str:
     """The time steps in reverse order."""
     shape = b.shape(value)
     steps = slice_axis(b, value, 0, range(1, shape[0] + 1), suffix=f"{suffix}_steps")
-    return b.layer("Concat", *steps[::-1], shape=shape, suffix=suffix, concat_param={"axis": 0}) if len(steps) > 1 else value
+    return (
+        b.layer("Concat", *steps[::-1], shape=shape, suffix=suffix, concat_param={"axis": 0})
+        if len(steps) > 1
+        else value
+    )
 
 
 def _results(b: Builder, y: str, last_h: list[str], last_c: list[str]) -> list[str]:
@@ -153,7 +159,9 @@ def _results(b: Builder, y: str, last_h: list[str], last_c: list[str]) -> list[s
         if results[i] in b.used_outputs:
             shape = (len(parts), *b.shape(parts[0])[1:])
             results[i] = (
-                b.layer("Concat", *parts, shape=shape, suffix=suffix, concat_param={"axis": 0}) if len(parts) > 1 else parts[0]
+                b.layer("Concat", *parts, shape=shape, suffix=suffix, concat_param={"axis": 0})
+                if len(parts) > 1
+                else parts[0]
             )
     read = {bottom for layer in b.new_layers for bottom in layer.bottoms} | set(results)
     b.silence([top for layer in b.new_layers for top in layer.tops if top not in read])

@@ -60,7 +60,11 @@ def broadcast(b: Builder, value: str, top: Shape, suffix: str) -> str:
     if len(shape) == 2:
         value = reshape(b, value, (*shape, 1, 1), suffix=f"{suffix}_image")
         return reshape(b, broadcast(b, value, (*top, 1, 1), suffix), top, suffix=suffix)
-    if len(shape) < 3 or shape[0] != top[0] or any(small not in (1, big) for small, big in zip(shape, top, strict=True)):
+    if (
+        len(shape) < 3
+        or shape[0] != top[0]
+        or any(small not in (1, big) for small, big in zip(shape, top, strict=True))
+    ):
         raise Unsupported(f"it repeats values, from {shape} to {top}")
     if shape[1] != top[1]:
         ones = np.ones((top[1], 1, *[1] * (len(top) - 2)), np.float32)
@@ -225,7 +229,12 @@ def match_shuffle(b: Builder, value: str) -> str | None:
     order = _order(b.for_op(permute), len(between))
     if len(before) < 3 or len(before) != len(after) or order[0] != 0 or not before[0] == between[0] == after[0]:
         return None
-    indices = np.arange(math.prod(before[1:])).reshape(between[1:]).transpose([axis - 1 for axis in order[1:]]).reshape(after[1:])
+    indices = (
+        np.arange(math.prod(before[1:]))
+        .reshape(between[1:])
+        .transpose([axis - 1 for axis in order[1:]])
+        .reshape(after[1:])
+    )
     if before == after:
         channels = indices.reshape(after[1], -1)[:, 0] // math.prod(before[2:])
         if np.array_equal(indices, _indices(before)[channels]):

@@ -11,8 +11,8 @@ from converters.from_torch.program import Op, Program, Ref
 
 #: operations whose result may share the memory of their first argument
 _VIEWS = (
-    "alias alpha_dropout chunk contiguous detach dropout expand expand_as feature_dropout flatten narrow permute reshape"
-    " select slice split split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view"
+    "alias alpha_dropout chunk contiguous detach dropout expand expand_as feature_dropout flatten narrow permute "
+    "reshape select slice split split_with_sizes squeeze t to transpose unbind unflatten unsqueeze view"
 )
 
 
@@ -42,7 +42,9 @@ def functionalize(ops: list[Op], outputs: list[str]) -> tuple[list[Op], list[str
             read = {name for later in ops[index + 1 :] for name in later.refs()} | set(outputs)
             if others & read:
                 what = f"{op.target} at {op.module or op.name!r} writes in place into a part of {min(others & read)!r}"
-                raise SpecError(f"cannot be imported: {what}, which is read later; take {op.target.removesuffix('_')} instead")
+                raise SpecError(
+                    f"cannot be imported: {what}, which is read later; take {op.target.removesuffix('_')} instead"
+                )
             latest[own] = op.outputs[0]
         elif op.short in _VIEWS.split() and first:
             memory |= dict.fromkeys(op.outputs, memory.get(first, first))
@@ -55,7 +57,9 @@ def simplify(program: Program) -> Program:
     same: dict[str, str] = {}
     ops: list[Op] = []
     for op in program.ops:
-        new = replace(op, args={key: _renamed(value, lambda name: same.get(name, name)) for key, value in op.args.items()})
+        new = replace(
+            op, args={key: _renamed(value, lambda name: same.get(name, name)) for key, value in op.args.items()}
+        )
         first = next(new.refs(), "")
         if first and len(op.outputs) == 1 and _is_identity(program, new, first):
             same[op.outputs[0]] = first
@@ -78,7 +82,16 @@ def _is_identity(program: Program, op: Op, first: str) -> bool:
             or output not in program.integral
             or all(r.short == "embedding" for r in program.readers[output])
         )
-    if op.short in ("expand", "expand_as", "reshape", "view", "flatten", "squeeze", "adaptive_avg_pool2d", "adaptive_max_pool2d"):
+    if op.short in (
+        "expand",
+        "expand_as",
+        "reshape",
+        "view",
+        "flatten",
+        "squeeze",
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+    ):
         return program.shapes[first] == program.shapes[output] and program.free_axes[first] == program.free_axes[output]
     return False
 

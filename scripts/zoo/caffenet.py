@@ -27,7 +27,9 @@ def models() -> Iterator[Model]:
 def caffenet(n: NetSpec, data: Top) -> Top:
     def conv(number: int, bottom: Top, num_output: int, kernel_size: int, bias: float, **settings: int) -> Top:
         fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant(bias)}
-        return parts.conv(n, f"conv{number}", bottom, num_output, kernel_size, relu=f"relu{number}", **settings, **fillers)
+        return parts.conv(
+            n, f"conv{number}", bottom, num_output, kernel_size, relu=f"relu{number}", **settings, **fillers
+        )
 
     top = conv(1, data, 96, 11, 0, stride=4)
     top = parts.lrn(n, "norm1", parts.max_pool(n, "pool1", top, 3, 2))

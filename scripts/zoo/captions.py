@@ -32,12 +32,17 @@ def models() -> Iterator[Model]:
         n.cross_entropy_loss = L.SoftmaxWithLoss(
             scores, target, loss_weight=20, loss_param={"ignore_label": -1}, softmax_param={"axis": 2}
         )
-        n.accuracy = L.Accuracy(scores, target, include=[{"phase": TEST}], accuracy_param={"axis": 2, "ignore_label": -1})
+        n.accuracy = L.Accuracy(
+            scores, target, include=[{"phase": TEST}], accuracy_param={"axis": 2, "ignore_label": -1}
+        )
 
     def step(n: NetSpec) -> None:
         n.probs = L.Softmax(caption(n), axis=2)
 
-    inputs = [Source("Input", (top,), {"shape": [{"dim": [1, 1, FEATURES] if top == "frame_fc7" else [1, 1]}]}) for top in INPUTS]
+    inputs = [
+        Source("Input", (top,), {"shape": [{"dim": [1, 1, FEATURES] if top == "frame_fc7" else [1, 1]}]})
+        for top in INPUTS
+    ]
     yield Model(
         name,
         "S2VT: frames of a film to a sentence, a word at a time.",
@@ -65,7 +70,9 @@ def models() -> Iterator[Model]:
 
 
 def caption(n: NetSpec) -> Top:
-    """Scores of the next word at each step, (steps, streams, words): one LSTM reads the frames, one on top of it the words."""
+    """Scores of the next word at each step, (steps, streams, words):
+    one LSTM reads the frames, one on top of it the words.
+    """
     n.stage_indicator_3axis = L.Reshape(n.stage_indicator, shape={"dim": [0, 0, 1]}, name="reshape_stg_indicator")
     n.embedded_input_frames = L.InnerProduct(
         n.frame_fc7,
@@ -86,11 +93,15 @@ def caption(n: NetSpec) -> Top:
         name="embedding",
     )
     n.lstm1 = lstm(n["embedded_input_frames"], n.cont_sentence)
-    n.lstm1_video_sequence = L.Concat(n.lstm1, n.embedded_input_sentence, n.stage_indicator_3axis, axis=2, name="concat")
+    n.lstm1_video_sequence = L.Concat(
+        n.lstm1, n.embedded_input_sentence, n.stage_indicator_3axis, axis=2, name="concat"
+    )
     n.lstm2 = lstm(n["lstm1_video_sequence"], n.cont_sentence)
     fillers: dict[str, Any] = {"weight_filler": UNIFORM, "bias_filler": parts.constant()}
     return parts.inner(n, "predict", n.lstm2, WORDS, axis=2, **fillers)
 
 
 def lstm(bottom: Top, cont: Top) -> Top:
-    return L.LSTM(bottom, cont, recurrent_param={"num_output": 1000, "weight_filler": UNIFORM, "bias_filler": parts.constant()})
+    return L.LSTM(
+        bottom, cont, recurrent_param={"num_output": 1000, "weight_filler": UNIFORM, "bias_filler": parts.constant()}
+    )

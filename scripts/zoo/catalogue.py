@@ -18,5 +18,19 @@ from scripts.zoo import (
     vgg_cnn,
 )
 
-FAMILIES = (googlenet, caffenet, nin, vgg, vgg_cnn, resnet, squeezenet, mobilenet, small, segmentation, segnet, faces, captions)
+FAMILIES = (
+    googlenet,
+    caffenet,
+    nin,
+    vgg,
+    vgg_cnn,
+    resnet,
+    squeezenet,
+    mobilenet,
+    small,
+    segmentation,
+    segnet,
+    faces,
+    captions,
+)
 MODELS = {model.name: model for family in FAMILIES for model in family.models()}

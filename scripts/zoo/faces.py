@@ -1,4 +1,7 @@
-"""Age and gender (G. Levi, T. Hassner, 2015), and five points of a face (the plain net of Y. Wu and T. Hassner, 2015)."""
+"""Age and gender (G.
+
+Levi, T. Hassner, 2015), and five points of a face (the plain net of Y. Wu and T. Hassner, 2015).
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,9 @@ def small_caffenet(n: NetSpec, data: Top, groups: int) -> Top:
 
     def conv(number: int, bottom: Top, num_output: int, kernel_size: int, bias: float, **settings: int) -> Top:
         fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.01), "bias_filler": parts.constant(bias)}
-        return parts.conv(n, f"conv{number}", bottom, num_output, kernel_size, relu=f"relu{number}", **settings, **fillers)
+        return parts.conv(
+            n, f"conv{number}", bottom, num_output, kernel_size, relu=f"relu{number}", **settings, **fillers
+        )
 
     fillers: dict[str, Any] = {"weight_filler": parts.gaussian(0.005), "bias_filler": parts.constant(1)}
     top = conv(1, data, 96, 7, 0, stride=4)
@@ -82,7 +87,9 @@ def vanilla_cnn() -> Model:
 
     def conv(n: NetSpec, number: int, bottom: Top, num_output: int, kernel_size: int, **settings: Any) -> Top:
         fillers: dict[str, Any] = {"weight_filler": parts.XAVIER, "bias_filler": parts.constant(0.2)}
-        return activate(n, number, parts.conv(n, f"Conv{number}", bottom, num_output, kernel_size, **settings, **fillers))
+        return activate(
+            n, number, parts.conv(n, f"Conv{number}", bottom, num_output, kernel_size, **settings, **fillers)
+        )
 
     def body(n: NetSpec, data: Top) -> Top:
         top = parts.max_pool(n, "Pool1", conv(n, 1, data, 16, 5, pad=2), 2, 2)

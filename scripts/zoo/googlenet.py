@@ -16,7 +16,8 @@ from scripts.zoo.model import Model, deploy, net, solver
 conv = partial(parts.conv, weight_filler=parts.XAVIER, bias_filler=parts.constant(0.2))
 inner = partial(parts.inner, weight_filler=parts.XAVIER)
 
-#: Outputs of 1x1, of 3x3 and what reduces its input, of 5x5 and what reduces its input, of the projection after pooling.
+#: Outputs of 1x1, of 3x3 and what reduces its input, of 5x5 and what reduces its input, of the projection after
+#: pooling.
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -95,7 +96,9 @@ def body(n: NetSpec, data: Top, side: Callable[[str, Top], None] | None = None) 
     return inner(n, "loss3/classifier", top, 1000, bias_filler=parts.constant())
 
 
-def inception(n: NetSpec, name: str, bottom: Top, one: int, reduce3: int, three: int, reduce5: int, five: int, proj: int) -> Top:
+def inception(
+    n: NetSpec, name: str, bottom: Top, one: int, reduce3: int, three: int, reduce5: int, five: int, proj: int
+) -> Top:
     """Convolutions of three sizes and a pooling, side by side."""
 
     def branch(size: str, bottom: Top, num_output: int, kernel_size: int = 1, pad: int = 0) -> Top:

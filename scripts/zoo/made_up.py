@@ -33,7 +33,9 @@ def _fill(name: str, blob: Tensor, generator: torch.Generator) -> None:
 
 
 def inputs(net: Net, batch: int = 1, seed: int = 1) -> dict[str, Tensor]:
-    """A batch for each input of the net: pictures and features are random; numbers (words, markers) are 0 and 1 in turns."""
+    """A batch for each input of the net: pictures and features are random;
+    numbers (words, markers) are 0 and 1 in turns.
+    """
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name in net.inputs:

@@ -1,4 +1,7 @@
-"""MobileNet (A. Howard and others, 2017) and MobileNetV2 (M. Sandler and others, 2018), with the names of S. Yang's weights."""
+"""MobileNet (A.
+
+Howard and others, 2017) and MobileNetV2 (M. Sandler and others, 2018), with the names of S. Yang's weights.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,9 @@ def depthwise(n: NetSpec, name: str, relu: str, bottom: Top, stride: int, apart:
     """A 3x3 convolution of each channel by itself."""
     channels = outputs(bottom)
     strides = {"stride": stride} if stride > 1 else {}
-    return unit(n, name, relu, bottom, channels, 3, apart=apart, pad=1, group=channels, engine=P.Convolution.CAFFE, **strides)
+    return unit(
+        n, name, relu, bottom, channels, 3, apart=apart, pad=1, group=channels, engine=P.Convolution.CAFFE, **strides
+    )
 
 
 def outputs(top: Top) -> int:
@@ -118,9 +123,19 @@ def outputs(top: Top) -> int:
 
 
 def unit(
-    n: NetSpec, name: str, relu: str, bottom: Top, num_output: int, kernel_size: int, *, apart: bool = False, **settings: Any
+    n: NetSpec,
+    name: str,
+    relu: str,
+    bottom: Top,
+    num_output: int,
+    kernel_size: int,
+    *,
+    apart: bool = False,
+    **settings: Any,
 ) -> Top:
-    """A convolution, its batch normalisation (in place, or ``apart`` under its own name), a learnt scale, and a ReLU if named."""
+    """A convolution, its batch normalisation (in place, or ``apart`` under its own name), a learnt scale,
+    and a ReLU if named.
+    """
     top = parts.conv(n, name, bottom, num_output, kernel_size, bias_term=False, weight_filler=parts.MSRA, **settings)
     n[f"{name}/bn"] = L.BatchNorm(top, eps=1e-5, in_place=not apart)
     rate = {"lr_mult": 1, "decay_mult": 0}

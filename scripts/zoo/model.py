@@ -61,7 +61,9 @@ def lmdb(
     """Data layers of both phases; ``transform`` is what both do to a picture, ``mirror`` is for training."""
 
     def make(source: str, batch: int, flips: bool) -> Source:
-        settings: dict[str, Any] = {"data_param": {"source": source, "batch_size": batch, "backend": DataParameter.LMDB}}
+        settings: dict[str, Any] = {
+            "data_param": {"source": source, "batch_size": batch, "backend": DataParameter.LMDB}
+        }
         if transform or mirror:
             settings["transform_param"] = {**transform, **({"mirror": flips} if mirror else {})}
         return Source("Data", tops, settings, name)
@@ -113,7 +115,9 @@ def train_val(name: str, sources: Sequence[Source], body: Body, *, top5: bool = 
 
 
 def deploy(name: str, shape: Iterable[int], body: Body, *, input_name: str = "data", prob: str = "prob") -> Any:
-    """The net from an Input to a Softmax named ``prob`` (none: to the body's own end), without the settings of training."""
+    """The net from an Input to a Softmax named ``prob`` (none:
+    to the body's own end), without the settings of training.
+    """
 
     def build(n: NetSpec) -> None:
         scores = body(n, n.data)

@@ -1,4 +1,7 @@
-"""What nets are made of. Each function adds layers to the NetSpec under their published names and returns the last top."""
+"""What nets are made of.
+
+Each function adds layers to the NetSpec under their published names and returns the last top.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,18 @@ def learn(rate: float = 1, *, bias: bool = True) -> list[dict[str, float]]:
     return [weights, {"lr_mult": 2 * rate, "decay_mult": 0}] if bias else [weights]
 
 
-def conv(n: NetSpec, name: str, bottom: Top, num_output: int, kernel_size: int, *, relu: str = "", **settings: Any) -> Top:
+def conv(
+    n: NetSpec, name: str, bottom: Top, num_output: int, kernel_size: int, *, relu: str = "", **settings: Any
+) -> Top:
     """A convolution, and in place over it a ReLU of the name given."""
     settings.setdefault("param", learn(bias=settings.get("bias_term", True)))
     n[name] = L.Convolution(bottom, num_output=num_output, kernel_size=kernel_size, **settings)
     return rectify(n, relu, n[name]) if relu else n[name]
 
 
-def inner(n: NetSpec, name: str, bottom: Top, num_output: int, *, relu: str = "", drop: str = "", **settings: Any) -> Top:
+def inner(
+    n: NetSpec, name: str, bottom: Top, num_output: int, *, relu: str = "", drop: str = "", **settings: Any
+) -> Top:
     """An inner product, and in place over it a ReLU and a Dropout of one half, of the names given."""
     settings.setdefault("param", learn())
     n[name] = L.InnerProduct(bottom, num_output=num_output, **settings)

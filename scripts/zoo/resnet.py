@@ -26,7 +26,9 @@ def models() -> Iterator[Model]:
             f"ResNet-{depth} on ILSVRC 2012.",
             {
                 "deploy.prototxt": deploy(f"ResNet-{depth}", (1, 3, 224, 224), body, input_name="input"),
-                "train_val.prototxt": train_val(f"ResNet-{depth}", ilsvrc12((32, 25), 224, **IMAGE_MEAN), body, top5=True),
+                "train_val.prototxt": train_val(
+                    f"ResNet-{depth}", ilsvrc12((32, 25), 224, **IMAGE_MEAN), body, top5=True
+                ),
                 "solver.prototxt": solver(
                     name,
                     iter_size=8,  # batches of 256, as in the paper
@@ -80,7 +82,14 @@ def bottleneck(n: NetSpec, name: str, bottom: Top, width: int, stride: int, proj
 
 
 def normalised(
-    n: NetSpec, name: str, suffix: str, bottom: Top, num_output: int, kernel_size: int, bias_term: bool = False, **settings: Any
+    n: NetSpec,
+    name: str,
+    suffix: str,
+    bottom: Top,
+    num_output: int,
+    kernel_size: int,
+    bias_term: bool = False,
+    **settings: Any,
 ) -> Top:
     """A convolution, its batch normalisation and the scale that is learnt."""
     if not bias_term:

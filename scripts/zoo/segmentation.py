@@ -1,6 +1,7 @@
 """Nets that answer for every pixel, on VGG-16's convolutions.
 
-FCN (J. Long, E. Shelhamer, T. Darrell, 2015), ParseNet (W. Liu, A. Rabinovich, A. Berg, 2015), HED (S. Xie, Z. Tu, 2015).
+FCN (J. Long, E. Shelhamer, T. Darrell, 2015), ParseNet (W. Liu, A. Rabinovich, A. Berg, 2015), HED
+(S. Xie, Z. Tu, 2015).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def models() -> Iterator[Model]:
         name = f"fcn{stride}s"
         body = partial(fcn, stride=stride)
         about = f"FCN-{stride}s on PASCAL VOC: {score} mean IU on its validation part."
-        yield model(name, "", about, body, test_iter=[736], lr_policy="fixed", base_lr=rate, momentum=0.99, max_iter=100000)
+        yield model(
+            name, "", about, body, test_iter=[736], lr_policy="fixed", base_lr=rate, momentum=0.99, max_iter=100000
+        )
     yield model(
         "parsenet",
         "VGG_VOC2012ext",
@@ -83,7 +86,9 @@ def without_dropout(made: Any) -> Any:
 
 
 def fully_convolutional(n: NetSpec, data: Top) -> Top:
-    """VGG-16 with its inner products as convolutions, up to fc7; a wide border, so that every picture is large enough."""
+    """VGG-16 with its inner products as convolutions, up to fc7;
+    a wide border, so that every picture is large enough.
+    """
     top = data
     for number in range(1, 6):
         pad = 100 if number == 1 else 1
@@ -184,11 +189,21 @@ def hed() -> Model:
 
     def side(n: NetSpec, number: int, bottom: Top) -> Top:
         factor = 2 ** (number - 1)
-        settings: dict[str, Any] = {"num_output": 1, "kernel_size": 1, "param": parts.learn(0.01), "name": f"score-dsn{number}"}
+        settings: dict[str, Any] = {
+            "num_output": 1,
+            "kernel_size": 1,
+            "param": parts.learn(0.01),
+            "name": f"score-dsn{number}",
+        }
         top_name = f"score-dsn{number}" + ("-up" if number == 1 else "")
         top = n[top_name] = L.Convolution(bottom, **settings)
         if number > 1:
-            filters = {"num_output": 1, "kernel_size": 2 * factor, "stride": factor, "weight_filler": {"type": "bilinear"}}
+            filters = {
+                "num_output": 1,
+                "kernel_size": 2 * factor,
+                "stride": factor,
+                "weight_filler": {"type": "bilinear"},
+            }
             fixed = [{"lr_mult": 0, "decay_mult": 1}, {"lr_mult": 0, "decay_mult": 0}]
             top = L.Deconvolution(top, convolution_param=filters, param=fixed, name=f"upsample_{factor}")
             n[f"score-dsn{number}-up"] = top

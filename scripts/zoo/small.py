@@ -1,4 +1,6 @@
-"""Small nets: MNIST's autoencoder and siamese net, and cifar10_full with sigmoids, without and with batch normalisation."""
+"""Small nets: MNIST's autoencoder and siamese net, and cifar10_full with sigmoids,
+without and with batch normalisation.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,10 @@ def autoencoder() -> Model:
         {
             "deploy.prototxt": deploy("MNISTAutoencoder", (64, 1, 28, 28), picture, prob=""),
             "train_val.prototxt": net("MNISTAutoencoder", sources, training),
-            **{f"solver{kind}.prototxt": solver(name, prefix=name + kind, **{**settings, **own}) for kind, own in kinds.items()},
+            **{
+                f"solver{kind}.prototxt": solver(name, prefix=name + kind, **{**settings, **own})
+                for kind, own in kinds.items()
+            },
         },
     )
 
@@ -111,7 +116,9 @@ def siamese() -> Model:
 
     name = "mnist_siamese"
     pairs = "data/mnist/mnist_siamese"
-    sources = lmdb(f"{pairs}_train_leveldb", f"{pairs}_test_leveldb", (64, 100), tops=("pair_data", "sim"), scale=0.00390625)
+    sources = lmdb(
+        f"{pairs}_train_leveldb", f"{pairs}_test_leveldb", (64, 100), tops=("pair_data", "sim"), scale=0.00390625
+    )
     for source in sources:
         source.settings["data_param"]["backend"] = DataParameter.LEVELDB
     return Model(
@@ -161,7 +168,9 @@ def cifar10_sigmoid(name: str, batch: int, normalised: bool) -> Model:
         top = parts.ave_pool(n, "pool3", sigmoid(n, 3, conv(n, 3, top, 64, 0.01, 1)), 3, 2)
         rates = ((1, 1), (1, 0)) if normalised else ((1, 0), (2, 0))
         param = [{"lr_mult": rate, "decay_mult": decay} for rate, decay in rates]
-        return parts.inner(n, "ip1", top, 10, param=param, weight_filler=parts.gaussian(0.01), bias_filler=parts.constant())
+        return parts.inner(
+            n, "ip1", top, 10, param=param, weight_filler=parts.gaussian(0.01), bias_filler=parts.constant()
+        )
 
     data = "data/cifar10/cifar10"
     mean: dict[str, Any] = {"mean_file": "data/cifar10/mean.binaryproto"}

@@ -27,7 +27,9 @@ def models() -> Iterator[Model]:
             name,
             f"SqueezeNet {version} on ILSVRC 2012.",
             {
-                "deploy.prototxt": deploy("", (10, 3, 227, 227), body, input_name="input" if version == "1.0" else "data"),
+                "deploy.prototxt": deploy(
+                    "", (10, 3, 227, 227), body, input_name="input" if version == "1.0" else "data"
+                ),
                 "train_val.prototxt": train_val("", sources, body, top5=True),
                 "solver.prototxt": solver(
                     name,
@@ -59,7 +61,9 @@ def squeezenet(n: NetSpec, data: Top, version: str) -> Top:
             top = parts.max_pool(n, f"pool{number}", top, 3, 2)
     top = parts.dropout(n, "drop9", top)
     around = {"pad": 1} if version == "1.0" else {}
-    top = parts.conv(n, "conv10", top, 1000, 1, relu="relu_conv10", weight_filler=parts.gaussian(0.01), param=[], **around)
+    top = parts.conv(
+        n, "conv10", top, 1000, 1, relu="relu_conv10", weight_filler=parts.gaussian(0.01), param=[], **around
+    )
     return parts.ave_pool(n, "pool10", top)
 
 

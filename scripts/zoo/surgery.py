@@ -8,7 +8,8 @@ import numpy as np
 def interpolation(shape: tuple[int, ...]) -> np.ndarray:
     """Weights of a Deconvolution that enlarges each channel by itself, bilinearly: (channels, channels, size, size).
 
-    ``shape`` is that of its weights; the size is twice the stride. Caffe's bilinear filler fills all pairs of channels instead.
+    ``shape`` is that of its weights; the size is twice the stride. Caffe's bilinear filler fills all pairs of channels
+    instead.
     """
     channels, size = shape[0], shape[-1]
     factor = (size + 1) // 2

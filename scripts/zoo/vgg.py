@@ -30,7 +30,14 @@ def models() -> Iterator[Model]:
             partial(vgg, blocks=blocks),
             ilsvrc12((32, 25), 224, **PIXELS),
             # the paper's: batches of 256, the rate lowered three times in 370,000 iterations
-            {"iter_size": 8, "test_iter": [2000], "test_interval": 5000, "base_lr": 0.01, "stepsize": 100000, "max_iter": 370000},
+            {
+                "iter_size": 8,
+                "test_iter": [2000],
+                "test_interval": 5000,
+                "base_lr": 0.01,
+                "stepsize": 100000,
+                "max_iter": 370000,
+            },
         )
     yield model(
         "vgg_face",
@@ -38,7 +45,14 @@ def models() -> Iterator[Model]:
         "VGG-Face: 2,622 people.",
         partial(vgg, blocks=VGG16, classes=PEOPLE),
         lmdb("data/vgg_face/train_lmdb", "data/vgg_face/val_lmdb", (32, 25), mirror=True, crop_size=224, **FACE_PIXELS),
-        {"iter_size": 2, "test_iter": [1000], "test_interval": 5000, "base_lr": 0.01, "stepsize": 100000, "max_iter": 300000},
+        {
+            "iter_size": 2,
+            "test_iter": [1000],
+            "test_interval": 5000,
+            "base_lr": 0.01,
+            "stepsize": 100000,
+            "max_iter": 300000,
+        },
     )
 
 
@@ -73,7 +87,9 @@ def vgg(n: NetSpec, data: Top, blocks: tuple[int, ...], classes: int = 1000) -> 
     return parts.inner(n, "fc8", top, classes, **FILLERS)
 
 
-def block(n: NetSpec, bottom: Top, number: int, convolutions: int, pad: int = 1, dilation: int = 1, **settings: Any) -> Top:
+def block(
+    n: NetSpec, bottom: Top, number: int, convolutions: int, pad: int = 1, dilation: int = 1, **settings: Any
+) -> Top:
     """A row of 3x3 convolutions; ``pad`` is the first one's, the others keep the picture's size."""
     top = bottom
     if dilation > 1:

@@ -18,7 +18,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dims": {"image_dims": [25, 23]},
     "all": {"image_dims": (24, 24), "mean": MEAN, "raw_scale": 255.0, "channel_swap": (2, 1, 0), "input_scale": 0.02},
-    "channels": {"image_dims": (24, 25), "mean": np.array([100.0, 110.0, 120.0]), "raw_scale": 255, "channel_swap": [2, 1, 0]},
+    "channels": {
+        "image_dims": (24, 25),
+        "mean": np.array([100.0, 110.0, 120.0]),
+        "raw_scale": 255,
+        "channel_swap": [2, 1, 0],
+    },
 }
 
 
@@ -72,7 +77,9 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "train.prototxt").write_text(
         'layer { name: "d" type: "DummyData" top: "d" dummy_data_param { shape { dim: 1 } } }'
     )
-    with pytest.raises(RuntimeError, match=r"has no input of \(batch, channels, height, width\); give a deploy.prototxt"):
+    with pytest.raises(
+        RuntimeError, match=r"has no input of \(batch, channels, height, width\); give a deploy.prototxt"
+    ):
         caffe.Classifier(tmp_path / "train.prototxt", folder / "pictures.caffemodel")
 
 

@@ -49,7 +49,9 @@ def test_compose_and_inverse() -> None:
         compose((1, 1, 0), (2, 1, 0))
 
 
-@pytest.mark.parametrize(("settings", "shift"), [({}, 0), ({"pool": 4, "stride": 4}, -1), ({"pad": 7}, -7), ({"up_pad": 3}, 3)])
+@pytest.mark.parametrize(
+    ("settings", "shift"), [({}, 0), ({"pool": 4, "stride": 4}, -1), ({"pad": 7}, -7), ({"up_pad": 3}, 3)]
+)
 def test_from_the_upsampled_blob_to_the_data(settings: dict[str, int], shift: int) -> None:
     data, up = up_and_down(**settings)
     assert coord_map_from_to(up, data) == (1, 1, shift)

@@ -1,4 +1,6 @@
-"""caffe.Detector against answers of pycaffe (Caffe 1.0; its float indices made whole, which the NumPy of its day did itself)."""
+"""caffe.Detector against answers of pycaffe (Caffe 1.0; its float indices made whole,
+which the NumPy of its day did itself).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_detect_windows(name: str, folder: Path) -> None:
     assert [detection["filename"] for detection in found] == [image] * len(WINDOWS)
     assert np.array_equal([detection["window"] for detection in found], WINDOWS)
     with np.load(folder / "pictures.npz") as answers:
-        np.testing.assert_allclose([detection["prediction"] for detection in found], answers[f"detect/{name}"], atol=1e-4)
+        np.testing.assert_allclose(
+            [detection["prediction"] for detection in found], answers[f"detect/{name}"], atol=1e-4
+        )
         if name != "plain":
             crops = [net.crop(caffe.io.load_image(image), window) for window in WINDOWS]
             np.testing.assert_allclose(crops, answers[f"crop/{name}"], atol=1e-4)

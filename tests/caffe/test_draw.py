@@ -20,7 +20,8 @@ NET = """
 name: "small"
 layer { name: "in" type: "Data" top: "data" data_param { batch_size: 64 } include { phase: TRAIN } }
 layer { name: "in" type: "Data" top: "data" data_param { batch_size: 100 } include { phase: TEST } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 20 kernel_size: 5 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 20 kernel_size: 5 } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
 """
 
@@ -63,7 +64,8 @@ def test_phases_and_edge_labels() -> None:
 
 def test_labels() -> None:
     conv = layer(
-        'name: "c" type: "Convolution" convolution_param { kernel_h: 3 kernel_w: 5 stride: 2 pad: [1, 2] } param { lr_mult: 3 }'
+        'name: "c" type: "Convolution" convolution_param { kernel_h: 3 kernel_w: 5 stride: 2 pad: [1, 2] } param { '
+        "lr_mult: 3 }"
     )
     assert draw.get_layer_label(conv, "LR") == r'"c\n(Convolution)\nkernel size: 3x5\nstride: 2\npad: 1x2"'
     assert draw.get_layer_label(conv, "TB", display_lrm=True).endswith('pad: 1x2 lr mult: 3.0, 1.0"')
@@ -87,7 +89,9 @@ def test_old_nets_are_drawn_too() -> None:
 
 
 @needs_dot
-@pytest.mark.parametrize(("name", "head"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.gv", b"digraph")])
+@pytest.mark.parametrize(
+    ("name", "head"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.gv", b"digraph")]
+)
 def test_files(name: str, head: bytes, tmp_path: Path) -> None:
     draw.draw_net_to_file(net(), str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(head)

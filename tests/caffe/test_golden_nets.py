@@ -40,7 +40,9 @@ def test_recorded_net(case: str, held: bool) -> None:
         if "/" in key:
             groups.setdefault(key.split("/", 1)[0], {})[key.split("/", 1)[1]] = value
     net = caffe.Net(str(FOLDER / f"{case}.prototxt"), Phase.Value(str(answers["phase"])))
-    arrays = {f"{name}/{part}": getattr(blob, part) for name, blob in net.blobs.items() for part in ("data", "diff") if held}
+    arrays = {
+        f"{name}/{part}": getattr(blob, part) for name, blob in net.blobs.items() for part in ("data", "diff") if held
+    }
 
     def array(name: str, part: str) -> np.ndarray:
         now = getattr(net.blobs[name], part)

@@ -122,7 +122,9 @@ def test_a_mean_of_four_dimensions_loses_the_first_with_a_word(caplog: pytest.Lo
 def test_the_word_is_heard_where_nobody_listens_to_the_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(logging.getLogger("caffecli"), "handlers", [logging.NullHandler()])
     caffe.io.Transformer({"data": (1, 3, 10, 12)}).set_mean("data", np.zeros((1, 3, 10, 12)))
-    assert capsys.readouterr().err.endswith("] The mean of input 'data' has shape (1, 3, 10, 12); taking it as (3, 10, 12)\n")
+    assert capsys.readouterr().err.endswith(
+        "] The mean of input 'data' has shape (1, 3, 10, 12); taking it as (3, 10, 12)\n"
+    )
 
 
 def test_a_mean_of_one_value_stays_that_value() -> None:
@@ -137,7 +139,9 @@ def test_transformer_refuses_what_does_not_fit() -> None:
         transformer.set_raw_scale("label", 255)
     with pytest.raises(Exception, match="Transpose order needs to have the same number of dimensions as the input"):
         transformer.set_transpose("data", (1, 0))
-    with pytest.raises(Exception, match="Channel swap needs to have the same number of dimensions as the input channels"):
+    with pytest.raises(
+        Exception, match="Channel swap needs to have the same number of dimensions as the input channels"
+    ):
         transformer.set_channel_swap("data", (1, 0))
     with pytest.raises(ValueError, match=r"Mean channels incompatible with input\. Input 'data' has 3, the mean 2"):
         transformer.set_mean("data", np.zeros(2))

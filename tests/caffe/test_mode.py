@@ -131,7 +131,8 @@ def test_preprocessing_of_2014(tmp_path: Path) -> None:
 
 
 MEMORY = (
-    'layer { name: "in" type: "MemoryData" top: "x" top: "y" memory_data_param { batch_size: 2 channels: 1 height: 2 width: 2 } }'
+    'layer { name: "in" type: "MemoryData" top: "x" top: "y" memory_data_param { batch_size: 2 channels: 1 height: 2 '
+    "width: 2 } }"
 )
 
 

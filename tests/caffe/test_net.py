@@ -104,7 +104,11 @@ class TestArrays:
             np.testing.assert_array_equal(arrays["prob"], out)
             for name, blob in net.blobs.items():
                 assert np.shares_memory(arrays[name], blob.data), name
-                assert arrays[name].flags.c_contiguous and arrays[name].flags.writeable and arrays[name].dtype == np.float32
+                assert (
+                    arrays[name].flags.c_contiguous
+                    and arrays[name].flags.writeable
+                    and arrays[name].dtype == np.float32
+                )
         assert (arrays["conv"] >= 0).all() and arrays["conv"].any()
 
     def test_a_blob_first_looked_at_after_the_pass(self, tmp_path: Path) -> None:
@@ -115,10 +119,14 @@ class TestArrays:
             net.forward(data=pictures(2, 3, 8, 6))
         np.testing.assert_array_equal(held, unseen.blobs["conv"].data)
 
-    def test_a_blob_is_copied_as_long_as_somebody_holds_an_array(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_blob_is_copied_as_long_as_somebody_holds_an_array(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("caffe.memory._FEW", 0)
         net, copied = net_of(tmp_path), net_of(tmp_path).blobs["conv"]
-        for turn, look in enumerate((lambda a: a[1, 2:], memoryview, torch.from_numpy, lambda a: a.reshape(-1)[7:], None)):
+        for turn, look in enumerate(
+            (lambda a: a[1, 2:], memoryview, torch.from_numpy, lambda a: a.reshape(-1)[7:], None)
+        ):
             held = look(net.blobs["conv"].data) if look else net.blobs["conv"].data.shape
             copied.data[...] = net.forward(["conv"], data=pictures(2, 3, 8, 6) + turn)["conv"]
             assert net.blobs["conv"].data_memory.exposed
@@ -129,7 +137,9 @@ class TestArrays:
             assert not net.blobs["conv"].data_memory.exposed
             np.testing.assert_array_equal(net.blobs["conv"].data, copied.data)
 
-    def test_what_was_written_stays_when_its_array_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_was_written_stays_when_its_array_is_gone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("caffe.memory._FEW", 0)
         net = net_of(tmp_path)
         net.blobs["pool"].data[...] = 3
@@ -143,7 +153,8 @@ class TestArrays:
 
     def test_a_blob_that_passes_its_bottom_on_has_memory_of_its_own(self, tmp_path: Path) -> None:
         net = net_of(
-            tmp_path, 'input: "x" input_shape { dim: 1 dim: 2 } layer { name: "d" type: "Dropout" bottom: "x" top: "y" }'
+            tmp_path,
+            'input: "x" input_shape { dim: 1 dim: 2 } layer { name: "d" type: "Dropout" bottom: "x" top: "y" }',
         )
         net.forward(x=np.ones((1, 2)))
         net.blobs["x"].data[...] = 5
@@ -162,7 +173,11 @@ class TestArrays:
         first = net.forward(["conv"], data=pictures(2, 3, 8, 6))
         assert not net._engine.weights[0].param.tensor.is_contiguous()  # or this test shows nothing
         weight = sharer.params["conv"][0].data
-        assert weight.flags.c_contiguous and weight.shape == (4, 3, 3, 3) and np.shares_memory(weight, net.params["conv"][0].data)
+        assert (
+            weight.flags.c_contiguous
+            and weight.shape == (4, 3, 3, 3)
+            and np.shares_memory(weight, net.params["conv"][0].data)
+        )
         windows = np.lib.stride_tricks.sliding_window_view(pictures(2, 3, 8, 6), (3, 3), (2, 3))
         expected = np.einsum("nchwij,ocij->nohw", windows, weight).clip(0)
         np.testing.assert_allclose(first["conv"], expected, 1e-4, 1e-5)
@@ -276,7 +291,9 @@ class TestRunning:
         net = net_of(tmp_path, "force_backward: true" + DEPLOY)
         x = pictures(3, 3, 8, 6)
         outs, diffs = net.forward_backward_all(["ip"], ["conv"], data=x, prob=np.ones((3, 5), np.float32))
-        assert {name: len(array) for name, array in (outs | diffs).items()} == dict.fromkeys(("ip", "prob", "data", "conv"), 3)
+        assert {name: len(array) for name, array in (outs | diffs).items()} == dict.fromkeys(
+            ("ip", "prob", "data", "conv"), 3
+        )
 
     def test_callbacks(self, tmp_path: Path) -> None:
         net = net_of(tmp_path, "force_backward: true" + DEPLOY)
@@ -286,7 +303,12 @@ class TestRunning:
         net.forward(end="relu")
         net.backward(start="conv")
         assert said[:3] == [("before_forward", 0), ("after_forward", 0), ("before_forward", 1)]
-        assert said[-4:] == [("before_backward", 1), ("after_backward", 1), ("before_backward", 0), ("after_backward", 0)]
+        assert said[-4:] == [
+            ("before_backward", 1),
+            ("after_backward", 1),
+            ("before_backward", 0),
+            ("after_backward", 0),
+        ]
 
     def test_what_a_callback_writes_is_read(self, tmp_path: Path) -> None:
         net = net_of(tmp_path)

@@ -34,7 +34,10 @@ class TestShapes:
     def test_weights_that_do_not_fit(self, tmp_path: Path) -> None:
         net = net_of(tmp_path)
         net.blobs["data"].reshape(2, 2, 8, 6)
-        said = r"layer 'conv' \(Convolution\): its blobs are for channels 3, got 2 of 'data' \(2, 2, 8, 6\); reshape to what"
+        said = (
+            r"layer 'conv' \(Convolution\): its blobs are for channels 3, got 2 of 'data' \(2, 2, 8, 6\); "
+            r"reshape to what"
+        )
         with pytest.raises(ShapeError, match=said):
             net.reshape()
         net.blobs["data"].reshape(2, 3, 8, 6)
@@ -73,7 +76,9 @@ class TestWeightFiles:
         assert other.params["ip"][0].data[0, 0] == 42
 
     def test_net_surgery_gives_windows_of_the_plain_net(self, tmp_path: Path) -> None:
-        """An inner product made a convolution, as in bvlc_caffenet_full_conv, slides the plain net over a larger image."""
+        """An inner product made a convolution, as in bvlc_caffenet_full_conv,
+        slides the plain net over a larger image.
+        """
         plain_text = DEPLOY.replace('layer { name: "pool"', "#").replace('bottom: "pool"', 'bottom: "conv"')
         conv_text = (
             plain_text.replace('"InnerProduct"', '"Convolution"')

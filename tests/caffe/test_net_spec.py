@@ -111,7 +111,9 @@ def test_mistakes_are_named() -> None:
         AttributeError, match=r"layer 'conv' \(Convolution\) has no setting 'kernal_size'; did you mean 'kernel_size'"
     ):
         n.to_proto()
-    with pytest.raises(SpecError, match=r"layer 'Deconvolution1' .* settings of other messages are given as ..._param=dict"):
+    with pytest.raises(
+        SpecError, match=r"layer 'Deconvolution1' .* settings of other messages are given as ..._param=dict"
+    ):
         L.Deconvolution(n.data, num_output=1).to_proto()
     for missing in (lambda: n.conv2, lambda: n["conv2"]):
         with pytest.raises(KeyError, match="the NetSpec has no top 'conv2'; it has data, conv"):

@@ -47,7 +47,8 @@ def test_records_are_read_once_a_pass(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.h5'}\n")
     net = net_of(
         tmp_path,
-        f'force_backward: true layer {{ name: "d" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{tmp_path}/list.txt" '
+        "force_backward: true layer "
+        f'{{ name: "d" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{tmp_path}/list.txt" '
         'batch_size: 1 } } layer { name: "y" type: "Power" bottom: "rows" top: "y" }',
         caffe.TRAIN,
     )

@@ -20,7 +20,8 @@ layer { name: "slice" type: "Slice" bottom: "a" top: "c" top: "d" slice_param { 
 layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }
 layer { name: "flat" type: "Flatten" bottom: "d" top: "e" }
 layer { name: "tanh" type: "TanH" bottom: "e" top: "e" }
-layer { name: "crop" type: "Crop" bottom: "b" bottom: "c" top: "f" crop_param { axis: 1 offset: 1 offset: 0 offset: 0 } }
+layer { name: "crop" type: "Crop" bottom: "b" bottom: "c" top: "f"
+  crop_param { axis: 1 offset: 1 offset: 0 offset: 0 } }
 layer { name: "reshape" type: "Reshape" bottom: "f" top: "g" reshape_param { shape { dim: 0 dim: -1 } } }
 layer { name: "argmax" type: "ArgMax" bottom: "g" top: "h" }
 """

@@ -1,4 +1,6 @@
-"""Users' own layers, through caffe.Net: they are in net.layers, their blobs are the net's, their errors keep their type."""
+"""Users' own layers, through caffe.Net: they are in net.layers, their blobs are the net's,
+their errors keep their type.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class Scale(caffe.Layer):
 NET = """
 force_backward: true
 layer { name: "source" type: "Python" top: "x" python_param { module: "users_layers" layer: "Source" } }
-layer { name: "scale" type: "Python" bottom: "x" top: "y" python_param { module: "users_layers" layer: "Scale" param_str: "3" } }
+layer { name: "scale" type: "Python" bottom: "x" top: "y"
+  python_param { module: "users_layers" layer: "Scale" param_str: "3" } }
 """
 
 
@@ -108,7 +111,9 @@ def test_trained_by_a_solver(tmp_path: Path) -> None:
     loss = 'layer { name: "sum" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 }'
     (tmp_path / "net.prototxt").write_text(NET + loss)
     solver = tmp_path / "solver.prototxt"
-    solver.write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 2 snapshot_after_train: false')
+    solver.write_text(
+        f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 2 snapshot_after_train: false'
+    )
     made = caffe.SGDSolver(str(solver))
     made.step(1)
     np.testing.assert_allclose(made.net.params["scale"][0].data, [3 - 0.1 * 6], 1e-6)

@@ -12,10 +12,17 @@ from caffecli.cli.compute_image_mean import compute_image_mean
 
 @pytest.mark.parametrize(
     ("flags", "name"),
-    [([], "plain_lmdb"), ([], "plain_leveldb"), (["-backend=lmdb"], "plain_lmdb"), (["--backend", "leveldb"], "plain_leveldb")],
+    [
+        ([], "plain_lmdb"),
+        ([], "plain_leveldb"),
+        (["-backend=lmdb"], "plain_lmdb"),
+        (["--backend", "leveldb"], "plain_leveldb"),
+    ],
 )
 def test_writes_the_references_mean(golden: Path, tmp_path: Path, flags: list[str], name: str) -> None:
-    result = CliRunner().invoke(compute_image_mean, [*flags, str(golden / "tools" / name), str(tmp_path / "mean.binaryproto")])
+    result = CliRunner().invoke(
+        compute_image_mean, [*flags, str(golden / "tools" / name), str(tmp_path / "mean.binaryproto")]
+    )
     assert result.exit_code == 0, result.output
     assert "mean_value channel [2]: 127.945" in result.output
     assert (tmp_path / "mean.binaryproto").read_bytes() == (golden / "tools" / "plain_mean.binaryproto").read_bytes()

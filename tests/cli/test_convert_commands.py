@@ -21,7 +21,9 @@ COMMANDS = {command.name: command for command in (convert_imageset, convert_mnis
 def test_flags_in_caffes_spellings(golden: Path, tmp_path: Path) -> None:
     tools = golden / "tools"
     flags = ["-gray=true", "--resize_width", "20", "-resize_height=20", "--backend=lmdb", "--noshuffle", "--check_size"]
-    result = CliRunner().invoke(convert_imageset, [*flags, f"{tools}/images/", f"{tools}/list.txt", str(tmp_path / "db")])
+    result = CliRunner().invoke(
+        convert_imageset, [*flags, f"{tools}/images/", f"{tools}/list.txt", str(tmp_path / "db")]
+    )
     assert result.exit_code == 0, result.output
     with open_reader(tmp_path / "db", "lmdb") as made, open_reader(tools / "gray_lmdb") as wanted:
         assert list(made) == list(wanted)
@@ -29,7 +31,15 @@ def test_flags_in_caffes_spellings(golden: Path, tmp_path: Path) -> None:
 
 def test_flags_may_follow_the_arguments(golden: Path, tmp_path: Path) -> None:
     tools = golden / "tools"
-    args = [f"{tools}/images/", f"{tools}/list.txt", str(tmp_path / "db"), "--encoded", "--encode_type", "jpg", "-shuffle"]
+    args = [
+        f"{tools}/images/",
+        f"{tools}/list.txt",
+        str(tmp_path / "db"),
+        "--encoded",
+        "--encode_type",
+        "jpg",
+        "-shuffle",
+    ]
     assert CliRunner().invoke(convert_imageset, args).exit_code == 0
     with open_reader(tmp_path / "db", "lmdb") as made:
         assert all(datum.decode(value).data.startswith(b"\xff\xd8") for _, value in made)

@@ -82,7 +82,9 @@ def test_all_devices(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, Driver(), "--gpu", "2") == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "Error: --gpu 2: there is no device 2; there are 2, counted from 0"
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == "Error: --gpu 2: there is no device 2; there are 2, counted from 0"
+    )
 
 
 def test_a_device_that_gives_errors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

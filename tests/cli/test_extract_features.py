@@ -106,7 +106,8 @@ def test_npy_holds_the_rows_with_the_keys_beside(features: Path, command: Comman
 
 IMAGES = """
 layer { name: "data" type: "ImageData" top: "data" top: "label"
-  image_data_param { source: "list.txt" root_folder: "images/" batch_size: 3 shuffle: true new_height: 20 new_width: 20 } }
+  image_data_param { source: "list.txt" root_folder: "images/" batch_size: 3 shuffle: true new_height: 20
+    new_width: 20 } }
 """
 ROWS = """
 layer { name: "data" type: "HDF5Data" top: "data" hdf5_data_param { source: "rows.txt" batch_size: 3 } }
@@ -181,7 +182,11 @@ def test_wrong_use_is_named(features: Path, fails: Callable[..., str], args: tup
             ("--all", "s", "out", "npy"),
             "blob 's' of shape () has no row for each of the 4 records of a batch; leave --all",
         ),
-        ('layer { name: "key" type: "ReLU" bottom: "ip" top: "key" }', ("key", "out", "1", "hdf5"), "blob 'key' has the name"),
+        (
+            'layer { name: "key" type: "ReLU" bottom: "ip" top: "key" }',
+            ("key", "out", "1", "hdf5"),
+            "blob 'key' has the name",
+        ),
         (
             'layer { name: "i" type: "ImageData" top: "i" top: "j" '
             'image_data_param { source: "one.txt" root_folder: "images/" } }',
@@ -190,7 +195,9 @@ def test_wrong_use_is_named(features: Path, fails: Callable[..., str], args: tup
         ),
     ],
 )
-def test_what_cannot_be_is_named(features: Path, fails: Callable[..., str], net: str, args: tuple[str, ...], words: str) -> None:
+def test_what_cannot_be_is_named(
+    features: Path, fails: Callable[..., str], net: str, args: tuple[str, ...], words: str
+) -> None:
     with Path("feat.prototxt").open("a") as file:
         file.write(net)
     Path("one.txt").write_text(Path("list.txt").read_text().splitlines()[0] + "\n")
@@ -214,7 +221,9 @@ def test_all_wants_an_end(features: Path, fails: Callable[..., str], net: str, w
 
 @pytest.mark.parametrize("kind", ["lmdb", "leveldb", "hdf5", "npy"])
 def test_a_run_that_fails_leaves_nothing(features: Path, fails: Callable[..., str], kind: str) -> None:
-    """Pictures of several sizes, one a batch: rows of another shape in the middle, or a picture that is none at the end."""
+    """Pictures of several sizes, one a batch: rows of another shape in the middle,
+    or a picture that is none at the end.
+    """
     Path("feat.prototxt").write_text(
         IMAGES.replace("shuffle: true new_height: 20 new_width: 20", "").replace("h_size: 3", "h_size: 1")
     )

@@ -1,4 +1,6 @@
-"""A net with layers of forks: read, built, trained, snapshot, loaded and printed again, by the commands that people use."""
+"""A net with layers of forks: read, built, trained, snapshot, loaded and printed again,
+by the commands that people use.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ NET = """
 name: "ssd"
 layer { name: "data" type: "DummyData" top: "data" top: "target" top: "label" dummy_data_param {
   shape { dim: 2 dim: 3 dim: 24 dim: 32 } shape { dim: 2 dim: 576 } shape { dim: 2 dim: 144 }
-  data_filler { type: "uniform" } data_filler { type: "gaussian" std: 0.5 } data_filler { type: "constant" value: 1 } } }
+  data_filler { type: "uniform" } data_filler { type: "gaussian" std: 0.5 }
+    data_filler { type: "constant" value: 1 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 8 kernel_size: 4 stride: 4 weight_filler { type: "xavier" } } }
 layer { name: "relu6" type: "ReLU6" bottom: "conv" top: "conv" }
@@ -29,27 +32,33 @@ layer { name: "norm" type: "Normalize" bottom: "conv" top: "norm"
   norm_param { across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false } }
 layer { name: "loc" type: "Convolution" bottom: "norm" top: "loc"
   convolution_param { num_output: 12 kernel_size: 3 pad: 1 weight_filler { type: "gaussian" std: 0.001 } } }
-layer { name: "loc_perm" type: "Permute" bottom: "loc" top: "loc_perm" permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "loc_perm" type: "Permute" bottom: "loc" top: "loc_perm"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
 layer { name: "loc_flat" type: "Flatten" bottom: "loc_perm" top: "loc_flat" }
 layer { name: "conf" type: "Convolution" bottom: "norm" top: "conf"
   convolution_param { num_output: 9 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
-layer { name: "conf_perm" type: "Permute" bottom: "conf" top: "conf_perm" permute_param { order: 0 order: 2 order: 3 order: 1 } }
-layer { name: "conf_rows" type: "Reshape" bottom: "conf_perm" top: "conf_rows" reshape_param { shape { dim: 0 dim: -1 dim: 3 } } }
+layer { name: "conf_perm" type: "Permute" bottom: "conf" top: "conf_perm"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "conf_rows" type: "Reshape" bottom: "conf_perm" top: "conf_rows"
+  reshape_param { shape { dim: 0 dim: -1 dim: 3 } } }
 layer { name: "loss_loc" type: "SmoothL1Loss" bottom: "loc_flat" bottom: "target" top: "loss_loc"
   smooth_l1_loss_param { sigma: 2 } include { phase: TRAIN } }
 layer { name: "loss_conf" type: "SoftmaxWithLoss" bottom: "conf_rows" bottom: "label" top: "loss_conf"
   softmax_param { axis: 2 } include { phase: TRAIN } }
 layer { name: "prior" type: "PriorBox" bottom: "conv" bottom: "data" top: "prior" include { phase: TEST }
-  prior_box_param { min_size: 8 aspect_ratio: 2 flip: true clip: true variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 } }
+  prior_box_param { min_size: 8 aspect_ratio: 2 flip: true clip: true variance: 0.1 variance: 0.1 variance: 0.2
+    variance: 0.2 } }
 layer { name: "prob" type: "Softmax" bottom: "conf_rows" top: "prob" softmax_param { axis: 2 } include { phase: TEST } }
 layer { name: "prob_flat" type: "Flatten" bottom: "prob" top: "prob_flat" include { phase: TEST } }
 layer { name: "out" type: "DetectionOutput" bottom: "loc_flat" bottom: "prob_flat" bottom: "prior" top: "out"
-  include { phase: TEST } detection_output_param { num_classes: 3 code_type: CENTER_SIZE keep_top_k: 50 confidence_threshold: 0.01
+  include { phase: TEST } detection_output_param { num_classes: 3 code_type: CENTER_SIZE keep_top_k: 50
+    confidence_threshold: 0.01
     nms_param { nms_threshold: 0.45 top_k: 100 } } }
 layer { name: "mute" type: "Silence" bottom: "target" bottom: "label" include { phase: TEST } }
 """
 SOLVER = """
-net: "net.prototxt" base_lr: 0.0001 lr_policy: "fixed" max_iter: 3 display: 1 snapshot_prefix: "s" solver_mode: CPU random_seed: 1
+net: "net.prototxt" base_lr: 0.0001 lr_policy: "fixed" max_iter: 3 display: 1 snapshot_prefix: "s" solver_mode: CPU
+  random_seed: 1
 """
 
 
@@ -110,11 +119,13 @@ def test_the_upgrade_tool_leaves_segnets_numbers_alone(folder: Path) -> None:
 
 
 BN = """
-layer { name: "data" type: "DummyData" top: "data" top: "target" dummy_data_param { shape { dim: 4 dim: 3 dim: 5 dim: 6 }
+layer { name: "data" type: "DummyData" top: "data" top: "target"
+  dummy_data_param { shape { dim: 4 dim: 3 dim: 5 dim: 6 }
   shape { dim: 4 dim: 3 dim: 5 dim: 6 } data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
 layer { name: "each" type: "ConvolutionDepthwise" bottom: "data" top: "each"
   convolution_param { kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
-layer { name: "bn" type: "BN" bottom: "each" top: "each" bn_param { slope_filler { value: 1 } bias_filler { value: 0 } } }
+layer { name: "bn" type: "BN" bottom: "each" top: "each"
+  bn_param { slope_filler { value: 1 } bias_filler { value: 0 } } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "each" bottom: "target" top: "loss" }
 """
 

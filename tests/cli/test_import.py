@@ -16,7 +16,20 @@ from caffecli.net import exported
 from .conftest import foreign, put
 
 Fails = Callable[..., str]
-KINDS = ["missing", "empty", "folder", "png", "html", "zip", "text", "prototxt", "caffemodel", "solverstate", "mean", "hdf5"]
+KINDS = [
+    "missing",
+    "empty",
+    "folder",
+    "png",
+    "html",
+    "zip",
+    "text",
+    "prototxt",
+    "caffemodel",
+    "solverstate",
+    "mean",
+    "hdf5",
+]
 
 
 def save(module: nn.Module, path: Path) -> None:

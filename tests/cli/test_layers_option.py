@@ -81,7 +81,12 @@ def test_each_command_that_builds_a_net(half: Path, command: Command) -> None:
 def test_classify(half: Path, command: Command) -> None:
     assert command("train", "--solver=solver.prototxt", "--layers=my_half")[0] == 0
     picture = next(path for path in sorted((half / "images").rglob("*.*")))
-    flags = ("--model_def=deploy.prototxt", "--pretrained_model=s_iter_2.caffemodel", "--mean_file=", "--layers=my_half")
+    flags = (
+        "--model_def=deploy.prototxt",
+        "--pretrained_model=s_iter_2.caffemodel",
+        "--mean_file=",
+        "--layers=my_half",
+    )
     assert command("classify", str(picture), *flags)[0] == 0
 
 
@@ -122,7 +127,9 @@ def test_the_variable(half: Path, command: Command, fails: Fails, monkeypatch: p
     assert "unknown type 'Half'" in fails("train", "--solver=solver.prototxt")
     monkeypatch.setenv("CAFFECLI_LAYERS", "my_half")
     assert command("train", "--solver=solver.prototxt")[0] == 0
-    assert "no module 'my_other'" in fails("train", "--solver=solver.prototxt", "--layers=my_other")  # the flag goes before it
+    assert "no module 'my_other'" in fails(
+        "train", "--solver=solver.prototxt", "--layers=my_other"
+    )  # the flag goes before it
 
 
 def test_a_package_on_pythons_path(half: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +140,10 @@ def test_a_package_on_pythons_path(half: Path, command: Command, monkeypatch: py
     (package / "more.py").write_text(HALF)
     (half / "my_half.py").unlink()
     monkeypatch.syspath_prepend(half / "lib")
-    assert command("time", "--model=net.prototxt", "--iterations=1", "--layers", "my_package.layers,my_package.more")[0] == 0
+    assert (
+        command("time", "--model=net.prototxt", "--iterations=1", "--layers", "my_package.layers,my_package.more")[0]
+        == 0
+    )
 
 
 def test_a_module_that_is_loaded_already(half: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +171,8 @@ def test_no_such_module(half: Path, fails: Fails) -> None:
 def test_a_module_that_registers_nothing(half: Path, fails: Fails) -> None:
     (half / "my_nothing.py").write_text("x = 1\n")
     words = (
-        f'{half}/my_nothing.py registers no layer; put @caffecli.register("MyType") over a class that derives from caffecli.Layer'
+        f'{half}/my_nothing.py registers no layer; put @caffecli.register("MyType") over a class that derives from '
+        "caffecli.Layer"
     )
     assert fails(*TIME, "--layers=my_half,my_nothing") == f"--layers my_nothing: {words}"
 
@@ -180,7 +191,10 @@ def test_an_import_that_raises(half: Path, command: Command) -> None:
     lines = err.splitlines()
     assert code == 1
     assert lines[1:3] == ["Traceback (most recent call last):", f'  File "{half}/my_half.py", line 3, in <module>']
-    assert lines[-2:] == ["ValueError: math domain error", "Error: --layers my_half: import: ValueError: math domain error"]
+    assert lines[-2:] == [
+        "ValueError: math domain error",
+        "Error: --layers my_half: import: ValueError: math domain error",
+    ]
     assert "importlib" not in err
 
 

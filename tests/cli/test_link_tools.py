@@ -87,7 +87,9 @@ def test_files_of_others_are_kept(folder: Path) -> None:
     tools.mkdir(parents=True)
     (tools / "caffe.bin").write_bytes(b"\x7fELF")
     (tools / "caffe").symlink_to("caffe.bin")
-    with pytest.raises(FormatError, match=r"'build/tools/caffe' and 1 more exist and were not made by link-tools.*--force"):
+    with pytest.raises(
+        FormatError, match=r"'build/tools/caffe' and 1 more exist and were not made by link-tools.*--force"
+    ):
         link_tools(Path("build"))
     assert sorted(path.name for path in tools.iterdir()) == ["caffe", "caffe.bin"]
     link_tools(Path("build"), force=True)

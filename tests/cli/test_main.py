@@ -43,7 +43,9 @@ def fails(error: BaseException, *args: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_help_names_every_command_and_imports_none() -> None:
     code = "import sys; from caffecli.cli import main; main.cli.main(['--help'], standalone_mode=False); "
-    code += "print([m for m in sys.modules if m in ('torch', 'numpy', 'google.protobuf') or m.startswith('caffecli.cli.')])"
+    code += (
+        "print([m for m in sys.modules if m in ('torch', 'numpy', 'google.protobuf') or m.startswith('caffecli.cli.')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in main.COMMANDS)
     assert done.stdout.splitlines()[-1] == "['caffecli.cli.main']"
@@ -81,13 +83,16 @@ def test_console_scripts_exist() -> None:
         assert function.__name__ == "main" if name in ("caffe", "caffecli") else function.__name__ == name
 
 
-def test_a_tool_by_its_own_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_tool_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setattr(sys, "argv", ["upgrade_solver_proto_text", str(tmp_path / "none"), "out"])
     with pytest.raises(SystemExit) as end:
         main.upgrade_solver_proto_text()
     assert end.value.code == 1
     assert (
-        capsys.readouterr().err == f"Error: cannot read {str(tmp_path / 'none')!r}: No such file or directory; check the path\n"
+        capsys.readouterr().err
+        == f"Error: cannot read {str(tmp_path / 'none')!r}: No such file or directory; check the path\n"
     )
 
 
@@ -123,7 +128,10 @@ def test_wrong_use(args: list[str], words: str) -> None:
 )
 def test_the_command_may_come_after_flags(args: list[str]) -> None:
     done = run(*args)
-    assert (done.returncode, done.stderr) == (1, "Error: cannot read 'none': No such file or directory; check the path\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: cannot read 'none': No such file or directory; check the path\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +219,9 @@ def test_closed_streams() -> None:
 def test_interrupt() -> None:
     code = "import click, time; from caffecli.cli import main\n"
     code += "main.run(click.Command('c', callback=lambda: (print('up', flush=True), time.sleep(60))))"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"

@@ -62,7 +62,10 @@ def test_classify_an_array(run: Run, answers: Any, monkeypatch: pytest.MonkeyPat
     code, out, err = run("classify", "in.npy", "out.npy", *flags)
     assert code == 0, err
     np.testing.assert_allclose(np.load("out.npy"), answers["channels/ten"][[0, 1, 0]], atol=1e-4)
-    assert out.splitlines()[:3] == ["CPU mode", "Loading file: in.npy", "Classifying 3 inputs."] and "Prediction" not in out
+    assert (
+        out.splitlines()[:3] == ["CPU mode", "Loading file: in.npy", "Classifying 3 inputs."]
+        and "Prediction" not in out
+    )
     code, out, err = run("classify", "in.npy", "centre", *flags, "-center_only")
     assert code == 0 and "Saving results into centre.npy" in out, err
     np.testing.assert_allclose(np.load("centre.npy"), answers["channels/centre"][[0, 1, 0]], atol=1e-4)
@@ -78,23 +81,35 @@ def test_classify_prints_the_best_five(run: Run) -> None:
     )
     assert code == 0, err
     lines = out.splitlines()
-    assert lines[1:4] == ["Loading folder: pics", "Classifying 2 inputs.", "---------- Prediction for pics/1.png ----------"]
+    assert lines[1:4] == [
+        "Loading folder: pics",
+        "Classifying 2 inputs.",
+        "---------- Prediction for pics/1.png ----------",
+    ]
     scores = [float(line.split(" - ")[0]) for line in lines[4:9]]
     assert scores == sorted(scores, reverse=True)
     assert all(re.fullmatch(r'\d\.\d{4} - "n(\d) kind \1"', line) for line in lines[4:9])
     assert lines[9] == "---------- Prediction for pics/2.png ----------" and len(lines) == 16
     code, out, err = run("classify", "pics/1.png", *PICTURES, "--mean_file=", "--images_dim=24,25")
-    assert code == 0 and [line.split(" - ")[0] for line in out.splitlines()[4:9]] == [line.split(" - ")[0] for line in lines[4:9]]
+    assert code == 0 and [line.split(" - ")[0] for line in out.splitlines()[4:9]] == [
+        line.split(" - ")[0] for line in lines[4:9]
+    ]
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (("no.png", *PICTURES, "--mean_file="), "'no.png': No such file or directory"),
-        (("windows.png", *PICTURES, "--mean_file=no.npy"), "there is no mean 'no.npy'; give --mean_file, or --mean_file '' to"),
+        (
+            ("windows.png", *PICTURES, "--mean_file=no.npy"),
+            "there is no mean 'no.npy'; give --mean_file, or --mean_file '' to",
+        ),
         (("windows.png", *PICTURES, "--mean_file=bad.npy"), "'bad.npy' is no .npy file of numbers, or damaged"),
         (("windows.png", *PICTURES, "--mean_file=", "--labels=short.txt"), "there are 1 labels for 6 classes"),
-        (("windows.png", *PICTURES, "--mean_file=", "--images_dim=9,9"), "image_dims (9, 9): expected (height, width), at least"),
+        (
+            ("windows.png", *PICTURES, "--mean_file=", "--images_dim=9,9"),
+            "image_dims (9, 9): expected (height, width), at least",
+        ),
         (("windows.png", *PICTURES, "--mean_file=", "--images_dim=9"), "'9' is not 2 whole numbers with ',' between"),
         (("windows.png", *PICTURES, "--mean_file=", "--channel_swap=0"), "input 'data' has 3, the order (0,) has 1"),
         ((".", *PICTURES, "--mean_file="), "the folder '.' has no *.jpg; say --ext png"),

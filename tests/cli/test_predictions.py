@@ -69,7 +69,9 @@ def test_predictions_agree_with_the_accuracy_of_each_batch(folder: Path, command
     assert right.mean(1).tolist() == told == [0.34375, 0.46875, 0.4375]  # the reference's
 
 
-def test_confusion_counts_pairs_and_tells_each_class(truth: tuple[list[str], np.ndarray, np.ndarray], command: Command) -> None:
+def test_confusion_counts_pairs_and_tells_each_class(
+    truth: tuple[list[str], np.ndarray, np.ndarray], command: Command
+) -> None:
     _, labels, scores = truth
     err = score(command, "--iterations=4", "--confusion=c.csv")
     header, *rows = table("c.csv")
@@ -85,7 +87,12 @@ def test_confusion_counts_pairs_and_tells_each_class(truth: tuple[list[str], np.
 
 
 def test_a_class_without_records_is_told_of(folder: Path, command: Command) -> None:
-    text = Path("net.prototxt").read_text().replace("num_output: 10", "num_output: 12").replace('name: "ip2"', 'name: "ip12"')
+    text = (
+        Path("net.prototxt")
+        .read_text()
+        .replace("num_output: 10", "num_output: 12")
+        .replace('name: "ip2"', 'name: "ip12"')
+    )
     Path("net.prototxt").write_text(text)
     err = score(command, "--iterations=1", "--confusion=c.csv")
     assert "] Class 11: no records" in err
@@ -94,7 +101,9 @@ def test_a_class_without_records_is_told_of(folder: Path, command: Command) -> N
 
 def test_the_log_stays_caffes_but_for_the_classes(folder: Path, command: Command) -> None:
     def texts(*args: str) -> list[str]:
-        lines = [line.partition(" ")[2].split(" ", 2)[-1] for line in score(command, "--iterations=2", *args).splitlines()]
+        lines = [
+            line.partition(" ")[2].split(" ", 2)[-1] for line in score(command, "--iterations=2", *args).splitlines()
+        ]
         return [line for line in lines if "data_layer.cpp:73" not in line]
 
     plain = texts()
@@ -135,7 +144,9 @@ def test_a_named_blob_gets_the_labels_of_the_net(folder: Path, command: Command)
         file.write('layer { name: "prob" type: "Softmax" bottom: "ip2" top: "prob" }')
     score(command, "--iterations=1", "--predictions=logits.csv", "--blob=ip2")
     score(command, "--iterations=1", "--predictions=prob.csv", "--blob=prob", "--confusion=c.csv", "--top=100")
-    assert [row[:2] + row[2:12:2] for row in table("prob.csv")] == [row[:2] + row[2:12:2] for row in table("logits.csv")]
+    assert [row[:2] + row[2:12:2] for row in table("prob.csv")] == [
+        row[:2] + row[2:12:2] for row in table("logits.csv")
+    ]
     probabilities = np.array([row[3::2] for row in table("prob.csv")[1:]]).astype(float)
     assert probabilities.shape == (32, 10)
     assert np.allclose(probabilities.sum(1), 1)
@@ -155,7 +166,8 @@ def test_a_net_without_labels_has_none_to_tell(folder: Path, command: Command) -
 PLACES = """
 layer { name: "x" type: "DummyData" top: "x"
   dummy_data_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } data_filler { type: "gaussian" } } }
-layer { name: "y" type: "DummyData" top: "y" dummy_data_param { shape { dim: 2 dim: 1 dim: 4 dim: 5 } data_filler { value: 2 } } }
+layer { name: "y" type: "DummyData" top: "y"
+  dummy_data_param { shape { dim: 2 dim: 1 dim: 4 dim: 5 } data_filler { value: 2 } } }
 layer { name: "a" type: "Accuracy" bottom: "x" bottom: "y" top: "a" accuracy_param { ignore_label: IGNORED } }
 """
 
@@ -181,7 +193,11 @@ def test_confusion_counts_each_place_of_a_picture_but_not_those_to_ignore(folder
     [
         (("--predictions=solver.prototxt",), "'solver.prototxt' exists; remove it or choose another name", 1),
         (("--confusion=solver.prototxt",), "'solver.prototxt' exists", 1),
-        (("--predictions=no/p.csv",), "cannot write 'no/p.csv': No such file or directory; create the folder 'no' first", 1),
+        (
+            ("--predictions=no/p.csv",),
+            "cannot write 'no/p.csv': No such file or directory; create the folder 'no' first",
+            1,
+        ),
         (("--predictions=p.csv", "--blob=ip3"), "net 'mini' has no blob 'ip3'; its blobs: data, label, ", 1),
         (("--predictions=p.csv", "--blob=label"), "blob 'label' of shape (32,) has no axis 1 of classes", 1),
         (("--confusion=c.csv", "--blob=conv1"), "predictions, there are 32 labels; name another blob with --blob", 1),
@@ -190,7 +206,9 @@ def test_confusion_counts_each_place_of_a_picture_but_not_those_to_ignore(folder
         (("--predictions=p.csv", "--top=0"), "--top", 2),
     ],
 )
-def test_what_cannot_be_is_named(folder: Path, fails: Callable[..., str], args: tuple[str, ...], words: str, code: int) -> None:
+def test_what_cannot_be_is_named(
+    folder: Path, fails: Callable[..., str], args: tuple[str, ...], words: str, code: int
+) -> None:
     assert words in fails(*SCORE, "--iterations=1", *args, code=code)
 
 
@@ -200,13 +218,24 @@ def test_a_net_without_a_score_wants_the_blob_named(folder: Path, fails: Callabl
 
 
 def test_labels_that_are_no_classes_are_named(folder: Path, fails: Callable[..., str]) -> None:
-    text = TAIL.sub("", Path("net.prototxt").read_text()).replace("num_output: 10", "num_output: 5").replace('"ip2"', '"ip5"')
+    text = (
+        TAIL.sub("", Path("net.prototxt").read_text())
+        .replace("num_output: 10", "num_output: 5")
+        .replace('"ip2"', '"ip5"')
+    )
     Path("net.prototxt").write_text(text)
     words = fails(*SCORE, "--iterations=1", "--confusion=c.csv", "--blob=ip5")
-    assert re.match(r"label \d is none of the 5 classes of blob 'ip5'; name another with --blob, or mend the labels", words)
+    assert re.match(
+        r"label \d is none of the 5 classes of blob 'ip5'; name another with --blob, or mend the labels", words
+    )
 
 
 def test_a_run_that_fails_leaves_no_files(folder: Path, fails: Callable[..., str]) -> None:
-    text = Path("net.prototxt").read_text().replace("num_output: 10", "num_output: 5").replace('name: "ip2"', 'name: "ip5"')
+    text = (
+        Path("net.prototxt")
+        .read_text()
+        .replace("num_output: 10", "num_output: 5")
+        .replace('name: "ip2"', 'name: "ip5"')
+    )
     Path("net.prototxt").write_text(text)
     assert "label" in fails(*SCORE, "--iterations=1", "--predictions=p.csv", "--confusion=c.csv")

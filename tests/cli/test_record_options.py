@@ -1,4 +1,6 @@
-"""The flags of train about what it leaves behind: --keep, --seed, --deterministic, --log-file, --csv, --jsonl, --tensorboard."""
+"""The flags of train about what it leaves behind: --keep, --seed, --deterministic, --log-file, --csv, --jsonl,
+--tensorboard.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ def test_wrong_use(fails: Callable[..., str], flag: str) -> None:
     assert flag[2:].split("=")[0].replace("_", "-") in fails("train", "--solver=solver.prototxt", flag, code=2)
 
 
-# -- the log's outlets, for those who use caffecli as a library -------------------------------------------------------------
+# -- the log's outlets, for those who use caffecli as a library --------------------------------------------------------
 
 
 def test_appending_leaves_no_trace(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_the_table(net: Path) -> None:
 def test_csv_and_json(net: Path) -> None:
     rows = list(csv.DictReader(call("summarize", "--csv", "--batch=1", net).splitlines()))
     assert rows[1] == {
-        "layer": "conv", "type": "Convolution", "tops": "c", "shapes": "1x4x6x6", "parameters": "112", "multiply_adds": "3888",
+        "layer": "conv", "type": "Convolution", "tops": "c", "shapes": "1x4x6x6", "parameters": "112", "multiply_adds":
+            "3888",
         "memory": "576",
     }  # fmt: skip
     assert rows[3]["shapes"] == "1x2x6x6;1x2x6x6"

@@ -42,15 +42,23 @@ def test_recorded_files(golden: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     code, lines = tool(command, f"{name}.prototxt", f"{name}.upgraded.prototxt")
     assert code == 0
     assert lines == plain((golden / "upgrade" / f"{name}.log").read_text())
-    assert Path(f"{name}.upgraded.prototxt").read_text() == (golden / "upgrade" / f"{name}.upgraded.prototxt").read_text()
+    assert (
+        Path(f"{name}.upgraded.prototxt").read_text() == (golden / "upgrade" / f"{name}.upgraded.prototxt").read_text()
+    )
 
 
 def test_binary_keeps_the_blobs(tmp_path: Path, tool: Tool) -> None:
     old, new = tmp_path / "old.caffemodel", tmp_path / "new.caffemodel"
-    source = "layers { name: 'c' type: CONVOLUTION blobs { num: 1 channels: 1 height: 1 width: 2 data: [0.5, -3] } blobs_lr: 2 }"
+    source = (
+        "layers { name: 'c' type: CONVOLUTION blobs { num: 1 channels: 1 height: 1 width: 2 data: [0.5, -3] } "
+        "blobs_lr: 2 }"
+    )
     old.write_bytes(text.parse(source, NetParameter()).SerializeToString())
     code, lines = tool("upgrade_net_proto_binary", old, new)
-    assert (code, lines[-1]) == (0, f"I upgrade_net_proto_binary.cpp:48] Wrote upgraded NetParameter binary proto to {new}")
+    assert (code, lines[-1]) == (
+        0,
+        f"I upgrade_net_proto_binary.cpp:48] Wrote upgraded NetParameter binary proto to {new}",
+    )
     wanted = "layer { name: 'c' type: 'Convolution' param { lr_mult: 2 } "
     wanted += "blobs { num: 1 channels: 1 height: 1 width: 2 data: [0.5, -3] } }"
     assert NetParameter.FromString(new.read_bytes()) == text.parse(wanted, NetParameter())

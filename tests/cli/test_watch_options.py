@@ -15,12 +15,19 @@ TRAIN = ("train", "--solver=solver.prototxt")
 
 def test_an_early_stop_is_no_failure(folder: Path, edit: Callable[..., None], command: Command) -> None:
     edit(
-        "solver.prototxt", "test_interval: 10", "test_interval: 1", "max_iter: 2", "max_iter: 500", "snapshot: 2", "snapshot: 300"
+        "solver.prototxt",
+        "test_interval: 10",
+        "test_interval: 1",
+        "max_iter: 2",
+        "max_iter: 500",
+        "snapshot: 2",
+        "snapshot: 300",
     )
     code, log = command(*TRAIN, "-early_stop", "2", "--best", "--warmup=3:0.01", "--min_lr=0.001")
     assert code == 0
     end = re.search(
-        r"Iteration (\d+): accuracy was not better than \S+ of iteration \d+ in 2 tests; stopping, as --early-stop 2", log
+        r"Iteration (\d+): accuracy was not better than \S+ of iteration \d+ in 2 tests; stopping, as --early-stop 2",
+        log,
     )
     assert end is not None
     assert Path(f"s_iter_{end[1]}.solverstate").is_file() and Path("s_best.caffemodel").is_file()
@@ -48,7 +55,10 @@ def test_wrong_use(fails: Fails, flags: tuple[str, ...], words: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--best", "--monitor=acc"), "test net #0 has no output 'acc'; did you mean 'accuracy'? its outputs: accuracy, loss"),
+        (
+            ("--best", "--monitor=acc"),
+            "test net #0 has no output 'acc'; did you mean 'accuracy'? its outputs: accuracy, loss",
+        ),
         (("--early-stop=3", "--monitor=2:loss"), "there is no test net #2; there is only #0"),
         (("--plateau=3",), "by what is the rate multiplied? give --plateau 3:0.1, or gamma in the solver"),
         (("--plateau=3:0",), "gamma must lie between 0 and 1, got 0"),

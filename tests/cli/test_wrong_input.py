@@ -44,14 +44,18 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize(("reader", "kind"), [(r, k) for r, (_, _, takes) in READERS.items() for k in FOREIGN if k not in takes])
+@pytest.mark.parametrize(
+    ("reader", "kind"), [(r, k) for r, (_, _, takes) in READERS.items() for k in FOREIGN if k not in takes]
+)
 def test_a_foreign_file_is_named(folder: Path, fails: Fails, reader: str, kind: str) -> None:
     name, args, _ = READERS[reader]
     put(folder / name, foreign(folder)[kind])
     assert name in fails(*args)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "folder", "png", "html", "text", "caffemodel", "solverstate", "hdf5"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "folder", "png", "html", "text", "caffemodel", "solverstate", "hdf5"]
+)
 def test_a_foreign_mean_file_is_named(folder: Path, edit: Callable[..., None], fails: Fails, kind: str) -> None:
     put(folder / "m", foreign(folder)[kind])
     edit("net.prototxt", "crop_size: 24", 'crop_size: 24 mean_file: "m"')
@@ -151,22 +155,41 @@ def test_a_picture_of_a_list_is_named(folder: Path, fails: Fails, kind: str) -> 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("convert_imageset", "images/", "list.txt", "test_lmdb"), "'test_lmdb' exists; remove it or choose another name"),
+        (
+            ("convert_imageset", "images/", "list.txt", "test_lmdb"),
+            "'test_lmdb' exists; remove it or choose another name",
+        ),
         (("convert_imageset", "images/", "list.txt", "net.prototxt"), "'net.prototxt' exists; remove it"),
         (
             ("convert_imageset", "images/", "list.txt", "no/db"),
             "cannot write 'no/db': No such file or directory; create the folder",
         ),
-        (("convert_imageset", "nope/", "list.txt", "db"), "none of the 10 pictures of 'list.txt' could be read below 'nope/'"),
-        (("convert_imageset", "--check_size", "images/", "list.txt", "db"), "list.txt:7: 'cat/06.png' has 35 × 56 × 3"),
-        (("convert_imageset", "--encode_type=jqg", "images/", "list.txt", "db"), "'cat/00.png' (line 1): cannot encode as 'jqg'"),
         (
-            ("convert_imageset", "--resize_width=2000000000", "--resize_height=2000000000", "images/", "list.txt", "db"),
+            ("convert_imageset", "nope/", "list.txt", "db"),
+            "none of the 10 pictures of 'list.txt' could be read below 'nope/'",
+        ),
+        (("convert_imageset", "--check_size", "images/", "list.txt", "db"), "list.txt:7: 'cat/06.png' has 35 × 56 × 3"),
+        (
+            ("convert_imageset", "--encode_type=jqg", "images/", "list.txt", "db"),
+            "'cat/00.png' (line 1): cannot encode as 'jqg'",
+        ),
+        (
+            (
+                "convert_imageset",
+                "--resize_width=2000000000",
+                "--resize_height=2000000000",
+                "images/",
+                "list.txt",
+                "db",
+            ),
             "(line 1): no memory for 2000000000 × 2000000000 pixels; lower --resize_height",
         ),
         (("convert_mnist_data", "test-images", "test-labels", "test_lmdb"), "'test_lmdb' exists"),
         (("convert_mnist_data", "test-labels", "test-images", "db"), "'test-labels': expected an idx file of pictures"),
-        (("convert_mnist_data", "test-images", "test-labels", "net.prototxt/db"), "'net.prototxt' is no folder, name another"),
+        (
+            ("convert_mnist_data", "test-images", "test-labels", "net.prototxt/db"),
+            "'net.prototxt' is no folder, name another",
+        ),
         (("convert_mnist_data", "test-images", "test-labels", "/proc/db"), "cannot write '/proc/db': "),
         (("convert_cifar_data", "images", ".", "lmdb"), "'images/data_batch_1.bin': no such file; unpack"),
         (
@@ -200,7 +223,10 @@ def test_cifar_databases_that_exist(folder: Path, fails: Fails, name: str) -> No
         (("train",), "Missing option '--solver'"),
         ((*TRAIN, "--wieghts=w"), "No such option '--wieghts'. Did you mean '--weights'?"),
         ((*TRAIN, "--weights"), "Option '--weights' requires an argument"),
-        ((*TRAIN, "--snapshot=a", "--weights=b"), "give --snapshot to resume training or --weights to start from, not both"),
+        (
+            (*TRAIN, "--snapshot=a", "--weights=b"),
+            "give --snapshot to resume training or --weights to start from, not both",
+        ),
         ((*TRAIN, "--gpu=x"), "'x' is neither 'all' nor device numbers"),
         ((*TRAIN, "--gpu=0,,1"), "'0,,1' is neither 'all' nor device numbers"),
         ((*TRAIN, "--sigint_effect=halt"), "'halt' is not one of 'stop', 'snapshot', 'none'"),
@@ -210,7 +236,10 @@ def test_cifar_databases_that_exist(folder: Path, fails: Fails, name: str) -> No
         (("test", "--model=net.prototxt", "--weights=w", "--iterations=0"), "0 is not in the range x>=1"),
         (("time", "--model=net.prototxt", "--iterations=0"), "0 is not in the range x>=1"),
         (("time", "--model=net.prototxt", "--phase=FOO"), "'FOO' is not one of 'TRAIN', 'TEST'"),
-        (("convert_imageset", "--backend=sqlite", "images/", "list.txt", "db"), "'sqlite' is not one of 'lmdb', 'leveldb'"),
+        (
+            ("convert_imageset", "--backend=sqlite", "images/", "list.txt", "db"),
+            "'sqlite' is not one of 'lmdb', 'leveldb'",
+        ),
         (("convert_imageset", "images/", "list.txt"), "Missing argument 'DB_NAME'"),
         (("compute_image_mean",), "Missing argument"),
     ],

@@ -1,4 +1,6 @@
-"""Wrong input to the commands that bring weights, means and pictures: one line, the culprit and the remedy, nothing written."""
+"""Wrong input to the commands that bring weights, means and pictures:
+one line, the culprit and the remedy, nothing written.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,20 @@ READERS = {
     "visualize picture": ((*ACTIVATIONS, "--image", "in"), ("png",)),
     "visualize mean": ((*ACTIVATIONS, "--image", "p.png", "--mean", "in"), ("mean",)),
 }
-KINDS = ["missing", "empty", "folder", "png", "html", "zip", "text", "prototxt", "caffemodel", "solverstate", "mean", "hdf5"]
+KINDS = [
+    "missing",
+    "empty",
+    "folder",
+    "png",
+    "html",
+    "zip",
+    "text",
+    "prototxt",
+    "caffemodel",
+    "solverstate",
+    "mean",
+    "hdf5",
+]
 
 
 @pytest.fixture
@@ -43,7 +58,9 @@ def prepared(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("reader", "kind"), [(r, k) for r, (_, takes) in READERS.items() for k in KINDS if k not in takes])
+@pytest.mark.parametrize(
+    ("reader", "kind"), [(r, k) for r, (_, takes) in READERS.items() for k in KINDS if k not in takes]
+)
 def test_a_foreign_file_is_named(prepared: Path, fails: Fails, reader: str, kind: str) -> None:
     put(prepared / "in", foreign(prepared)[kind])
     error = fails(*READERS[reader][0])
@@ -61,7 +78,9 @@ def test_a_foreign_file_is_named(prepared: Path, fails: Fails, reader: str, kind
     ],
 )
 @pytest.mark.parametrize("part", [0.003, 0.4, 0.98])
-def test_a_truncated_file_is_named(prepared: Path, fails: Fails, source: str, args: tuple[str, ...], part: float) -> None:
+def test_a_truncated_file_is_named(
+    prepared: Path, fails: Fails, source: str, args: tuple[str, ...], part: float
+) -> None:
     data = (GOLDEN / source).read_bytes()
     (prepared / "in").write_bytes(data[: int(len(data) * part)])
     assert "'in'" in fails(*args)
@@ -118,13 +137,15 @@ def test_a_place_that_cannot_be_written(with_bn: Path, fails: Fails, writer: str
     ("args", "words"),
     [
         (("convert_weights", "w.caffemodel"), "Missing argument 'TARGET'."),
-        (("convert_weights", "--nvidia", "BOOL", "w.caffemodel", "o.caffemodel"), "'BOOL' is not one of 'float', 'float16'"),
+        (("convert_weights", "--nvidia", "BOOL", "w.caffemodel", "o.caffemodel"),
+            "'BOOL' is not one of 'float', 'float16'"),
         (("convert_mean", "mean.binaryproto"), "Missing argument 'TARGET'."),
         (("merge_bn", LENET, "w.caffemodel", "o.prototxt"), "Missing argument 'OUT_WEIGHTS'."),
         (("download_model",), "Missing argument 'MODEL'."),
         ((*FILTERS, "w.caffemodel", "out.png"), "Missing option '--layer'."),
         ((*FILTERS, "a", "b", "c", "--layer", "conv1"), "expected KIND, NET, WEIGHTS and OUT.png, got 5 arguments."),
-        (("visualize", "dreams", LENET, "out.png", "--layer", "conv1"), "'dreams' is not one of 'filters', 'activations'"),
+        (("visualize", "dreams", LENET, "out.png", "--layer", "conv1"),
+            "'dreams' is not one of 'filters', 'activations'"),
         ((*FILTERS, "w.caffemodel", "out.png", "--layer", "conv1", "--top", "0"), "0 is not in the range x>=1."),
     ],
 )  # fmt: skip

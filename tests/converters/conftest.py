@@ -11,7 +11,9 @@ from hypothesis import settings
 
 from caffecli import logs
 
-settings.register_profile("files", deadline=None, max_examples=30)  # each example syncs a file, on a disk that others use too
+settings.register_profile(
+    "files", deadline=None, max_examples=30
+)  # each example syncs a file, on a disk that others use too
 settings.load_profile("files")
 
 

@@ -25,7 +25,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_equals_the_reference(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any, name: str) -> None:
+def test_equals_the_reference(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any, name: str
+) -> None:
     tools = golden / "tools"
     out = f"{CASES[name]}.binaryproto"
     monkeypatch.chdir(tmp_path)

@@ -41,11 +41,19 @@ def test_converts_both_parts(batches: np.ndarray, tmp_path: Path, backend: Backe
             assert made.label == record[0]
             assert not made.HasField("encoded")
             np.testing.assert_array_equal(datum.to_array(made), record[1:].reshape(3, 32, 32))
-    texts = ["52] Writing Training data", *(f"55] Training Batch {number}" for number in range(1, 6)), "73] Writing Testing data"]
-    assert [line for line in log.lines if "cifar" in line.split("]")[0]] == [f"I convert_cifar_data.cpp:{text}" for text in texts]
+    texts = [
+        "52] Writing Training data",
+        *(f"55] Training Batch {number}" for number in range(1, 6)),
+        "73] Writing Testing data",
+    ]
+    assert [line for line in log.lines if "cifar" in line.split("]")[0]] == [
+        f"I convert_cifar_data.cpp:{text}" for text in texts
+    ]
 
 
-def test_missing_and_truncated_batches_are_named_before_anything_is_written(batches: np.ndarray, tmp_path: Path) -> None:
+def test_missing_and_truncated_batches_are_named_before_anything_is_written(
+    batches: np.ndarray, tmp_path: Path
+) -> None:
     test = tmp_path / "in" / "test_batch.bin"
     test.write_bytes(test.read_bytes()[:-1])
     with pytest.raises(

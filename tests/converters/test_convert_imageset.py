@@ -42,7 +42,9 @@ def bare(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_equals_the_reference(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any, name: str) -> None:
+def test_equals_the_reference(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any, name: str
+) -> None:
     tools = golden / "tools"
     list_file, options = CASES[name]
     monkeypatch.chdir(tmp_path)
@@ -67,7 +69,11 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_names_may_hold_spaces_and_keys_are_the_lines(pictures: Path, tmp_path: Path) -> None:
     convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "db")
-    assert [key for key, _ in records(tmp_path / "db")] == [b"00000000_1.png", b"00000001_2.JPEG", b"00000002_a b/3 x.png"]
+    assert [key for key, _ in records(tmp_path / "db")] == [
+        b"00000000_1.png",
+        b"00000001_2.JPEG",
+        b"00000002_a b/3 x.png",
+    ]
     assert [datum.decode(value).label for _, value in records(tmp_path / "db")] == [0, 1, -7]
 
 
@@ -94,13 +100,18 @@ def test_pictures_that_cannot_be_read_are_left_out(pictures: Path, tmp_path: Pat
     (tmp_path / "list").write_text("none.jpg 0\n1.png 1\n\nbad.jpg 2\nempty.jpg 2\n2.JPEG 3\r\n")
     assert convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "db") == 2
     assert [key for key, _ in records(tmp_path / "db")] == [b"00000001_1.png", b"00000005_2.JPEG"]
-    wanted = [f"E io.cpp:80] Could not open or find file {pictures}/{name}" for name in ("none.jpg", "", "bad.jpg", "empty.jpg")]
+    wanted = [
+        f"E io.cpp:80] Could not open or find file {pictures}/{name}"
+        for name in ("none.jpg", "", "bad.jpg", "empty.jpg")
+    ]
     assert [line for line in log.lines if line.startswith("E")] == wanted
     assert log.lines[0] == "I convert_imageset.cpp:89] A total of 6 images."
 
 
 def test_no_picture_at_all_is_an_error(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of the 3 pictures of '.*/list' could be read below '/nowhere/'; check the root"):
+    with pytest.raises(
+        DataError, match=r"none of the 3 pictures of '.*/list' could be read below '/nowhere/'; check the root"
+    ):
         convert_imageset("/nowhere/", tmp_path / "list", tmp_path / "db")
     assert not (tmp_path / "db").exists()
 
@@ -114,7 +125,10 @@ def test_shuffle_keeps_the_pairs(pictures: Path, tmp_path: Path, log: Any) -> No
         assert key.endswith((b"png", b"JPEG")[labels[-1] % 2])
     assert sorted(labels) == list(range(40))
     assert labels != sorted(labels)
-    assert log.lines[:2] == ["I convert_imageset.cpp:86] Shuffling data", "I convert_imageset.cpp:89] A total of 40 images."]
+    assert log.lines[:2] == [
+        "I convert_imageset.cpp:86] Shuffling data",
+        "I convert_imageset.cpp:89] A total of 40 images.",
+    ]
 
 
 def test_thousands_are_logged(pictures: Path, tmp_path: Path, log: Any) -> None:
@@ -167,7 +181,9 @@ def test_encodings_that_cannot_be_are_named(pictures: Path, tmp_path: Path, log:
     assert "W convert_imageset.cpp:117] Failed to guess the encoding of 'none'" in log.lines
     (pictures / "plain").write_bytes((pictures / "1.png").read_bytes())
     (tmp_path / "list").write_text("plain 0\n")
-    with pytest.raises(DataError, match=r"'plain' \(line 1\) has no extension to tell its encoding; give --encode_type"):
+    with pytest.raises(
+        DataError, match=r"'plain' \(line 1\) has no extension to tell its encoding; give --encode_type"
+    ):
         convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "db", Options(encoded=True))
 
 
@@ -176,7 +192,10 @@ def test_encodings_that_cannot_be_are_named(pictures: Path, tmp_path: Path, log:
     [
         ("", "lists no pictures; expected lines of 'path label'"),
         ("\n\n", "lists no pictures"),
-        ("a.png 1\nb.png cat\n", r"list:2: expected 'path label', .* the label a whole number; the line is 'b.png cat'"),
+        (
+            "a.png 1\nb.png cat\n",
+            r"list:2: expected 'path label', .* the label a whole number; the line is 'b.png cat'",
+        ),
         ("a.png\t1\n", r"list:1: expected 'path label', parted by a space.*'a.png\\t1'"),
         ("7\n", "list:1: expected"),
         ("a.png 1.5\n", "list:1: expected"),

@@ -30,7 +30,9 @@ def test_equals_the_reference(golden: Path, tmp_path: Path, log: Any, part: str,
     count = convert_mnist_data(tools / f"{part}-images", tools / f"{part}-labels", tmp_path / "db", backend=backend)
     assert records(tmp_path / "db") == records(tools / f"{part}_{backend}")
     texts = [f"88] A total of {count} items.", "89] Rows: 28 Cols: 28", f"108] Processed {count} files."]
-    assert [line for line in log.lines if "convert_mnist" in line] == [f"I convert_mnist_data.cpp:{text}" for text in texts]
+    assert [line for line in log.lines if "convert_mnist" in line] == [
+        f"I convert_mnist_data.cpp:{text}" for text in texts
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -64,7 +66,9 @@ def test_wrong_files_are_named(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test-images' has 128 pictures, '.*train-labels' has 256 labels"):
         convert_mnist_data(images, golden / "mnist_tools" / "train-labels", out)
     (tmp_path / "cut").write_bytes(images.read_bytes()[:5000])
-    with pytest.raises(FormatError, match="/cut': the header says 128 × 28 × 28 bytes, the file has 4984; it is truncated"):
+    with pytest.raises(
+        FormatError, match="/cut': the header says 128 × 28 × 28 bytes, the file has 4984; it is truncated"
+    ):
         convert_mnist_data(tmp_path / "cut", labels, out)
     (tmp_path / "head").write_bytes(images.read_bytes()[:10])
     with pytest.raises(FormatError, match="/head': the file ends within its header; it is truncated"):

@@ -43,7 +43,9 @@ def test_records(digits: tuple[Path, Path], tmp_path: Path, log: Any) -> None:
             same += record.label
     assert sum(drawn.values()) == 2 * COUNT
     assert abs(same / COUNT - 0.1) < 0.03  # ten classes alike
-    assert len(drawn) == pytest.approx(COUNT * (1 - np.exp(-2)), rel=0.05)  # drawn with putting back: some never, some often
+    assert len(drawn) == pytest.approx(
+        COUNT * (1 - np.exp(-2)), rel=0.05
+    )  # drawn with putting back: some never, some often
     assert [line.partition("] ")[2] for line in log.lines if "siamese" in line] == [
         f"A total of {COUNT} items.",
         "Rows: 3 Cols: 4",

@@ -128,7 +128,9 @@ def test_names_without_a_description(tmp_path):
     for name in ("plus", "times"):
         (bias,) = net_weights.export(net)[name]
         same({name: came.pop(name)}, {name: [caffemodel.ABSENT, bias]})
-    expected = {name: arrays for name, arrays in net_weights.export(net).items() if arrays and name not in ("plus", "times")}
+    expected = {
+        name: arrays for name, arrays in net_weights.export(net).items() if arrays and name not in ("plus", "times")
+    }
     same(came, expected)
 
 
@@ -173,7 +175,11 @@ def test_what_export_wrote_comes_back(lenet, tmp_path):
         "a.b": 3,
         "p": 1,
     }
-    assert [layer.type for layer in caffemodel.read_net(tmp_path / "n.caffemodel").layer] == ["Input", "BatchNorm", "PReLU"]
+    assert [layer.type for layer in caffemodel.read_net(tmp_path / "n.caffemodel").layer] == [
+        "Input",
+        "BatchNorm",
+        "PReLU",
+    ]
 
 
 def test_files_without_a_description(tmp_path):
@@ -182,7 +188,9 @@ def test_files_without_a_description(tmp_path):
     _, read = converter.read(tmp_path / "a.safetensors")
     same(read, {"ip": [w, b], "x.y": [b]})
     np.savez(tmp_path / "a.npz", allow_pickle=False, **{"bn.running_mean": b})
-    with pytest.raises(FormatError, match=r"which blob is 'bn.running_mean'\? Expected LAYER.NUMBER, or after the layer one of"):
+    with pytest.raises(
+        FormatError, match=r"which blob is 'bn.running_mean'\? Expected LAYER.NUMBER, or after the layer one of"
+    ):
         converter.read(tmp_path / "a.npz")
 
 
@@ -192,7 +200,9 @@ def test_shared_blobs_of_hdf5(tmp_path):
         "inner_product_param {{ num_output: 2 }} }}"
     )
     source = (
-        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }' + ip.format("a") + ip.format("b")
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+        + ip.format("a")
+        + ip.format("b")
     )
     (tmp_path / "n.prototxt").write_text(source)
     net = Net(prepare_net(text.parse(source, NetParameter()), TEST))
@@ -200,18 +210,24 @@ def test_shared_blobs_of_hdf5(tmp_path):
     convert_weights(tmp_path / "n.h5", tmp_path / "n.npz")
     convert_weights(tmp_path / "n.npz", tmp_path / "again.h5")
     same(caffemodel.read(tmp_path / "again.h5"), caffemodel.read(tmp_path / "n.h5"))
-    with pytest.raises(FormatError, match=r"layer 'b', blob 0: the file leaves it out, as another layer has it; say which"):
+    with pytest.raises(
+        FormatError, match=r"layer 'b', blob 0: the file leaves it out, as another layer has it; say which"
+    ):
         convert_weights(tmp_path / "n.h5", tmp_path / "n.caffemodel")
     convert_weights(tmp_path / "n.h5", tmp_path / "n.caffemodel", tmp_path / "n.prototxt")
     read = caffemodel.read(tmp_path / "n.caffemodel")
     np.testing.assert_array_equal(read["b"][0], read["a"][0])
     (tmp_path / "other.prototxt").write_text(source.replace('"b"', '"c"'))
-    with pytest.raises(SpecError, match=r"other.prototxt' has no layer 'b', for which .*n.h5' has weights; give its own net"):
+    with pytest.raises(
+        SpecError, match=r"other.prototxt' has no layer 'b', for which .*n.h5' has weights; give its own net"
+    ):
         convert_weights(tmp_path / "n.h5", tmp_path / "o.caffemodel", tmp_path / "other.prototxt")
 
 
 def test_wrong_files(lenet, tmp_path):
-    with pytest.raises(FormatError, match=r"what form of weights shall it have\? Choose a name that ends in .caffemodel, .h5"):
+    with pytest.raises(
+        FormatError, match=r"what form of weights shall it have\? Choose a name that ends in .caffemodel, .h5"
+    ):
         convert_weights(lenet, tmp_path / "a.pt")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04" + bytes(30))
     with pytest.raises(FormatError, match=r"cut.npz' is not an npz file of numbers, or damaged"):
@@ -227,7 +243,9 @@ def test_mean_either_way(golden, tmp_path):
     convert_mean(source, tmp_path / "m.npy")
     convert_mean(tmp_path / "m.npy", tmp_path / "m.binaryproto")
     assert (tmp_path / "m.binaryproto").read_bytes() == source.read_bytes()
-    with pytest.raises(FormatError, match=r"m.npy' is a numpy array already; choose for .* a name that ends in .binaryproto"):
+    with pytest.raises(
+        FormatError, match=r"m.npy' is a numpy array already; choose for .* a name that ends in .binaryproto"
+    ):
         convert_mean(tmp_path / "m.npy", tmp_path / "n.npy")
     with pytest.raises(FormatError, match=r"mean.binaryproto' is not a numpy array"):
         convert_mean(source, tmp_path / "n.binaryproto")

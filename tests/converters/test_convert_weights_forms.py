@@ -109,7 +109,9 @@ def test_what_float16_cannot_hold(tmp_path):
     odd = np.array([np.inf, -np.inf, np.nan, 1e-9, 65504], np.float32)
     caffemodel.write(tmp_path / "a.caffemodel", net, {"fc": [odd]})
     convert_weights(tmp_path / "a.caffemodel", tmp_path / "b.caffemodel", nvidia="FLOAT16")
-    np.testing.assert_array_equal(caffemodel.read(tmp_path / "b.caffemodel")["fc"][0], [np.inf, -np.inf, np.nan, 0, 65504])
+    np.testing.assert_array_equal(
+        caffemodel.read(tmp_path / "b.caffemodel")["fc"][0], [np.inf, -np.inf, np.nan, 0, 65504]
+    )
     caffemodel.write(tmp_path / "a.caffemodel", net, {"fc": [odd, odd[3:] + 100]})
     (tmp_path / "b.caffemodel").write_bytes(b"mine")
     words = r"b.caffemodel': layer 'fc', blob 1: 65604 does not fit into FLOAT16, whose largest number is 65504; choose"
@@ -119,15 +121,22 @@ def test_what_float16_cannot_hold(tmp_path):
 
 
 def test_nvidias_form_has_one_name(tmp_path):
-    with pytest.raises(FormatError, match=r"NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel"):
+    with pytest.raises(
+        FormatError, match=r"NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel"
+    ):
         convert_weights(tmp_path / "a.caffemodel", tmp_path / "b.h5", nvidia="FLOAT")
 
 
-@pytest.mark.parametrize(("nvidia", "count", "size"), [(None, 2**29, "2.0"), ("FLOAT16", 2**30, "2.0"), ("DOUBLE", 2**28, "2.0")])
+@pytest.mark.parametrize(
+    ("nvidia", "count", "size"), [(None, 2**29, "2.0"), ("FLOAT16", 2**30, "2.0"), ("DOUBLE", 2**28, "2.0")]
+)
 def test_two_gigabytes_are_refused_in_binary(nvidia, count, size, tmp_path):
     huge = np.broadcast_to(np.float32(1), (2, count // 2))
     net = NetParameter(layer=[LayerParameter(name="fc", type="InnerProduct")])
-    words = f"c.caffemodel': {size} GB do not fit into a binary file .2 GB at most.; set snapshot_format: HDF5, or .* in .h5"
+    words = (
+        f"c.caffemodel': {size} GB do not fit into a binary file .2 GB at most.; "
+        "set snapshot_format: HDF5, or .* in .h5"
+    )
     with pytest.raises(FormatError, match=words):
         converter.write(tmp_path / "c.caffemodel", net, {"fc": [huge]}, nvidia)
     assert list(tmp_path.iterdir()) == []

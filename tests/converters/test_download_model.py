@@ -213,7 +213,9 @@ def test_what_the_server_says(model, server):
     with pytest.raises(FormatError, match=r"Service Unavailable; try later"):
         download_model(model)
     server.status, server.location = 302, "ftp://127.0.0.1/w"
-    with pytest.raises(FormatError, match=r"leads to 'ftp://127.0.0.1/w'; expected an address that begins with https://"):
+    with pytest.raises(
+        FormatError, match=r"leads to 'ftp://127.0.0.1/w'; expected an address that begins with https://"
+    ):
         download_model(model)
     server.location = "file:///etc/hostname"
     with pytest.raises(FormatError, match=r"Redirection to url 'file:///etc/hostname' is not allowed"):
@@ -283,14 +285,20 @@ def test_nobody_listens(model, server):
 
 
 def test_two_at_once(model, server):
-    with module._locked(model / "w.caffemodel.part"), pytest.raises(FormatError, match="is being written by another download"):
+    with (
+        module._locked(model / "w.caffemodel.part"),
+        pytest.raises(FormatError, match="is being written by another download"),
+    ):
         download_model(model)
 
 
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"url": "file:///etc/passwd"}, r"leads to 'file:///etc/passwd'; expected an address that begins with https://"),
+        (
+            {"url": "file:///etc/passwd"},
+            r"leads to 'file:///etc/passwd'; expected an address that begins with https://",
+        ),
         ({"url": "ftp://a/b"}, "leads to 'ftp://a/b'"),
         ({"name": "../w"}, r"caffemodel is '\.\./w'; expected the name of a file in that folder"),
         ({"name": "/w"}, "expected the name of a file in that folder"),

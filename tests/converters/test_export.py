@@ -44,7 +44,9 @@ def outputs(net, inputs):
 
 def write_net(tmp_path, body, shape="dim: 1 dim: 3 dim: 8 dim: 8"):
     path = tmp_path / "net.prototxt"
-    path.write_text(f'name: "n" layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ {shape} }} }} }}\n{body}')
+    path.write_text(
+        f'name: "n" layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ {shape} }} }} }}\n{body}'
+    )
     return path
 
 
@@ -54,7 +56,9 @@ def test_state_dict_has_caffes_names_shapes_and_definition(tmp_path, golden):
     assert export.export(ROOT / "models/lenet/deploy.prototxt", weights, "torch", out) == [out]
     arrays, texts = safetensors.read(out)
     stored = caffemodel.read(weights)
-    assert list(arrays) == [f"{layer}.{blob}" for layer in ("conv1", "conv2", "ip1", "ip2") for blob in ("weight", "bias")]
+    assert list(arrays) == [
+        f"{layer}.{blob}" for layer in ("conv1", "conv2", "ip1", "ip2") for blob in ("weight", "bias")
+    ]
     for layer in ("conv1", "conv2", "ip1", "ip2"):
         for blob, array in zip(("weight", "bias"), stored[layer], strict=True):
             np.testing.assert_array_equal(arrays[f"{layer}.{blob}"], array)
@@ -69,7 +73,16 @@ def test_program_runs_without_caffecli_on_any_batch(tmp_path, golden):
     net = export.build(ROOT / "models/lenet/deploy.prototxt", weights)
     (x,) = made_up.inputs(net, 5).values()
     np.save(tmp_path / "x.npy", x.numpy())
-    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(files[1]), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        ALONE,
+        str(files[1]),
+        str(tmp_path / "x.npy"),
+        str(tmp_path / "y.npy"),
+    ]
     subprocess.run(command, check=True, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), outputs(net, [x])[0], atol=1e-6)
     with exported.quiet():
@@ -145,7 +158,9 @@ def recurrent_equals_net(net):
             came = session.run(None, {name: x.numpy() for name, x in inputs.items()} | states)
             came = dict(zip(whole.outputs, came, strict=True))
             for name, expected in zip(net.outputs, outputs(net, inputs.values()), strict=True):
-                np.testing.assert_allclose(came[name], expected, rtol=1e-5, atol=1e-5, err_msg=f"{name} of batch {batch}")
+                np.testing.assert_allclose(
+                    came[name], expected, rtol=1e-5, atol=1e-5, err_msg=f"{name} of batch {batch}"
+                )
             states = {name: came[name[:-1] + "T"] for name in carried}
 
 
@@ -159,9 +174,11 @@ BODIES = {
     "LRN": 'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 }',
     "LRN within": 'type: "LRN" lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 }',
     "PReLU": 'type: "PReLU"',
-    "the last of equals": 'type: "Threshold" } layer { name: "m" bottom: "y" top: "m" type: "ArgMax" argmax_param { top_k: 3 }',
+    "the last of equals": 'type: "Threshold" } '
+    'layer { name: "m" bottom: "y" top: "m" type: "ArgMax" argmax_param { top_k: 3 }',
     "places and values": 'type: "ArgMax" argmax_param { top_k: 5 out_max_val: true }',
-    "deconvolution": 'type: "Deconvolution" convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 }',
+    "deconvolution": 'type: "Deconvolution" '
+    "convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 }",
 }
 
 
@@ -189,9 +206,8 @@ def test_onnx_takes_and_gives_what_recurrent_layers_carry(type, tmp_path):
 
 
 def test_what_recurrent_layers_carry_is_told(tmp_path, caplog):
-    body = (
-        f"""{CONT} layer {{ name: "r" type: "RNN" bottom: "data" bottom: "cont" top: "y" recurrent_param {{ num_output: 5 }} }}"""
-    )
+    recurrent = "recurrent_param { num_output: 5 }"
+    body = f"""{CONT} layer {{ name: "r" type: "RNN" bottom: "data" bottom: "cont" top: "y" {recurrent} }}"""
     definition = write_net(tmp_path, body, "dim: 4 dim: 2 dim: 6")
     caplog.set_level(logging.INFO, "caffecli")
     export.export(definition, None, "torch", tmp_path / "x")
@@ -209,7 +225,8 @@ def test_onnx_of_exposed_states(static, tmp_path):
     body = f"""{CONT} {more}
     layer {{ name: "h" type: "Input" top: "h" input_param {{ shape {{ dim: 1 dim: 2 dim: 5 }} }} }}
     layer {{ name: "c" type: "Input" top: "c" input_param {{ shape {{ dim: 1 dim: 2 dim: 5 }} }} }}
-    layer {{ name: "r" type: "LSTM" bottom: "data" bottom: "cont" {'bottom: "s"' if static else ""} bottom: "h" bottom: "c"
+    layer {{ name: "r" type: "LSTM" bottom: "data" bottom: "cont" {'bottom: "s"' if static else ""} bottom: "h"
+      bottom: "c"
              top: "y" top: "h_T" top: "c_T" recurrent_param {{ num_output: 5 expose_hidden: true }} }}"""
     net = made_up.weights(export.build(write_net(tmp_path, body, "dim: 4 dim: 2 dim: 6"), None))
     assert exported.exposed(net) is net
@@ -228,7 +245,9 @@ def test_what_cannot_go_is_named_all_at_once(tmp_path):
     layer { name: "a" type: "Filter" bottom: "data" bottom: "data" top: "a" top: "b" }
     layer { name: "write" type: "HDF5Output" bottom: "a" bottom: "b" hdf5_output_param { file_name: "f.h5" } }
     layer { name: "mine" type: "Python" bottom: "data" top: "c" python_param { module: "m" layer: "L" } }"""
-    with pytest.raises(SpecError, match=r"'write' \(HDF5Output\) writes a file; layer 'mine' \(Python\) runs Python code"):
+    with pytest.raises(
+        SpecError, match=r"'write' \(HDF5Output\) writes a file; layer 'mine' \(Python\) runs Python code"
+    ):
         export.export(write_net(tmp_path, body), None, "torch", tmp_path / "x")
     assert list(tmp_path.iterdir()) == [tmp_path / "net.prototxt"]
 

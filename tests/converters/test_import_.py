@@ -29,7 +29,17 @@ from tests.models.opencv import needs_importer
 ROOT = Path(__file__).parents[2]
 #: what OpenCV has no layers for
 NOT_IN_OPENCV = {
-    *("argmax", "argmax keepdim", "argmin", "amax of the rows", "max", "max and places", "min", "topk", "topk smallest"),
+    *(
+        "argmax",
+        "argmax keepdim",
+        "argmin",
+        "amax of the rows",
+        "max",
+        "max and places",
+        "min",
+        "topk",
+        "topk smallest",
+    ),
     *("max_pool2d places", "mean", "mean of the last", "sum of the last", "threshold"),
 }
 
@@ -177,9 +187,13 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
     error = str(caught.value)
     assert error.startswith(f"'{path}' cannot be imported, as Caffe has no counterpart: ")
     assert "aten.gelu (Caffe has no error function; use approximate='tanh') at 'act', 'gelu_1'; " in error
-    assert "aten.pad (it pads by reflect; Caffe pads with zeros) at 'pad'; aten.cumsum (no such layer) at 'cumsum'; " in error
+    assert (
+        "aten.pad (it pads by reflect; Caffe pads with zeros) at 'pad'; aten.cumsum (no such layer) at 'cumsum'; "
+        in error
+    )
     assert error.endswith(
-        "aten.permute (its axes change places, [0, 3, 2, 1]; of Caffe's only forks have Permute (--for forks)) at 'permute'"
+        "aten.permute (its axes change places, [0, 3, 2, 1]; of Caffe's only forks have Permute (--for forks)) at "
+        "'permute'"
     )
     assert "\n" not in error
     assert list(tmp_path.iterdir()) == [path]
@@ -195,12 +209,14 @@ def unpooled(x):
     ("function", "why"),
     [
         (lambda x: F.max_pool2d(x, 2, dilation=2), "Caffe's windows have no dilation"),
-        (lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0, "its indices are read, and Caffe has more windows"),
+        (lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0,
+            "its indices are read, and Caffe has more windows"),
         (unpooled, r"aten\.max_unpool2d \(of Caffe's only forks have Upsample \(--for forks\)\)"),
         (lambda x: F.adaptive_avg_pool2d(x, 5), r"its 5 windows over 9 places are not of one size"),
         (lambda x: x.transpose(2, 3) @ x, "its other is computed from the net's input; Caffe's weights are fixed"),
         (lambda x: F.dropout(x), "it is in training mode; call model.eval"),
-        (lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6), training=True), "it is in training mode; call model.eval"),
+        (lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6), training=True),
+            "it is in training mode; call model.eval"),
         (lambda x: x[:, :, ::2], "it takes every n-th value"),
         (lambda x: F.interpolate(x, size=(10, 12)), r"from \[9, 8\] to \[10, 12\]; Caffe enlarges by whole numbers"),
         (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "Deconvolution differs from it at the border"),
@@ -211,7 +227,8 @@ def unpooled(x):
         (lambda x: F.conv2d(F.pad(x, (0, 1, 0, 0)), torch.ones(2, 6, 3, 3), dilation=2), "differs between the sides"),
         (lambda x: torch.cat([x, torch.ones(2, 1, 9, 8)], 1), "one of its parts does not depend on the net's input"),
         (lambda x: x + torch.arange(2.0).view(2, 1, 1, 1), "an array that differs along the batch"),
-        (lambda x: x + torch.zeros(5, 1, 1, 1, 1), r"an array of \(5, 1, 1, 1, 1\) makes \(5, 2, 6, 9, 8\) of \(2, 6, 9, 8\)"),
+        (lambda x: x + torch.zeros(5, 1, 1, 1, 1),
+            r"an array of \(5, 1, 1, 1, 1\) makes \(5, 2, 6, 9, 8\) of \(2, 6, 9, 8\)"),
         (lambda x: torch.div(x, 2, rounding_mode="floor"), "it rounds"),
         (lambda x: (-2.0) ** x, "its base is -2.0; Caffe's Exp has one above 0"),
         (lambda x: torch.ones(3), "it does not depend on the net's input"),
@@ -238,7 +255,9 @@ def test_in_place_into_a_part(tmp_path):
 
 
 def test_forks_have_more(tmp_path):
-    module = Wrapped(lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True).permute(0, 2, 3, 1))
+    module = Wrapped(
+        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    )
     example = torch.randn(2, 6, 9, 8)
     made = imported(module, example, "forks")
     assert [layer.type for layer in made.net.layer] == ["Input", "Interp", "Permute"]

@@ -79,22 +79,31 @@ def test_pickled_weights_are_refused(program, tmp_path):
 
 def test_damaged_programs(program, tmp_path):
     def fails(change, why):
-        with pytest.raises(FormatError, match=rf"evil\.pt2': the program in it is damaged, or of another version \({why}"):
+        with pytest.raises(
+            FormatError, match=rf"evil\.pt2': the program in it is damaged, or of another version \({why}"
+        ):
             import_.import_program(rewritten(program, tmp_path / "evil.pt2", change), tmp_path / "net")
 
     fails(lambda name, content: content[:4] if "/weight_" in name else content, "ValueError: array '.*' reaches beyond")
     fails(lambda name, content: b"[" * 100_000 if name.endswith("model.json") else content, "RecursionError")
     fails(lambda name, content: b"{}" if name.endswith("model.json") else content, "KeyError: 'graph_module'")
-    fails(lambda name, content: content.replace(b'"strides": [{"as_int": 6', b'"strides": [{"as_int": -6'), "ValueError: array")
+    fails(
+        lambda name, content: content.replace(b'"strides": [{"as_int": 6', b'"strides": [{"as_int": -6'),
+        "ValueError: array",
+    )
     assert not (tmp_path / "net.prototxt").exists()
 
 
 def test_files_of_other_kinds(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(FormatError, match=r"model\.pt' was pickled .*, and is not read: .*; save it anew: torch\.export\.save\("):
+    with pytest.raises(
+        FormatError, match=r"model\.pt' was pickled .*, and is not read: .*; save it anew: torch\.export\.save\("
+    ):
         import_.import_program(tmp_path / "model.pt", tmp_path / "net")
     (tmp_path / "half.pt2").write_bytes((tmp_path / "model.pt").read_bytes()[:500])
-    with pytest.raises(FormatError, match=r"half\.pt2' is a zip file that is cut off or damaged; copy it again, or save it anew"):
+    with pytest.raises(
+        FormatError, match=r"half\.pt2' is a zip file that is cut off or damaged; copy it again, or save it anew"
+    ):
         import_.import_program(tmp_path / "half.pt2", tmp_path / "net")
     with zipfile.ZipFile(tmp_path / "old.pt2", "w") as file:
         file.writestr("serialized_exported_program.json", "{}")

@@ -82,7 +82,9 @@ class CRNN(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.cnn = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(2, 2), nn.Conv2d(8, 6, (4, 3)))
+        self.cnn = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(2, 2), nn.Conv2d(8, 6, (4, 3))
+        )
         self.rnn = nn.ModuleList([nn.LSTM(6, 5, bidirectional=True), nn.LSTM(4, 5, bidirectional=True)])
         self.embedding = nn.ModuleList([nn.Linear(10, 4), nn.Linear(10, 7)])
 

@@ -108,8 +108,10 @@ def test_every_target(target):
     [
         (BN.format("bn", "data", "b"), "bn", r"it stands behind 'in' \(Input\), which has no weights to take it"),
         (RELU + BN.format("bn", "c", "b"), "bn", r"it stands behind 'relu' \(ReLU\)"),
-        (BN.format("bn", "c", "b") + RELU.replace('top: "c"', 'top: "r"'), "bn", "'relu' reads 'c' too, as it is before"),
-        (BN.format("bn", "c", "b").replace("eps: 0.001", "use_global_stats: false"), "bn", "use_global_stats: false makes it"),
+        (BN.format("bn", "c", "b") + RELU.replace('top: "c"', 'top: "r"'), "bn",
+            "'relu' reads 'c' too, as it is before"),
+        (BN.format("bn", "c", "b").replace("eps: 0.001", "use_global_stats: false"), "bn",
+            "use_global_stats: false makes it"),
         (SCALED % ('bottom: "c"', "axis: 0"), "s", "its factors are the blob 'c'"),
         (SCALED % ("", "axis: 2"), "s", "it scales 1 axes from axis 2 on"),
         (BN.format("bn", "c", "b").replace("batch", "exclude { phase: TRAIN } batch"), "bn", "under other include"),
@@ -168,10 +170,12 @@ def test_before_a_layer_with_weights(target, in_place):
     ("layers", "reason"),
     [
         (CONV.format("h", "b", "c", "pad: 1"), "nor does it fit into 'h' behind it: that pads with zeros"),
-        (CONV.format("h", "b", "c", "").replace('"Convolution"', '"Deconvolution"'), "a Deconvolution's edges get less"),
+        (CONV.format("h", "b", "c", "").replace('"Convolution"', '"Deconvolution"'),
+            "a Deconvolution's edges get less"),
         (CONV.format("h", "b", "c", "") + CONV.format("g", "b", "d", ""), None),
         ('layer { name: "r" type: "ReLU" bottom: "b" top: "b" }' + CONV.format("h", "b", "c", ""), None),
-        (CONV.format("h", "b", "c", "").replace("convolution", "include { phase: TEST } convolution"), "under other include"),
+        (CONV.format("h", "b", "c", "").replace("convolution", "include { phase: TEST } convolution"),
+            "under other include"),
     ],
 )  # fmt: skip
 def test_what_stays_before_a_layer_with_weights(layers, reason):
@@ -214,7 +218,12 @@ def test_files(tmp_path):
     net = filled(source)
     caffemodel.write(tmp_path / "a.caffemodel", net_weights.definition(net), net_weights.export(net))
     with pytest.raises(FormatError, match="create the folder"):
-        merge_bn(tmp_path / "net.prototxt", tmp_path / "a.caffemodel", tmp_path / "o.prototxt", tmp_path / "no" / "o.caffemodel")
+        merge_bn(
+            tmp_path / "net.prototxt",
+            tmp_path / "a.caffemodel",
+            tmp_path / "o.prototxt",
+            tmp_path / "no" / "o.caffemodel",
+        )
     assert not (tmp_path / "o.prototxt").exists()
     merge_bn(tmp_path / "net.prototxt", tmp_path / "a.caffemodel", tmp_path / "o.prototxt", tmp_path / "o.caffemodel")
     other = Net(prepare_net(load_net(tmp_path / "o.prototxt"), TEST))

@@ -26,7 +26,12 @@ def picture(path: Path, rows: int, columns: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, rows, columns in (("a/wide.png", 40, 90), ("a b/tall.PNG", 90, 40), ("small.jpg", 9, 9), ("c/photo.JPEG", 80, 60)):
+    for name, rows, columns in (
+        ("a/wide.png", 40, 90),
+        ("a b/tall.PNG", 90, 40),
+        ("small.jpg", 9, 9),
+        ("c/photo.JPEG", 80, 60),
+    ):
         picture(tmp_path / "in" / name, rows, columns)
     (tmp_path / "in" / "notes.txt").write_text("no picture")
     return tmp_path / "in"
@@ -66,7 +71,11 @@ def test_lists(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a/wide.png 3\na b/tall.PNG 12\n\nsmall.jpg\na/wide.png 3\n")
     assert names(folder, tmp_path / "list.txt") == ["a/wide.png", "a b/tall.PNG", "small.jpg"]
     assert resize_images(folder, tmp_path / "out", list_file=tmp_path / "list.txt").made == 3
-    for line, words in (("../x.png 1", "leads out of the folder"), ("/x.png 1", "leads out"), ("", "lists no pictures")):
+    for line, words in (
+        ("../x.png 1", "leads out of the folder"),
+        ("/x.png 1", "leads out"),
+        ("", "lists no pictures"),
+    ):
         (tmp_path / "list.txt").write_text(line + "\n")
         with pytest.raises(DataError, match=words):
             resize_images(folder, tmp_path / "out", list_file=tmp_path / "list.txt")

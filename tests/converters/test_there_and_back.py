@@ -44,7 +44,12 @@ def there_and_back(net, tmp_path, audience="both"):
 
 def agree_with_net(made, net):
     back = Net(prepare_net(made.net, TEST))
-    given = {name: values for i in back.inputs for name, values in made_up.inputs(back, back.shape(i)[0]).items() if name == i}
+    given = {
+        name: values
+        for i in back.inputs
+        for name, values in made_up.inputs(back, back.shape(i)[0]).items()
+        if name == i
+    }
     with torch.no_grad():
         expected = [top.numpy() for top in net(given).values()]
         weights.copy(back, made.weights, "import")
@@ -60,7 +65,9 @@ def names(net):
 def types(net):
     """How many layers of each type, but for those that change nothing in TEST."""
     return Counter(
-        layer.type for layer in net.layer if layer.type not in ("Dropout", "Split", "Flatten", "Silence", "Slice", "Crop")
+        layer.type
+        for layer in net.layer
+        if layer.type not in ("Dropout", "Split", "Flatten", "Silence", "Slice", "Crop")
     )
 
 
@@ -116,7 +123,9 @@ def test_forks_layers_are_named_for_others(tmp_path):
 
 def small_net(layer, *shapes):
     inputs = zip("xyz", shapes, strict=False)
-    lines = [f'layer {{ name: "{n}" type: "Input" top: "{n}" input_param {{ shape {{ {_dims(s)} }} }} }}' for n, s in inputs]
+    lines = [
+        f'layer {{ name: "{n}" type: "Input" top: "{n}" input_param {{ shape {{ {_dims(s)} }} }} }}' for n, s in inputs
+    ]
     param = text.parse("\n".join([*lines, layer]), NetParameter())
     return exported.exposed(made_up.weights(Net(prepare_net(param, TEST))))
 
@@ -161,7 +170,9 @@ def test_mvn_there_and_back(param, tmp_path):
     agree_with_net(made, net)
 
 
-@pytest.mark.parametrize(("shape", "param"), [((2, 3, 4, 6), "scale: 2"), ((2, 3, 5, 6), "upsample_h: 5 upsample_w: 6")])
+@pytest.mark.parametrize(
+    ("shape", "param"), [((2, 3, 4, 6), "scale: 2"), ((2, 3, 5, 6), "upsample_h: 5 upsample_w: 6")]
+)
 def test_masks_there_and_back(shape, param, tmp_path):
     net = small_net(MASKED % param, shape)
     made = there_and_back(net, tmp_path, "forks")

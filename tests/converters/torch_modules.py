@@ -21,7 +21,9 @@ class AlexNet(nn.Module):
             nn.MaxPool2d(3, 2),
         )
         self.avgpool = nn.AdaptiveAvgPool2d((3, 3))
-        self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(216, 32), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(32, 10))
+        self.classifier = nn.Sequential(
+            nn.Dropout(), nn.Linear(216, 32), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(32, 10)
+        )
 
     def forward(self, x):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
@@ -48,7 +50,9 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = (
-            nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)) if stride != 1 else None
+            nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            if stride != 1
+            else None
         )
 
     def forward(self, x):
@@ -83,7 +87,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.conv = nn.Sequential(
             nn.Sequential(nn.Conv2d(6, 24, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU6(inplace=True)),
-            nn.Sequential(nn.Conv2d(24, 24, 3, 1, 1, groups=24, bias=False), nn.BatchNorm2d(24), nn.ReLU6(inplace=True)),
+            nn.Sequential(
+                nn.Conv2d(24, 24, 3, 1, 1, groups=24, bias=False), nn.BatchNorm2d(24), nn.ReLU6(inplace=True)
+            ),
             nn.Conv2d(24, 6, 1, bias=False),
             nn.BatchNorm2d(6),
         )

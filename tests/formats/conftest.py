@@ -1,4 +1,6 @@
-"""Where plyvel is missing (Python 3.13 and later have no wheels of it), the tests of LevelDB are skipped, and say so."""
+"""Where plyvel is missing (Python 3.13 and later have no wheels of it), the tests of LevelDB are skipped,
+and say so.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import importlib.util
 import pytest
 from hypothesis import settings
 
-settings.register_profile("files", deadline=None, max_examples=30)  # each example syncs a file, on a disk that others use too
+settings.register_profile(
+    "files", deadline=None, max_examples=30
+)  # each example syncs a file, on a disk that others use too
 settings.load_profile("files")
 
 

@@ -65,7 +65,10 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"create the folder '.*/nowhere' first"), replacing(tmp_path / "nowhere" / "a.bin"):
+    with (
+        pytest.raises(FormatError, match=r"create the folder '.*/nowhere' first"),
+        replacing(tmp_path / "nowhere" / "a.bin"),
+    ):
         pass
 
 

@@ -28,7 +28,8 @@ def small(*names: str) -> tuple[NetParameter, caffemodel.Weights]:
 
 def same(a: caffemodel.Weights, b: caffemodel.Weights) -> bool:
     return a.keys() == b.keys() and all(
-        len(a[name]) == len(b[name]) and all(np.array_equal(x, y) for x, y in zip(a[name], b[name], strict=True)) for name in a
+        len(a[name]) == len(b[name]) and all(np.array_equal(x, y) for x, y in zip(a[name], b[name], strict=True))
+        for name in a
     )
 
 
@@ -121,7 +122,8 @@ def test_reads_old_generations(tmp_path: Path) -> None:
         "v1": NetParameter(layers=[V1LayerParameter(name="ip", blobs=[old]), V1LayerParameter(name="relu")]),
         "v0": NetParameter(
             layers=[
-                V1LayerParameter(layer=V0LayerParameter(name=name, blobs=blobs)) for name, blobs in (("ip", [old]), ("relu", []))
+                V1LayerParameter(layer=V0LayerParameter(name=name, blobs=blobs))
+                for name, blobs in (("ip", [old]), ("relu", []))
             ]
         ),
     }
@@ -240,7 +242,9 @@ def test_hdf5_of_other_content_is_named(tmp_path: Path) -> None:
 def test_over_2_gb_are_refused_in_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = NetParameter(name="large", layer=[LayerParameter(name="ip", type="InnerProduct")])
     large = np.broadcast_to(np.float32(0), (2**15, 2**14))  # 2 GB of one number
-    with pytest.raises(FormatError, match=r"cannot write '.*a.caffemodel': 2.0 GB do not fit into a binary file.*HDF5.*\.h5"):
+    with pytest.raises(
+        FormatError, match=r"cannot write '.*a.caffemodel': 2.0 GB do not fit into a binary file.*HDF5.*\.h5"
+    ):
         caffemodel.write(tmp_path / "a.caffemodel", net, {"ip": [large]})
     half = {"ip": [large[: 2**14]]}
     with pytest.raises(FormatError, match="HDF5"):

@@ -48,7 +48,10 @@ def test_reads_the_reference_and_leaves_it_untouched(golden: Path, backend: Back
 
 
 def test_lmdb_and_leveldb_hold_the_same(golden: Path) -> None:
-    with open_reader(golden / "mnist_tools" / "test_lmdb") as a, open_reader(golden / "mnist_tools" / "test_leveldb") as b:
+    with (
+        open_reader(golden / "mnist_tools" / "test_lmdb") as a,
+        open_reader(golden / "mnist_tools" / "test_leveldb") as b,
+    ):
         assert list(a) == list(b)
 
 
@@ -76,7 +79,9 @@ def test_files_are_what_caffes_tools_leave(tmp_path: Path, backend: Backend) -> 
 @both
 @given(records=st.lists(st.tuples(st.binary(min_size=1, max_size=20), st.binary(max_size=50)), max_size=30))
 @settings(max_examples=15)
-def test_any_keys_in_any_order(backend: Backend, records: list[db.Record], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_keys_in_any_order(
+    backend: Backend, records: list[db.Record], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("db") / "x"
     with open_writer(path, backend) as writer:
         for key, value in records:
@@ -121,7 +126,10 @@ def test_one_database_may_be_open_several_times(tmp_path: Path, backend: Backend
 @both
 def test_existing_outputs_are_refused(tmp_path: Path, backend: Backend) -> None:
     (tmp_path / "x").mkdir()
-    with pytest.raises(FormatError, match="/x' exists; remove it or choose another name"), open_writer(tmp_path / "x", backend):
+    with (
+        pytest.raises(FormatError, match="/x' exists; remove it or choose another name"),
+        open_writer(tmp_path / "x", backend),
+    ):
         pass
     with pytest.raises(FormatError, match=r"create the folder .* first"), open_writer(tmp_path / "no" / "x", backend):
         pass
@@ -183,7 +191,9 @@ def test_a_missing_plyvel_is_explained(golden: Path, tmp_path: Path, monkeypatch
 
 
 def test_the_wrong_kind_is_named(golden: Path) -> None:
-    with pytest.raises(FormatError, match=r"train_lmdb' holds LMDB data, not LevelDB; set --backend=lmdb, or backend: LMDB"):
+    with pytest.raises(
+        FormatError, match=r"train_lmdb' holds LMDB data, not LevelDB; set --backend=lmdb, or backend: LMDB"
+    ):
         open_reader(golden / "mnist_tools" / "train_lmdb", "leveldb")
     with pytest.raises(FormatError, match=r"train_leveldb' holds LevelDB data, not LMDB; set --backend=leveldb"):
         open_reader(golden / "mnist_tools" / "train_leveldb", "lmdb")
@@ -194,7 +204,9 @@ def test_the_wrong_kind_is_named(golden: Path) -> None:
 def test_what_is_no_database_is_named(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="/none': no such database; check the path"):
         open_reader(tmp_path / "none")
-    with pytest.raises(FormatError, match=r"is no database: it holds neither data.mdb \(LMDB\) nor CURRENT \(LevelDB\)"):
+    with pytest.raises(
+        FormatError, match=r"is no database: it holds neither data.mdb \(LMDB\) nor CURRENT \(LevelDB\)"
+    ):
         open_reader(tmp_path)
     with pytest.raises(FormatError, match=r"data.mdb' is a file; .* give its folder, '.*/train_lmdb'"):
         open_reader(golden / "mnist_tools" / "train_lmdb" / "data.mdb")
@@ -239,7 +251,9 @@ def test_damaged_leveldbs_are_named(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 100, 2**15 - 50, 2**15, 10**5])
 def test_leveldb_logs_cut_anywhere_are_noticed(tmp_path: Path, size: int) -> None:
-    """The last batch is lost by LevelDB's own account; the sizes lay the cut into whole, first, middle and last fragments."""
+    """The last batch is lost by LevelDB's own account; the sizes lay the cut into whole, first,
+    middle and last fragments.
+    """
     with open_writer(tmp_path / "x", "leveldb") as writer:
         writer.put(b"a", os.urandom(size))
         writer.commit()

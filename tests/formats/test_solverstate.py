@@ -45,7 +45,9 @@ def test_hdf5_has_the_references_layout(golden: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".h5"])
 @given(
-    step=st.integers(0, 2**31 - 1), text=st.text(st.characters(codec="utf-8", exclude_characters="\0")), count=st.integers(0, 12)
+    step=st.integers(0, 2**31 - 1),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    count=st.integers(0, 12),
 )
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, suffix: str, step: int, text: str, count: int) -> None:
     path = tmp_path_factory.mktemp("state") / f"s.solverstate{suffix}"
@@ -59,7 +61,9 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, suffix: str, step:
 
 
 def test_weights_given_as_a_solverstate_are_named(golden: Path) -> None:
-    with pytest.raises(FormatError, match=r"10000.caffemodel' is not a solverstate: it is a caffemodel; give it to --weights"):
+    with pytest.raises(
+        FormatError, match=r"10000.caffemodel' is not a solverstate: it is a caffemodel; give it to --weights"
+    ):
         solverstate.read(golden / "lenet" / "lenet_iter_10000.caffemodel")
     with pytest.raises(
         FormatError, match=r"is not a solverstate: it lacks 'iter' and seems to be weights; give them to --weights"

@@ -39,12 +39,16 @@ CASES: dict[str, Case] = {
     "ConvolutionDepthwise": Case(f"convolution_param {{ {KERNEL} }}"),
     "Crop": Case("crop_param { axis: 2 offset: 1 }", (values(*PICTURES), values(2, 6, 3, 2))),
     "Data": Case(
-        'transform_param { crop_size: 4 mirror: true } data_param { source: "records_lmdb" batch_size: 3 backend: LMDB }', (), 2
+        'transform_param { crop_size: 4 mirror: true } data_param { source: "records_lmdb" batch_size: 3 backend: LMDB '
+        "}",
+        (),
+        2,
     ),
     "Deconvolution": Case(f"convolution_param {{ num_output: 4 group: 2 stride: 2 {KERNEL} }}"),
     "DepthwiseConvolution": Case(f"convolution_param {{ num_output: 6 group: 6 {KERNEL} }}"),
     "DetectionOutput": Case(
-        "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.9 } keep_top_k: 1 confidence_threshold: 0.01 }",
+        "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.9 } keep_top_k: 1 confidence_threshold: "
+        "0.01 }",
         (values(1, 12), values(1, 6), values(1, 2, 12)),
         other=(values(1, 8), values(1, 4), values(1, 2, 8)),
         exports=False,
@@ -129,7 +133,9 @@ CASES: dict[str, Case] = {
     "Threshold": Case("threshold_param { threshold: 0.5 }"),
     "Tile": Case("tile_param { tiles: 2 }"),
     "Upsample": Case("upsample_param { scale: 2 }"),
-    "WindowData": Case('transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2),
+    "WindowData": Case(
+        'transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2
+    ),
 }
 
 

@@ -191,7 +191,9 @@ def check_facts(name: str, case: Case) -> None:
 
 
 def check_forward(name: str, case: Case) -> None:
-    """Finite tops of the shapes that were said, the same each time unless it is random; the bottoms stay as they are."""
+    """Finite tops of the shapes that were said, the same each time unless it is random;
+    the bottoms stay as they are.
+    """
     for phase in PHASES:
         with trial(name, case, phase) as tried:
             layer, tops = tried.layer, tried.run()
@@ -258,7 +260,10 @@ def check_channels_last(name: str, case: Case) -> None:
             if tried.layer.random:  # draws in the memory's order
                 continue
             placed.net.place("cpu")
-            turned = {n: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for n, x in tried.inputs.items()}
+            turned = {
+                n: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+                for n, x in tried.inputs.items()
+            }
             same("channels last", placed.run(inputs=turned), tried.run())
 
 
@@ -365,18 +370,24 @@ def check_exporting(name: str, case: Case) -> None:
 
 
 def check_reshaping(name: str, case: Case) -> None:
-    """Over bottoms of other shapes it says and makes the tops of a layer that was made for them, with the same blobs."""
+    """Over bottoms of other shapes it says and makes the tops of a layer that was made for them,
+    with the same blobs.
+    """
     other = case.reshaped()
     for phase in PHASES if case.bottoms else ():
         with trial(name, case, phase) as tried, trial(name, case, phase, other) as fresh:
             layer, before = tried.layer, [*tried.layer.blobs]
             tried.run()
             tops = layer.reshape([bottom.shape for bottom in other])
-            assert tops == [fresh.net.shape(f"y{i}") for i in range(case.tops)], "reshape: other shapes than a new layer's"
+            assert tops == [fresh.net.shape(f"y{i}") for i in range(case.tops)], (
+                "reshape: other shapes than a new layer's"
+            )
             assert all(one is two for one, two in zip(before, layer.blobs, strict=True)), "reshape: its blobs changed"
             for blob, theirs in zip(fresh.layer.blobs, layer.blobs, strict=True):
                 blob.data = theirs.detach().clone()
-            if not layer.random and not layer.one_process and not isinstance(layer, Recurrent):  # which carries a state on
+            if (
+                not layer.random and not layer.one_process and not isinstance(layer, Recurrent)
+            ):  # which carries a state on
                 torch.manual_seed(2)
                 same("reshaped", as_tuple(layer(*fresh.inputs.values())) if case.tops else (), fresh.run())
 

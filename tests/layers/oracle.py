@@ -1,4 +1,6 @@
-"""A layer beside a formula in NumPy, and beside the reference's recorded answers: two functions for the tests of families."""
+"""A layer beside a formula in NumPy, and beside the reference's recorded answers:
+two functions for the tests of families.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def layer_param(text: str) -> LayerParameter:
 
 
 def build(text: str, *shapes: Sequence[int], phase: int = TRAIN) -> Layer:
-    """The layer of ``text``, ready to run on bottoms of these shapes; its bottoms are named x, x1, ... if the text does not."""
+    """The layer of ``text``, ready to run on bottoms of these shapes;
+    its bottoms are named x, x1, ... if the text does not.
+    """
     param = layer_param(text)
     while len(param.bottom) < len(shapes):
         param.bottom.append(f"x{len(param.bottom)}")
@@ -104,7 +108,9 @@ def check(
 
 
 def _check_shapes(layer: Layer, shapes: Sequence[Sequence[int]], bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Run the layer; its tops have the shapes inferred beforehand, and a second run from the same seed gives the same."""
+    """Run the layer; its tops have the shapes inferred beforehand,
+    and a second run from the same seed gives the same.
+    """
     planned = registry.create(layer.param, layer.phase)
     planned.setup([tuple(shape) for shape in shapes])
     inferred = planned.reshape([tuple(shape) for shape in shapes])
@@ -140,7 +146,9 @@ def _check_gradient(layer: Layer, bottoms: Sequence[Tensor], wanted: Sequence[in
 
 
 def run_golden(folder: Path, case: str) -> None:
-    """Run the small net ``case`` layer by layer and compare with what the reference computed: tops, blobs and gradients."""
+    """Run the small net ``case`` layer by layer and compare with what the reference computed:
+    tops, blobs and gradients.
+    """
     net = text_format.Parse((folder / f"{case}.prototxt").read_text(), NetParameter())
     with np.load(folder / f"{case}.npz") as file:
         want = {key: file[key] for key in file.files}
@@ -183,7 +191,9 @@ def run_golden(folder: Path, case: str) -> None:
         elif kind in ("paramdiff", "param_after"):
             name, _, index = rest.rpartition("/")
             blob = layers[name].blobs[int(index)]
-            value = blob.detach() if kind == "param_after" else torch.zeros_like(blob) if blob.grad is None else blob.grad
+            value = (
+                blob.detach() if kind == "param_after" else torch.zeros_like(blob) if blob.grad is None else blob.grad
+            )
             got[key] = value.numpy()
     assert any(key.startswith("out/") for key in got)
     for key, array in got.items():

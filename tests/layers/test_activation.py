@@ -15,7 +15,8 @@ from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
-GOLDENS = ["relu", "relu_leaky", "sigmoid", "tanh", "power", "power_frac", "dropout_test", "inplace_relu", "inplace_tanh",
+GOLDENS = ["relu", "relu_leaky", "sigmoid", "tanh", "power", "power_frac", "dropout_test", "inplace_relu",
+    "inplace_tanh",
            "absval", "bnll", "clip", "elu", "exp", "exp_base2", "log", "swish", "threshold", "prelu"]  # fmt: skip
 
 
@@ -132,7 +133,9 @@ def test_dropout_that_scales_in_the_test_phase():
     assert 0.2 < y.mean() < 0.3
 
 
-@pytest.mark.parametrize("kind", ["ReLU", "Sigmoid", "TanH", "Power", "Dropout", "AbsVal", "BNLL", "ELU", "Exp", "Log", "PReLU"])
+@pytest.mark.parametrize(
+    "kind", ["ReLU", "Sigmoid", "TanH", "Power", "Dropout", "AbsVal", "BNLL", "ELU", "Exp", "Log", "PReLU"]
+)
 def test_they_take_one_bottom(kind: str) -> None:
     with pytest.raises(SpecError, match=r"expected 1 bottom blob\(s\), got 2"):
         build(f'type: "{kind}"', SHAPE, SHAPE)

@@ -26,7 +26,13 @@ EVERY: tuple[Any, ...] = (slice(None), slice(None))
 
 
 def convolve(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: list[int], pad: list[int], dilation: list[int], group: int = 1
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    stride: list[int],
+    pad: list[int],
+    dilation: list[int],
+    group: int = 1,
 ) -> np.ndarray:
     """The formula, a kernel place at a time; x is (N, C, spatial...)."""
     kernel = weight.shape[2:]
@@ -35,7 +41,9 @@ def convolve(
     y = np.zeros((len(x), len(weight), *sizes)) + bias.reshape(-1, *[1] * len(kernel))
     outs, ins = len(weight) // group, x.shape[1] // group
     for place in itertools.product(*map(range, kernel)):
-        cut = tuple(slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(place, dilation, sizes, stride, strict=True))
+        cut = tuple(
+            slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in zip(place, dilation, sizes, stride, strict=True)
+        )
         for g in range(group):
             part = x[:, g * ins : (g + 1) * ins][EVERY + cut]
             w = weight[g * outs : (g + 1) * outs][EVERY + place]
@@ -56,10 +64,12 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "group": ("num_output: 6 kernel_size: 2 group: 3", (2, 9, 3, 4), [1, 1], [0, 0], [1, 1], 3),
     "depthwise": ("num_output: 7 kernel_size: 2 group: 7", (2, 7, 3, 4), [1, 1], [0, 0], [1, 1], 7),
-    "engine": ("num_output: 3 kernel_size: 2 engine: CUDNN force_nd_im2col: true", (2, 7, 3, 4), [1, 1], [0, 0], [1, 1], 1),
+    "engine": ("num_output: 3 kernel_size: 2 engine: CUDNN force_nd_im2col: true",
+        (2, 7, 3, 4), [1, 1], [0, 0], [1, 1], 1),
     "1 axis": ("num_output: 3 kernel_size: 2 stride: 2 pad: 1", (2, 7, 5), [2], [1], [1], 1),
     "3 axes": ("num_output: 3 kernel_size: 2 pad: 1 stride: 2", (2, 5, 3, 4, 2), [2] * 3, [1] * 3, [1] * 3, 1),
-    "4 axes": ("num_output: 4 kernel_size: 2 pad: 1 stride: 2 group: 2", (2, 2, 3, 4, 2, 3), [2] * 4, [1] * 4, [1] * 4, 2),
+    "4 axes": ("num_output: 4 kernel_size: 2 pad: 1 stride: 2 group: 2",
+        (2, 2, 3, 4, 2, 3), [2] * 4, [1] * 4, [1] * 4, 2),
     "5 axes": (
         "num_output: 2 kernel_size: 2 pad: 1 pad: 0 pad: 0 pad: 0 pad: 0 "
         "dilation: 2 dilation: 1 dilation: 1 dilation: 1 dilation: 2",
@@ -183,7 +193,13 @@ def test_bottoms_and_tops_must_pair_and_match() -> None:
 
 
 def deconvolve(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: list[int], pad: list[int], dilation: list[int], group: int = 1
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    stride: list[int],
+    pad: list[int],
+    dilation: list[int],
+    group: int = 1,
 ) -> np.ndarray:
     """The formula, a kernel place at a time; x is (N, C, spatial...)."""
     kernel = weight.shape[2:]
@@ -207,7 +223,9 @@ def test_deconvolution_formula(case: str) -> None:
     pad = [1, 1] if pad == [2, 1] else pad
     layer = check(
         f'type: "Deconvolution" convolution_param {{ {settings} }}', shape,
-        oracle=lambda x, w, b: deconvolve(x, w.reshape(w.shape[:2] + w.shape[2:] * bool(stride)), b, stride, pad, *rest),
+        oracle=lambda x, w, b: deconvolve(
+            x, w.reshape(w.shape[:2] + w.shape[2:] * bool(stride)), b, stride, pad, *rest
+        ),
         gradient=bool(np.prod(shape) < 400),
     )  # fmt: skip
     outputs, group = layer.blobs[1].shape[0], rest[-1]
@@ -232,8 +250,8 @@ def test_deconvolution_is_the_transpose_of_convolution() -> None:
 
 def test_a_bilinear_deconvolution_enlarges() -> None:
     layer = build(
-        'type: "Deconvolution" convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false '
-        'weight_filler { type: "bilinear" } }',
+        'type: "Deconvolution" convolution_param { num_output: 3 group: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: '
+        'false weight_filler { type: "bilinear" } }',
         (1, 3, 4, 5),
     )
     ramp = torch.arange(5.0).expand(1, 3, 4, 5)
@@ -243,7 +261,10 @@ def test_a_bilinear_deconvolution_enlarges() -> None:
 
 
 def test_deconvolution_without_bias_and_with_several_bottoms() -> None:
-    text = 'type: "Deconvolution" top: "a" top: "b" convolution_param { num_output: 2 kernel_size: 2 bias_term: false axis: -3 }'
+    text = (
+        'type: "Deconvolution" top: "a" top: "b" convolution_param { num_output: 2 kernel_size: 2 bias_term: false '
+        "axis: -3 }"
+    )
     check(
         text, (2, 3, 4, 5), (2, 3, 4, 5),
         oracle=lambda a, b, w: tuple(deconvolve(x, w, np.zeros(2), [1, 1], [0, 0], [1, 1]) for x in (a, b)),

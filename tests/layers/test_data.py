@@ -91,11 +91,15 @@ def test_without_a_seed_runs_differ(reader: data.SourceLayer) -> None:
     assert not torch.equal(*runs)
 
 
-def test_the_references_log_lines(golden: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_references_log_lines(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(golden / "tools")
     handler = logs.show()
     for case in ("data_scale_meanfile_crop", "imagedata"):
-        made = registry.create(text_format.Parse(Path(f"data_layers/{case}.prototxt").read_text(), NetParameter()).layer[0], TEST)
+        made = registry.create(
+            text_format.Parse(Path(f"data_layers/{case}.prototxt").read_text(), NetParameter()).layer[0], TEST
+        )
         assert isinstance(made, data.SourceLayer)
         if case.startswith("data"):
             made.open()  # as a net does
@@ -175,12 +179,25 @@ def test_dummy_data_spells_shapes_in_two_ways_and_shares_one_among_tops() -> Non
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("shape { dim: 1 } num: 1", "layer 'd' (DummyData): dummy_data_param has both shape and num, channels, height, width"),
-        ("", "layer 'd' (DummyData): expected dummy_data_param to give shape once, or once for each of the 3 tops, got 0"),
+        (
+            "shape { dim: 1 } num: 1",
+            "layer 'd' (DummyData): dummy_data_param has both shape and num, channels, height, width",
+        ),
+        (
+            "",
+            "layer 'd' (DummyData): expected dummy_data_param to give shape once, or once for each of the 3 tops, got "
+            "0",
+        ),
         ("shape { dim: 1 } shape { dim: 2 }", "to give shape once, or once for each of the 3 tops, got 2"),
         ("num: 1 channels: 1 height: 1", "to give width once, or once for each of the 3 tops, got 0"),
-        ("shape { dim: 1 } data_filler {} data_filler {}", "to give data_filler once, or once for each of the 3 tops, got 2"),
-        ('shape { dim: 1 } data_filler { type: "gausian" }', "layer 'd': unknown filler 'gausian'; did you mean 'gaussian'?"),
+        (
+            "shape { dim: 1 } data_filler {} data_filler {}",
+            "to give data_filler once, or once for each of the 3 tops, got 2",
+        ),
+        (
+            'shape { dim: 1 } data_filler { type: "gausian" }',
+            "layer 'd': unknown filler 'gausian'; did you mean 'gaussian'?",
+        ),
     ],
 )
 def test_dummy_data_set_up_wrongly(text: str, words: str) -> None:

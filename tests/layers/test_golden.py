@@ -55,7 +55,9 @@ class Case:
         for key, expected in self.group("paramdiff").items():
             layer, index = key.rsplit("/", 1)
             blob = self.net.layer(layer).blobs[int(index)]
-            self.check(f"param diff {key}", np.zeros_like(expected) if blob.grad is None else blob.grad.numpy(), expected)
+            self.check(
+                f"param diff {key}", np.zeros_like(expected) if blob.grad is None else blob.grad.numpy(), expected
+            )
 
 
 def test_each_net_has_its_answers() -> None:
@@ -90,7 +92,9 @@ def test_whole_graph(name: str, channels_last: bool) -> None:
             case.check(f"blob {blob}", result.outputs[blob].detach().numpy(), expected)
     if not total.requires_grad:
         return
-    if any(node.backward for node in case.net.nodes):  # as the reference, which does nothing where no loss or force asks for it
+    if any(
+        node.backward for node in case.net.nodes
+    ):  # as the reference, which does nothing where no loss or force asks for it
         total.backward()
     for blob, expected in case.group("diff").items():
         if blob in inputs:

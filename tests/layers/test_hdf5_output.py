@@ -157,7 +157,8 @@ def test_a_disk_that_fills_up() -> None:
     [
         (
             "none/o.h5",
-            "layer 'o' (HDF5Output): cannot write 'none/o.h5': No such file or directory; create the folder 'none' first",
+            "layer 'o' (HDF5Output): cannot write 'none/o.h5': No such file or directory; "
+            "create the folder 'none' first",
         ),
         (".", "cannot write '.': Is a directory"),
         ("x" * 300, "File name too long"),
@@ -176,7 +177,9 @@ def test_wrong_settings() -> None:
         layer(shapes=((4, 3), (5,)))
     made = layer()
     made(torch.zeros(4, 3), torch.zeros(4))
-    with pytest.raises(FormatError, match=r"'o\.h5', dataset 'data': expected rows of shape \(3, 1, 1\), got \(2, 1, 1\)"):
+    with pytest.raises(
+        FormatError, match=r"'o\.h5', dataset 'data': expected rows of shape \(3, 1, 1\), got \(2, 1, 1\)"
+    ):
         made(torch.zeros(4, 2), torch.zeros(4))
     with pytest.raises(FormatError, match=r"'\./o\.h5' is being written by another layer"):
         RowWriter("./o.h5")

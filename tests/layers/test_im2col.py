@@ -40,7 +40,13 @@ def columns(x: np.ndarray, axis: int, kernel: Ints, stride: Ints, pad: Ints, dil
         ("kernel_size: 3 kernel_size: 2 stride: 2 pad: 1", (3, 2), (2, 2), (1, 1), (1, 1)),
         ("kernel_h: 1 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 2 pad_w: 0", (1, 3), (1, 2), (2, 0), (1, 1)),
         ("kernel_size: 2 dilation: 1 dilation: 3 pad: 0 pad: 1 stride: 2 stride: 1", (2, 2), (2, 1), (0, 1), (1, 3)),
-        ("kernel_size: 2 force_nd_im2col: true num_output: 5 group: 3 bias_term: false", (2, 2), (1, 1), (0, 0), (1, 1)),
+        (
+            "kernel_size: 2 force_nd_im2col: true num_output: 5 group: 3 bias_term: false",
+            (2, 2),
+            (1, 1),
+            (0, 0),
+            (1, 1),
+        ),
         ("kernel_size: 3 kernel_size: 4", (3, 4), (1, 1), (0, 0), (1, 1)),
     ],
 )

@@ -73,7 +73,9 @@ def test_infogain(normalization: str, ignore: int | None) -> None:
     t = labels(7, 2, 3, 4)
     if ignore is not None:
         t[0, :2] = ignore
-    setting = f"normalization: {normalization} " * bool(normalization) + f"ignore_label: {ignore}" * (ignore is not None)
+    setting = f"normalization: {normalization} " * bool(normalization) + f"ignore_label: {ignore}" * (
+        ignore is not None
+    )
     check(
         f'{THREE} top: "loss" top: "p" loss_param {{ {setting} }}', (2, 7, 3, 4), t.shape, (1, 1, 7, 7),
         inputs=[distinct(2, 7, 3, 4), t, distinct(1, 1, 7, 7, seed=4)], gradient=[0],
@@ -120,11 +122,15 @@ def test_infogain_caps_the_loss_and_not_the_gradient() -> None:
 
 
 def test_infogain_refusals(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"the infogain matrix is missing; name its file in infogain_loss_param { source }"):
+    with pytest.raises(
+        SpecError, match=r"the infogain matrix is missing; name its file in infogain_loss_param { source }"
+    ):
         build(INFOGAIN, (4, 3), (4,))
     with pytest.raises(SpecError, match="normalize is too old for this layer; use normalization"):
         build(f"{THREE} loss_param {{ normalize: true }}", (4, 3), (4,), (3, 3))
-    with pytest.raises(ShapeError, match=r"expected an infogain matrix of 3 x 3 values for 3 classes, got .*'h' \(2, 3\)"):
+    with pytest.raises(
+        ShapeError, match=r"expected an infogain matrix of 3 x 3 values for 3 classes, got .*'h' \(2, 3\)"
+    ):
         build(THREE, (4, 3), (4,), (2, 3))
     with pytest.raises(ShapeError, match="expected 4 labels"):
         build(THREE, (4, 3), (4, 2), (3, 3))

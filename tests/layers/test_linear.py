@@ -17,7 +17,17 @@ from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter
 from tests.layers.oracle import SHAPE, build, check, distinct, layer_param, run_golden
 
-GOLDENS = ["ip", "ip_nobias", "ip_transpose", "scale", "scale_bias", "scale_two_bottoms", "bias", "inplace_scale", "embed"]
+GOLDENS = [
+    "ip",
+    "ip_nobias",
+    "ip_transpose",
+    "scale",
+    "scale_bias",
+    "scale_two_bottoms",
+    "bias",
+    "inplace_scale",
+    "embed",
+]
 
 
 @pytest.mark.parametrize("case", GOLDENS)
@@ -39,7 +49,10 @@ def test_inner_product_transposed_and_without_bias() -> None:
 
 
 def test_inner_product_fillers() -> None:
-    text = 'type: "InnerProduct" inner_product_param { num_output: 5 weight_filler { type: "xavier" } bias_filler { value: 2 } }'
+    text = (
+        'type: "InnerProduct" inner_product_param { num_output: 5 weight_filler { type: "xavier" } bias_filler { '
+        "value: 2 } }"
+    )
     layer = build(text, SHAPE)
     assert layer.blobs[0].any() and (layer.blobs[1] == 2).all()
 
@@ -93,7 +106,9 @@ def test_scale_and_bias_of_two_bottoms(axis: int, num_axes: int, span: tuple[int
 
 @pytest.mark.parametrize(("axis", "num_axes", "span", "wide"), SPANS)
 def test_bias(axis: int, num_axes: int, span: tuple[int, ...], wide: tuple[int, ...]) -> None:
-    layer = check(f'type: "Bias" bias_param {{ axis: {axis} num_axes: {num_axes} }}', oracle=lambda x, b: x + b.reshape(wide))
+    layer = check(
+        f'type: "Bias" bias_param {{ axis: {axis} num_axes: {num_axes} }}', oracle=lambda x, b: x + b.reshape(wide)
+    )
     assert layer.blobs[0].shape == span
 
 
@@ -145,7 +160,8 @@ def test_embed(shape: tuple[int, ...], bias: bool) -> None:
 
 def test_embed_adds_up_the_gradients_of_an_index() -> None:
     layer = build(
-        'type: "Embed" embed_param { num_output: 2 input_dim: 4 weight_filler { value: 3 } bias_filler { value: 1 } }', (5,)
+        'type: "Embed" embed_param { num_output: 2 input_dim: 4 weight_filler { value: 3 } bias_filler { value: 1 } }',
+        (5,),
     )
     y = layer(torch.tensor([1.0, 3, 1, 1, 3.7]))
     assert y.unique().tolist() == [4]
@@ -158,7 +174,9 @@ def test_embed_adds_up_the_gradients_of_an_index() -> None:
 @pytest.mark.parametrize("index", [7, -1, float("nan"), 1e30])
 def test_embed_names_an_index_out_of_range(index: float) -> None:
     layer = build('type: "Embed" embed_param { num_output: 2 input_dim: 7 }', (3, 2))
-    with pytest.raises(DataError, match=r"layer 'l': index \S+ of item 1 of 'x' is out of range; input_dim allows 0 to 6"):
+    with pytest.raises(
+        DataError, match=r"layer 'l': index \S+ of item 1 of 'x' is out of range; input_dim allows 0 to 6"
+    ):
         layer(torch.tensor([[0, 1], [2, index], [9, 9]]))
 
 

@@ -31,7 +31,14 @@ def softmax(x: np.ndarray, axis: int = 1) -> np.ndarray:
 @pytest.mark.parametrize(
     "case",
     [
-        *("softmax", "softmaxloss", "softmaxloss_ignore", "softmaxloss_ignore_full", "softmaxloss_map", "softmaxloss_weight"),
+        *(
+            "softmax",
+            "softmaxloss",
+            "softmaxloss_ignore",
+            "softmaxloss_ignore_full",
+            "softmaxloss_map",
+            "softmaxloss_weight",
+        ),
         *("sigmoid_ce", "sigmoid_ce_ignore", "euclidean"),
     ],
 )
@@ -170,11 +177,16 @@ def test_softmax_loss_truncates_fractional_labels() -> None:
         (
             5,
             "",
-            "label 5 of item 4 is past the 5 classes of 'ip2'; labels run from 0 to 4: mend the data, or let the layer before",
+            "label 5 of item 4 is past the 5 classes of 'ip2'; labels run from 0 to 4: mend the data, or let the layer "
+            "before",
         ),
         (2**31, "", "label 2147483648 of item 4 is past"),
         (math.inf, "", "label inf of item 4 is past"),
-        (-1, "", "label -1 of item 4 is negative; labels run from 0 to 4: mend the data, or set ignore_label: -1 to leave"),
+        (
+            -1,
+            "",
+            "label -1 of item 4 is negative; labels run from 0 to 4: mend the data, or set ignore_label: -1 to leave",
+        ),
         (-100, "", "label -100 of item 4 is negative"),
         (-100, "ignore_label: -1", "label -100 of item 4 is negative"),
         (255, "ignore_label: 2", "label 255 of item 4 is past"),
@@ -201,7 +213,9 @@ def _wrong_on_an_accelerator(layer: Layer, monkeypatch: pytest.MonkeyPatch, *bot
 
 
 @pytest.mark.parametrize("setting", ["", "ignore_label: 0", "ignore_label: 255 normalization: FULL"])
-def test_softmax_loss_on_an_accelerator_is_nan_for_labels_past_the_classes(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_softmax_loss_on_an_accelerator_is_nan_for_labels_past_the_classes(
+    setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer = build(f"{SOFTMAX_LOSS} loss_param {{ {setting} }}", (4, 3), (4,))
     x, good = torch.from_numpy(distinct(4, 3)), torch.tensor([0.0, 1.0, 2.0, 0.0])
     expected = layer(x, good)
@@ -213,7 +227,8 @@ def test_softmax_loss_on_an_accelerator_is_nan_for_labels_past_the_classes(setti
 @pytest.mark.parametrize("label_shape", [(6, 2), (6, 5)])
 def test_softmax_loss_refuses_another_count_of_labels(label_shape: tuple[int, ...]) -> None:
     words = (
-        rf"'loss' \(SoftmaxWithLoss\): expected 6 labels, one for each prediction along axis 1, got {math.prod(label_shape)}: "
+        rf"'loss' \(SoftmaxWithLoss\): expected 6 labels, one for each prediction along axis 1, got "
+        rf"{math.prod(label_shape)}: "
     )
     words += r"'ip2' \(6, 5\)"
     with pytest.raises(ShapeError, match=words):

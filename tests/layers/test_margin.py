@@ -23,7 +23,11 @@ def test_recorded_answers(golden: Path, case: str) -> None:
 def hinge(x: np.ndarray, t: np.ndarray, power: int) -> np.ndarray:
     x = x.reshape(len(x), -1)
     return np.array(
-        sum(max(0.0, 1 - (1 if c == int(t.flat[i]) else -1) * x[i, c]) ** power for i in range(len(x)) for c in range(x.shape[1]))
+        sum(
+            max(0.0, 1 - (1 if c == int(t.flat[i]) else -1) * x[i, c]) ** power
+            for i in range(len(x))
+            for c in range(x.shape[1])
+        )
         / len(x)
     )
 

@@ -21,11 +21,14 @@ RNG = np.random.default_rng(6)
 PICTURES = RNG.integers(0, 256, (6, 3, 5, 7), dtype=np.uint8)
 
 
-def layer(size: tuple[int, int, int] = (3, 5, 7), transform: str = "", phase: int = TRAIN, batch: int = 2) -> MemoryData:
+def layer(
+    size: tuple[int, int, int] = (3, 5, 7), transform: str = "", phase: int = TRAIN, batch: int = 2
+) -> MemoryData:
     names = ("channels", "height", "width")
     shape = " ".join(f"{name}: {n}" for name, n in zip(names, size, strict=True))
     param = text_format.Parse(
-        f'name: "m" type: "MemoryData" top: "data" top: "label" {transform} memory_data_param {{ batch_size: {batch} {shape} }}',
+        f'name: "m" type: "MemoryData" top: "data" top: "label" {transform} memory_data_param '
+        f"{{ batch_size: {batch} {shape} }}",
         LayerParameter(),
     )
     made = registry.create(param, phase)
@@ -67,7 +70,9 @@ def test_batches_are_copies() -> None:
 
 
 def test_datums_are_transformed() -> None:
-    made = layer((3, 4, 4), "transform_param { crop_size: 4 scale: 0.5 mean_value: 3 mean_value: 5 mean_value: 7 }", TEST)
+    made = layer(
+        (3, 4, 4), "transform_param { crop_size: 4 scale: 0.5 mean_value: 3 mean_value: 5 mean_value: 7 }", TEST
+    )
     png = cv2.imencode(".png", np.ascontiguousarray(PICTURES[0].transpose(1, 2, 0)))[1].tobytes()
     made.add_datum_vector([Datum(data=png, encoded=True, label=10), *datums()[1:]])
     expected = (PICTURES[:, :, 0:4, 1:5] - np.array([3, 5, 7], np.float32).reshape(3, 1, 1)) * np.float32(0.5)

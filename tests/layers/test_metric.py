@@ -132,6 +132,7 @@ def test_accuracy_refuses_wrong_settings() -> None:
     with pytest.raises(SpecError, match="axis 2 is out of range for a blob of 2 dimensions"):
         build(f"{ACCURACY} accuracy_param {{ axis: 2 }}", (2, 3), (2,))
     with pytest.raises(
-        ShapeError, match=r"expected 2 labels, one for each prediction along axis 1, got 4: 'ip2' \(2, 3\), 'label' \(4,\)"
+        ShapeError,
+        match=r"expected 2 labels, one for each prediction along axis 1, got 4: 'ip2' \(2, 3\), 'label' \(4,\)",
     ):
         build(ACCURACY, (2, 3), (4,))

@@ -29,7 +29,9 @@ def standard(x: np.ndarray, across: bool, eps: float | None) -> np.ndarray:
 def test_mvn(shape: tuple[int, ...], across: bool) -> None:
     setting = f"across_channels: {str(across).lower()}"
     alone = not across and len(shape) == 2  # one value has no deviation, and then no derivative
-    check(f'type: "MVN" mvn_param {{ {setting} }}', shape, oracle=lambda x: standard(x, across, 1e-9), gradient=not alone)
+    check(
+        f'type: "MVN" mvn_param {{ {setting} }}', shape, oracle=lambda x: standard(x, across, 1e-9), gradient=not alone
+    )
     text = f'type: "MVN" mvn_param {{ {setting} normalize_variance: false eps: 9 }}'
     check(text, shape, oracle=lambda x: standard(x, across, None))
 
@@ -49,7 +51,9 @@ def test_eps_is_added_to_the_deviation_and_the_gradient_is_the_references(across
     values = x.detach().numpy().astype(np.float64)
     axes = (1, 2, 3) if across else (2, 3)
     y = standard(values, across, eps)
-    want = (g - g.mean(axes, keepdims=True) - y * (g * y).mean(axes, keepdims=True)) / (values.std(axes, keepdims=True) + eps)
+    want = (g - g.mean(axes, keepdims=True) - y * (g * y).mean(axes, keepdims=True)) / (
+        values.std(axes, keepdims=True) + eps
+    )
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), want, rtol=1e-4, atol=1e-5)
 
@@ -80,5 +84,7 @@ def test_a_mean_far_above_the_deviation() -> None:
 
 
 def test_bottoms_of_more_axes() -> None:
-    with pytest.raises(ShapeError, match=r"layer 'l' \(MVN\): expected a bottom of up to 4 axes .*, got \(2, 3, 4, 5, 6\)"):
+    with pytest.raises(
+        ShapeError, match=r"layer 'l' \(MVN\): expected a bottom of up to 4 axes .*, got \(2, 3, 4, 5, 6\)"
+    ):
         build('type: "MVN"', (2, 3, 4, 5, 6))

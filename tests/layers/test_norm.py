@@ -52,7 +52,8 @@ def test_lrn_has_caffes_defaults() -> None:
 @pytest.mark.parametrize(("n", "alpha", "beta"), [(3, 1, 0.75), (5, 0.5, 0.5), (1, 2, 1), (9, 1, 0.75)])
 def test_lrn_within_channel_takes_1_for_k(n: int, alpha: float, beta: float) -> None:
     text = (
-        f'type: "LRN" lrn_param {{ norm_region: WITHIN_CHANNEL local_size: {n} alpha: {alpha} beta: {beta} k: 7 engine: CAFFE }}'
+        'type: "LRN" lrn_param '
+        f"{{ norm_region: WITHIN_CHANNEL local_size: {n} alpha: {alpha} beta: {beta} k: 7 engine: CAFFE }}"
     )
     check(text, oracle=lambda x: within(x, n, alpha, beta))
 
@@ -132,7 +133,9 @@ def test_one_value_a_channel() -> None:
     y = layer(x)
     y.sum().backward()
     assert not y.any() and x.grad is not None and not x.grad.any()
-    assert layer.blobs[0].tolist() == [1, 2, 3] and layer.blobs[1].tolist() == [0, 0, 0] and layer.blobs[2].tolist() == [1]
+    assert (
+        layer.blobs[0].tolist() == [1, 2, 3] and layer.blobs[1].tolist() == [0, 0, 0] and layer.blobs[2].tolist() == [1]
+    )
 
 
 def test_a_bottom_of_one_axis_is_one_channel() -> None:

@@ -27,7 +27,9 @@ pytestmark = pytest.mark.usefixtures("own_types")
 
 
 def scaled(**facts: object) -> None:
-    """Register a layer that multiplies channels by learned numbers, and sums over the last axis; it writes no ``reshape``."""
+    """Register a layer that multiplies channels by learned numbers, and sums over the last axis;
+    it writes no ``reshape``.
+    """
 
     @register("Scaled")
     class Scaled(Layer):
@@ -72,5 +74,7 @@ def test_bottoms_that_its_blobs_do_not_fit(tmp_path: Path) -> None:
 
 def test_it_may_refuse_to_run_in_place() -> None:
     scaled(in_place=False)
-    with pytest.raises(Exception, match=r"layer 's' \(Scaled\): cannot work in place on 'x'; give the top another name"):
+    with pytest.raises(
+        Exception, match=r"layer 's' \(Scaled\): cannot work in place on 'x'; give the top another name"
+    ):
         Net(text.parse(SCALED.replace('top: "y"', 'top: "x"'), NetParameter()))

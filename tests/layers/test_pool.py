@@ -14,7 +14,15 @@ from caffecli.errors import CaffeError, SpecError
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 from tests.layers.oracle import SHAPE, build, check, distinct, run_golden
 
-GOLDENS = ["pool_max", "pool_max_ceil", "pool_max_floor", "pool_max_global", "pool_max_mask", "pool_ave", "pool_ave_pad"]
+GOLDENS = [
+    "pool_max",
+    "pool_max_ceil",
+    "pool_max_floor",
+    "pool_max_global",
+    "pool_max_mask",
+    "pool_ave",
+    "pool_ave_pad",
+]
 
 
 @pytest.mark.parametrize("case", GOLDENS)
@@ -33,7 +41,9 @@ def pool(
 ) -> np.ndarray:
     """Window by window, as the reference walks them."""
     high, wide = x.shape[2:]
-    y = np.zeros((*x.shape[:2], count(high, kernel[0], stride[0], pad[0], ceil), count(wide, kernel[1], stride[1], pad[1], ceil)))
+    y = np.zeros(
+        (*x.shape[:2], count(high, kernel[0], stride[0], pad[0], ceil), count(wide, kernel[1], stride[1], pad[1], ceil))
+    )
     for i, j in itertools.product(range(y.shape[2]), range(y.shape[3])):
         top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
         area = (min(top + kernel[0], high + pad[0]) - top) * (min(left + kernel[1], wide + pad[1]) - left)
@@ -74,11 +84,14 @@ def test_formula(settings: str, how: str) -> None:
 
 
 def test_windows_over_many_sizes() -> None:
-    for kernel, stride, pad, size, how in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (5, 6, 7, 11), ("MAX", "AVE")):
+    for kernel, stride, pad, size, how in itertools.product(
+        (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (5, 6, 7, 11), ("MAX", "AVE")
+    ):
         if pad >= kernel:
             continue
         layer = build(
-            f'type: "Pooling" pooling_param {{ pool: {how} kernel_size: {kernel} stride: {stride} pad: {pad} }}', (1, 1, size, 8)
+            f'type: "Pooling" pooling_param {{ pool: {how} kernel_size: {kernel} stride: {stride} pad: {pad} }}',
+            (1, 1, size, 8),
         )
         x = distinct(1, 1, size, 8)
         expected = pool(x.astype(np.float64), how, (kernel,) * 2, (stride,) * 2, (pad,) * 2)
@@ -93,7 +106,12 @@ def test_max_is_the_default() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    ["kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "kernel_size: 3 stride: 2 pad: 2", "global_pooling: true"],
+    [
+        "kernel_size: 2 stride: 2",
+        "kernel_size: 3 stride: 2 pad: 1",
+        "kernel_size: 3 stride: 2 pad: 2",
+        "global_pooling: true",
+    ],
 )
 @pytest.mark.parametrize("tops", ["", 'top: "y" top: "mask"'])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
@@ -132,7 +150,9 @@ def test_mask(settings: str) -> None:
 
 
 def test_stochastic_draws_in_proportion() -> None:
-    layer = build('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }', (1, 1, 2, 3), phase=TRAIN)
+    layer = build(
+        'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }', (1, 1, 2, 3), phase=TRAIN
+    )
     torch.manual_seed(0)
     x = torch.tensor([[1.0, 3, 0], [0, 4, 0]]).expand(5000, 1, 2, 3).clone().requires_grad_()
     y = layer(x)

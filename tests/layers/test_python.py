@@ -165,7 +165,8 @@ def test_in_place_is_one_blob() -> None:
 
 def test_a_layer_without_bottoms_and_one_without_tops() -> None:
     net = Net(text_format.Parse(
-        f'layer {{ name: "d" top: "a" top: "b" {python("Counter")} }} layer {{ name: "s" bottom: "a" {python("Silent")} }}',
+        f'layer {{ name: "d" top: "a" top: "b" {python("Counter")} }} layer '
+        f'{{ name: "s" bottom: "a" {python("Silent")} }}',
         NetParameter(),
     ))  # fmt: skip
     assert net.outputs == ["b"]
@@ -195,7 +196,9 @@ layer {{ name: "loss" bottom: "y" bottom: "t" top: "loss" loss_weight: 2 {} }}
 
 @pytest.mark.parametrize("lr_mult", [1, 0])
 def test_in_a_net(lr_mult: int) -> None:
-    net = Net(text_format.Parse(NET.format(python("Affine", 'param_str: "2"'), lr_mult, python("Euclidean")), NetParameter()))
+    net = Net(
+        text_format.Parse(NET.format(python("Affine", 'param_str: "2"'), lr_mult, python("Euclidean")), NetParameter())
+    )
     inputs = {"x": torch.from_numpy(distinct(2, 3, 4, 5)), "t": torch.from_numpy(distinct(2, 3, 4, 5, seed=1))}
     result = Whole(net).forward(inputs)
     y = 2 * inputs["x"] + 0.5
@@ -240,7 +243,10 @@ def test_modules_beside_the_net_and_in_the_working_directory(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (python("Nothing"), "has no 'Nothing'; its layers: Affine, Euclidean, InPlace, Counter, Fails, FailsLater, Silent"),
+        (
+            python("Nothing"),
+            "has no 'Nothing'; its layers: Affine, Euclidean, InPlace, Counter, Fails, FailsLater, Silent",
+        ),
         (python("Alien"), "is not a layer; write class Alien(caffe.Layer)"),
         (python(""), "expected python_param { module: ... layer: ... }"),
     ],
@@ -273,7 +279,9 @@ def test_errors_elsewhere_in_the_users_code() -> None:
         build(python("Euclidean"), (2, 3))
     with pytest.raises(PythonLayerError, match=r"reshape: Exception: Inputs must have the same dimension"):
         build(python("Euclidean") + ' bottom: "a" bottom: "b"', (2, 3), (2, 4))
-    with pytest.raises(PythonLayerError, match=r"import: ModuleNotFoundError: No module named 'no_such_module_at_all'") as caught:
+    with pytest.raises(
+        PythonLayerError, match=r"import: ModuleNotFoundError: No module named 'no_such_module_at_all'"
+    ) as caught:
         build(python("X", module="broken_layers"), SHAPE)
     assert caught.value.__cause__.__traceback__.tb_frame.f_code.co_filename.endswith("broken_layers.py")
     with pytest.raises(PythonLayerError, match=r"import: SyntaxError: .*wrong_layers.py, line 2"):

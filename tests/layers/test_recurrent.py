@@ -30,7 +30,9 @@ def test_recorded_answers(golden: Path, case: str) -> None:
 
 def text(kind: str, statics: int = 0, settings: str = "") -> str:
     bottoms = 'bottom: "x" bottom: "cont" ' + 'bottom: "s" ' * statics
-    return f'type: "{kind}" {bottoms} recurrent_param {{ num_output: {H} weight_filler {{ type: "xavier" }} {settings} }}'
+    return (
+        f'type: "{kind}" {bottoms} recurrent_param {{ num_output: {H} weight_filler {{ type: "xavier" }} {settings} }}'
+    )
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -38,7 +40,8 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def inputs(x: np.ndarray, rest: tuple[np.ndarray, ...], after: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """What x, the static input where there is one, and the bias add at each step, and the ``after`` blobs behind theirs.
+    """What x, the static input where there is one, and the bias add at each step,
+    and the ``after`` blobs behind theirs.
 
     ``rest``: the static input and the blobs.
     """
@@ -83,7 +86,9 @@ def test_formula(kind: str, cont: str, static: str) -> None:
     whole = cont != "parts of the state"
     layer = check(
         text(kind, len(STATIC[static])), *shapes, oracle={"LSTM": lstm, "RNN": rnn}[kind],
-        inputs=[distinct(*shapes[0]), CONTS[cont].astype(np.float32), *(distinct(*shape, seed=5) for shape in shapes[2:])],
+        inputs=[
+            distinct(*shapes[0]), CONTS[cont].astype(np.float32), *(distinct(*shape, seed=5) for shape in shapes[2:]),
+        ],
         gradient=[i for i in range(len(shapes)) if i != 1] if whole or kind == "RNN" else False, tolerance=1e-5,
     )  # fmt: skip
     assert not layer._buffers.keys() & layer.state_dict().keys()  # no file keeps the state
@@ -132,7 +137,9 @@ def test_exposed_states(kind: str) -> None:
     starts = " ".join(f'bottom: "{name}_0"' for name in names)
     torch.manual_seed(0)
     state = (1, N, H)
-    layer = build(f'{text(kind, 0, "expose_hidden: true")} {starts} top: "y" {ends}', (T, N, 5), (T, N), *[state] * len(names))
+    layer = build(
+        f'{text(kind, 0, "expose_hidden: true")} {starts} top: "y" {ends}', (T, N, 5), (T, N), *[state] * len(names)
+    )
     whole = build(text(kind), (T, N, 5), (T, N))
     whole.load_state_dict(layer.state_dict())
     x, cont = torch.from_numpy(distinct(T, N, 5)), torch.ones(T, N)

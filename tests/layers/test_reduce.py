@@ -35,7 +35,10 @@ def test_argmax_over_items(shape: tuple[int, ...], values: bool, k: int) -> None
         return np.stack(rows, 1).reshape(len(x), len(rows), k, *(1,) * (x.ndim - 3))
 
     check(
-        f'type: "ArgMax" argmax_param {{ top_k: {k} out_max_val: {str(values).lower()} }}', shape, oracle=oracle, gradient=False
+        f'type: "ArgMax" argmax_param {{ top_k: {k} out_max_val: {str(values).lower()} }}',
+        shape,
+        oracle=oracle,
+        gradient=False,
     )
 
 
@@ -98,7 +101,9 @@ OPERATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(("setting", "axis"), [("", 0), ("axis: 0", 0), ("axis: 1", 1), ("axis: 3", 3), ("axis: -2", 2)])
+@pytest.mark.parametrize(
+    ("setting", "axis"), [("", 0), ("axis: 0", 0), ("axis: 1", 1), ("axis: 3", 3), ("axis: -2", 2)]
+)
 @pytest.mark.parametrize("coeff", [1, -0.5, 0])
 def test_reduction(operation: str, setting: str, axis: int, coeff: float) -> None:
     def oracle(x: np.ndarray) -> np.ndarray:
@@ -120,5 +125,7 @@ def test_asum_has_no_gradient_at_0() -> None:
 
 @pytest.mark.parametrize(("axis", "shape"), [(4, SHAPE), (-5, SHAPE), (0, ())])
 def test_reduction_refuses_other_axes(axis: int, shape: tuple[int, ...]) -> None:
-    with pytest.raises(CaffeError, match=rf"layer 'l' \(Reduction\): axis {axis} is out of range for a blob of {len(shape)} dim"):
+    with pytest.raises(
+        CaffeError, match=rf"layer 'l' \(Reduction\): axis {axis} is out of range for a blob of {len(shape)} dim"
+    ):
         build(f'type: "Reduction" reduction_param {{ axis: {axis} }}', shape)

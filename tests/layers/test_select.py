@@ -90,7 +90,11 @@ def test_crop(settings: str, like: tuple[int, ...], part: tuple[slice, ...]) -> 
     [
         ("", (1, 1, 4, 4), r"a part of 4 at offset 0 does not fit axis 2: 'x' \(2, 7, 3, 4\), 'x1' \(1, 1, 4, 4\)"),
         ("offset: 2", (1, 1, 1, 3), "a part of 3 at offset 2 does not fit axis 3"),
-        ("axis: 1 offset: 0 offset: 1", (1, 1, 1, 1), "expected offset once, or once for each of the 3 axes from 1 on, got 2"),
+        (
+            "axis: 1 offset: 0 offset: 1",
+            (1, 1, 1, 1),
+            "expected offset once, or once for each of the 3 axes from 1 on, got 2",
+        ),
         ("axis: 4", (1, 1, 1, 1), "axis 4 is out of range"),
         ("", (1, 1, 2), r"expected a second bottom of at least 4 axes, got 'x' \(2, 7, 3, 4\), 'x1' \(1, 1, 2\)"),
     ],
@@ -213,7 +217,9 @@ def test_batch_reindex_names_an_index_out_of_range(index: float) -> None:
 
 
 def test_batch_reindex_refuses_indices_of_more_axes() -> None:
-    with pytest.raises(CaffeError, match=r"layer 'l' \(BatchReindex\): expected bottoms \(N, ...\) and \(M\), the indices"):
+    with pytest.raises(
+        CaffeError, match=r"layer 'l' \(BatchReindex\): expected bottoms \(N, ...\) and \(M\), the indices"
+    ):
         build('type: "BatchReindex"', (3, 2), (4, 1))
 
 

@@ -32,7 +32,17 @@ def test_the_layers_are_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["concat", "eltwise_max", "eltwise_prod", "eltwise_sum", "eltwise_sum_coeff", "flatten", "reshape", "split_implicit"]
+    "case",
+    [
+        "concat",
+        "eltwise_max",
+        "eltwise_prod",
+        "eltwise_sum",
+        "eltwise_sum_coeff",
+        "flatten",
+        "reshape",
+        "split_implicit",
+    ],
 )
 def test_recorded_answers(golden: Path, case: str) -> None:
     run_golden(golden / "layers", case)
@@ -205,7 +215,9 @@ def test_reshape_refuses_wrong_settings(setting: str, words: str) -> None:
 
 
 def test_reshape_refuses_counts_that_do_not_agree() -> None:
-    with pytest.raises(ShapeError, match=r"shape \(2, 5\) takes 10 values, 'x' \(2, 7, 3, 4\) has 168; mend reshape_param"):
+    with pytest.raises(
+        ShapeError, match=r"shape \(2, 5\) takes 10 values, 'x' \(2, 7, 3, 4\) has 168; mend reshape_param"
+    ):
         build(f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: 5 }} }}", (2, 7, 3, 4))
     with pytest.raises(ShapeError, match=r"takes a multiple of 10 values"):
         build(f"{RESHAPE} reshape_param {{ shape {{ dim: 0 dim: 5 dim: -1 }} }}", (2, 7, 3, 4))

@@ -28,7 +28,15 @@ def test_every_net_has_its_times() -> None:
 
 @pytest.mark.parametrize(
     ("count", "told"),
-    [(0, "0"), (812, "812"), (1000, "1.00 k"), (89_600, "89.6 k"), (999_700, "1.00 M"), (60_965_224, "61.0 M"), (181e9, "181 G")],
+    [
+        (0, "0"),
+        (812, "812"),
+        (1000, "1.00 k"),
+        (89_600, "89.6 k"),
+        (999_700, "1.00 M"),
+        (60_965_224, "61.0 M"),
+        (181e9, "181 G"),
+    ],
 )
 def test_three_digits_and_a_unit(count: int, told: str) -> None:
     assert model_table.short(count) == told
@@ -37,7 +45,15 @@ def test_three_digits_and_a_unit(count: int, told: str) -> None:
 def test_reasons_are_notes_each_given_once() -> None:
     notes: list[str] = []
     found: list[float | str | None] = [0.1266, 12.34, 5012.3, None, "No.", "Neither.", "No."]
-    assert [model_table.cell(each, notes) for each in found] == ["0.127", "12.3", "5012", "", "note 1", "note 2", "note 1"]
+    assert [model_table.cell(each, notes) for each in found] == [
+        "0.127",
+        "12.3",
+        "5012",
+        "",
+        "note 1",
+        "note 2",
+        "note 1",
+    ]
     assert notes == ["No.", "Neither."]
     said = 'caffe_importer.cpp:1: error: (-2) Can\'t create layer "embedding" of type "Embed" in function'
     assert model_times.refusal(said, ["Input", "Embed"]) == "OpenCV has no layer type Embed."

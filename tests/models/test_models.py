@@ -16,7 +16,9 @@ from scripts.zoo.catalogue import MODELS as ZOO
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 NAMES = ("lenet", "cifar10_quick", "cifar10_full", "bvlc_reference_caffenet", "bvlc_alexnet")
-SOLVERS = sorted(path.relative_to(MODELS).as_posix() for name in NAMES for path in MODELS.glob(f"{name}/solver*.prototxt"))
+SOLVERS = sorted(
+    path.relative_to(MODELS).as_posix() for name in NAMES for path in MODELS.glob(f"{name}/solver*.prototxt")
+)
 
 
 def read_net(name: str, file: str) -> NetParameter:
@@ -104,7 +106,14 @@ def test_each_folder_is_complete():
     [
         (
             "lenet",
-            {"base_lr": 0.01, "lr_policy": "inv", "gamma": 0.0001, "power": 0.75, "weight_decay": 0.0005, "max_iter": 10000},
+            {
+                "base_lr": 0.01,
+                "lr_policy": "inv",
+                "gamma": 0.0001,
+                "power": 0.75,
+                "weight_decay": 0.0005,
+                "max_iter": 10000,
+            },
         ),
         ("cifar10_quick", {"base_lr": 0.001, "lr_policy": "fixed", "weight_decay": 0.004, "max_iter": 4000}),
         ("cifar10_full", {"base_lr": 0.001, "lr_policy": "fixed", "weight_decay": 0.004, "max_iter": 60000}),

@@ -1,4 +1,5 @@
-"""Blobs of published weights, by layer: what the published definitions give, of nets of which Caffe's record says nothing.
+"""Blobs of published weights, by layer: what the published definitions give,
+of nets of which Caffe's record says nothing.
 
 Each net's readme names the definition. The others are held to tests/golden/model_shapes.json.
 """
@@ -16,8 +17,8 @@ from caffecli.spec.filter import filter_net
 
 MODELS = Path(__file__).parents[2] / "models"
 
-# A layer's name and its weights' shape; its bias has as many values as the first axis. A layer without a bias ends in an
-# exclamation mark, and where there are other blobs all are given.
+# A layer's name and its weights' shape; its bias has as many values as the first axis. A layer without a bias ends in
+# an exclamation mark, and where there are other blobs all are given.
 VGG16 = """
 conv1_1 64x3x3x3 conv1_2 64x64x3x3 conv2_1 128x64x3x3 conv2_2 128x128x3x3 conv3_1 256x128x3x3 conv3_2 256x256x3x3
 conv3_3 256x256x3x3 conv4_1 512x256x3x3 conv4_2 512x512x3x3 conv4_3 512x512x3x3 conv5_1 512x512x3x3 conv5_2 512x512x3x3
@@ -39,23 +40,27 @@ PUBLISHED = {
     "vgg19": f"{VGG19} fc6 4096x25088 fc7 4096x4096 fc8 1000x4096",
     "vgg_face": f"{VGG16} fc6 4096x25088 fc7 4096x4096 fc8 2622x4096",
     "vgg_cnn_f": """
-        conv1 64x3x11x11 conv2 256x64x5x5 conv3 256x256x3x3 conv4 256x256x3x3 conv5 256x256x3x3 fc6 4096x9216 fc7 4096x4096
+        conv1 64x3x11x11 conv2 256x64x5x5 conv3 256x256x3x3 conv4 256x256x3x3 conv5 256x256x3x3 fc6 4096x9216 fc7
+          4096x4096
         fc8 1000x4096
     """,
     "vgg_cnn_m": CNN_M,
     "vgg_cnn_s": CNN_M,
     "nin_imagenet": """
-        conv1 96x3x11x11 cccp1 96x96x1x1 cccp2 96x96x1x1 conv2 256x96x5x5 cccp3 256x256x1x1 cccp4 256x256x1x1 conv3 384x256x3x3
+        conv1 96x3x11x11 cccp1 96x96x1x1 cccp2 96x96x1x1 conv2 256x96x5x5 cccp3 256x256x1x1 cccp4 256x256x1x1 conv3
+          384x256x3x3
         cccp5 384x384x1x1 cccp6 384x384x1x1 conv4-1024 1024x384x3x3 cccp7-1024 1024x1024x1x1 cccp8-1024 1000x1024x1x1
     """,
     "nin_cifar10": """
-        conv1 192x3x5x5 cccp1 160x192x1x1 cccp2 96x160x1x1 conv2 192x96x5x5 cccp3 192x192x1x1 cccp4 192x192x1x1 conv3 192x192x3x3
+        conv1 192x3x5x5 cccp1 160x192x1x1 cccp2 96x160x1x1 conv2 192x96x5x5 cccp3 192x192x1x1 cccp4 192x192x1x1 conv3
+          192x192x3x3
         cccp5 192x192x1x1 cccp6 10x192x1x1
     """,
     "age_net": f"{FACE} fc8 8x512",
     "gender_net": f"{FACE} fc8 2x512",
     "binary_hashing": """
-        conv1 96x3x11x11 conv2 256x48x5x5 conv3 384x256x3x3 conv4 384x192x3x3 conv5 256x192x3x3 fc6 4096x9216 fc7 4096x4096
+        conv1 96x3x11x11 conv2 256x48x5x5 conv3 384x256x3x3 conv4 384x192x3x3 conv5 256x192x3x3 fc6 4096x9216 fc7
+          4096x4096
         fc8_kevin 48x4096
     """,
     "vanilla_cnn": "Conv1 16x3x5x5 Conv2 48x16x3x3 Conv3 64x48x3x3 Conv4 64x64x2x2 Dense1 100x576 Dense2 10x100",
@@ -85,7 +90,9 @@ def blobs_of(name: str) -> dict[str, list[tuple[int, ...]]]:
     param = load.load_net(MODELS / name / "deploy.prototxt")
     param.state.phase = TEST
     net = Net(param)
-    return {node.name: [tuple(blob.shape) for blob in node.layer.blobs] for node in net.nodes if len(list(node.layer.blobs))}
+    return {
+        node.name: [tuple(blob.shape) for blob in node.layer.blobs] for node in net.nodes if len(list(node.layer.blobs))
+    }
 
 
 def told(table: str) -> dict[str, list[tuple[int, ...]]]:
@@ -110,7 +117,9 @@ def test_published_weights_fit_by_name_and_shape(name):
 
 def test_published_weights_of_segnet_fit_by_name_and_shape():
     convolutions = told(VGG16 + SEGNET_BACK)
-    normed = {f"{name}_bn": [(1, shapes[0][0], 1, 1)] * 2 for name, shapes in convolutions.items() if name != "conv1_1_D"}
+    normed = {
+        f"{name}_bn": [(1, shapes[0][0], 1, 1)] * 2 for name, shapes in convolutions.items() if name != "conv1_1_D"
+    }
     assert blobs_of("segnet") == convolutions | normed
 
 
@@ -146,7 +155,11 @@ def test_parsenet_keeps_an_eighth_of_the_picture_and_sees_far():
     layers = layers_of("parsenet", "train_val.prototxt")
     pools = {f"pool{number}": (2, 2, 0) if number < 4 else (3, 1, 1) for number in range(1, 6)}
     assert {
-        name: (layers[name].pooling_param.kernel_size, layers[name].pooling_param.stride, layers[name].pooling_param.pad)
+        name: (
+            layers[name].pooling_param.kernel_size,
+            layers[name].pooling_param.stride,
+            layers[name].pooling_param.pad,
+        )
         for name in pools
     } == pools
     spread = {"conv4_3": [], "conv5_1": [2], "conv5_2": [2], "conv5_3": [2], "fc6": [12]}
@@ -162,11 +175,17 @@ def test_parsenet_keeps_an_eighth_of_the_picture_and_sees_far():
         ("binary_hashing", {"base_lr": 0.001, "stepsize": 25000, "max_iter": 50000, "weight_decay": 0.0005}),
         ("fcn8s", {"base_lr": 1e-14, "momentum": 0.99, "max_iter": 100000, "weight_decay": 0.0005}),
         ("hed", {"base_lr": 1e-6, "stepsize": 10000, "max_iter": 30001, "weight_decay": 0.0002, "iter_size": 10}),
-        ("nin_cifar10", {"base_lr": 0.1, "lr_policy": "step", "stepsize": 100000, "max_iter": 120000, "weight_decay": 0.0001}),
+        (
+            "nin_cifar10",
+            {"base_lr": 0.1, "lr_policy": "step", "stepsize": 100000, "max_iter": 120000, "weight_decay": 0.0001},
+        ),
         ("nin_imagenet", {"base_lr": 0.01, "stepsize": 200000, "max_iter": 450000, "weight_decay": 0.0005}),
         ("s2vt", {"base_lr": 0.01, "gamma": 0.5, "stepsize": 20000, "max_iter": 25000, "clip_gradients": 10}),
         ("segnet", {"base_lr": 0.001, "lr_policy": "step", "gamma": 1, "max_iter": 40000, "weight_decay": 0.0005}),
-        ("squeezenet_v1.1", {"base_lr": 0.04, "lr_policy": "poly", "power": 1, "max_iter": 170000, "weight_decay": 0.0002}),
+        (
+            "squeezenet_v1.1",
+            {"base_lr": 0.04, "lr_policy": "poly", "power": 1, "max_iter": 170000, "weight_decay": 0.0002},
+        ),
         ("vanilla_cnn", {"type": "Adam", "base_lr": 1e-5, "momentum2": 0.999, "max_iter": 1400000}),
     ],
 )

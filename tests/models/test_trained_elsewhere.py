@@ -1,7 +1,8 @@
 """Nets that others trained: OpenCV's outputs, and every way there and back.
 
-MTCNN's det1 to det4 (K. Zhang and others, 2016; .prototxt and .caffemodel) and vanillaCNN.caffemodel are taken from the folder
-that CAFFECLI_MODELS names, at any depth. Those that are not there have nets of the same layers stand in, with weights made up.
+MTCNN's det1 to det4 (K. Zhang and others, 2016; .prototxt and .caffemodel) and vanillaCNN.caffemodel are taken from the
+folder that CAFFECLI_MODELS names, at any depth. Those that are not there have nets of the same layers stand in, with
+weights made up.
 """
 
 from __future__ import annotations
@@ -37,12 +38,16 @@ def stages(bottom: str, suffix: str, *plan: str) -> Iterator[str]:
     """``28 3 pool 3``: a convolution of 28 outputs and kernel 3, a PReLU over it, a max pooling of 3x3 every 2."""
     for i, (outputs, kernel, *pool) in enumerate(map(str.split, plan), 1):
         name = f"conv{i}{suffix}"
-        yield layer("Convolution", name, bottom, name, f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} }}")
+        yield layer(
+            "Convolution", name, bottom, name, f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} }}"
+        )
         yield layer("PReLU", f"prelu{i}{suffix}", name, name)
         bottom = name
         if pool:
             bottom = f"pool{i}{suffix}"
-            yield layer("Pooling", bottom, name, bottom, f"pooling_param {{ pool: MAX kernel_size: {pool[1]} stride: 2 }}")
+            yield layer(
+                "Pooling", bottom, name, bottom, f"pooling_param {{ pool: MAX kernel_size: {pool[1]} stride: 2 }}"
+            )
 
 
 def inner(name: str, bottom: str, outputs: int, prelu: str = "") -> str:
@@ -63,7 +68,9 @@ def stand_in(name: str) -> str:
         return head + "".join([*stages("data", "", "10 3 pool 2", "16 3", "32 3"), *scores, prob])
     if name == "det2":
         body = [*stages("data", "", "28 3 pool 3", "48 3 pool 3", "64 2")]
-        return head + "".join([*body, inner("ip", "conv3", 128, "p"), inner("score", "ip", 2), inner("box", "ip", 4), prob])
+        return head + "".join(
+            [*body, inner("ip", "conv3", 128, "p"), inner("score", "ip", 2), inner("box", "ip", 4), prob]
+        )
     if name == "det3":
         body = [*stages("data", "", "32 3 pool 3", "64 3 pool 3", "64 3 pool 2", "128 2")]
         ends = [inner(top, "ip", n) for top, n in (("score", 2), ("box", 4), ("points", 10))]
@@ -71,7 +78,9 @@ def stand_in(name: str) -> str:
         return head + "".join([*body, inner("ip", "conv4", 256), drop, layer("PReLU", "p", "ip", "ip"), *ends, prob])
     parts = [f"data{i}" for i in range(5)]
     points = "".join(f" slice_point: {at}" for at in (3, 6, 9, 12))
-    body = [line for i, part in enumerate(parts) for line in stages(part, f"_{i}", "28 3 pool 3", "48 3 pool 3", "64 2")]
+    body = [
+        line for i, part in enumerate(parts) for line in stages(part, f"_{i}", "28 3 pool 3", "48 3 pool 3", "64 2")
+    ]
     ends = [inner(f"fc4_{i}", "fc4", 64, f"p_{i}") + inner(f"fc5_{i}", f"fc4_{i}", 2) for i in range(5)]
     concat = layer("Concat", "all", " ".join(f"conv3_{i}" for i in range(5)), "all")
     slices = layer("Slice", "slice", "data", " ".join(parts), f"slice_param {{ axis: 1{points} }}")
@@ -133,7 +142,10 @@ def test_upgraded_files_are_the_same_net(files: tuple[Path, Path], tmp_path: Pat
     for tool, path, out in (("text", files[0], "net.prototxt"), ("binary", files[1], "net.caffemodel")):
         main.load_command(f"upgrade_net_proto_{tool}").main([str(path), str(tmp_path / out)], standalone_mode=False)
     same(caffemodel.read(files[1]), caffemodel.read(tmp_path / "net.caffemodel"))
-    kept, upgraded = outputs(export.build(*files)), outputs(export.build(tmp_path / "net.prototxt", tmp_path / "net.caffemodel"))
+    kept, upgraded = (
+        outputs(export.build(*files)),
+        outputs(export.build(tmp_path / "net.prototxt", tmp_path / "net.caffemodel")),
+    )
     assert kept.keys() == upgraded.keys()
     for name, values in kept.items():
         np.testing.assert_array_equal(upgraded[name], values)
@@ -158,4 +170,6 @@ def test_programs_come_back(files: tuple[Path, Path], tmp_path: Path) -> None:
     assert len(came) == len(outputs)
     for name, values in outputs.items():  # which have other names now
         alike = [again for again in came.values() if again.shape == values.shape]
-        assert any(torch.allclose(again, values, rtol=0, atol=1e-5 * float(values.abs().max())) for again in alike), name
+        assert any(torch.allclose(again, values, rtol=0, atol=1e-5 * float(values.abs().max())) for again in alike), (
+            name
+        )

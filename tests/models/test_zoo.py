@@ -1,4 +1,6 @@
-"""The nets that scripts/zoo writes: the committed files are what it makes, and agree with Caffe's record of the same nets."""
+"""The nets that scripts/zoo writes: the committed files are what it makes,
+and agree with Caffe's record of the same nets.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ RECORDED = {"bvlc_reference_rcnn_ilsvrc13": "rcnn_ilsvrc13"}  # others are recor
 WITH_SPLITS = ("fcn8s",)  # recorded with the Split layers that Caffe inserts
 
 
-OTHERS = ("lenet", "cifar10_quick", "cifar10_full", "bvlc_reference_caffenet", "bvlc_alexnet")  # held to it in test_models
+OTHERS = (
+    "lenet",
+    "cifar10_quick",
+    "cifar10_full",
+    "bvlc_reference_caffenet",
+    "bvlc_alexnet",
+)  # held to it in test_models
 MEASURED = ("lenet", "cifar10_quick", "cifar10_full", "bvlc_caffenet_full_conv")  # or, for one, not yet
 SHAPES = json.loads((Path(__file__).parents[1] / "golden/model_shapes.json").read_text())
 AGREEING = [name for name in (*ZOO, "bvlc_caffenet_full_conv") if RECORDED.get(name, name) in SHAPES]
@@ -59,7 +67,9 @@ def test_deploy_agrees_with_caffe_s_blob_by_blob(name):
 
 
 def test_program_says_which_models_there_are():
-    done = subprocess.run([sys.executable, "-m", "scripts.zoo", "vgg61"], cwd=MODELS.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.zoo", "vgg61"], cwd=MODELS.parent, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("there is no model 'vgg61'; the models are bvlc_googlenet, ")
 

@@ -37,7 +37,10 @@ SHAPES = {
         **dict.fromkeys(("cont_sentence", "input_sentence", "target_sentence", "stage_indicator"), (3, 2)),
         "frame_fc7": (3, 2, 4096),
     },
-    **{name: {"data": SMALL[name], "label": (1, 1, 64, 64)} for name in ("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed")},
+    **{
+        name: {"data": SMALL[name], "label": (1, 1, 64, 64)}
+        for name in ("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed")
+    },
 }
 WHOLE = ("sim", "cont_sentence", "input_sentence", "target_sentence", "stage_indicator")
 TRAINED = [name for name in ZOO if "train_val.prototxt" in ZOO[name].files]
@@ -90,7 +93,9 @@ def batch(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 def interpolate(net: Net) -> None:
     for node in net.nodes:
-        if node.layer.type == "Deconvolution" and node.layer.param.convolution_param.group == 1:  # Caffe's filler does for others
+        if (
+            node.layer.type == "Deconvolution" and node.layer.param.convolution_param.group == 1
+        ):  # Caffe's filler does for others
             weights = node.layer.blobs[0]
             with torch.no_grad():
                 weights.copy_(torch.from_numpy(interpolation(tuple(weights.shape))))

@@ -23,7 +23,10 @@ from caffecli.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 7 } } } '
 LABELS = 'layer { name: "in2" type: "Input" top: "t" input_param { shape { dim: 2 } } } '
-CONV = 'layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 %s } } '
+CONV = (
+    'layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 %s '
+    "} } "
+)
 IP = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 5 %s } %s } '
 RELU = 'layer { name: "%s" type: "ReLU" bottom: "x" top: "%s" } '
 GAUSS = 'weight_filler { type: "gaussian" std: 0.3 }'
@@ -40,7 +43,10 @@ def test_blobs_shapes_and_outputs() -> None:
     assert net.inputs == ["x"]
     assert net.outputs == ["c"]
     assert net.shape("c") == (2, 4, 6, 5)
-    assert [(p.owner.name, p.index, tuple(p.tensor.shape)) for p in net.params] == [("conv", 0, (4, 3, 3, 3)), ("conv", 1, (4,))]
+    assert [(p.owner.name, p.index, tuple(p.tensor.shape)) for p in net.params] == [
+        ("conv", 0, (4, 3, 3, 3)),
+        ("conv", 1, (4,)),
+    ]
     x = torch.randn(2, 3, 8, 7)
     conv = net.layer("conv")
     expected = nn.functional.conv2d(x, conv.blobs[0], conv.blobs[1]).relu()
@@ -72,8 +78,10 @@ def test_stepwise_equals_the_whole_graph() -> None:
     text = (
         INPUT + LABELS + CONV % GAUSS + 'layer { name: "r" type: "ReLU" bottom: "c" top: "c" }'
         'layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 2 stride: 2 } }'
-        f'layer {{ name: "a" type: "InnerProduct" bottom: "p" top: "a" inner_product_param {{ num_output: 5 {GAUSS} }} }}'
-        f'layer {{ name: "b" type: "InnerProduct" bottom: "p" top: "b" inner_product_param {{ num_output: 5 {GAUSS} }} }}'
+        f'layer {{ name: "a" type: "InnerProduct" bottom: "p" top: "a" '
+        f"inner_product_param {{ num_output: 5 {GAUSS} }} }}"
+        f'layer {{ name: "b" type: "InnerProduct" bottom: "p" top: "b" '
+        f"inner_product_param {{ num_output: 5 {GAUSS} }} }}"
         'layer { name: "s" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }'
         'layer { name: "l" type: "SoftmaxWithLoss" bottom: "s" bottom: "t" top: "l" loss_weight: 0.3 }'
         'layer { name: "m" type: "SoftmaxWithLoss" bottom: "a" bottom: "t" top: "m" }'
@@ -143,7 +151,11 @@ def test_permissive_sharing_between_train_and_test_net() -> None:
 
 
 def test_definition_holds_what_building_settles() -> None:
-    text = INPUT + LABELS + 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "x" param { lr_mult: 0 decay_mult: 2 } } '
+    text = (
+        INPUT
+        + LABELS
+        + 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "x" param { lr_mult: 0 decay_mult: 2 } } '
+    )
     text += IP % ("", "") + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" } '
     param = weights.definition(build('force_backward: true name: "n" ' + text))
     assert (param.name, param.HasField("state"), param.force_backward) == ("n", False, False)
@@ -163,7 +175,12 @@ def test_log_names_sharers_where_they_are_built_and_needs_before_forcing(caplog:
     logger = logging.getLogger("caffecli")
     logger.addHandler(caplog.handler)
     try:
-        build("force_backward: true " + INPUT + RELU % ("r", "r") + SHARED.replace('bottom: "x"', 'bottom: "r"') % ("", ""))
+        build(
+            "force_backward: true "
+            + INPUT
+            + RELU % ("r", "r")
+            + SHARED.replace('bottom: "x"', 'bottom: "r"') % ("", "")
+        )
     finally:
         logger.removeHandler(caplog.handler)
     said = [record.getMessage() for record in caplog.records]
@@ -189,7 +206,9 @@ def test_force_backward_reaches_the_input() -> None:
     net = build("force_backward: true " + INPUT + IP % (GAUSS, "param { lr_mult: 0 }"))
     steps = Stepwise(net)
     steps.backward(steps.forward({"x": x}), {"y": torch.ones(2, 5)})
-    torch.testing.assert_close(steps.diff[steps.slot("x")], net.layer("ip").blobs[0].sum(0).reshape(1, 3, 8, 7).expand_as(x))
+    torch.testing.assert_close(
+        steps.diff[steps.slot("x")], net.layer("ip").blobs[0].sum(0).reshape(1, 3, 8, 7).expand_as(x)
+    )
 
 
 def test_force_backward_outweighs_propagate_down() -> None:
@@ -201,7 +220,9 @@ def test_force_backward_outweighs_propagate_down() -> None:
 
 
 def test_a_loss_without_a_top_counts() -> None:
-    net = build(INPUT + LABELS + IP % (GAUSS, "") + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" }')
+    net = build(
+        INPUT + LABELS + IP % (GAUSS, "") + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" }'
+    )
     result = Whole(net).forward({"x": torch.randn(2, 3, 8, 7), "t": torch.zeros(2)})
     assert float(result.loss.detach()) > 0
     assert net.outputs == []
@@ -256,13 +277,17 @@ def test_nothing_is_copied_unless_all_fits() -> None:
     ("text", "kind", "words"),
     [
         ('layer { name: "r" type: "ReLU" bottom: "xx" top: "y" }', SpecError, "did you mean 'x'"),
-        (RELU % ("r", "y") + RELU % ("q", "y"), SpecError, "layer 'q': top blob 'y' is already produced by another layer"),
-        ('layer { name: "r" type: "ReLU" bottom: "x" bottom: "x" top: "y" }', SpecError, "expected 1 bottom blob(s), got 2"),
-        ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError, "unknown type 'Relu'; did you mean 'ReLU'"),
+        (RELU % ("r", "y") + RELU % ("q", "y"), SpecError,
+            "layer 'q': top blob 'y' is already produced by another layer"),
+        ('layer { name: "r" type: "ReLU" bottom: "x" bottom: "x" top: "y" }', SpecError,
+            "expected 1 bottom blob(s), got 2"),
+        ('layer { name: "r" type: "Relu" bottom: "x" top: "y" }', SpecError,
+            "unknown type 'Relu'; did you mean 'ReLU'"),
         (CONV % "" + IP.replace('"ip"', '"conv"') % ("", ""), SpecError, "layer 'conv' is defined twice"),
         (CONV % "group: 2", CaffeError, "layer 'conv'"),
         (IP % ("", "param { } param { } param { }"), SpecError, "3 param settings for 2 blob(s)"),
-        (IP % ("", "propagate_down: true propagate_down: true"), SpecError, "propagate_down is given 2 times for 1 bottom(s)"),
+        (IP % ("", "propagate_down: true propagate_down: true"), SpecError,
+            "propagate_down is given 2 times for 1 bottom(s)"),
         (IP % ("", "loss_weight: 1 loss_weight: 2"), SpecError, "loss_weight is given 2 times for 1 top(s)"),
         (SHARED % ("lr_mult: 1", "lr_mult: 2"), SpecError, "lr_mult 2 differs from 1; sharers must agree"),
         (IP % ("axis: 9", ""), CaffeError, "layer 'ip'"),
@@ -277,9 +302,14 @@ def test_wrong_definitions(text: str, kind: type[CaffeError], words: str) -> Non
 
 
 def test_layers_that_keep_nothing_may_share_a_name(tmp_path: Path) -> None:
-    """As those of Caffe's autoencoder do; a layer with weights may share its name with them. PyTorch's words are free too."""
+    """As those of Caffe's autoencoder do; a layer with weights may share its name with them.
+
+    PyTorch's words are free too.
+    """
     weighted = IP.replace('"ip"', '"relu"') % (GAUSS, "")
-    net = build(INPUT + RELU % ("relu", "a") + weighted + RELU % ("relu", "b") + RELU % ("training", "d") + RELU % ("keys", "e"))
+    net = build(
+        INPUT + RELU % ("relu", "a") + weighted + RELU % ("relu", "b") + RELU % ("training", "d") + RELU % ("keys", "e")
+    )
     assert len(net.layers) == len(net.nodes) == 7
     assert set(net({"x": torch.randn(2, 3, 8, 7)})) == {"a", "b", "d", "e", "y"}
     assert [array.shape for array in weights.export(net)["relu"]] == [(5, 168), (5,)]
@@ -308,7 +338,10 @@ def test_a_python_layer_beside_its_net(tmp_path: Path, monkeypatch: pytest.Monke
         "    def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff\n"
     )
     monkeypatch.setattr(sys, "path", list(sys.path))
-    layer = 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "beside_the_net" layer: "Double" } }'
+    layer = (
+        'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "beside_the_net" layer: "Double" '
+        "} }"
+    )
     param = text_format.Parse(INPUT + layer, NetParameter())
     with pytest.raises(CaffeError, match="beside_the_net"):
         Net(param)

@@ -1,4 +1,5 @@
-"""What is written for the reference's Caffe is, byte for byte, what it was before the forks' fields came into the schema.
+"""What is written for the reference's Caffe is, byte for byte,
+what it was before the forks' fields came into the schema.
 
 ``bytes.json`` holds digests of what the last version with a schema of the reference alone wrote.
 """
@@ -47,7 +48,9 @@ def of_solver(name: str, folder: Path) -> dict[str, str]:
     history = [np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)]
     solverstate.write(folder / "a.solverstate", solverstate.SolverState(7, 1, "a.caffemodel", history))
     made = [solver.SerializeToString(), text.format(solver).encode(), (folder / "a.solverstate").read_bytes()]
-    return dict(zip(("message", "text", "state"), (hashlib.sha256(data).hexdigest()[:16] for data in made), strict=True))
+    return dict(
+        zip(("message", "text", "state"), (hashlib.sha256(data).hexdigest()[:16] for data in made), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -184,16 +184,22 @@ def test_users_of_forks_find_their_messages_by_name():
     [
         (
             "vstep_lr: 1",
-            "unknown field 'vstep_lr' in SolverParameter; it is one of SPP-net (ShaoqingRen/SPP_net), which is not here",
+            "unknown field 'vstep_lr' in SolverParameter; it is one of SPP-net (ShaoqingRen/SPP_net), which is not "
+            "here",
         ),
         (
             "layers { layer { conv_param { } } }",
-            "unknown field 'conv_param' in V0LayerParameter; it is one of SPP-net (ShaoqingRen/SPP_net), which is not here",
+            "unknown field 'conv_param' in V0LayerParameter; it is one of SPP-net (ShaoqingRen/SPP_net), which is not "
+            "here",
         ),
-        ("item { name: 'dog' }", "unknown field 'item' in NetParameter; it is one of LabelMap: is this a label map file?"),
+        (
+            "item { name: 'dog' }",
+            "unknown field 'item' in NetParameter; it is one of LabelMap: is this a label map file?",
+        ),
         (
             "layers { type: 'Softmax' }",
-            "1:16: expected a type of the old 'layers', as CONVOLUTION; for 'Softmax' write layer { ... }, the present form",
+            "1:16: expected a type of the old 'layers', as CONVOLUTION; "
+            "for 'Softmax' write layer { ... }, the present form",
         ),
         ("layers { type: 'SOFTMAX' }", "expected SOFTMAX, a name without quotes"),
         (
@@ -202,7 +208,10 @@ def test_users_of_forks_find_their_messages_by_name():
             "write all as "
             'layer { type: "Type" ... }, the present form',
         ),
-        ("layer { permute_param { ordr: 1 } }", "<string>:1:25: unknown field 'ordr' in PermuteParameter; did you mean 'order'?"),
+        (
+            "layer { permute_param { ordr: 1 } }",
+            "<string>:1:25: unknown field 'ordr' in PermuteParameter; did you mean 'order'?",
+        ),
         ("layer { name: 'x' permute_param { order: 'a' } }", "<string>:1:42: expected a whole number"),
         ("layer { kernel_size: 3 }", "it belongs in convolution_param or pooling_param"),  # not where forks have it
     ],
@@ -237,14 +246,20 @@ def test_each_field_of_a_fork_is_read_or_listed():
     """A field of a fork in one of the reference's messages, which no code names, must stand among those that are "
     "not here."""
     code = "".join(
-        path.read_text() for room in ("layers", "formats", "net", "solver") for path in ROOT.glob(f"caffecli/{room}/**/*.py")
+        path.read_text()
+        for room in ("layers", "formats", "net", "solver")
+        for path in ROOT.glob(f"caffecli/{room}/**/*.py")
     )
     named = set(re.findall(r"\b\w+\b", code))
     for name, message in MESSAGES.items():
         if all(not forks.is_of_reference(name, field.number) for field in message.fields):
             continue  # a fork's own, which comes with its layer
         for field in message.fields:
-            if forks.is_of_reference(name, field.number) or not forks.is_read(name, field.name) or field.message_type is not None:
+            if (
+                forks.is_of_reference(name, field.number)
+                or not forks.is_read(name, field.name)
+                or field.message_type is not None
+            ):
                 continue
             if name not in ("BlobProto", "Datum", "LayerParameter", "SolverState", "V1LayerParameter"):
                 assert field.name in named, f"{name}.{field.name} is neither read nor listed as unsupported"
@@ -422,7 +437,9 @@ def numbers(data: bytes, *path: int) -> list[int]:
     """The numbers of the fields in a binary message, or in the first message in it at a path of numbers."""
     start, end = 0, len(data)
     for step in path:
-        start, end = next((value, stop) for number, _, _, value, stop in wire._fields(data, start, end) if number == step)
+        start, end = next(
+            (value, stop) for number, _, _, value, stop in wire._fields(data, start, end) if number == step
+        )
     return [number for number, *_ in wire._fields(data, start, end)]
 
 
@@ -438,8 +455,16 @@ def numbers(data: bytes, *path: int) -> list[int]:
         ('layer { type: "LSTM" recurrent_param { num_output: 2 } }', (100,), [2, 146]),
         # Faster R-CNN's scale_train has the number of
         # SegNet's sample_weights_test; what else is in the net tells which
-        ('layer { type: "Dropout" dropout_param { scale_train: false } } layer { type: "ROIPooling" }', (100, 108), [2]),
-        ('layer { type: "Dropout" dropout_param { sample_weights_test: true } } layer { type: "Upsample" }', (100, 108), [2]),
+        (
+            'layer { type: "Dropout" dropout_param { scale_train: false } } layer { type: "ROIPooling" }',
+            (100, 108),
+            [2],
+        ),
+        (
+            'layer { type: "Dropout" dropout_param { sample_weights_test: true } } layer { type: "Upsample" }',
+            (100, 108),
+            [2],
+        ),
         # SegNet's class weights stand where others have their normalisation; a net of neither keeps the
         # reference's number
         ('layer { loss_param { weight_by_label_freqs: true } } layer { type: "DenseImageData" }', (100, 101), [3]),

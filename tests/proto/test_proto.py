@@ -50,7 +50,9 @@ def fields(file: FileDescriptorProto) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
 
     def add_enum(prefix: str, enum: Any) -> None:
-        rows.extend((f"{prefix}.{enum.name}", str(value.number), "enum", "", value.name, "", "") for value in enum.value)
+        rows.extend(
+            (f"{prefix}.{enum.name}", str(value.number), "enum", "", value.name, "", "") for value in enum.value
+        )
 
     def add_message(prefix: str, message: Any) -> None:
         name = f"{prefix}.{message.name}"
@@ -61,7 +63,9 @@ def fields(file: FileDescriptorProto) -> list[tuple[str, ...]]:
             options = [option for option in ("packed", "deprecated") if getattr(field.options, option)]
             default = python_default(python.fields_by_name[field.name]) if field.default_value else ""
             number = str(field.number)
-            rows.append((name, number, label, field.type_name.lstrip(".") or kind, field.name, default, ",".join(options)))
+            rows.append(
+                (name, number, label, field.type_name.lstrip(".") or kind, field.name, default, ",".join(options))
+            )
         for nested in message.nested_type:
             add_message(name, nested)
         for enum in message.enum_type:
@@ -124,7 +128,9 @@ def test_a_field_with_two_types_is_refused() -> None:
 
 
 def test_round_trips_with_this_runtime() -> None:
-    done = subprocess.run([sys.executable, "-W", "error", ROUND_TRIPS], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", ROUND_TRIPS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("round trips hold with protobuf ")
 

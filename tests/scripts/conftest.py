@@ -1,4 +1,6 @@
-"""A copy of the repository's scripts, nets and data folders, so that the tests write nothing into the repository itself."""
+"""A copy of the repository's scripts, nets and data folders,
+so that the tests write nothing into the repository itself.
+"""
 
 from __future__ import annotations
 

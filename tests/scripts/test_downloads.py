@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None and shutil.which("wget") is None, reason="needs curl or wget")
+pytestmark = pytest.mark.skipif(
+    shutil.which("curl") is None and shutil.which("wget") is None, reason="needs curl or wget"
+)
 
 MNIST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 class Server:
-    """Serves ``files`` by path; breaks the connection after ``cut[path]`` bytes, once; goes on from a byte where asked to."""
+    """Serves ``files`` by path; breaks the connection after ``cut[path]`` bytes, once;
+    goes on from a byte where asked to.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 
 def make(*args: str) -> str:
-    done = subprocess.run(["make", "--no-print-directory", "-C", str(ROOT), *args], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-C", str(ROOT), *args], capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 

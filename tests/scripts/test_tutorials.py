@@ -74,12 +74,28 @@ def test_create_mnist_makes_the_databases_that_caffe_makes(mnist, script, golden
 @pytest.mark.parametrize(
     ("name", "args", "said"),
     [
-        ("create_mnist", (), "data/mnist/train-images-idx3-ubyte is missing or empty; run data/mnist/get_mnist.sh first"),
-        ("create_cifar10", (), "data/cifar10/data_batch_1.bin is missing or empty; run data/cifar10/get_cifar10.sh first"),
+        (
+            "create_mnist",
+            (),
+            "data/mnist/train-images-idx3-ubyte is missing or empty; run data/mnist/get_mnist.sh first",
+        ),
+        (
+            "create_cifar10",
+            (),
+            "data/cifar10/data_batch_1.bin is missing or empty; run data/cifar10/get_cifar10.sh first",
+        ),
         ("create_cifar10", (".",), ". has no folders train and test"),
         ("create_imagenet", (), "expected the folders of the pictures"),
-        ("create_imagenet", ("absent", "."), "absent is not a folder; expected the one that holds the training pictures"),
-        ("create_imagenet", (".", "."), "data/ilsvrc12/train.txt is missing or empty; run data/ilsvrc12/get_ilsvrc_aux.sh first"),
+        (
+            "create_imagenet",
+            ("absent", "."),
+            "absent is not a folder; expected the one that holds the training pictures",
+        ),
+        (
+            "create_imagenet",
+            (".", "."),
+            "data/ilsvrc12/train.txt is missing or empty; run data/ilsvrc12/get_ilsvrc_aux.sh first",
+        ),
         ("make_imagenet_mean", (), "ilsvrc12_train_lmdb is missing or empty; run scripts/create_imagenet.sh first"),
         (
             "train_lenet",

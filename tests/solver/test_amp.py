@@ -61,20 +61,29 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit) -> None
 
 def test_train_test_and_time(run_folder: Path) -> None:
     assert train.train(train.TrainOptions(Path("solver.prototxt"), amp=True))
-    full, low = (test.test(test.TestOptions(Path("net.prototxt"), "s_iter_20.caffemodel", 3, amp=amp)) for amp in (False, True))
+    full, low = (
+        test.test(test.TestOptions(Path("net.prototxt"), "s_iter_20.caffemodel", 3, amp=amp)) for amp in (False, True)
+    )
     assert any(float(full[name]) != float(low[name]) for name in full)
     for name, value in full.items():
         assert float(low[name]) == pytest.approx(float(value), rel=0.05)
     test.test(
         test.TestOptions(
-            Path("net.prototxt"), "s_iter_20.caffemodel", 1, amp=True, predictions=Path("p.csv"), confusion=Path("c.csv")
+            Path("net.prototxt"),
+            "s_iter_20.caffemodel",
+            1,
+            amp=True,
+            predictions=Path("p.csv"),
+            confusion=Path("c.csv"),
         )
     )
     assert len(Path("p.csv").read_text().splitlines()) > 1
     time.time(time.TimeOptions(Path("net.prototxt"), 1, amp=True))
 
 
-def test_a_slow_device_is_told_and_one_without_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_device_is_told_and_one_without_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     monkeypatch.setattr(logging.getLogger("caffecli"), "propagate", True)
     precision.choose(True, torch.device("cpu"))

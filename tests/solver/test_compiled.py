@@ -74,7 +74,9 @@ def both(param: NetParameter) -> list[list[torch.Tensor]]:
         result = runner.forward()
         runner.backward(result)
         grads = [p.tensor.grad for p in net.params if p.tensor.grad is not None]
-        found.append([result.loss.detach(), *(result.outputs[name].detach() for name in net.outputs), *grads, *net.buffers()])
+        found.append(
+            [result.loss.detach(), *(result.outputs[name].detach() for name in net.outputs), *grads, *net.buffers()]
+        )
     return found
 
 
@@ -120,7 +122,9 @@ def test_a_run_ends_with_the_same_weights(run_folder: Path, amp: bool) -> None:
     for name, blobs in weights[True].items():
         for ours, theirs in zip(blobs, weights[False][name], strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-3 if amp else 1e-5)
-    assert train.train(train.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate"), compiled=True, amp=amp))
+    assert train.train(
+        train.TrainOptions(Path("solver.prototxt"), Path("s_iter_10.solverstate"), compiled=True, amp=amp)
+    )
     for name, blobs in caffemodel.read(Path("s_iter_20.caffemodel")).items():
         for ours, theirs in zip(blobs, weights[True][name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -158,7 +162,10 @@ def test_a_layer_from_outside_that_looks_at_values(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_any_number_of_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than the times that torch compiles a function; each with gradients and without. Torch's settings stay as they are."""
+    """More than the times that torch compiles a function; each with gradients and without.
+
+    Torch's settings stay as they are.
+    """
     traced(monkeypatch)
     limit = torch._dynamo.config.recompile_limit
     power = 'layer { name: "%s" type: "Power" bottom: "%s" top: "%s" power_param { power: 2 scale: 0.5 } }'
@@ -166,7 +173,9 @@ def test_any_number_of_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     text_ = 'layer { name: "b0" type: "Input" top: "b0" input_param { shape { dim: 3 } } }'
     for i, (bottom, top) in enumerate(itertools.pairwise(names)):
         text_ += (power % (top, bottom, top)).replace("Power", "Pooled" if i % 3 == 2 else "Power")
-    monkeypatch.setitem(registry._LAYERS, "Pooled", type("Pooled", (registry.layer_class("Power"),), {"compiles": False}))
+    monkeypatch.setitem(
+        registry._LAYERS, "Pooled", type("Pooled", (registry.layer_class("Power"),), {"compiles": False})
+    )
     net = Net(text.parse(text_, NetParameter()))
     runner = Compiled(net)
     x = torch.rand(3)
@@ -187,7 +196,9 @@ def test_a_net_of_several_stretches() -> None:
 
 def test_no_compiler(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(SolverError, match="--compile needs a C\\+\\+ compiler, and there is no 'no-such-compiler'; install it"):
+    with pytest.raises(
+        SolverError, match="--compile needs a C\\+\\+ compiler, and there is no 'no-such-compiler'; install it"
+    ):
         train.train(train.TrainOptions(Path("solver.prototxt"), compiled=True))
     monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
     with pytest.raises(SolverError, match="--compile needs Triton"):

@@ -62,10 +62,13 @@ def test_restored_after_an_error() -> None:
 @pytest.mark.parametrize("kind", [RuntimeError, ShapeError])
 def test_what_has_no_deterministic_algorithm_is_named(kind: type[Exception]) -> None:
     text = (
-        "kthvalue CUDA does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'. You"
+        "kthvalue CUDA does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True)'. You"
     )
     with (
-        pytest.raises(SolverError, match=r"^--deterministic: PyTorch has no deterministic kthvalue CUDA on this") as told,
+        pytest.raises(
+            SolverError, match=r"^--deterministic: PyTorch has no deterministic kthvalue CUDA on this"
+        ) as told,
         deterministic(),
     ):
         raise kind(text)

@@ -1,4 +1,6 @@
-"""The recorded training runs: losses, rates, scores and final weights, from the start and from Caffe's own solverstate."""
+"""The recorded training runs: losses, rates, scores and final weights,
+from the start and from Caffe's own solverstate.
+"""
 
 from __future__ import annotations
 

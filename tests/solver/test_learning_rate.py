@@ -81,10 +81,19 @@ def test_warmup() -> None:
 
 def test_min_lr() -> None:
     param = solver('base_lr: 0.5 lr_policy: "poly" power: 1 max_iter: 10')
-    assert [learning_rate(param, i, RateOptions(min_lr=0.2)) for i in (0, 5, 6, 9, 10, 99)] == [0.5, 0.25, 0.2, 0.2, 0.2, 0.2]
+    assert [learning_rate(param, i, RateOptions(min_lr=0.2)) for i in (0, 5, 6, 9, 10, 99)] == [
+        0.5,
+        0.25,
+        0.2,
+        0.2,
+        0.2,
+        0.2,
+    ]
     assert learning_rate(param, 5, RateOptions(min_lr=0.2), factor=0.1) == 0.2
     assert learning_rate(param, 5, RateOptions(min_lr=0.01), factor=0.1) == pytest.approx(0.025)
-    assert learning_rate(param, 0, RateOptions(min_lr=0.2, warmup=10)) == pytest.approx(0.05)  # the floor is the policy's
+    assert learning_rate(param, 0, RateOptions(min_lr=0.2, warmup=10)) == pytest.approx(
+        0.05
+    )  # the floor is the policy's
 
 
 @pytest.mark.parametrize("least", [0.6, math.inf, math.nan])
@@ -94,5 +103,7 @@ def test_min_lr_above_base_lr(least: float) -> None:
 
 
 def test_plateau_is_a_flag() -> None:
-    with pytest.raises(SolverError, match="'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches"):
+    with pytest.raises(
+        SolverError, match="'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches"
+    ):
         check(solver('base_lr: 0.5 lr_policy: "plateau" gamma: 0.1'))

@@ -40,9 +40,14 @@ def test_lines_of_a_run(run_folder: Path, heard: io.StringIO) -> None:
     assert [int(n) for n in re.findall(r"Iteration (\d+) \(\S+ iter/s, \S+s/5 iters\), loss = ", log)] == [0, 5, 10, 15]
     assert [int(n) for n in re.findall(r"Iteration (\d+), lr = 0.05$", log, re.M)] == [0, 5, 10, 15]
     assert [int(n) for n in re.findall(r"Iteration (\d+), Testing net \(#0\)", log)] == [0, 10, 20]
-    assert re.findall(r"Snapshotting to binary proto file (.*)", log) == ["s_iter_10.caffemodel", "s_iter_20.caffemodel"]
+    assert re.findall(r"Snapshotting to binary proto file (.*)", log) == [
+        "s_iter_10.caffemodel",
+        "s_iter_20.caffemodel",
+    ]
     assert re.search(r"\]     Test net output #1: loss = (\S+) \(\* 1 = \1 loss\)", log)
-    assert re.search(r"sgd_solver.cpp:284\] Snapshotting solver state to binary proto file s_iter_10.solverstate\n", log)
+    assert re.search(
+        r"sgd_solver.cpp:284\] Snapshotting solver state to binary proto file s_iter_10.solverstate\n", log
+    )
     assert log.count("Optimization Done.") == 2
     assert log.index("Solving small") < log.index("Iteration 0")
     assert re.search(r"Iteration 20, loss = \S+$", log, re.M)
@@ -71,7 +76,10 @@ def test_snapshot_prefix(run_folder: Path, edit: Edit, heard: io.StringIO, prefi
     edit("solver.prototxt", 'snapshot_prefix: "s"', prefix)
     train(OPTIONS)
     assert Path(file).is_file()
-    stem, why = file.removesuffix("_iter_20.caffemodel"), "a directory and is replaced" if prefix else "not specified and is set"
+    stem, why = (
+        file.removesuffix("_iter_20.caffemodel"),
+        "a directory and is replaced" if prefix else "not specified and is set",
+    )
     assert f"snapshot_prefix was {why} to {stem}" in heard.getvalue().splitlines()[0]
     assert f'\nsnapshot_prefix: "{stem}"\n' in heard.getvalue()
 
@@ -84,14 +92,19 @@ def test_test_interval_and_initialization(run_folder: Path, edit: Edit, heard: i
 
 
 def test_several_test_nets(run_folder: Path, edit: Edit, heard: io.StringIO) -> None:
-    edit("solver.prototxt", "test_iter: 3", 'test_iter: 1 test_iter: 2 test_state { stage: "a" } test_state { stage: "b" }')
+    edit(
+        "solver.prototxt",
+        "test_iter: 3",
+        'test_iter: 1 test_iter: 2 test_state { stage: "a" } test_state { stage: "b" }',
+    )
     train(OPTIONS)
     assert "Creating test net (#1)" in heard.getvalue()
     assert heard.getvalue().count("Testing net (#1)") == 3
 
 
 @pytest.mark.parametrize(
-    ("name", "action"), [("SIGINT", "stop"), ("SIGHUP", "snapshot"), ("SIGINT", "none"), ("SIGHUP", "stop"), ("SIGTERM", "stop")]
+    ("name", "action"),
+    [("SIGINT", "stop"), ("SIGHUP", "snapshot"), ("SIGINT", "none"), ("SIGHUP", "stop"), ("SIGTERM", "stop")],
 )
 def test_signals(run_folder: Path, edit: Edit, heard: io.StringIO, name: str, action: str) -> None:
     """A signal that arrives while iteration 5 is being shown is obeyed at its end."""
@@ -128,7 +141,9 @@ def test_nan_names_iteration_blob_and_snapshot(run_folder: Path, edit: Edit) -> 
     with pytest.raises(SolverError) as caught:
         train(OPTIONS)
     text = str(caught.value)
-    assert re.match(r"iteration 1[3-6]: the loss is (nan|inf); first bad blob: layer '\w+', (top|param) blob \S+; ", text), text
+    assert re.match(
+        r"iteration 1[3-6]: the loss is (nan|inf); first bad blob: layer '\w+', (top|param) blob \S+; ", text
+    ), text
     assert "the last snapshot is s_iter_10.solverstate" in text
     assert Path("s_iter_10.solverstate").exists()
     assert not Path("s_iter_20.solverstate").exists()
@@ -162,16 +177,20 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit, heard: 
 @pytest.mark.parametrize(
     ("file", "old", "new", "kind", "words"),
     [
-        ("solver.prototxt", 'snapshot_prefix: "s"', 'snapshot_prefix: "no/s"', SolverError, "the folder 'no' does not exist"),
-        ("solver.prototxt", 'net: "net.prototxt"', "", SolverError, "exactly one of net, net_param, train_net, train_net_param"),
+        ("solver.prototxt", 'snapshot_prefix: "s"', 'snapshot_prefix: "no/s"', SolverError,
+            "the folder 'no' does not exist"),
+        ("solver.prototxt", 'net: "net.prototxt"', "", SolverError,
+            "exactly one of net, net_param, train_net, train_net_param"),
         ("solver.prototxt", 'net: "net.prototxt"', 'net: "nn.prototxt"', CaffeError, "nn.prototxt"),
         ("solver.prototxt", "test_interval: 10", "", SolverError, "test_interval must be positive"),
         ("solver.prototxt", "test_iter: 3", "test_iter: 0", SolverError, "test_iter must be positive, got 0"),
-        ("solver.prototxt", "test_iter: 3", 2 * 'test_net: "net.prototxt"' + "test_iter: 3", SolverError, "once per test net"),
+        ("solver.prototxt", "test_iter: 3", 2 * 'test_net: "net.prototxt"' + "test_iter: 3", SolverError,
+            "once per test net"),
         ("solver.prototxt", "random_seed: 7", "iter_size: 0", SolverError, "iter_size must be at least 1, got 0"),
         ("solver.prototxt", "random_seed: 7", "average_loss: 0", SolverError, "average_loss must be at least 1, got 0"),
         ("solver.prototxt", "fixed", "fixd", SolverError, "did you mean 'fixed'"),
-        ("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU", SolverError, "none that PyTorch can use; run with --cpu"),
+        ("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU", SolverError,
+            "none that PyTorch can use; run with --cpu"),
         ("net.prototxt", '"ReLU"', '"ReLUU"', SpecError, "layer 'relu1': unknown type 'ReLUU'; did you mean 'ReLU'"),
         ("net.prototxt", '"ip1" bottom: "label" top: "loss"', '"ip2" bottom: "label" top: "loss"', SpecError, "'ip1'"),
         ("net.prototxt", 'name: "ip1"', 'name: "conv1"', SpecError, "layer 'conv1' is defined twice"),
@@ -196,7 +215,8 @@ def test_time_runs_the_backward_pass_of_a_deploy_net_too(tmp_path: Path) -> None
 
     (tmp_path / "deploy.prototxt").write_text(
         'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 32 dim: 16 dim: 40 dim: 40 } } }'
-        'layer { name: "conv" type: "Convolution" bottom: "x" top: "y" convolution_param { num_output: 32 kernel_size: 5 } }'
+        'layer { name: "conv" type: "Convolution" bottom: "x" top: "y" convolution_param { num_output: 32 kernel_size: '
+        "5 } }"
     )
     forward, backward = time(TimeOptions(tmp_path / "deploy.prototxt", 2))["conv"]
     assert backward > forward / 10

@@ -84,7 +84,9 @@ def test_a_full_disk(run_folder: Path, when_shown: When, monkeypatch: pytest.Mon
         sync(file)
 
     when_shown("Iteration 15 (", lambda: monkeypatch.setattr(os, "fsync", full))
-    with pytest.raises(FormatError, match=r"^cannot write 's_iter_20\..*': No space left on device; free some space") as error:
+    with pytest.raises(
+        FormatError, match=r"^cannot write 's_iter_20\..*': No space left on device; free some space"
+    ) as error:
         train(OPTIONS)
     monkeypatch.setattr(os, "fsync", sync)
     files = fingerprint()

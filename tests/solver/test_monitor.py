@@ -40,7 +40,9 @@ def heard() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def long(run_folder: Path, edit: Edit) -> Path:
-    """A run of 60 iterations, tested every 3, whose accuracy goes up and down; test batches go round the database unevenly."""
+    """A run of 60 iterations, tested every 3, whose accuracy goes up and down;
+    test batches go round the database unevenly.
+    """
     edit("solver.prototxt", "test_interval: 10", "test_interval: 3")
     edit("solver.prototxt", "max_iter: 20", "max_iter: 60")
     edit("net.prototxt", "batch_size: 24", "batch_size: 7")
@@ -89,7 +91,9 @@ def test_early_stop(long: Path, heard: io.StringIO) -> None:
     heard.truncate(0)
     assert not train(options(WatchOptions(early_stop=3)))
     log = heard.getvalue()
-    assert re.search(rf"Iteration {end}: accuracy was not better than \S+ of iteration {end - 9} in 3 tests; stopping", log)
+    assert re.search(
+        rf"Iteration {end}: accuracy was not better than \S+ of iteration {end - 9} in 3 tests; stopping", log
+    )
     assert "Optimization stopped early." in log
     assert accuracies(log)[-1][0] == end
     assert solverstate.read(Path(f"s_iter_{end}.solverstate")).iter == end
@@ -181,7 +185,9 @@ def test_an_unwritten_best_leaves_the_former(run_folder: Path, monkeypatch: pyte
     monkeypatch.setattr(solverstate, "write", full)
     solver = Solver(load.load_solver(Path("solver.prototxt")))
     try:
-        with pytest.raises(CaffeError, match=r"cannot write 's_best\.caffemodel': No space left on device; free some space"):
+        with pytest.raises(
+            CaffeError, match=r"cannot write 's_best\.caffemodel': No space left on device; free some space"
+        ):
             solver.snapshot("best")
     finally:
         solver.close()
@@ -239,7 +245,9 @@ def test_plateau_multiplies_the_rate(long: Path, heard: io.StringIO) -> None:
 
 
 def test_plateau_takes_the_solvers_gamma(long: Path, edit: Edit, heard: io.StringIO) -> None:
-    with pytest.raises(SolverError, match=r"by what is the rate multiplied\? give --plateau 1:0.1, or gamma in the solver"):
+    with pytest.raises(
+        SolverError, match=r"by what is the rate multiplied\? give --plateau 1:0.1, or gamma in the solver"
+    ):
         train(options(WatchOptions(plateau=1)))
     edit("solver.prototxt", "max_iter", "gamma: 0.25 max_iter")
     train(options(WatchOptions(plateau=1)))
@@ -282,7 +290,8 @@ def test_what_is_watched(long: Path, edit: Edit) -> None:
     assert Monitor.find("loss", nets) == Monitor(0, "loss", "min")
     assert Monitor.find("#0:odd:min", nets) == Monitor(0, "odd", "min")
     for asked, words in {
-        "acuracy": r"test net #0 has no output 'acuracy'; did you mean 'accuracy'\? its outputs: accuracy, loss, many, odd",
+        "acuracy": r"test net #0 has no output 'acuracy'; did you mean 'accuracy'\? "
+        r"its outputs: accuracy, loss, many, odd",
         "odd": r"is more better, or less\? give odd:max or odd:min",
         "many": "'many' has 70 values; watch one that has one",
         "1:accuracy": "there is no test net #1; there is only #0",

@@ -56,7 +56,9 @@ def values(log: str) -> list[float]:
     return [float(v) for v in re.findall(r"(?:loss|accuracy) = ([-+.e\d]+)", log)]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(no_dropout: Path, edit: Edit, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(
+    no_dropout: Path, edit: Edit, capfd: pytest.CaptureFixture[str]
+) -> None:
     edit("net.prototxt", "batch_size: 16", "batch_size: 8")
     edit("solver.prototxt", "max_iter: 20", "max_iter: 20 clip_gradients: 0.5 iter_size: 2 average_loss: 3")
     handler = logs.show()
@@ -86,7 +88,10 @@ def test_resume_on_another_number_of_processes(no_dropout: Path, edit: Edit) -> 
     """One process, then two with half the batch each, then one again: the data's position counts the records of all."""
     edit("solver.prototxt", "max_iter: 20", "max_iter: 30")
     assert train.train(train.TrainOptions(Path("solver.prototxt")))
-    expected, position = weights("s_iter_30.caffemodel"), json.loads(Path("s_iter_30.solverstate.json").read_text())["data"]
+    expected, position = (
+        weights("s_iter_30.caffemodel"),
+        json.loads(Path("s_iter_30.solverstate.json").read_text())["data"],
+    )
     for state in Path().glob("s_iter_[23]0.*"):
         state.unlink()
     edit("net.prototxt", "batch_size: 16", "batch_size: 8")
@@ -164,7 +169,9 @@ def test_a_damaged_record_ends_all(run_folder: Path) -> None:
     with lmdb.open("train_lmdb") as environment, environment.begin(write=True) as records:
         key = [key for key, _ in records.cursor()][31]
         records.put(key, Datum(channels=1, height=28, width=28, data=b"xx").SerializeToString())
-    with pytest.raises(SolverError, match=r"^rank 1: layer 'data', 'train_lmdb': record '00000031': expected 1 × 28 × 28"):
+    with pytest.raises(
+        SolverError, match=r"^rank 1: layer 'data', 'train_lmdb': record '00000031': expected 1 × 28 × 28"
+    ):
         train_on(2)
 
 
@@ -225,12 +232,24 @@ def test_an_error_names_its_rank(run_folder: Path, monkeypatch: pytest.MonkeyPat
         launch(failing.target, [CPU, CPU], KeyError)
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "caffecli", "train"]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    "--standalone",
+    "-m",
+    "caffecli",
+    "train",
+]
 
 
 def test_torchrun(no_dropout: Path, edit: Edit) -> None:
     edit("net.prototxt", "batch_size: 16", "batch_size: 8")
-    done = subprocess.run([*TORCHRUN, "--solver", "solver.prototxt"], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [*TORCHRUN, "--solver", "solver.prototxt"], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stderr.count("Optimization Done.") == 2  # solver.cpp's and caffe.cpp's, of rank 0 alone
     two = weights("s_iter_20.caffemodel")
     edit("net.prototxt", "batch_size: 8", "batch_size: 16")
@@ -268,7 +287,9 @@ def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     one = devices.choose_all("0", False)
     assert [devices.of_rank(one, rank).index for rank in range(3)] == [0, 1, 2]
     assert devices.of_rank(devices.choose_all("2,0", False), 1).index == 0
-    with pytest.raises(SolverError, match="process 3 of this machine has no GPU: there are 3; lower --nproc-per-node, or --cpu"):
+    with pytest.raises(
+        SolverError, match="process 3 of this machine has no GPU: there are 3; lower --nproc-per-node, or --cpu"
+    ):
         devices.of_rank(one, 3)
 
 
@@ -278,9 +299,13 @@ def test_two_processes_decide_alike(no_dropout: Path, edit: Edit, capfd: pytest.
     edit("solver.prototxt", "max_iter: 20", "max_iter: 400")
     handler = logs.show()
     try:
-        assert not train_on(2, train.TrainOptions(Path("solver.prototxt"), watch=watch))  # unlike decisions would hang, or fail
+        assert not train_on(
+            2, train.TrainOptions(Path("solver.prototxt"), watch=watch)
+        )  # unlike decisions would hang, or fail
         log = capfd.readouterr().err
-        stopped = re.findall(r"Iteration (\d+): accuracy was not better than \S+ of iteration (\d+) in 3 tests; stopping", log)
+        stopped = re.findall(
+            r"Iteration (\d+): accuracy was not better than \S+ of iteration (\d+) in 3 tests; stopping", log
+        )
         assert len(stopped) == 1
         end, best = stopped[0]
         assert solverstate.read(Path("s_best.solverstate")).iter == int(best) == int(end) - 6

@@ -27,7 +27,16 @@ Edit = Callable[[str, str, str], None]
 SOLVER = Path("solver.prototxt")
 CSV, JSONL = Path("a.csv"), Path("a.jsonl")
 #: (iteration, net) of the records of a run of 20 iterations
-ALL = [(0, "test0"), (0, "train"), (5, "train"), (10, "test0"), (10, "train"), (15, "train"), (20, "test0"), (20, "train")]
+ALL = [
+    (0, "test0"),
+    (0, "train"),
+    (5, "train"),
+    (10, "test0"),
+    (10, "train"),
+    (15, "train"),
+    (20, "test0"),
+    (20, "train"),
+]
 
 
 def rows() -> list[dict[str, str]]:
@@ -132,7 +141,10 @@ def test_each_line_is_there_at_once(run_folder: Path) -> None:
 
 
 def test_outputs_of_several_values(run_folder: Path, edit: Edit) -> None:
-    layer = 'layer { name: "accuracy" type: "Accuracy" bottom: "ip1" bottom: "label" top: "accuracy" %sinclude { phase: TEST } }'
+    layer = (
+        'layer { name: "accuracy" type: "Accuracy" bottom: "ip1" bottom: "label" top: "accuracy" %sinclude { phase: '
+        "TEST } }"
+    )
     edit("net.prototxt", layer % "", layer % 'top: "each" ')
     assert train(TrainOptions(SOLVER, csv=CSV, jsonl=JSONL))
     assert "test0/accuracy,test0/each/0,test0/each/1," in CSV.read_text()

@@ -24,7 +24,9 @@ def same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
     return len(ours) == len(theirs) > 0 and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("more", ["", "iter_size: 2", "average_loss: 4", "clip_gradients: 0.5", "snapshot_format: HDF5"])
+@pytest.mark.parametrize(
+    "more", ["", "iter_size: 2", "average_loss: 4", "clip_gradients: 0.5", "snapshot_format: HDF5"]
+)
 def test_n_plus_n_is_2n(run_folder: Path, edit: Edit, more: str) -> None:
     edit("solver.prototxt", "random_seed: 7", "random_seed: 7 " + more)
     tail = ".h5" if "HDF5" in more else ""
@@ -80,7 +82,11 @@ def test_same_seed_same_weights(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
-        (lambda: Path("x.solverstate").write_bytes(Path("s_iter_10.caffemodel").read_bytes()), FormatError, "caffemodel"),
+        (
+            lambda: Path("x.solverstate").write_bytes(Path("s_iter_10.caffemodel").read_bytes()),
+            FormatError,
+            "caffemodel",
+        ),
         (lambda: Path("x.solverstate").write_bytes(b""), FormatError, "empty"),
         (
             lambda: Path("x.solverstate").write_bytes(Path("s_iter_10.solverstate").read_bytes()[:-40]),

@@ -62,6 +62,6 @@ def test_sampled_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         text += f"# {i}\np{i}.png\n3\n20\n30\n4\n1 1 0 0 9 9\n2 0.8 5 2 19 12\n1 0.2 3 3 20 18\n2 0 9 0 29 19\n"
     Path("windows.txt").write_text(text)
     check(
-        'layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 6 mirror: true } '
-        'window_data_param { source: "windows.txt" batch_size: 4 context_pad: 1 scale: 0.01 } }'
+        'layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 6 mirror: true '
+        '} window_data_param { source: "windows.txt" batch_size: 4 context_pad: 1 scale: 0.01 } }'
     )

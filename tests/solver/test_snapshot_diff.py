@@ -69,7 +69,11 @@ def test_training_is_the_same_but_for_rounding(run_folder: Path, edit: Edit) -> 
 
 
 def test_frozen_blobs_have_zeros_and_shared_ones_their_owners(run_folder: Path, edit: Edit) -> None:
-    edit("net.prototxt", "param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }", "param { lr_mult: 0 } param { lr_mult: 0 }")
+    edit(
+        "net.prototxt",
+        "param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }",
+        "param { lr_mult: 0 } param { lr_mult: 0 }",
+    )
     ip = 'inner_product_param { num_output: 10 weight_filler { type: "xavier" } }'
     more = f'layer {{ name: "%s" type: "InnerProduct" bottom: "%s" top: "%s" param {{ name: "w" }} {ip} }}\n'
     last = 'layer { name: "loss"'

@@ -96,7 +96,9 @@ def picture_list(pictures: list[np.ndarray], in_tmp: Path) -> str:
 
 @pytest.fixture
 def golden_tools(golden: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The reference's databases and pictures, as the working directory; copied, for nothing may write beside the recordings."""
+    """The reference's databases and pictures, as the working directory;
+    copied, for nothing may write beside the recordings.
+    """
     copy = in_tmp / "tools"
     shutil.copytree(golden / "tools", copy)
     monkeypatch.chdir(copy)

@@ -37,7 +37,9 @@ def test_records_come_in_order_and_begin_anew(make: Any, pictures: list[np.ndarr
     assert source.shapes == ((4, 3, 8, 9), (4,))
     batches = [source.next() for _ in range(5)]
     assert [k for b in batches for k in b.keys] == [f"{i % 10:08d}" for i in range(20)]
-    np.testing.assert_array_equal(np.concatenate([b.arrays[0] for b in batches]), np.stack(pictures * 2).astype(np.float32))
+    np.testing.assert_array_equal(
+        np.concatenate([b.arrays[0] for b in batches]), np.stack(pictures * 2).astype(np.float32)
+    )
     np.testing.assert_array_equal(np.concatenate([b.arrays[1] for b in batches]), np.arange(20) % 10)
     assert all(a.dtype == np.float32 for b in batches for a in b.arrays)
     source.close()
@@ -100,8 +102,8 @@ def test_ranks_share_the_records_round_robin(make: Any, small_db: str) -> None:
     seed=st.integers(0, 2**63),
 )
 def test_restored_goes_on_as_if_never_stopped(
-    make: Any, pictures: list[np.ndarray], batch: int, crop: int, mirror: bool, rand_skip: int, prefetch: int, taken: int,
-    wandered: int, backend: str, shard: tuple[int, int], seed: int,
+    make: Any, pictures: list[np.ndarray], batch: int, crop: int, mirror: bool, rand_skip: int, prefetch: int,
+    taken: int, wandered: int, backend: str, shard: tuple[int, int], seed: int,
 ) -> None:  # fmt: skip
     if not Path(backend).exists():
         make.db(backend, pictures, backend.lower())
@@ -194,7 +196,9 @@ def test_the_number_of_threads_changes_nothing(make: Any, pictures: list[np.ndar
     assert all(equal(a, b) for other in batches[1:] for a, b in zip(batches[0], other, strict=True))
 
 
-def test_two_cores_decode_at_the_same_time(make: Any, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_cores_decode_at_the_same_time(
+    make: Any, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_writer("encoded") as db:
         for i, picture in enumerate(pictures):
             db.put(b"%08d" % i, make.encoded(picture, i))
@@ -262,15 +266,17 @@ def failure(param: Any, kind: type[Exception], batches: int = 1) -> str:
 def test_a_record_of_another_shape(make: Any, pictures: list[np.ndarray]) -> None:
     make.db("vary", [pictures[0], pictures[1], pictures[2][:, :5]])
     assert failure(make.data("vary", batch=3), DataError) == (
-        "layer 'data': expected 3 × 8 × 9 (channels × height × width) as record '00000000' has, record '00000002' has 3 × 5 × 9; "
-        "resize the pictures, set crop_size, or use batch_size: 1"
+        "layer 'data': expected 3 × 8 × 9 (channels × height × width) as record '00000000' has, record '00000002' has "
+        "3 × 5 × 9; resize the pictures, set crop_size, or use batch_size: 1"
     )
 
 
 def test_a_crop_larger_than_a_later_record(make: Any, pictures: list[np.ndarray]) -> None:
     make.db("vary", [pictures[0], pictures[1], pictures[2][:, :5]])
     text = failure(make.data("vary", batch=3, transform="crop_size: 6"), DataError)
-    assert text.startswith("layer 'data': crop_size 6 is larger than record '00000002', which is 5 × 9 (height × width)")
+    assert text.startswith(
+        "layer 'data': crop_size 6 is larger than record '00000002', which is 5 × 9 (height × width)"
+    )
 
 
 @pytest.mark.parametrize("batch", ["0", ""])
@@ -317,7 +323,9 @@ def test_a_value_that_is_no_datum(make: Any, pictures: list[np.ndarray], where: 
 def test_an_encoded_picture_that_does_not_decode(make: Any, pictures: list[np.ndarray]) -> None:
     with open_writer("broken") as db:
         for i, picture in enumerate(pictures):
-            value = Datum(data=b"nonsense", encoded=True).SerializeToString() if i in (5, 2) else make.encoded(picture, i)
+            value = (
+                Datum(data=b"nonsense", encoded=True).SerializeToString() if i in (5, 2) else make.encoded(picture, i)
+            )
             db.put(b"%08d" % i, value)
     text = failure(make.data("broken", batch=10), DataError)
     assert text.startswith("layer 'data', 'broken': record '00000002': the encoded picture (8 bytes) does not decode")
@@ -335,7 +343,10 @@ def test_a_datum_whose_data_do_not_fill_its_shape(make: Any, pictures: list[np.n
 def test_a_datum_without_a_picture(make: Any, pictures: list[np.ndarray], batch: int) -> None:
     with open_writer("none") as db:
         for i, picture in enumerate(pictures):
-            db.put(b"%08d" % i, Datum(label=1).SerializeToString() if i == 4 else from_array(picture, i).SerializeToString())
+            db.put(
+                b"%08d" % i,
+                Datum(label=1).SerializeToString() if i == 4 else from_array(picture, i).SerializeToString(),
+            )
     text = failure(make.data("none", batch), DataError, 5)
     assert text.startswith("layer 'data', 'none': record '00000004': expected 0 × 0 × 0 = 0 numbers, the datum holds 0")
 
@@ -362,7 +373,9 @@ def test_a_read_only_folder_stays_as_it_is(make: Any, pictures: list[np.ndarray]
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
     folder.chmod(0o555)
     try:
-        opened = [DbSource(make.data("db", backend=backend), TRAIN) for _ in range(2)]  # a train and a test net on the same data
+        opened = [
+            DbSource(make.data("db", backend=backend), TRAIN) for _ in range(2)
+        ]  # a train and a test net on the same data
         for source in opened:
             assert labels(source, 3)[-2:] == [0, 1]
             source.close()

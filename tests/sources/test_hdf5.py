@@ -27,7 +27,10 @@ def param(
     extra: str = "", batch: int = 3, source: str = "list.txt", tops: tuple[str, ...] = ("data", "id"), more: str = ""
 ) -> LayerParameter:
     names = " ".join(f'top: "{name}"' for name in tops)
-    text = f'name: "h" type: "HDF5Data" {names} {more} hdf5_data_param {{ source: "{source}" batch_size: {batch} {extra} }}'
+    text = (
+        f'name: "h" type: "HDF5Data" {names} {more} hdf5_data_param '
+        f'{{ source: "{source}" batch_size: {batch} {extra} }}'
+    )
     return text_format.Parse(text, LayerParameter())
 
 
@@ -115,7 +118,13 @@ def test_shuffles_are_even(files: dict[str, np.ndarray]) -> None:
     seed=st.integers(0, 2**63),
 )
 def test_restored_goes_on_as_if_never_stopped(
-    files: dict[str, np.ndarray], batch: int, shuffle: bool, prefetch: int, taken: int, shard: tuple[int, int], seed: int
+    files: dict[str, np.ndarray],
+    batch: int,
+    shuffle: bool,
+    prefetch: int,
+    taken: int,
+    shard: tuple[int, int],
+    seed: int,
 ) -> None:
     settings = param(f"shuffle: {str(shuffle).lower()}", batch)
     settings.data_param.prefetch = prefetch
@@ -155,7 +164,12 @@ def test_records_of_one_size_may_differ_in_shape(files: dict[str, np.ndarray]) -
 
 
 def test_values_are_rounded_to_float32(in_tmp: Path) -> None:
-    values = {"f64": [1 / 3, 1e-50, -2e38], "i64": [2**53 + 1, -(2**62) + 7, 3], "u8": [0, 200, 255], "f16": [0.1, 1, 6e4]}
+    values = {
+        "f64": [1 / 3, 1e-50, -2e38],
+        "i64": [2**53 + 1, -(2**62) + 7, 3],
+        "u8": [0, 200, 255],
+        "f16": [0.1, 1, 6e4],
+    }
     kinds = {"f64": ">f8", "i64": "<i8", "u8": "u1", "f16": "<f2"}
     with h5py.File("v.h5", "w") as file:
         for name, kind in kinds.items():

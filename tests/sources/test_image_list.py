@@ -29,14 +29,18 @@ def test_pictures_come_in_the_lists_order(make: Any, pictures: list[np.ndarray],
     source = ImageListSource(make.image_data(picture_list, 6, ROOT), TRAIN)
     assert source.shapes == ((6, 3, 8, 9), (6,))
     batches = [source.next() for _ in range(3)]
-    np.testing.assert_array_equal(np.concatenate([b.arrays[0] for b in batches])[:10], np.stack(pictures).astype(np.float32))
+    np.testing.assert_array_equal(
+        np.concatenate([b.arrays[0] for b in batches])[:10], np.stack(pictures).astype(np.float32)
+    )
     assert [int(n) for b in batches for n in b.arrays[1]] == [i % 10 for i in range(18)]
     assert batches[0].keys == ("p0.png", "p1.png", "p2.png", "p 3.png", "p4.png", "p5.png")
     source.close()
 
 
 def test_resize_and_gray(make: Any, pictures: list[np.ndarray], picture_list: str) -> None:
-    source = ImageListSource(make.image_data(picture_list, 2, ROOT + " new_height: 5 new_width: 7 is_color: false"), TRAIN)
+    source = ImageListSource(
+        make.image_data(picture_list, 2, ROOT + " new_height: 5 new_width: 7 is_color: false"), TRAIN
+    )
     expected = [cv2.resize(cv2.imread(f"pics/p{i}.png", cv2.IMREAD_GRAYSCALE), (7, 5)) for i in range(2)]
     np.testing.assert_array_equal(source.next().arrays[0], np.stack(expected)[:, None].astype(np.float32))
     source.close()
@@ -172,7 +176,8 @@ def test_a_picture_that_is_missing(make: Any, picture_list: str, first: bool) ->
 def test_a_file_that_is_no_picture(make: Any, picture_list: str, content: bytes) -> None:
     Path("pics/p2.png").write_bytes(content)
     assert failure(make.image_data(picture_list, 4, ROOT), DataError) == (
-        "layer 'data': 'p2.png' ('list.txt', line 3), 'pics/p2.png', is no picture that OpenCV reads; it may be damaged or empty"
+        "layer 'data': 'p2.png' ('list.txt', line 3), 'pics/p2.png', is no picture that OpenCV reads; "
+        "it may be damaged or empty"
     )
 
 

@@ -95,8 +95,14 @@ def test_an_interleaved_image_is_transformed_like_a_planar_one() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('mean_value: 3 mean_file: "m.binaryproto"', "layer 'data': transform_param has both mean_file and mean_value; keep one"),
-        ("force_color: true force_gray: true", "layer 'data': transform_param has both force_color and force_gray; keep one"),
+        (
+            'mean_value: 3 mean_file: "m.binaryproto"',
+            "layer 'data': transform_param has both mean_file and mean_value; keep one",
+        ),
+        (
+            "force_color: true force_gray: true",
+            "layer 'data': transform_param has both force_color and force_gray; keep one",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other(text: str, words: str) -> None:
@@ -108,7 +114,10 @@ def test_settings_that_exclude_each_other(text: str, words: str) -> None:
 def test_a_count_of_mean_values_that_does_not_fit() -> None:
     with pytest.raises(SpecError) as raised:
         transformer("mean_value: 1 mean_value: 2").shape((3, 5, 5), "record 'k'")
-    assert str(raised.value) == "layer 'data': expected one mean_value, or one for each of the 3 channel(s) of record 'k', got 2"
+    assert (
+        str(raised.value)
+        == "layer 'data': expected one mean_value, or one for each of the 3 channel(s) of record 'k', got 2"
+    )
 
 
 def test_a_crop_larger_than_the_picture() -> None:

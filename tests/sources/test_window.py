@@ -37,15 +37,20 @@ def param(extra: str = "", transform: str = "crop_size: 8", batch: int = 8, sour
 
 @pytest.fixture
 def window_file(in_tmp: Path) -> str:
-    """Two pictures; every window has another corner, and the class of one that is on an object is 10 · picture + its x1."""
+    """Two pictures; every window has another corner, and the class of one that
+    is on an object is 10 · picture + its x1.
+    """
     rng = np.random.default_rng(7)
     text = ""
     for i in range(2):
         cv2.imwrite(f"p{i}.png", rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
         rows = [
-            (10 * i + x, overlap, x, i, x + 9, i + 12) for x, overlap in enumerate([0.1, 0.3, 0.5, 0.6, 0.69999, 0.7, 0.9, 1], 1)
+            (10 * i + x, overlap, x, i, x + 9, i + 12)
+            for x, overlap in enumerate([0.1, 0.3, 0.5, 0.6, 0.69999, 0.7, 0.9, 1], 1)
         ]
-        text += f"# {i}\np{i}.png\n3\n{HEIGHT}\n{WIDTH}\n{len(rows)}\n" + "".join(" ".join(map(str, row)) + "\n" for row in rows)
+        text += f"# {i}\np{i}.png\n3\n{HEIGHT}\n{WIDTH}\n{len(rows)}\n" + "".join(
+            " ".join(map(str, row)) + "\n" for row in rows
+        )
     Path("w.txt").write_text(text)
     return text
 
@@ -237,10 +242,16 @@ def test_window_files_that_cannot_be_used(window_file: str, text: str, words: st
         (param(transform='crop_size: 8 mean_value: 1 mean_file: "m"'), SpecError, "both mean_file and mean_value"),
         (param(transform='crop_size: 8 mean_file: "small"'), DataError, "at least 8 × 8, 'small' is 3 × 7 × 7"),
         (param(transform='crop_size: 8 mean_file: "flat"'), DataError, "at least 8 × 8, 'flat' is 3 × 9 × 20"),
-        (param(transform='crop_size: 8 mean_file: "gray"'), DataError, "3 channels and at least 8 × 8, 'gray' is 1 × 9 × 9"),
+        (
+            param(transform='crop_size: 8 mean_file: "gray"'),
+            DataError,
+            "3 channels and at least 8 × 8, 'gray' is 1 × 9 × 9",
+        ),
     ],
 )
-def test_settings_that_cannot_be_used(window_file: str, made: LayerParameter, error: type[CaffeError], words: str) -> None:
+def test_settings_that_cannot_be_used(
+    window_file: str, made: LayerParameter, error: type[CaffeError], words: str
+) -> None:
     for name, shape in {"small": (3, 7, 7), "flat": (3, 9, 20), "gray": (1, 9, 9)}.items():
         mean.write(name, np.zeros(shape, np.float32))
     with pytest.raises(error) as caught:
@@ -251,7 +262,11 @@ def test_settings_that_cannot_be_used(window_file: str, made: LayerParameter, er
 @pytest.mark.parametrize(
     ("change", "extra", "words"),
     [
-        (("p0.png", "p9.png"), "", "cannot read 'p9.png', which 'w.txt' names: No such file or directory; check root_folder"),
+        (
+            ("p0.png", "p9.png"),
+            "",
+            "cannot read 'p9.png', which 'w.txt' names: No such file or directory; check root_folder",
+        ),
         (("p0.png", "w.txt"), "", "'w.txt', which 'w.txt' names, is no picture that OpenCV reads"),
         (("13", "20"), "", "'p1.png', which is 30 × 20 (width × height); mend 'w.txt'"),
         ((" 1 0 10 12", " 40 40 50 50"), "context_pad: 1", "window 40 40 50 50 (x1 y1 x2 y2) lies outside of 'p0.png'"),

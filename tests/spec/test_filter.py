@@ -58,9 +58,18 @@ def test_both_kinds_of_rules() -> None:
 @pytest.mark.parametrize(
     ("rules", "line"),
     [
-        ("phase: TRAIN", "net.cpp:296] The NetState phase (1) differed from the phase (0) specified by a rule in layer a"),
-        ("min_level: 9", "net.cpp:306] The NetState level (3) is above the min_level (9) specified by a rule in layer a"),
-        ("max_level: 2", "net.cpp:316] The NetState level (3) is above the max_level (2) specified by a rule in layer a"),
+        (
+            "phase: TRAIN",
+            "net.cpp:296] The NetState phase (1) differed from the phase (0) specified by a rule in layer a",
+        ),
+        (
+            "min_level: 9",
+            "net.cpp:306] The NetState level (3) is above the min_level (9) specified by a rule in layer a",
+        ),
+        (
+            "max_level: 2",
+            "net.cpp:316] The NetState level (3) is above the max_level (2) specified by a rule in layer a",
+        ),
         ("stage: 'x'", "net.cpp:332] The NetState did not contain stage 'x' specified by a rule in layer a"),
         ("not_stage: 'y'", "net.cpp:347] The NetState contained a not_stage 'y' specified by a rule in layer a"),
     ],

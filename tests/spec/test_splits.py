@@ -28,7 +28,11 @@ def test_no_split_where_each_blob_is_read_once() -> None:
 
 def test_names() -> None:
     split = insert_splits(
-        net("name: 'd' top: 'x' top: 'y'", "name: 'a' bottom: 'y' top: 'a'", "name: 'l' bottom: 'a' bottom: 'y' bottom: 'x'")
+        net(
+            "name: 'd' top: 'x' top: 'y'",
+            "name: 'a' bottom: 'y' top: 'a'",
+            "name: 'l' bottom: 'a' bottom: 'y' bottom: 'x'",
+        )
     )
     assert [shape(layer) for layer in split.layer] == [
         ("d", [], ["x", "y"], []),
@@ -41,7 +45,12 @@ def test_names() -> None:
 
 def test_in_place_layers_make_new_tops_of_the_same_name() -> None:
     split = insert_splits(
-        net("name: 'd' top: 'x'", "name: 'r' bottom: 'x' top: 'x'", "name: 'a' bottom: 'x'", "name: 'b' bottom: 'x' bottom: 'x'")
+        net(
+            "name: 'd' top: 'x'",
+            "name: 'r' bottom: 'x' top: 'x'",
+            "name: 'a' bottom: 'x'",
+            "name: 'b' bottom: 'x' bottom: 'x'",
+        )
     )
     assert [shape(layer) for layer in split.layer] == [
         ("d", [], ["x"], []),
@@ -53,7 +62,9 @@ def test_in_place_layers_make_new_tops_of_the_same_name() -> None:
 
 
 def test_a_loss_weight_counts_as_a_reader_and_moves_to_the_split() -> None:
-    split = insert_splits(net("name: 'd' top: 'x'", "name: 'p' bottom: 'x' top: 'p' loss_weight: 2.5", "name: 'l' bottom: 'p'"))
+    split = insert_splits(
+        net("name: 'd' top: 'x'", "name: 'p' bottom: 'x' top: 'p' loss_weight: 2.5", "name: 'l' bottom: 'p'")
+    )
     assert [shape(layer) for layer in split.layer][1:] == [
         ("p", ["x"], ["p"], []),
         ("p_p_0_split", ["p"], ["p_p_0_split_0", "p_p_0_split_1"], [2.5, 0.0]),
@@ -78,9 +89,15 @@ def test_the_other_tops_of_a_layer_keep_their_loss_weights() -> None:
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
-        (["name: 'd' top: 'data'", "name: 'c' bottom: 'dta'"], "layer 'c': unknown bottom blob 'dta'; did you mean 'data'?"),
+        (
+            ["name: 'd' top: 'data'", "name: 'c' bottom: 'dta'"],
+            "layer 'c': unknown bottom blob 'dta'; did you mean 'data'?",
+        ),
         (["name: 'c' bottom: 'z'"], "layer 'c': unknown bottom blob 'z'; no layer makes it"),
-        (["name: 'c' bottom: 'z'", "name: 'd' top: 'z'"], "unknown bottom blob 'z'; layer 'd' makes it, and must come before"),
+        (
+            ["name: 'c' bottom: 'z'", "name: 'd' top: 'z'"],
+            "unknown bottom blob 'z'; layer 'd' makes it, and must come before",
+        ),
     ],
 )
 def test_unknown_bottoms(layers: list[str], words: str) -> None:
@@ -99,7 +116,11 @@ def test_a_bottom_that_another_phase_has() -> None:
 @pytest.mark.parametrize(
     ("rule", "state", "words"),
     [
-        ("phase: TEST stage: 'a' stage: 'b'", "stage: 'a'", " without stage 'b': give --stage, or a state in the solver"),
+        (
+            "phase: TEST stage: 'a' stage: 'b'",
+            "stage: 'a'",
+            " without stage 'b': give --stage, or a state in the solver",
+        ),
         ("stage: 'b'", "", " without stage 'b': give --stage, or a state in the solver"),
         ("phase: TRAIN stage: 'b'", "", ""),
         ("min_level: 1", "", ""),
@@ -107,7 +128,8 @@ def test_a_bottom_that_another_phase_has() -> None:
 )
 def test_a_bottom_that_another_stage_has(rule: str, state: str, words: str) -> None:
     source = (
-        f"state {{ phase: TEST {state} }} layer {{ name: 'd' top: 'z' include {{ {rule} }} }} layer {{ name: 'c' bottom: 'z' }}"
+        f"state {{ phase: TEST {state} }} layer {{ name: 'd' top: 'z' include {{ {rule} }} }} layer "
+        f"{{ name: 'c' bottom: 'z' }}"
     )
     whole = text.parse(source, NetParameter())
     with pytest.raises(SpecError) as error:
@@ -146,5 +168,7 @@ def test_the_graph_stays_the_same(original: NetParameter) -> None:
     for before, after in zip(original.layer, layers, strict=True):
         assert [copies.get(blob, blob) for blob in after.bottom] == list(before.bottom)
         assert list(after.top) == list(before.top)
-    assert sum(sum(layer.loss_weight) for layer in split.layer) == sum(sum(layer.loss_weight) for layer in original.layer)
+    assert sum(sum(layer.loss_weight) for layer in split.layer) == sum(
+        sum(layer.loss_weight) for layer in original.layer
+    )
     assert insert_splits(split) == split

@@ -20,7 +20,8 @@ INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim:
 SSD = """name: "ssd"
 layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
   transform_param { resize_param { height: 300 } } annotated_data_param { } }
-layer { name: "in" type: "Input" top: "data" include { phase: TEST } input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "in" type: "Input" top: "data" include { phase: TEST }
+  input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 2 kernel_size: 1 } }
 layer { name: "loss" type: "MultiBoxLoss" bottom: "conv" bottom: "label" top: "loss" include { phase: TRAIN } }
 """
@@ -73,10 +74,11 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "which is not here",
         ),
         (
-            INPUT + 'layer { name: "r" type: "BoxAnnotatorOHEM" bottom: "data" } layer { name: "s" type: "BoxAnnotatorOHEM" '
+            INPUT
+            + 'layer { name: "r" type: "BoxAnnotatorOHEM" bottom: "data" } layer { name: "s" type: "BoxAnnotatorOHEM" '
             'bottom: "data" }',
-            "the net needs the layer BoxAnnotatorOHEM ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is not "
-            "here; it can be "
+            "the net needs the layer BoxAnnotatorOHEM ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is "
+            "not here; it can be "
             "written as a Python layer",
         ),
         (
@@ -92,7 +94,8 @@ def test_what_another_phase_needs_stops_nothing() -> None:
         ),
         (
             INPUT + 'layer { name: "e" type: "Eltwise" bottom: "data" eltwise_param { operation: STOCHASTIC_SUM } }',
-            "the net needs the setting eltwise_param.operation: STOCHASTIC_SUM ('e') of TSN (yjxiong/caffe), which is not here",
+            "the net needs the setting eltwise_param.operation: STOCHASTIC_SUM ('e') of TSN (yjxiong/caffe), which is "
+            "not here",
         ),
         (
             'layer { name: "v" type: "VideoData" top: "v" } layer { name: "b" type: "BatchReduction" bottom: "v" }',
@@ -129,7 +132,10 @@ def test_what_is_missing_of_which_fork_and_what_works_all_the_same(source: str, 
 
 def test_what_is_at_its_default_changes_nothing() -> None:
     assert (
-        refused(INPUT + 'layer { name: "c" type: "Convolution" bottom: "data" convolution_param { hole: 1 relu: false } }') == ""
+        refused(
+            INPUT + 'layer { name: "c" type: "Convolution" bottom: "data" convolution_param { hole: 1 relu: false } }'
+        )
+        == ""
     )
 
 
@@ -138,7 +144,9 @@ def test_a_type_that_nobody_knows_is_left_to_the_registry() -> None:
 
 
 def test_a_layer_from_outside_reads_its_own_settings() -> None:
-    net = text.parse(INPUT + 'layer { type: "Correlation" bottom: "data" correlation_param { pad: 2 } }', NetParameter())
+    net = text.parse(
+        INPUT + 'layer { type: "Correlation" bottom: "data" correlation_param { pad: 2 } }', NetParameter()
+    )
     support.check(net, [*registry.types(), "Correlation"])
 
 
@@ -148,16 +156,20 @@ layers { name: "l" type: SOFTMAX_LOSS bottom: "c" include { phase: TRAIN } softm
 
 def test_a_forks_setting_in_the_old_format_is_looked_at_once_the_net_is_filtered() -> None:
     assert refused(V1_LOSS) == (
-        "the net needs the setting softmaxloss_param.ignore_label ('l') of DeepLab (version 1, TheLegendAli/DeepLab-Context), "
-        "which is not here; for softmaxloss_param.ignore_label write loss_param { ignore_label: N }, which takes one label; "
-        "in phase TEST the net runs"
+        "the net needs the setting softmaxloss_param.ignore_label ('l') of DeepLab (version 1, "
+        "TheLegendAli/DeepLab-Context), which is not here; for softmaxloss_param.ignore_label write loss_param { "
+        "ignore_label: N }, which takes one label; in phase TEST the net runs"
     )
     assert refused(V1_LOSS, "TEST") == ""
     assert refused("layers { name: 'l' type: EUCLIDEAN_LOSS euclidean_loss_param { type: L2 } }") == ""
-    assert "euclidean_loss_param.type" in refused("layers { type: EUCLIDEAN_LOSS euclidean_loss_param { type: L2sqrt } }")
+    assert "euclidean_loss_param.type" in refused(
+        "layers { type: EUCLIDEAN_LOSS euclidean_loss_param { type: L2sqrt } }"
+    )
     assert "CensorLabel ('c')" in refused("layers { name: 'c' type: CENSOR_LABEL censor_label_param { } }")
     assert "MultiStageMeanfield ('m')" in refused("layers { name: 'm' type: MULTI_STAGE_MEANFIELD }")
-    assert "VOXEL_WISE_SOFTMAX ('v') of C3D" in refused("layers { name: 'v' type: VOXEL_WISE_SOFTMAX video_data_param { } }")
+    assert "VOXEL_WISE_SOFTMAX ('v') of C3D" in refused(
+        "layers { name: 'v' type: VOXEL_WISE_SOFTMAX video_data_param { } }"
+    )
 
 
 GUIDED = """layer { name: "d" type: "%s" bottom: "data" top: "d" include { phase: TRAIN }
@@ -194,7 +206,10 @@ def test_what_chooses_only_how_it_is_computed_is_named_once(monkeypatch: pytest.
             "the solver needs the settings eval_type and ap_version of SSD (weiliu89/caffe), which are not here",
         ),
         ('eval_type: "classification" show_per_class_result: false', ""),
-        ("solver_type: SAG", "the solver needs the setting solver_type: SAG of NVIDIA (NVIDIA/caffe), which is not here"),
+        (
+            "solver_type: SAG",
+            "the solver needs the setting solver_type: SAG of NVIDIA (NVIDIA/caffe), which is not here",
+        ),
         ("min_lr: 0.001", "the solver needs the setting min_lr of NVIDIA (NVIDIA/caffe), which is not here"),
         (
             "plateau_winsize: 4",

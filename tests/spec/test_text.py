@@ -59,9 +59,15 @@ def test_braces(source: str) -> None:
     ("source", "words"),
     [
         ("base_lrr: 1", "s.prototxt:1:1: unknown field 'base_lrr' in SolverParameter; did you mean 'base_lr'?"),
-        ("display: 1\n\n  Base_LR: 1", "s.prototxt:3:3: unknown field 'Base_LR' in SolverParameter; did you mean 'base_lr'?"),
+        (
+            "display: 1\n\n  Base_LR: 1",
+            "s.prototxt:3:3: unknown field 'Base_LR' in SolverParameter; did you mean 'base_lr'?",
+        ),
         ("zzz: 1", "s.prototxt:1:1: unknown field 'zzz' in SolverParameter"),
-        ("name: 'n'", "s.prototxt:1:1: unknown field 'name' in SolverParameter; it is one of NetParameter: is this a net file?"),
+        (
+            "name: 'n'",
+            "s.prototxt:1:1: unknown field 'name' in SolverParameter; it is one of NetParameter: is this a net file?",
+        ),
         ("solver_mode: GPUU", "s.prototxt:1:14: unknown value 'GPUU' for SolverMode; did you mean 'GPU'?"),
         ("solver_mode: 7", "s.prototxt:1:14: unknown value '7' for SolverMode; expected one of CPU (0), GPU (1)"),
         ("solver_mode: 'GPU'", "s.prototxt:1:14: expected GPU, a name without quotes"),
@@ -97,7 +103,10 @@ def test_errors_say_where_and_what(source: str, words: str) -> None:
             "layer { kernel_size: 5 }",
             "unknown field 'kernel_size' in LayerParameter; it belongs in convolution_param or pooling_param",
         ),
-        ("layer { name: 'a'\nlayer { name: 'b' }", "n:2:1: unknown field 'layer' in LayerParameter; is a '}' missing before it?"),
+        (
+            "layer { name: 'a'\nlayer { name: 'b' }",
+            "n:2:1: unknown field 'layer' in LayerParameter; is a '}' missing before it?",
+        ),
         ("layer { type: 5 }", "n:1:15: expected a text in quotes, got 5"),
         ("layers { type: CONV }", "unknown value 'CONV' for LayerType; did you mean 'CONVOLUTION'?"),
         ("layer { bias_term: true }", "it belongs in convolution_param or inner_product_param or "),
@@ -169,7 +178,9 @@ def test_floats_print_as_the_reference_prints_them(value: float, printed: str) -
 
 
 def test_format() -> None:
-    layer = LayerParameter(name='é"\n', type="Data", bottom=["a", "b"], include=[{"phase": "TEST"}], propagate_down=[True])
+    layer = LayerParameter(
+        name='é"\n', type="Data", bottom=["a", "b"], include=[{"phase": "TEST"}], propagate_down=[True]
+    )
     layer.blobs.add(double_data=[0.1, 1e15])
     layer.pooling_param.SetInParent()
     assert text.format(layer) == (
@@ -196,7 +207,8 @@ def test_what_is_printed_reads_back_the_same(name: str, weights: list[float], ax
 
 def test_a_long_net_is_read_and_printed_within_a_second() -> None:
     layer = (
-        'layer {\n name: "c%d"\n type: "Convolution"\n param {\n lr_mult: 1\n }\n convolution_param {\n num_output: 20\n }\n}\n'
+        'layer {\n name: "c%d"\n type: "Convolution"\n param {\n lr_mult: 1\n }\n convolution_param {\n num_output: '
+        "20\n }\n}\n"
     )
     source = "".join(layer % i for i in range(700))
     start = time.process_time()
@@ -208,7 +220,9 @@ def test_a_long_net_is_read_and_printed_within_a_second() -> None:
 def test_what_stands_in_a_message_of_which_nothing_is_known_is_stepped_over(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(logs, "warning", lambda source, words: said.append(words))
-    read = text.parse('layer { apl_param: < a: "}>" b { c: 1 } # >\n > name: "x" densecrf_param { } }', NetParameter(), "net")
+    read = text.parse(
+        'layer { apl_param: < a: "}>" b { c: 1 } # >\n > name: "x" densecrf_param { } }', NetParameter(), "net"
+    )
     assert text.format(read.layer[0]) == 'name: "x"\ndensecrf_param {\n}\napl_param {\n}\n'
     assert said == ["net: what stands in apl_param is not known here, and left out"]
     assert text.parse('name: "apl_param { x }" # apl_param { x', NetParameter()).name == "apl_param { x }"

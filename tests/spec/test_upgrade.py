@@ -112,7 +112,9 @@ def test_v1_types_of_forks_get_the_names_that_they_have_today() -> None:
 
 def test_every_v1_setting_has_a_place() -> None:
     present = {field.name for field in LayerParameter.DESCRIPTOR.fields}
-    ours = [each for each in V1LayerParameter.DESCRIPTOR.fields if forks.is_of_reference("V1LayerParameter", each.number)]
+    ours = [
+        each for each in V1LayerParameter.DESCRIPTOR.fields if forks.is_of_reference("V1LayerParameter", each.number)
+    ]
     assert {field.name for field in ours} - upgrade_v1._CHANGED <= present
 
 
@@ -136,7 +138,9 @@ def test_v1_keeps_blobs_rules_weights_and_empty_messages() -> None:
         "include { stage: 's' } pooling_param { } loss_param { }"
     )
     whole = "name: 'n' state { level: 2 } force_backward: true debug_info: true"
-    assert upgrade_net(net(f"{whole} layers {{ {rest} type: POOLING }}")) == net(f"{whole} layer {{ {rest} type: 'Pooling' }}")
+    assert upgrade_net(net(f"{whole} layers {{ {rest} type: POOLING }}")) == net(
+        f"{whole} layer {{ {rest} type: 'Pooling' }}"
+    )
 
 
 def test_data_settings_move_and_leave_both_messages() -> None:
@@ -164,7 +168,10 @@ def test_data_settings_of_other_layers_stay() -> None:
 
 def test_inputs_become_an_input_layer() -> None:
     layer = "layer { name: 'r' type: 'ReLU' bottom: 'a' top: 'r' }"
-    for dims in ("input_dim: [1, 2, 3, 4, 5, 6, 7, 8]", "input_shape { dim: [1, 2, 3, 4] } input_shape { dim: [5, 6, 7, 8] }"):
+    for dims in (
+        "input_dim: [1, 2, 3, 4, 5, 6, 7, 8]",
+        "input_shape { dim: [1, 2, 3, 4] } input_shape { dim: [5, 6, 7, 8] }",
+    ):
         assert upgrade_net(net(f"input: 'a' input: 'b' {dims} {layer}")) == net(
             "layer { name: 'input' type: 'Input' top: 'a' top: 'b' "
             f"input_param {{ shape {{ dim: [1, 2, 3, 4] }} shape {{ dim: [5, 6, 7, 8] }} }} }} {layer}"
@@ -217,15 +224,18 @@ def test_v0_settings_that_find_no_place_are_logged(log: io.StringIO) -> None:
     assert lines(log)[1:4] == [
         "E upgrade_proto.cpp:316] Unknown parameter stride for layer type relu",
         "E upgrade_proto.cpp:458] Unknown parameter shuffle for layer type relu",
-        "E upgrade_proto.cpp:33] Warning: had one or more problems upgrading V0NetParameter to NetParameter (see above); "
-        "continuing anyway.",
+        "E upgrade_proto.cpp:33] Warning: had one or more problems upgrading V0NetParameter to NetParameter (see "
+        "above); continuing anyway.",
     ]
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("layer { } layers { }", "n.prototxt: the net has both 'layer' and 'layers' fields; write all as layer { type: "),
+        (
+            "layer { } layers { }",
+            "n.prototxt: the net has both 'layer' and 'layers' fields; write all as layer { type: ",
+        ),
         ("layer { } layers { layer { } }", "the net has both 'layer' and 'layers' fields"),
         (
             "layers { layer { type: 'relu' } } layers { name: 'b' type: RELU }",

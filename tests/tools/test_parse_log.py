@@ -58,7 +58,10 @@ def test_rows(tmp_path: Path) -> None:
 
 def test_files(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text(LOG)
-    assert parse_log.parse_log(tmp_path / "run.log", tmp_path) == {tmp_path / "run.log.train": 2, tmp_path / "run.log.test": 2}
+    assert parse_log.parse_log(tmp_path / "run.log", tmp_path) == {
+        tmp_path / "run.log.train": 2,
+        tmp_path / "run.log.test": 2,
+    }
     lines = b"NumIters,Seconds,LearningRate,loss\r\n0.0,0.75,0.01,2.4\r\n10.0,2.750001,0.01,nan\r\n"
     assert (tmp_path / "run.log.train").read_bytes() == lines
     parse_log.parse_log(tmp_path / "run.log", tmp_path, ";")
@@ -90,15 +93,27 @@ def test_the_only_row_counts(tmp_path: Path) -> None:
 
 def test_a_file_without_rows_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text(LOG.replace("Test net", "Best net"))
-    assert parse_log.parse_log(tmp_path / "run.log", tmp_path) == {tmp_path / "run.log.train": 2, tmp_path / "run.log.test": 0}
+    assert parse_log.parse_log(tmp_path / "run.log", tmp_path) == {
+        tmp_path / "run.log.train": 2,
+        tmp_path / "run.log.test": 0,
+    }
     assert not (tmp_path / "run.log.test").exists()
 
 
 def test_outputs_that_come_later_have_a_column(tmp_path: Path) -> None:
-    more = LOG.replace("Iteration 30", "Iteration 20") + LOG.splitlines(True)[4].replace("loss", "top5").replace("1231", "0101")
+    more = LOG.replace("Iteration 30", "Iteration 20") + LOG.splitlines(True)[4].replace("loss", "top5").replace(
+        "1231", "0101"
+    )
     (tmp_path / "run.log").write_text(more)
     parse_log.parse_log(tmp_path / "run.log", tmp_path)
-    assert list(rows(tmp_path / "run.log.test")[0]) == ["NumIters", "Seconds", "LearningRate", "accuracy", "loss", "top5"]
+    assert list(rows(tmp_path / "run.log.test")[0]) == [
+        "NumIters",
+        "Seconds",
+        "LearningRate",
+        "accuracy",
+        "loss",
+        "top5",
+    ]
 
 
 def test_wrong_files(tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ def logs(golden: Path) -> list[Path]:
     ("number", "name", "last"),
     [
         (0, "test accuracy", (10000, 0.9911)), (2, "test loss", (10000, None)), (4, "learning rate", (9900, None)),
-        (6, "train loss", (10000, None)), (1, "test accuracy", None), (3, "test loss", None), (5, "learning rate", None),
-        (7, "train loss", None),
+        (6, "train loss", (10000, None)), (1, "test accuracy", None), (3, "test loss", None),
+        (5, "learning rate", None), (7, "train loss", None),
     ],
 )  # fmt: skip
-def test_caffes_charts(logs: list[Path], tmp_path: Path, number: int, name: str, last: tuple[float, float | None] | None) -> None:
+def test_caffes_charts(
+    logs: list[Path], tmp_path: Path, number: int, name: str, last: tuple[float, float | None] | None
+) -> None:
     drawn = plot_log(str(number), tmp_path / "x.png", logs)
     assert [(curve.run, curve.name) for curve in drawn] == [("lenet/train", name), ("cifar10_quick/train", name)]
     if last is not None:

@@ -1,4 +1,6 @@
-"""summarize: shapes, parameters, multiply-adds and memory, against recorded shapes, well-known totals and counts by hand."""
+"""summarize: shapes, parameters, multiply-adds and memory, against recorded shapes,
+well-known totals and counts by hand.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,16 @@ def test_published_nets(golden: Path, model: str, parameters: int, multiply_adds
         if layer.type != "Input":
             wanted = recorded[layer.name]
             assert layer.type == wanted["type"]
-            assert [(name, shape[1:]) for name, shape in layer.tops.items()] == [(n, tuple(s[1:])) for n, s in wanted["tops"]]
+            assert [(name, shape[1:]) for name, shape in layer.tops.items()] == [
+                (n, tuple(s[1:])) for n, s in wanted["tops"]
+            ]
             assert layer.parameters == sum(math.prod(shape) for shape in wanted["params"])
 
 
-CONV = 'layer {{ name: "c" type: "{}" bottom: "x" top: "c" convolution_param {{ num_output: 6 kernel_size: 3 stride: 2 {} }} }}'
+CONV = (
+    'layer {{ name: "c" type: "{}" bottom: "x" top: "c" convolution_param {{ num_output: 6 kernel_size: 3 stride: 2 {} '
+    "}} }}"
+)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +110,13 @@ def test_recurrent_layers(summed: Any, kind: str, gates: int, static: bool) -> N
 
 
 def test_sharing_splits_and_layers_in_place(summed: Any) -> None:
-    shared = 'layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" param {{ name: "w" }} param {{ name: "b" }}'
+    shared = (
+        'layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" param {{ name: "w" }} param {{ name: "b" }}'
+    )
     shared += " inner_product_param {{ num_output: 5 }} }}"
-    net = summed(dims(2, 3) + shared.format("a") + shared.format("b") + 'layer { name: "r" type: "ReLU" bottom: "a" top: "a" }')
+    net = summed(
+        dims(2, 3) + shared.format("a") + shared.format("b") + 'layer { name: "r" type: "ReLU" bottom: "a" top: "a" }'
+    )
     assert [layer.name for layer in net.layers] == ["x", "a", "b", "r"]
     assert [layer.parameters for layer in net.layers] == [0, 20, 0, 0]
     assert [layer.memory for layer in net.layers] == [24, 40, 40, 0]
@@ -123,8 +134,13 @@ def test_batch_and_what_is_not_there() -> None:
 
 
 def test_records_that_are_not_there(summed: Any) -> None:
-    data = 'layer { name: "data" type: "Data" top: "x" top: "t" data_param { source: "no_lmdb" batch_size: 8 backend: LMDB } %s }'
-    with pytest.raises(SpecError, match=r"layer 'data': there is no 'no_lmdb'; give its pictures' shape, --input 3,256,256"):
+    data = (
+        'layer { name: "data" type: "Data" top: "x" top: "t" data_param { source: "no_lmdb" batch_size: 8 backend: '
+        "LMDB } %s }"
+    )
+    with pytest.raises(
+        SpecError, match=r"layer 'data': there is no 'no_lmdb'; give its pictures' shape, --input 3,256,256"
+    ):
         summed(data % "")
     assert summed(data % "", picture=(1, 28, 30)).layers[0].tops == {"x": (8, 1, 28, 30), "t": (8,)}
     assert summed(data % "transform_param { crop_size: 24 }", picture=(1, 28, 30)).layers[0].tops["x"] == (8, 1, 24, 24)
@@ -132,7 +148,10 @@ def test_records_that_are_not_there(summed: Any) -> None:
 
 
 def test_weights(tmp_path: Path) -> None:
-    text = dims(2, 3) + 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }'
+    text = (
+        dims(2, 3)
+        + 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }'
+    )
     path = tmp_path / "net.prototxt"
     path.write_text(text)
     param = text_format.Parse(text, NetParameter())

@@ -77,7 +77,9 @@ def test_colours_are_as_people_see_them(tmp_path):
     source = (ROOT / "models/cifar10_quick/deploy.prototxt").read_text()
     (tmp_path / "net.prototxt").write_text(source)
     inspector = Inspector.open(tmp_path / "net.prototxt", None)
-    cv2.imwrite(str(tmp_path / "p.png"), np.full((32, 32, 3), (200, 100, 0), np.uint8))  # OpenCV's order: blue, green, red
+    cv2.imwrite(
+        str(tmp_path / "p.png"), np.full((32, 32, 3), (200, 100, 0), np.uint8)
+    )  # OpenCV's order: blue, green, red
     assert picture.fit_picture(inspector, tmp_path / "p.png")[:, 0, 0].tolist() == [200, 100, 0]
     assert picture.fit_picture(inspector, tmp_path / "p.png", rgb=True)[:, 0, 0].tolist() == [0, 100, 200]
     weights = {"conv1": [np.zeros((32, 3, 5, 5), np.float32), np.zeros(32, np.float32)]}
@@ -86,7 +88,15 @@ def test_colours_are_as_people_see_them(tmp_path):
         weights[name] = [blob.detach().numpy() for blob in inspector.net.layer(name).blobs]
     caffemodel.write(tmp_path / "w.caffemodel", load_net(tmp_path / "net.prototxt"), weights)
     for flags, expected in (([], [255, 0, 0]), (["--rgb"], [0, 0, 255])):
-        visualize("filters", tmp_path / "net.prototxt", tmp_path / "w.caffemodel", tmp_path / "o.png", "--layer", "conv1", *flags)
+        visualize(
+            "filters",
+            tmp_path / "net.prototxt",
+            tmp_path / "w.caffemodel",
+            tmp_path / "o.png",
+            "--layer",
+            "conv1",
+            *flags,
+        )
         drawn = cv2.imread(str(tmp_path / "o.png"))
         assert drawn[60, 40].tolist() == expected
         visualize(
@@ -174,7 +184,13 @@ def test_weights_of_another_net(golden, tmp_path, capsys):
         ("filters", "cnv1", {}, SpecError, "net 'LeNet' has no layer 'cnv1'; did you mean 'conv1'"),
         ("filters", "pool1", {}, ShapeError, r"layer 'pool1' \(Pooling\) has no filters; name one with weights"),
         ("filters", "conv1", {"--unit": 20}, SpecError, "layer 'conv1' has the units 0 to 19, not 20"),
-        ("activations", "conv1", {"--image": "none.png"}, FormatError, "cannot read 'none.png': No such file or directory"),
+        (
+            "activations",
+            "conv1",
+            {"--image": "none.png"},
+            FormatError,
+            "cannot read 'none.png': No such file or directory",
+        ),
         (
             "activations",
             "conv1",
@@ -183,21 +199,40 @@ def test_weights_of_another_net(golden, tmp_path, capsys):
             r"deploy.prototxt' cannot be read as a picture; give a PNG or JPEG",
         ),
         ("activations", "conv1", {"--mean": "none.binaryproto"}, FormatError, "cannot read 'none.binaryproto'"),
-        ("activations", "conv1", {"--mean": "1,2"}, DataError, r"--mean '1,2' has 2 numbers; expected 1, or one for each of 1"),
+        (
+            "activations",
+            "conv1",
+            {"--mean": "1,2"},
+            DataError,
+            r"--mean '1,2' has 2 numbers; expected 1, or one for each of 1",
+        ),
         ("activations", "ip2", {"--unit": 10}, SpecError, "layer 'ip2' has the units 0 to 9, not 10"),
         ("occlusion", "ip2", {"--size": 40}, SpecError, "a square of 40 hides more than the picture of 28 x 28"),
         ("histogram", "pool1", {"--image": None}, DataError, "layer 'pool1' has no weights; give --image"),
-        ("saliency", "ip2", {"out": "none/o.png"}, FormatError, r"cannot write 'none/o.png': .*; create the folder 'none' first"),
+        (
+            "saliency",
+            "ip2",
+            {"out": "none/o.png"},
+            FormatError,
+            r"cannot write 'none/o.png': .*; create the folder 'none' first",
+        ),
         ("saliency", "ip2", {"weights": "none.caffemodel"}, FormatError, "cannot read 'none.caffemodel'"),
         ("saliency", "ip2", {"net": "none.prototxt"}, CaffeError, "cannot read 'none.prototxt'"),
     ],
 )
-def test_wrong_input_is_named_and_nothing_written(kind, layer, changed, error, words, golden, digit, tmp_path, monkeypatch):
+def test_wrong_input_is_named_and_nothing_written(
+    kind, layer, changed, error, words, golden, digit, tmp_path, monkeypatch
+):
     if kind == "histogram":
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "o.png").write_bytes(b"mine")
-    given = {"net": NET, "weights": golden / "lenet" / "lenet_iter_10000.caffemodel", "out": "o.png", "--image": digit} | changed
+    given = {
+        "net": NET,
+        "weights": golden / "lenet" / "lenet_iter_10000.caffemodel",
+        "out": "o.png",
+        "--image": digit,
+    } | changed
     args = [given.pop(name) for name in ("net", "weights", "out")]
     flags = [part for name, value in given.items() if value is not None for part in (name, value)]
     with pytest.raises(error, match=words) as caught:
@@ -213,7 +248,9 @@ def test_values_that_are_no_numbers(tmp_path):
     weights = {node.name: [blob.detach().numpy().copy() for blob in node.layer.blobs] for node in inspector.net.nodes}
     weights["conv1"][0][2, 0, 1, 1:3] = np.nan
     caffemodel.write(tmp_path / "w.caffemodel", net, weights)
-    with pytest.raises(DataError, match="layer 'conv1': 2 of 500 values are nan or infinite; give weights of a sound training"):
+    with pytest.raises(
+        DataError, match="layer 'conv1': 2 of 500 values are nan or infinite; give weights of a sound training"
+    ):
         visualize("filters", NET, tmp_path / "w.caffemodel", tmp_path / "o.png", "--layer", "conv1")
     assert [path.name for path in tmp_path.iterdir()] == ["w.caffemodel"]
 

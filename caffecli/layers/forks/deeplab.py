@@ -14,11 +14,11 @@ from caffecli.layers.registry import register
 class Interp(Layer):
     """The image at another size, by bilinear interpolation that keeps the corners' pixels in the corners.
 
-    Bottom and top: (N, C, H, W). ``interp_param``: pad_beg and pad_end (0, or less: so many rows and columns are cut off in
-    front and behind), then one of shrink_factor: (H - 1) / shrink_factor + 1, and zoom_factor: H + (H - 1) (zoom_factor - 1);
-    or height and width; or both factors, in this order.
-    Source: Chen et al. (DeepLab), ``interp_layer.cpp`` in hszhao/PSPNet; ``layers { type: INTERP }`` of DeepLab's first version,
-    in TheLegendAli/DeepLab-Context, is upgraded.
+    Bottom and top: (N, C, H, W). ``interp_param``: pad_beg and pad_end (0, or less: so many rows and columns are cut
+    off in front and behind), then one of shrink_factor: (H - 1) / shrink_factor + 1, and zoom_factor: H + (H - 1)
+    (zoom_factor - 1); or height and width; or both factors, in this order.
+    Source: Chen et al. (DeepLab), ``interp_layer.cpp`` in hszhao/PSPNet; ``layers { type: INTERP }`` of DeepLab's first
+    version, in TheLegendAli/DeepLab-Context, is upgraded.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -36,9 +36,13 @@ class Interp(Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if len(bottoms[0]) != 4:
-            raise self.shape_error(f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}")
+            raise self.shape_error(
+                f"expected a bottom of 4 axes (num, channels, height, width), got {tuple(bottoms[0])}"
+            )
         if min(bottoms[0][2:]) <= sum(self.cut):
-            raise self.shape_error(f"expected an image larger than the {sum(self.cut)} cut off, got {list(bottoms[0][2:])}")
+            raise self.shape_error(
+                f"expected an image larger than the {sum(self.cut)} cut off, got {list(bottoms[0][2:])}"
+            )
         size = self.size or tuple(self._scaled(side - sum(self.cut)) for side in bottoms[0][2:])
         return [torch.Size((*bottoms[0][:2], *size))]
 

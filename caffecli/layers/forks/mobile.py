@@ -16,10 +16,11 @@ from caffecli.layers.registry import register
 
 @register("ConvolutionDepthwise")
 class ConvolutionDepthwise(Convolution):
-    """y[c] = bias[c] + sum over k of weight[c, 0, k] * x[c, stride * i - pad + dilation * k]: a Convolution whose group is C.
+    """y[c] = bias[c] + sum over k of weight[c, 0, k] * x[c, stride * i - pad + dilation * k]:
+    a Convolution whose group is C.
 
-    Blobs: weight (C, 1, kernel...) and bias (C). ``convolution_param`` as in Convolution, but that group and num_output are
-    always the C channels of the bottom, whatever is written.
+    Blobs: weight (C, 1, kernel...) and bias (C). ``convolution_param`` as in Convolution, but that group and num_output
+    are always the C channels of the bottom, whatever is written.
     Source: farmingyard/ShuffleNet's nets; ``conv_dw_layer.cpp``.
     """
 
@@ -34,7 +35,8 @@ class ConvolutionDepthwise(Convolution):
 
 @register("DepthwiseConvolution")
 class DepthwiseConvolution(Convolution):
-    """A Convolution, in whose ``convolution_param`` group is to be the number of channels; then each has a kernel of its own.
+    """A Convolution, in whose ``convolution_param`` group is to be the number of channels;
+    then each has a kernel of its own.
 
     Source: eric612/MobileNet-YOLO, ``depthwise_conv_layer.cpp``.
     """
@@ -69,7 +71,8 @@ class ShuffleChannel(Layer):
 class ReLU6(Layer):
     """y = min(max(x, 0) + slope min(x, 0), 6). One bottom and one top of the same shape.
 
-    ``relu6_param { negative_slope }``: slope (0). Source: Krizhevsky, 2010; eric612/MobileNet-YOLO, ``relu6_layer.cpp``.
+    ``relu6_param { negative_slope }``: slope (0). Source: Krizhevsky, 2010; eric612/MobileNet-YOLO,
+    ``relu6_layer.cpp``.
 
     Differences: chuanqi305/ssd has ``relu6_param`` without a slope, under another number (208).
     """

@@ -15,13 +15,14 @@ from caffecli.layers.registry import register
 class ROIPooling(Layer):
     """The largest value in each part of a region, which is cut into pooled_h by pooled_w parts.
 
-    Bottoms: features (N, C, H, W), regions (R, 5): index of the image, x1, y1, x2, y2 in pixels of the input, both ends in it.
-    Top: (R, C, pooled_h, pooled_w). Part i of a region of h rows has the rows from floor(i h / pooled_h) up to, without,
-    ceil((i + 1) h / pooled_h); parts that lie outside of the features are 0. The gradient goes to the first of the largest.
+    Bottoms: features (N, C, H, W), regions (R, 5): index of the image, x1, y1, x2, y2 in pixels of the input, both ends
+    in it. Top: (R, C, pooled_h, pooled_w). Part i of a region of h rows has the rows from floor(i h / pooled_h) up to,
+    without, ceil((i + 1) h / pooled_h); parts that lie outside of the features are 0. The gradient goes to the first of
+    the largest.
 
-    ``roi_pooling_param``: pooled_h, pooled_w; spatial_scale (1): features per pixel; its product with a coordinate is rounded,
-    halves away from zero. A region has a row and a column at least. Raises ShapeError where a region names no image of the batch.
-    Source: Girshick, ICCV 2015 (Fast R-CNN); rbgirshick/caffe-fast-rcnn, ``roi_pooling_layer.cpp``.
+    ``roi_pooling_param``: pooled_h, pooled_w; spatial_scale (1): features per pixel; its product with a coordinate is
+    rounded, halves away from zero. A region has a row and a column at least. Raises ShapeError where a region names no
+    image of the batch. Source: Girshick, ICCV 2015 (Fast R-CNN); rbgirshick/caffe-fast-rcnn, ``roi_pooling_layer.cpp``.
     """
 
     read_by_opencv = True
@@ -66,7 +67,9 @@ def check_images(layer: Layer, regions: Tensor, count: int) -> list[int]:
     images: list[int] = regions[:, 0].long().tolist()
     wrong = next((i for i, image in enumerate(images) if not 0 <= image < count), None)
     if wrong is not None:
-        raise layer.shape_error(f"region {wrong} is of image {regions[wrong, 0]:g}, the batch has images 0 to {count - 1}")
+        raise layer.shape_error(
+            f"region {wrong} is of image {regions[wrong, 0]:g}, the batch has images 0 to {count - 1}"
+        )
     return images
 
 
@@ -77,7 +80,9 @@ def round_half_away(values: Tensor) -> Tensor:
 
 
 def _parts(first: Tensor, last: Tensor, count: int, size: int) -> list[list[list[int]]]:
-    """Where each of the ``count`` parts from ``first`` to ``last`` begins and ends, (R, count, 2), within an axis of ``size``."""
+    """Where each of the ``count`` parts from ``first`` to ``last`` begins and ends, (R, count, 2),
+    within an axis of ``size``.
+    """
     length = (last - first + 1).clamp(min=1) / count
     i = torch.arange(count, device=first.device)
     begin = (i * length[:, None]).floor() + first[:, None]
@@ -87,7 +92,9 @@ def _parts(first: Tensor, last: Tensor, count: int, size: int) -> list[list[list
 
 
 def _largest(planes: Tensor, rows: list[list[int]], columns: list[list[int]]) -> Tensor:
-    """Where in its plane the largest value of each part is, (C, parts), -1 for parts without values. ``planes``: (C, H, W).
+    """Where in its plane the largest value of each part is, (C, parts), -1 for parts without values.
+
+    ``planes``: (C, H, W).
 
     First along each row, then down the columns: of equals that finds the first.
     """
@@ -111,8 +118,8 @@ def _largest(planes: Tensor, rows: list[list[int]], columns: list[list[int]]) ->
 class SmoothL1Loss(Loss):
     """loss = sum out f(in (a - b)) / N, f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
 
-    Bottoms: a, b, and, where given, both weights ``in`` and ``out``, all with as many values in each of N items; a and b get a
-    gradient. ``smooth_l1_loss_param``: sigma (1), above 0. Raises ShapeError where the counts differ.
+    Bottoms: a, b, and, where given, both weights ``in`` and ``out``, all with as many values in each of N items; a and
+    b get a gradient. ``smooth_l1_loss_param``: sigma (1), above 0. Raises ShapeError where the counts differ.
     Source: Girshick, ICCV 2015, equation 3; rbgirshick/caffe-fast-rcnn, ``smooth_L1_loss_layer.cu``.
     """
 

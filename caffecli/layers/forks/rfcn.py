@@ -42,9 +42,15 @@ class PSROIPooling(Layer):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         features, regions = (tuple(shape) for shape in bottoms)
         channels = self.outputs * self.group**2
-        if len(features) != 4 or features[1] != channels or regions[1:2] != (5,) or any(dim != 1 for dim in regions[2:]):
+        if (
+            len(features) != 4
+            or features[1] != channels
+            or regions[1:2] != (5,)
+            or any(dim != 1 for dim in regions[2:])
+        ):
             raise self.shape_error(
-                f"expected features (num, {channels}, height, width) and regions (count, 5), got {self.listing(bottoms)}"
+                f"expected features (num, {channels}, height, width) and regions (count, 5), got "
+                f"{self.listing(bottoms)}"
             )
         return [torch.Size((regions[0], self.outputs, self.group, self.group))]
 

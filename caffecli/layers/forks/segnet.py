@@ -1,4 +1,6 @@
-"""SegNet's layers: BN, the batch normalisation of forks that are older than Caffe's own, which PSPNet has too; Upsample."""
+"""SegNet's layers: BN, the batch normalisation of forks that are older than Caffe's own, which PSPNet has too;
+Upsample.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,22 @@ PSPNET = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 @register("BN")
 class BN(Foldable, Layer):
-    """y = scale (x - mean) / sqrt(variance + eps) + shift, a channel at a time. Two forks have a layer of this name; which one is
-    meant, the settings say. Bottom and top: (N, C, ...).
+    """y = scale (x - mean) / sqrt(variance + eps) + shift, a channel at a time. Two forks have a layer of this name;
+    which one is meant, the settings say. Bottom and top: (N, C, ...).
 
-    PSPNet's, ``bn_param`` slope_filler, bias_filler (0 where not given), momentum (0.9), eps (1e-5), frozen (false); engine has
-    no effect. Blobs, all (1, C, 1, 1): scale and shift, learned unless frozen; mean and variance, kept over the batches. In
-    TRAIN, if not frozen, y is by the batch's own, and kept = momentum * kept + (1 - momentum) * batch's; else y is by those kept.
+    PSPNet's, ``bn_param`` slope_filler, bias_filler (0 where not given), momentum (0.9), eps (1e-5), frozen (false);
+    engine has no effect. Blobs, all (1, C, 1, 1): scale and shift, learned unless frozen; mean and variance, kept over
+    the batches. In TRAIN, if not frozen, y is by the batch's own, and kept = momentum * kept + (1 - momentum) *
+    batch's; else y is by those kept.
 
-    SegNet's, ``bn_param`` scale_filler, shift_filler, bn_mode (LEARN). Blobs (1, C, 1, 1): scale and shift. LEARN: the batch's
-    mean and variance in TRAIN and TEST, eps 1e-9; INFERENCE: y = scale x + shift.
+    SegNet's, ``bn_param`` scale_filler, shift_filler, bn_mode (LEARN). Blobs (1, C, 1, 1): scale and shift. LEARN: the
+    batch's mean and variance in TRAIN and TEST, eps 1e-9; INFERENCE: y = scale x + shift.
 
-    Raises SpecError for a ``bn_param`` of neither or both. Source: Badrinarayanan, Kendall and Cipolla, PAMI 2017 (SegNet); Zhao
-    et al., CVPR 2017 (hszhao/PSPNet); ``bn_layer.cpp`` of both.
+    Raises SpecError for a ``bn_param`` of neither or both. Source: Badrinarayanan, Kendall and Cipolla, PAMI 2017
+    (SegNet); Zhao et al., CVPR 2017 (hszhao/PSPNet); ``bn_layer.cpp`` of both.
 
-    Differences: SegNet's further tops, the batch's mean and variance, are not given. In caffemodels ``bn_param`` has SegNet's
-    number.
+    Differences: SegNet's further tops, the batch's mean and variance, are not given. In caffemodels ``bn_param`` has
+    SegNet's number.
     """
 
     stateful = True
@@ -109,16 +112,18 @@ class BN(Foldable, Layer):
 
 @register("Upsample")
 class Upsample(Layer):
-    """Two bottoms: each value put back where a max pooling took it from, zeros elsewhere: y[mask[i]] = x[i]. One bottom: each
-    value repeated, ``scale`` times (1) each way.
+    """Two bottoms: each value put back where a max pooling took it from, zeros elsewhere: y[mask[i]] = x[i]. One
+    bottom: each value repeated, ``scale`` times (1) each way.
 
-    Bottoms: x (N, C, H, W) and, as x, the pooling's second top: places in the channel's plane, h * width + w; of values that
-    share a place the last counts. Top: (N, C, H', W'). ``upsample_param``: upsample_h and upsample_w, the size before the
-    pooling; or scale (2), or scale_h and scale_w, of the size after it, less 1 with pad_out_h or pad_out_w, for a scale of 2.
+    Bottoms: x (N, C, H, W) and, as x, the pooling's second top: places in the channel's plane, h * width + w; of values
+    that share a place the last counts. Top: (N, C, H', W'). ``upsample_param``: upsample_h and upsample_w, the size
+    before the pooling; or scale (2), or scale_h and scale_w, of the size after it, less 1 with pad_out_h or pad_out_w,
+    for a scale of 2.
     Raises ShapeError where the mask does not fit. Source: Badrinarayanan, Kendall and Cipolla, PAMI 2017 (SegNet),
     ``upsample_layer.cpp``; with one bottom, eric612/MobileNet-YOLO and other ports of YOLO.
 
-    Differences: a caffemodel of a port of YOLO has ``upsample_param`` under one of several numbers (149, 150); ours has SegNet's.
+    Differences: a caffemodel of a port of YOLO has ``upsample_param`` under one of several numbers (149, 150); ours has
+    SegNet's.
     """
 
     bottom_count = (1, 2)

@@ -23,7 +23,8 @@ class Axpy(Layer):
         scale, x, b = (tuple(shape) for shape in bottoms)
         if len(x) < 2 or x != b or scale[:2] != x[:2] or any(dim != 1 for dim in scale[2:]):
             raise self.shape_error(
-                f"expected (num, channels, 1, 1), then two of one shape (num, channels, ...), got {self.listing(bottoms)}"
+                "expected (num, channels, 1, 1), then two of one shape (num, channels, ...), got "
+                f"{self.listing(bottoms)}"
             )
         self.ones = (1,) * (len(x) - 2)
         return [torch.Size(x)]

@@ -16,7 +16,8 @@ class L2Normalization(Layer):
 
     Bottom and top: (N, ...). Source: binLearning/caffe-tea, ``l2normalization_layer.cpp``.
 
-    Differences: an item of zeros stays one; there it becomes NaN. Forks whose layer of this name has settings are not covered.
+    Differences: an item of zeros stays one; there it becomes NaN. Forks whose layer of this name has settings are not
+    covered.
     """
 
     keeps_shape = True

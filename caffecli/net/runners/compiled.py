@@ -31,9 +31,13 @@ def check(device: torch.device) -> None:
         from torch.utils._triton import has_triton
 
         if not has_triton():
-            raise SolverError("--compile needs Triton, which is not installed or cannot use this GPU; leave --compile out")
+            raise SolverError(
+                "--compile needs Triton, which is not installed or cannot use this GPU; leave --compile out"
+            )
     elif shutil.which(name := os.environ.get("CXX", "g++")) is None:
-        raise SolverError(f"--compile needs a C++ compiler, and there is no {name!r}; install it, or leave --compile out")
+        raise SolverError(
+            f"--compile needs a C++ compiler, and there is no {name!r}; install it, or leave --compile out"
+        )
 
 
 @dataclass
@@ -93,7 +97,9 @@ def _stretches(net: Net) -> list[list[Node]]:
     return found
 
 
-def _code(name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[int, ...], precision: PrecisionPolicy) -> Code:
+def _code(
+    name: str, nodes: Sequence[Node], read: tuple[int, ...], given: tuple[int, ...], precision: PrecisionPolicy
+) -> Code:
     """``nodes`` as a compiled function of the slots ``read``, which returns the slots ``given``."""
 
     def run(*bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,6 @@
-"""A net whose layers can be inspected: any layer's values for pictures, and what goes back from there to the pictures."""
+"""A net whose layers can be inspected: any layer's values for pictures,
+and what goes back from there to the pictures.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ Path_ = str | os.PathLike[str]
 class Inspector:
     """A deploy net whose layers all pass gradients back, run one by one.
 
-    Pictures are (num, channels, height, width), in the units of the net's input; channels are in its order, blue first in most.
+    Pictures are (num, channels, height, width), in the units of the net's input; channels are in its order, blue first
+    in most.
     """
 
     def __init__(self, net: Net) -> None:
@@ -123,9 +126,17 @@ def _load(net: Net, path: Path_) -> None:
     """Load the weights, and log the layers for which there are none."""
     there = {name for name, arrays in caffemodel.read(path).items() if arrays}
     learned = [node for node in net.nodes if node.layer.blobs]
-    lacking = [node.name for node in learned if node.name not in there and not any(spec.name for spec in node.layer.param.param)]
+    lacking = [
+        node.name
+        for node in learned
+        if node.name not in there and not any(spec.name for spec in node.layer.param.param)
+    ]
     if lacking and not there & {node.name for node in learned}:
-        raise SpecError(f"{str(path)!r} has no weights for any layer of net {net.name!r}, such as {lacking[0]!r}; give its own")
+        raise SpecError(
+            f"{str(path)!r} has no weights for any layer of net {net.name!r}, such as {lacking[0]!r}; give its own"
+        )
     net_weights.load(net, os.fspath(path))
     if lacking:
-        logs.warning("inspector.py", f"{str(path)!r} has no weights for {', '.join(lacking)}: they keep what the fillers made")
+        logs.warning(
+            "inspector.py", f"{str(path)!r} has no weights for {', '.join(lacking)}: they keep what the fillers made"
+        )

@@ -43,11 +43,13 @@ class Occlusion(NamedTuple):
 
 
 def filters(inspector: Inspector, layer: str, unit: int | None = None) -> Array:
-    """A layer's weights as small pictures: (filters, height, width, channels) for filters with 3 channels (or 1, as 1), else each
-    channel of each filter by itself, (filters * channels, height, width, 1). ``unit``: those of one channel of the top.
+    """A layer's weights as small pictures: (filters, height, width, channels) for filters with 3 channels (or 1, as 1),
+    else each channel of each filter by itself, (filters * channels, height, width, 1). ``unit``: those of one channel
+    of the top.
 
-    The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape; weights without height and
-    width, 1x1 ones or those over a blob of values, are one picture, (1, outputs, inputs, 1). Raises ShapeError, SpecError.
+    The rows of an InnerProduct over a blob of (channels, height, width) are filters of that shape; weights without
+    height and width, 1x1 ones or those over a blob of values, are one picture, (1, outputs, inputs, 1). Raises
+    ShapeError, SpecError.
     """
     node = inspector.net.nodes[inspector.index(layer)]
     weight = node.layer.filters(inspector.net.shapes[node.inputs[0]] if node.inputs else ())
@@ -63,7 +65,9 @@ def filters(inspector: Inspector, layer: str, unit: int | None = None) -> Array:
     if weight.dim() == 2:
         weight = weight[None, None]
     if weight.dim() != 4:
-        raise ShapeError(f"layer {layer!r}: weights of shape {tuple(weight.shape)} are no pictures; expected four dimensions")
+        raise ShapeError(
+            f"layer {layer!r}: weights of shape {tuple(weight.shape)} are no pictures; expected four dimensions"
+        )
     if weight.shape[1] != 3:
         weight = weight.reshape(-1, 1, *weight.shape[2:])
     return weight.permute(0, 2, 3, 1).numpy().copy()
@@ -83,10 +87,12 @@ def histogram(values: Array, bins: int = 50) -> tuple[Array, Array]:
 
 
 def deconv(inspector: Inspector, layer: str, picture: Array, top: int = 9, unit: int | None = None) -> Strongest:
-    """ZFNet's deconvolution: the strongest value of each of the ``top`` strongest units, or of ``unit`` alone, sent back down.
+    """ZFNet's deconvolution: the strongest value of each of the ``top`` strongest units, or of ``unit`` alone,
+    sent back down.
 
-    All other values of the layer are 0. On the way down, max pooling puts what comes where its maximum was (the switches), a
-    ReLU lets what is positive pass, a convolution applies its filters transposed. Source: Zeiler and Fergus, ECCV 2014.
+    All other values of the layer are 0. On the way down, max pooling puts what comes where its maximum was
+    (the switches), a ReLU lets what is positive pass, a convolution applies its filters transposed. Source: Zeiler and
+    Fergus, ECCV 2014.
     """
     values, places = _peaks(inspector.top(inspector.run(picture[None], layer), layer))
     if unit is not None:
@@ -103,8 +109,9 @@ def deconv(inspector: Inspector, layer: str, picture: Array, top: int = 9, unit:
 
 
 def saliency(inspector: Inspector, layer: str, picture: Array, unit: int | None = None) -> tuple[int, Array]:
-    """How much each pixel sways a unit (the strongest, unless given): the unit's number, and (height, width), the largest over
-    the channels of \\|d unit / d pixel\\|. A Softmax that is sure has next to no gradient: take the layer before it.
+    """How much each pixel sways a unit (the strongest, unless given): the unit's number, and (height, width), the
+    largest over the channels of \\|d unit / d pixel\\|. A Softmax that is sure has next to no gradient: take the layer
+    before it.
 
     Source: Simonyan, Vedaldi and Zisserman, 2013.
     """
@@ -127,10 +134,12 @@ def occlusion(
     stride: int | None = None,
     fill: float = 0.0,
 ) -> Occlusion:
-    """A unit's value (the strongest unit of the whole picture, unless given) while a square of ``fill`` hides part of it.
+    """A unit's value (the strongest unit of the whole picture,
+    unless given) while a square of ``fill`` hides part of it.
 
-    The square has the side ``size`` (a quarter of the picture's shorter one) and moves by ``stride`` (a quarter of its side);
-    0 is the mean, where one is subtracted. Where the value falls is what the unit goes by. Source: Zeiler and Fergus, 2014.
+    The square has the side ``size`` (a quarter of the picture's shorter one) and moves by ``stride``
+    (a quarter of its side); 0 is the mean, where one is subtracted. Where the value falls is what the unit goes by.
+    Source: Zeiler and Fergus, 2014.
     """
     height, width = picture.shape[1:]
     size = size or max(1, min(height, width) // 4)
@@ -145,7 +154,9 @@ def occlusion(
     for row, (y, x) in enumerate((y, x) for y in tops for x in lefts):
         hidden[row, :, y : y + size, x : x + size] = fill
     with torch.no_grad():
-        parts = [inspector.top(inspector.run(hidden[i : i + _BATCH], layer), layer) for i in range(0, len(hidden), _BATCH)]
+        parts = [
+            inspector.top(inspector.run(hidden[i : i + _BATCH], layer), layer) for i in range(0, len(hidden), _BATCH)
+        ]
     values = torch.cat([part.reshape(len(part), len(whole), -1)[:, number].amax(1) for part in parts])
     return Occlusion(number, float(whole[number]), values.numpy().reshape(len(tops), len(lefts)), size, tops, lefts)
 
@@ -164,7 +175,9 @@ def check_unit(unit: int, count: int, layer: str) -> None:
 
 
 def heat(found: Occlusion, shape: tuple[int, ...]) -> Array:
-    """At each pixel of a picture (height, width), the mean value of the squares that hid it; where none did, the whole's."""
+    """At each pixel of a picture (height, width), the mean value of the squares that hid it;
+    where none did, the whole's.
+    """
     total, count = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for top, row in zip(found.tops, found.values, strict=True):
         for left, value in zip(found.lefts, row, strict=True):

@@ -1,4 +1,7 @@
-"""Sheets: pictures side by side, under a title, each with its caption and scale. Pixels are as OpenCV has them, blue first."""
+"""Sheets: pictures side by side, under a title, each with its caption and scale.
+
+Pixels are as OpenCV has them, blue first.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ def factor_for(width: int) -> int:
 
 
 def line(words: str, width: int, size: float = 0.45) -> Pixels:
-    """A strip of ``width`` with the text: in a smaller size where it would not fit, and cut off if that is not enough."""
+    """A strip of ``width`` with the text: in a smaller size where it would not fit,
+    and cut off if that is not enough.
+    """
     strip = np.full((_LINE, width, 3), 255, np.uint8)
     while _width(words, size) > width - 4 and size > 0.35:
         size -= 0.05
@@ -53,7 +58,9 @@ def _width(words: str, size: float) -> int:
 
 
 def with_scale(picture: Pixels, low: float, high: float, colours: int | None = None) -> Pixels:
-    """The picture with a scale to its right: a bar of its shades, labelled with the highest value, the lowest, and 0."""
+    """The picture with a scale to its right: a bar of its shades, labelled with the highest value, the lowest,
+    and 0.
+    """
     height = max(len(picture), 3 * _LINE)
     shades = pixels(np.linspace(1, 0, height).repeat(14).reshape(height, 14), 1, colours)
     return beside(picture, np.concatenate([shades, _marks(height, low, high)], 1))

@@ -1,4 +1,6 @@
-"""Permute, ShuffleChannel, Axpy, ReLU6, Normalize, L2Normalization and L2Normalize against NumPy, and their error texts."""
+"""Permute, ShuffleChannel, Axpy, ReLU6, Normalize, L2Normalization and L2Normalize against NumPy,
+and their error texts.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def test_normalize(across, shared, shape):
         s = s if shared else s.reshape(1, -1, *(1,) * (x.ndim - 2))
         return s * x / np.sqrt((x**2).sum(axes, keepdims=True) + 0.125)
 
-    text = f'type: "Normalize" norm_param {{ across_spatial: {across} channel_shared: {shared} eps: 0.125 }}'.replace("T", "t", 0)
+    text = f'type: "Normalize" norm_param {{ across_spatial: {across} channel_shared: {shared} eps: 0.125 }}'.replace(
+        "T", "t", 0
+    )
     layer = check(text.replace("True", "true").replace("False", "false"), shape, oracle=oracle)
     assert layer.blobs[0].shape == (() if shared else (shape[1],))
 
@@ -70,7 +74,11 @@ def test_normalize_starts_at_its_filler():
 
 @pytest.mark.parametrize("shape", [SHAPE, (3, 5)])
 def test_l2_normalization(shape):
-    check('type: "L2Normalization"', shape, oracle=lambda x: x / np.sqrt((x**2).sum(tuple(range(1, x.ndim)), keepdims=True)))
+    check(
+        'type: "L2Normalization"',
+        shape,
+        oracle=lambda x: x / np.sqrt((x**2).sum(tuple(range(1, x.ndim)), keepdims=True)),
+    )
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (3, 5), (4,)])
@@ -80,7 +88,9 @@ def test_l2_normalize(shape):
 
     check('type: "L2Normalize"', shape, oracle=oracle)
     small = distinct(*shape) * 1e-4
-    np.testing.assert_allclose(build('type: "L2Normalize"', shape)(torch.from_numpy(small)).numpy(), oracle(small), rtol=1e-5)
+    np.testing.assert_allclose(
+        build('type: "L2Normalize"', shape)(torch.from_numpy(small)).numpy(), oracle(small), rtol=1e-5
+    )
 
 
 def test_l2_normalization_of_zeros_is_zero():
@@ -98,7 +108,11 @@ def test_l2_normalization_of_zeros_is_zero():
             [SHAPE],
             "layer 'l' (Permute): order 4 is out of range for a blob of 4 dim",
         ),
-        ('type: "Permute" permute_param { order: 1 order: 1 }', [SHAPE], "expected each axis once in order, got [1, 1]"),
+        (
+            'type: "Permute" permute_param { order: 1 order: 1 }',
+            [SHAPE],
+            "expected each axis once in order, got [1, 1]",
+        ),
         (
             'type: "ShuffleChannel" shuffle_channel_param { group: 3 }',
             [SHAPE],

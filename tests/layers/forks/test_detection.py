@@ -85,7 +85,9 @@ def overlap(a, b):
     return wide * high / (sum(area) - wide * high)
 
 
-def detections(loc, conf, priors, classes, *, code, shared, background, threshold, nms, eta, top_k, keep_top_k, encoded):
+def detections(
+    loc, conf, priors, classes, *, code, shared, background, threshold, nms, eta, top_k, keep_top_k, encoded
+):
     prior, variance = priors.reshape(2, -1, 4)
     variance = np.ones_like(variance) if encoded else variance
     out = []
@@ -169,7 +171,10 @@ def test_detection_output(changed, seed):
 
 def test_boxes_beyond_all_bounds_pass():
     layer = build(
-        'type: "DetectionOutput" detection_output_param { num_classes: 2 code_type: CENTER_SIZE }', (1, 8), (1, 4), (1, 2, 8)
+        'type: "DetectionOutput" detection_output_param { num_classes: 2 code_type: CENTER_SIZE }',
+        (1, 8),
+        (1, 4),
+        (1, 2, 8),
     )
     loc = torch.full((1, 8), 1e4)
     priors = torch.tensor([[[0.1, 0.1, 0.3, 0.4] * 2, [1.0] * 8]])
@@ -182,7 +187,8 @@ def test_the_number_of_boxes_is_not_known_before():
     assert layer.reshape([(2, 20), (2, 15), (1, 2, 20)]) == [(1, 1, 1, 7)]
 
 
-SAVE = """type: "DetectionOutput" detection_output_param { num_classes: 3 save_output_param { label_map_file: "l.prototxt"
+SAVE = """type: "DetectionOutput" detection_output_param { num_classes: 3
+  save_output_param { label_map_file: "l.prototxt"
     output_format: "VOC" resize_param { resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR } """
 
 
@@ -228,8 +234,16 @@ OUT = 'type: "DetectionOutput" detection_output_param { '
         (PRIORS + "min_size: 3 }", [FEATURES, (2, 3)], "(num, channels, height, width), got 'x1' (2, 3)"),
         (OUT + "}", [(2, 20), (2, 15), (1, 2, 20)], "layer 'l' (DetectionOutput): expected num_classes"),
         (OUT + "num_classes: 3 }", [(2, 20), (2, 14), (1, 2, 20)], "got 'x' (2, 20), 'x1' (2, 14), 'x2' (1, 2, 20)"),
-        (OUT + "num_classes: 3 share_location: false }", [(2, 20), (2, 15), (1, 2, 20)], "locations (num, priors * 12)"),
-        (OUT + "num_classes: 3 nms_param { eta: 0 } }", [(2, 20), (2, 15), (1, 2, 20)], "eta above 0, up to 1, got 0.3 and 0"),
+        (
+            OUT + "num_classes: 3 share_location: false }",
+            [(2, 20), (2, 15), (1, 2, 20)],
+            "locations (num, priors * 12)",
+        ),
+        (
+            OUT + "num_classes: 3 nms_param { eta: 0 } }",
+            [(2, 20), (2, 15), (1, 2, 20)],
+            "eta above 0, up to 1, got 0.3 and 0",
+        ),
     ],
 )
 def test_errors(text, shapes, said):

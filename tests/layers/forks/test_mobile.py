@@ -9,7 +9,9 @@ from caffecli.errors import SpecError
 from tests.layers.oracle import SHAPE, build, check
 
 
-def each(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, stride: int = 1, pad: int = 0) -> np.ndarray:
+def each(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, stride: int = 1, pad: int = 0
+) -> np.ndarray:
     size = weight.shape[2]
     x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     y = np.zeros((*x.shape[:2], (x.shape[2] - size) // stride + 1, (x.shape[3] - size) // stride + 1))
@@ -39,7 +41,12 @@ def test_convolution_depthwise_has_the_channels_for_groups(settings, options):
 def test_depthwise_convolution_has_the_group_that_is_written():
     text = f'type: "DepthwiseConvolution" convolution_param {{ num_output: 7 group: 7 kernel_size: 3 {FILLED} }}'
     check(text, oracle=each)
-    assert build('type: "DepthwiseConvolution" convolution_param { num_output: 2 kernel_size: 3 }', SHAPE).blobs[0].shape[1] == 7
+    assert (
+        build('type: "DepthwiseConvolution" convolution_param { num_output: 2 kernel_size: 3 }', SHAPE)
+        .blobs[0]
+        .shape[1]
+        == 7
+    )
 
 
 def test_errors():

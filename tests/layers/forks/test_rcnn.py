@@ -20,7 +20,10 @@ def roi_pool(x: np.ndarray, regions: np.ndarray, pooled: tuple[int, int], scale:
     top = np.zeros((len(regions), x.shape[1], *pooled))
     for r, (image, *corners) in enumerate(regions.reshape(-1, 5).astype(np.float32)):
         x1, y1, x2, y2 = (away(corner * np.float32(scale)) for corner in corners)
-        size = [np.float32(max(y2 - y1 + 1, 1)) / np.float32(pooled[0]), np.float32(max(x2 - x1 + 1, 1)) / np.float32(pooled[1])]
+        size = [
+            np.float32(max(y2 - y1 + 1, 1)) / np.float32(pooled[0]),
+            np.float32(max(x2 - x1 + 1, 1)) / np.float32(pooled[1]),
+        ]
         for i, j in np.ndindex(pooled):
             ends = []
             for k, step, start, length in ((i, size[0], y1, x.shape[2]), (j, size[1], x1, x.shape[3])):
@@ -45,7 +48,9 @@ def random_regions(seed: int, count: int) -> np.ndarray:
 @pytest.mark.parametrize("pooled", [(1, 1), (2, 3), (6, 5), (12, 8)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_roi_pooling(pooled, seed):
-    text = f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {pooled[0]} pooled_w: {pooled[1]} spatial_scale: 0.0625 }}'
+    text = (
+        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {pooled[0]} pooled_w: {pooled[1]} spatial_scale: 0.0625 }}'
+    )
     inputs = [distinct(*SHAPE), random_regions(seed, 17)]
     oracle = lambda x, regions: roi_pool(x, regions, pooled, 0.0625)  # noqa: E731
     check(text, SHAPE, (17, 5), inputs=inputs, gradient=[0], oracle=oracle)
@@ -106,7 +111,11 @@ def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
             "and regions (count, 5), got 'x' (2, 3, 9, 7), 'x1' (4, 4)",
         ),
         ('type: "ROIPooling"', [SHAPE], "expected 2 bottom blob(s), got 1"),
-        ('type: "SmoothL1Loss"', [(2, 3)] * 3, "expected 2 bottoms, or 4 with both the inside and the outside weights, got 3"),
+        (
+            'type: "SmoothL1Loss"',
+            [(2, 3)] * 3,
+            "expected 2 bottoms, or 4 with both the inside and the outside weights, got 3",
+        ),
         ('type: "SmoothL1Loss"', [(2, 3), (2, 4)], "expected bottoms with as many values, got 'x' (2, 3), 'x1' (2, 4)"),
         ('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 0 }', [(2, 3), (2, 3)], "expected a sigma above 0, got 0"),
     ],

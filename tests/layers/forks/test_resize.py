@@ -94,11 +94,23 @@ def test_upsample_of_one_bottom_repeats(settings, scale):
 @pytest.mark.parametrize(
     ("text", "shapes", "said"),
     [
-        ('type: "Interp"', [SHAPE], "layer 'l' (Interp): expected shrink_factor, zoom_factor, or height and width, 1 or more"),
+        (
+            'type: "Interp"',
+            [SHAPE],
+            "layer 'l' (Interp): expected shrink_factor, zoom_factor, or height and width, 1 or more",
+        ),
         ('type: "Interp" interp_param { height: 4 }', [SHAPE], "or height and width"),
         ('type: "Interp" interp_param { zoom_factor: 0 }', [SHAPE], "or height and width, 1 or more"),
-        ('type: "Interp" interp_param { zoom_factor: 2 pad_beg: 1 }', [SHAPE], "pad_beg and pad_end 0 or less, got 1 and 0"),
-        ('type: "Interp" interp_param { zoom_factor: 2 pad_end: -4 }', [SHAPE], "larger than the 4 cut off, got [5, 4]"),
+        (
+            'type: "Interp" interp_param { zoom_factor: 2 pad_beg: 1 }',
+            [SHAPE],
+            "pad_beg and pad_end 0 or less, got 1 and 0",
+        ),
+        (
+            'type: "Interp" interp_param { zoom_factor: 2 pad_end: -4 }',
+            [SHAPE],
+            "larger than the 4 cut off, got [5, 4]",
+        ),
         ('type: "Interp" interp_param { zoom_factor: 2 }', [(2, 3)], "expected a bottom of 4 axes"),
         (
             'type: "Upsample"',
@@ -106,8 +118,16 @@ def test_upsample_of_one_bottom_repeats(settings, scale):
             "of one shape, of 4 axes (num, channels, height, width), got 'x' (2, 3, 5, 4)",
         ),
         ('type: "Upsample" upsample_param { upsample_h: 4 }', [SHAPE], "expected both upsample_h and upsample_w"),
-        ('type: "Upsample" upsample_param { scale: 2 scale_h: 4 }', [SHAPE], "expected either scale or both scale_h and scale_w"),
-        ('type: "Upsample" upsample_param { scale: 3 pad_out_w: true }', [SHAPE] * 2, "expected a scale of 2 for pad_out_h and"),
+        (
+            'type: "Upsample" upsample_param { scale: 2 scale_h: 4 }',
+            [SHAPE],
+            "expected either scale or both scale_h and scale_w",
+        ),
+        (
+            'type: "Upsample" upsample_param { scale: 3 pad_out_w: true }',
+            [SHAPE] * 2,
+            "expected a scale of 2 for pad_out_h and",
+        ),
         ('type: "Upsample" upsample_param { scale: 0 }', [SHAPE], "expected a scale of at least 1, got [0, 0]"),
     ],
 )
@@ -120,5 +140,7 @@ def test_errors(text, shapes, said):
 
 def test_a_mask_beyond_the_top_is_refused():
     layer = build('type: "Upsample"', (1, 1, 1, 2), (1, 1, 1, 2))
-    with pytest.raises(CaffeError, match=r"the mask has the place 8, the top 2 x 4 = 8; give the size before the pooling"):
+    with pytest.raises(
+        CaffeError, match=r"the mask has the place 8, the top 2 x 4 = 8; give the size before the pooling"
+    ):
         layer(torch.ones(1, 1, 1, 2), torch.tensor([[[[3.0, 8.0]]]]))

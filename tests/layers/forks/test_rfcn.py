@@ -14,7 +14,14 @@ SETTINGS = 'type: "PSROIPooling" psroi_pooling_param { spatial_scale: 0.25 outpu
 FEATURES = (2, 12, 7, 9)
 #: whole, of one pixel, halves that are rounded, partly outside, wholly outside, inverted
 REGIONS = np.array(
-    [[0, 0, 0, 35, 27], [1, 8, 8, 8, 8], [1, 2.5, 3.5, 14.5, 9.5], [0, -20, 4, 10, 60], [1, 90, 90, 99, 99], [0, 20, 20, 5, 5]],
+    [
+        [0, 0, 0, 35, 27],
+        [1, 8, 8, 8, 8],
+        [1, 2.5, 3.5, 14.5, 9.5],
+        [0, -20, 4, 10, 60],
+        [1, 90, 90, 99, 99],
+        [0, 20, 20, 5, 5],
+    ],
     np.float32,
 )
 
@@ -50,9 +57,17 @@ def test_no_regions() -> None:
 @pytest.mark.parametrize(
     ("text", "shapes", "said"),
     [
-        ('type: "PSROIPooling"', [FEATURES, (4, 5)], "all above 0, got no spatial_scale and no output_dim and no group_size"),
+        (
+            'type: "PSROIPooling"',
+            [FEATURES, (4, 5)],
+            "all above 0, got no spatial_scale and no output_dim and no group_size",
+        ),
         (SETTINGS.replace("0.25", "0"), [FEATURES, (4, 5)], "all above 0, got 0, 3 and 2"),
-        (SETTINGS, [(2, 11, 7, 9), (4, 5)], "expected features (num, 12, height, width) and regions (count, 5), got 'x' (2, 11"),
+        (
+            SETTINGS,
+            [(2, 11, 7, 9), (4, 5)],
+            "expected features (num, 12, height, width) and regions (count, 5), got 'x' (2, 11",
+        ),
     ],
 )
 def test_errors(text: str, shapes: list[tuple[int, ...]], said: str) -> None:
@@ -63,4 +78,9 @@ def test_errors(text: str, shapes: list[tuple[int, ...]], said: str) -> None:
 
 def test_a_region_of_no_image() -> None:
     with pytest.raises(CaffeError, match="region 1 is of image 2, the batch has images 0 to 1"):
-        check(SETTINGS, FEATURES, (2, 5), inputs=[distinct(*FEATURES), np.array([[0, 1, 1, 2, 2], [2, 1, 1, 2, 2]], np.float32)])
+        check(
+            SETTINGS,
+            FEATURES,
+            (2, 5),
+            inputs=[distinct(*FEATURES), np.array([[0, 1, 1, 2, 2], [2, 1, 1, 2, 2]], np.float32)],
+        )

@@ -58,7 +58,9 @@ def test_pspnets_keeps_the_mean_and_the_variance():
     layer.eval()
     y = layer(torch.from_numpy(x)).detach().numpy()
     scale, shift = (blob.detach().numpy() for blob in layer.blobs[:2])
-    np.testing.assert_allclose(y, wide(scale, x) * (x - wide(mean, x)) / np.sqrt(wide(variance, x) + 1e-5) + shift, atol=1e-4)
+    np.testing.assert_allclose(
+        y, wide(scale, x) * (x - wide(mean, x)) / np.sqrt(wide(variance, x) + 1e-5) + shift, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("phase", [TRAIN, TEST])
@@ -86,7 +88,8 @@ def test_one_value_a_channel_is_its_shift(settings):
         (
             "",
             SHAPE,
-            "layer 'l' (BN): expected a bn_param of SegNet (scale_filler, shift_filler, bn_mode) or of PSPNet (slope_filler,",
+            "layer 'l' (BN): expected a bn_param of SegNet (scale_filler, shift_filler, bn_mode) or of PSPNet "
+            "(slope_filler,",
         ),
         ("bn_mode: LEARN eps: 0.1", SHAPE, "momentum, eps, frozen, engine), got bn_mode, eps"),
         ("frozen: true", (3,), "expected a bottom of at least 2 axes (num, channels, ...), got (3,)"),

@@ -10,8 +10,13 @@ from caffecli.errors import ShapeError, SpecError
 from caffecli.tools.visual import methods
 from caffecli.tools.visual.inspector import Inspector
 
-INPUT = 'layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 4 dim: {0} dim: {1} dim: {2} }} }} }}'
-CONV = 'layer { name: "conv" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 5 kernel_size: 3 } }'
+INPUT = (
+    'layer {{ name: "in" type: "Input" top: "data" input_param {{ shape {{ dim: 4 dim: {0} dim: {1} dim: {2} }} }} }}'
+)
+CONV = (
+    'layer { name: "conv" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 5 kernel_size: 3 '
+    "} }"
+)
 RELU = 'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
 POOL = 'layer { name: "pool" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 2 stride: 2 } }'
 IP = 'layer { name: "ip" type: "InnerProduct" bottom: "p" top: "ip" inner_product_param { num_output: 3 } }'
@@ -165,7 +170,8 @@ def pool_up(x, kernel, stride):
 def test_deconv_is_zeiler_and_fergus_definition(opened, unit):
     """Convolutions with padding, stride and groups, ReLUs, overlapping max pooling: up and down by hand."""
     layers = """
-    layer { name: "c1" type: "Convolution" bottom: "data" top: "c1" convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
+    layer { name: "c1" type: "Convolution" bottom: "data" top: "c1"
+      convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }
     layer { name: "r1" type: "ReLU" bottom: "c1" top: "c1" }
     layer { name: "p1" type: "Pooling" bottom: "c1" top: "p1" pooling_param { kernel_size: 3 stride: 2 } }
     layer { name: "c2" type: "Convolution" bottom: "p1" top: "c2"
@@ -218,7 +224,9 @@ def test_saliency_is_the_gradient(opened, picture):
     for unit in (None, 1):
         number, found = methods.saliency(inspector, "ip", picture, unit)
         assert number == (int(scores.argmax()) if unit is None else unit)
-        conv = torch.nn.functional.conv2d(x, inspector.net.layer("conv").weight, inspector.net.layer("conv").bias).relu()
+        conv = torch.nn.functional.conv2d(
+            x, inspector.net.layer("conv").weight, inspector.net.layer("conv").bias
+        ).relu()
         flat = torch.nn.functional.max_pool2d(conv, 2).flatten(1)
         (grad,) = torch.autograd.grad((flat @ inspector.net.layer("ip").weight.t())[0, number], x)
         np.testing.assert_allclose(found, grad[0].abs().amax(0).numpy(), rtol=1e-5, atol=1e-6)
@@ -259,7 +267,9 @@ def test_tops_without_a_row_for_each_picture(opened, picture):
     total = 'layer { name: "sum" type: "Reduction" bottom: "data" top: "s" reduction_param { axis: 0 } }'
     inspector = opened(total)
     for way in (methods.activations, methods.deconv, methods.saliency, methods.occlusion):
-        with pytest.raises(ShapeError, match=r"layer 'sum': its top, of shape \(\), has no row for each picture; choose another"):
+        with pytest.raises(
+            ShapeError, match=r"layer 'sum': its top, of shape \(\), has no row for each picture; choose another"
+        ):
             way(inspector, "sum", picture)
 
 

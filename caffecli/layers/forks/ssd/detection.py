@@ -19,20 +19,22 @@ CORNER, CENTER_SIZE, CORNER_SIZE = 1, 2, 3
 class DetectionOutput(Layer):
     """The boxes found in each image: predictions decoded, by class the best of those that overlap, in all the best few.
 
-    Bottoms: locations (N, P L 4), confidences (N, P C), priors (1, 2, P 4) as PriorBox gives them; L is 1 with share_location
-    (true), else C. Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin, ymin, xmax, ymax, by image,
-    label and falling confidence; without any box a row for each image, the image and -1s. No gradient.
+    Bottoms: locations (N, P L 4), confidences (N, P C), priors (1, 2, P 4) as PriorBox gives them; L is 1 with
+    share_location (true), else C. Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin,
+    ymin, xmax, ymax, by image, label and falling confidence; without any box a row for each image, the image and -1s.
+    No gradient.
 
     ``detection_output_param``: num_classes C; background_label_id (0): the class that is no object, -1 for none;
     code_type: how locations l change a prior p, v being its variances (all 1 with variance_encoded_in_target):
-    CORNER (default) p + v l; CORNER_SIZE p + v l (width, height); CENTER_SIZE centre + v l (width, height), and sizes exp(v l).
-    confidence_threshold: boxes must be above it; nms_param: of two boxes of a class whose intersection over union is above
-    nms_threshold (0.3) the one of lower confidence goes, among the top_k (-1: all) best; eta (1): factor for the threshold,
-    after each box kept, while it is above 0.5. keep_top_k (-1: all): the best of all classes of an image.
+    CORNER (default) p + v l; CORNER_SIZE p + v l (width, height); CENTER_SIZE centre + v l (width, height), and sizes
+    exp(v l). confidence_threshold: boxes must be above it; nms_param: of two boxes of a class whose intersection over
+    union is above nms_threshold (0.3) the one of lower confidence goes, among the top_k (-1: all) best; eta (1): factor
+    for the threshold, after each box kept, while it is above 0.5. keep_top_k (-1: all): the best of all classes of an
+    image.
     Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``.
 
-    Differences: no files are written; a warning says so where SSD would write some (``save_output_param``). Nothing is shown:
-    ``visualize`` is an error; a fourth bottom, the images for it, is taken and not looked at.
+    Differences: no files are written; a warning says so where SSD would write some (``save_output_param``). Nothing is
+    shown: ``visualize`` is an error; a fourth bottom, the images for it, is taken and not looked at.
     """
 
     read_by_opencv = True
@@ -59,7 +61,8 @@ class DetectionOutput(Layer):
         if saved.output_directory and saved.label_map_file and saved.name_size_file:
             logs.warning(
                 "detection_output_layer.cpp:56",
-                f"Layer {self.param.name!r}: save_output_param is ignored, nothing is written to {saved.output_directory!r}.",
+                f"Layer {self.param.name!r}: save_output_param is ignored, nothing is written to "
+                f"{saved.output_directory!r}.",
             )
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
@@ -70,8 +73,8 @@ class DetectionOutput(Layer):
         came = [int(np.prod(shape[1:], dtype=int)) for shape in (locations, confidences)]
         if not count or priors[1] != 2 or expected != came or locations[:1] != confidences[:1]:
             raise self.shape_error(
-                f"expected locations (num, priors * {self.boxes_per_prior * 4}), confidences (num, priors * {self.classes}) and "
-                f"priors (1, 2, priors * 4), got {self.listing(bottoms)}"
+                f"expected locations (num, priors * {self.boxes_per_prior * 4}), confidences (num, priors * "
+                f"{self.classes}) and priors (1, 2, priors * 4), got {self.listing(bottoms)}"
             )
         return [torch.Size((1, 1, 1, 7))]
 

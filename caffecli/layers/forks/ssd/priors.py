@@ -13,16 +13,17 @@ from caffecli.layers.registry import register
 
 @register("PriorBox")
 class PriorBox(Layer):
-    """Boxes of several sizes and shapes around each place of a feature map, as parts of the image: xmin, ymin, xmax, ymax.
+    """Boxes of several sizes and shapes around each place of a feature map, as parts of the image:
+    xmin, ymin, xmax, ymax.
 
-    Bottoms: features (N, C, H, W), image (N, C', H', W'). Top: (1, 2, H W P 4): in the first row the boxes, place by place, at
-    each its P priors; in the second their variances. No gradient.
+    Bottoms: features (N, C, H, W), image (N, C', H', W'). Top: (1, 2, H W P 4): in the first row the boxes, place by
+    place, at each its P priors; in the second their variances. No gradient.
 
-    ``prior_box_param``: for each min_size (pixels, whole ones: the fraction is cut off, as SSD does) a square of it, with
-    max_size one of sqrt(min_size max_size), and for each aspect_ratio a, unless 1 or given before, a box min_size sqrt(a) wide
-    and min_size / sqrt(a) high, with flip (true) another of 1 / a. variance: one or four (0.1). clip (false) to the image.
-    img_size, or img_h and img_w: the image's, instead of the second bottom's. step, or step_h and step_w: pixels between places
-    (image / features). offset (0.5): of a place's centre, in steps.
+    ``prior_box_param``: for each min_size (pixels, whole ones: the fraction is cut off, as SSD does) a square of it,
+    with max_size one of sqrt(min_size max_size), and for each aspect_ratio a, unless 1 or given before, a box min_size
+    sqrt(a) wide and min_size / sqrt(a) high, with flip (true) another of 1 / a. variance: one or four (0.1). clip
+    (false) to the image. img_size, or img_h and img_w: the image's, instead of the second bottom's. step, or step_h and
+    step_w: pixels between places (image / features). offset (0.5): of a place's centre, in steps.
     Source: Liu et al., ECCV 2016 (SSD), section 2.2; ``prior_box_layer.cpp``.
     """
 
@@ -36,14 +37,18 @@ class PriorBox(Layer):
         self.variance = list(param.variance) or [0.1]
         if len(self.variance) not in (1, 4) or min(self.variance) <= 0:
             raise self.spec_error(f"expected one or four variance, above 0, got {_numbers(self.variance)}")
-        self.sizes = self._sizes(list(param.min_size), list(param.max_size), self._ratios(list(param.aspect_ratio), param.flip))
+        self.sizes = self._sizes(
+            list(param.min_size), list(param.max_size), self._ratios(list(param.aspect_ratio), param.flip)
+        )
         self.image = self._pair(param, "img", "_size")
         self.step = self._pair(param, "step", "")
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         for name, shape in zip(self.bottom_names, bottoms, strict=False):
             if len(shape) != 4:
-                raise self.shape_error(f"expected bottoms of 4 axes (num, channels, height, width), got {name!r} {tuple(shape)}")
+                raise self.shape_error(
+                    f"expected bottoms of 4 axes (num, channels, height, width), got {name!r} {tuple(shape)}"
+                )
         return [torch.Size((1, 2, math.prod(bottoms[0][2:]) * len(self.sizes) * 4))]
 
     def _ratios(self, given: list[float], flip: bool) -> list[float]:
@@ -60,7 +65,9 @@ class PriorBox(Layer):
         if not least or min(least) <= 0:
             raise self.spec_error(f"expected one min_size or more, above 0, got {_numbers(least)}")
         if most and (len(most) != len(least) or any(high <= low for low, high in zip(least, most, strict=False))):
-            raise self.spec_error(f"expected a larger max_size for each min_size {_numbers(least)}, got {_numbers(most)}")
+            raise self.spec_error(
+                f"expected a larger max_size for each min_size {_numbers(least)}, got {_numbers(most)}"
+            )
         sizes = []
         for i, low in enumerate(map(int, least)):
             sides = [float(low)] + ([math.sqrt(low * int(most[i]))] if most else [])
@@ -69,7 +76,9 @@ class PriorBox(Layer):
         return sizes
 
     def _pair(self, param: object, name: str, both: str) -> tuple[float, float] | None:
-        """Height and width given by ``<name>_h`` and ``<name>_w``, or by one field for both; None where there is neither."""
+        """Height and width given by ``<name>_h`` and ``<name>_w``, or by one field for both;
+        None where there is neither.
+        """
         fields = f"{name}{both}", f"{name}_h", f"{name}_w"
         one, *sides = (param.HasField(field) for field in fields)  # type: ignore[attr-defined]
         if not one and not any(sides):
