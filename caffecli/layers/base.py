@@ -112,8 +112,9 @@ class Layer(nn.Module):
     in_place: ClassVar[bool] = True
     #: nets usually write its top over its bottom
     usually_in_place: ClassVar[bool] = False
-    #: in Caffe the tops' data, and their diffs, are the first bottom's memory
+    #: in Caffe the data of its tops are in the memory of the first bottom's data
     shares_data: ClassVar[bool] = False
+    #: and the diffs of its tops in that of the first bottom's diffs
     shares_diff: ClassVar[bool] = False
     #: its forward changes what it keeps (statistics, a state, its place in the records), so that it is run once a pass
     stateful: ClassVar[bool] = False
@@ -131,7 +132,7 @@ class Layer(nn.Module):
     read_by_opencv: ClassVar[bool] = False
     #: how coordinates map through it, for fully convolutional nets; None: they do not
     coordinates: ClassVar[Coordinates | None] = None
-    #: the axis of the first bottom along which it scores classes; None: it does not. Settled in ``setup``
+    #: the axis of the first bottom along which it scores classes; None: it does not. ``reshape`` sets it
     class_axis: int | None = None
     #: predictions with this label do not count; None: all do
     ignore_label: int | None = None
