@@ -15,21 +15,46 @@ the tops the names of the bottoms. ``P.Message.VALUE`` is a constant of the sche
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from google.protobuf import message_factory
+from google.protobuf.descriptor import FieldDescriptor
 
 from caffecli.errors import SpecError
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.wording import did_you_mean
 
 Names: TypeAlias = "dict[Function | Top, str]"
 
+#: types whose settings are another type's message
+_SHARED = {
+    "Deconvolution": "convolution_param",
+    "DepthwiseConvolution": "convolution_param",
+    "ConvolutionDepthwise": "convolution_param",
+    "Im2col": "convolution_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+}
+#: what a field holds that is neither a whole number nor a name; by protobuf's number of the C++ type
+_KINDS = {
+    FieldDescriptor.CPPTYPE_MESSAGE: "a dict",
+    FieldDescriptor.CPPTYPE_STRING: "a text",
+    FieldDescriptor.CPPTYPE_BOOL: "True or False",
+    FieldDescriptor.CPPTYPE_FLOAT: "a number",
+    FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+}
+
 
 class FieldNameError(SpecError, AttributeError):
     """No setting, message or constant of that name."""
+
+
+class FieldValueError(SpecError, TypeError, ValueError):
+    """A value that its field cannot hold."""
 
 
 class TopNameError(SpecError, AttributeError, KeyError):
@@ -55,7 +80,8 @@ def to_proto(*tops: Top | Function) -> Any:
 def assign_proto(proto: Any, name: str, val: Any) -> None:
     """Set a message's field: a dict fills a message, a list a repeated field, as does a single value.
 
-    Raises AttributeError.
+    Raises AttributeError where there is no such field, and TypeError, which is a ValueError too, for a value that it
+    cannot hold.
     """
     if name not in proto.DESCRIPTOR.fields_by_name:
         hint = did_you_mean(name, proto.DESCRIPTOR.fields_by_name)
@@ -67,11 +93,30 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
             if isinstance(value, dict):
                 _fill(field.add(), value)
             else:
-                field.append(value)
+                _put(field.append, value, proto, name)
     elif isinstance(val, dict):
         _fill(field, val)
     else:
-        setattr(proto, name, val)
+        _put(functools.partial(setattr, proto, name), val, proto, name)
+
+
+def _put(put: Callable[[Any], None], value: Any, proto: Any, name: str) -> None:
+    try:
+        put(value)
+    except (TypeError, ValueError, AttributeError):
+        field = proto.DESCRIPTOR.fields_by_name[name]
+        what = f"{proto.DESCRIPTOR.name}.{name}: expected {_kind(field)}, got {value!r}"
+        raise FieldValueError(what) from None
+
+
+def _kind(field: FieldDescriptor) -> str:
+    """What a field holds, in words."""
+    if field.enum_type is not None:
+        return f"one of {', '.join(value.name for value in field.enum_type.values if value.number < forks.MOVED)}"
+    kind = field.cpp_type
+    if kind in (FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64):
+        return "a whole number from 0 on"
+    return _KINDS.get(kind, "a whole number")
 
 
 def _fill(message: Any, values: dict[str, Any]) -> None:
@@ -139,18 +184,28 @@ def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
     """
     own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own else {}
     fields = layer.DESCRIPTOR.fields_by_name
-    if key in own_fields and not key.endswith("param"):
-        assign_proto(getattr(layer, own or ""), key, value)
-    elif key in fields:
-        assign_proto(layer, key, value)
-    else:
-        hint = did_you_mean(key, [*own_fields, *fields], "settings of other messages are given as ..._param=dict(...)")
-        raise FieldNameError(f"layer {layer.name!r} ({layer.type}) has no setting {key!r}{hint}")
+    what = f"layer {layer.name!r} ({layer.type})"
+    try:
+        if key in own_fields and not key.endswith("param"):
+            assign_proto(getattr(layer, own or ""), key, value)
+        elif key in fields:
+            assign_proto(layer, key, value)
+        else:
+            other = _SHARED.get(layer.type, "..._param")
+            hint = did_you_mean(
+                key, [*own_fields, *fields], f"settings of other messages are given as {other}=dict(...)"
+            )
+            raise FieldNameError(f"{what} has no setting {key!r}{hint}")
+    except FieldValueError as error:
+        raise FieldValueError(f"{what}: {error}") from None
 
 
 class NetSpec:
     """Tops by name, in the order in which they were assigned:
     ``n.conv1 = L.Convolution(n.data, ...)``, or ``n["conv1"]``.
+
+    ``keys``, ``vals``, ``update`` and ``del n["conv1"]`` are those of SSD's pycaffe; a top so called goes before the
+    method.
     """
 
     tops: dict[str, Top | Function]
@@ -160,6 +215,11 @@ class NetSpec:
 
     def __setattr__(self, name: str, value: Top | Function) -> None:
         self.tops[name] = value
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("keys", "vals", "update") and name in self.tops:
+            return self.tops[name]
+        return super().__getattribute__(name)
 
     def __getattr__(self, name: str) -> Any:
         tops = self.__dict__.get("tops", {})  # none yet when a copy is being made
@@ -172,6 +232,23 @@ class NetSpec:
 
     def __getitem__(self, item: str) -> Any:
         return getattr(self, item)
+
+    def __delitem__(self, name: str) -> None:
+        self[name]  # raises where there is none
+        del self.tops[name]
+
+    def keys(self) -> list[str]:
+        """The tops' names."""
+        return list(self.tops)
+
+    def vals(self) -> list[Top | Function]:
+        """The tops."""
+        return list(self.tops.values())
+
+    def update(self, name: str, params: dict[str, Any]) -> None:
+        """Give the layer of the top ``name`` these settings too, over those of the same names."""
+        top = self[name]
+        (top.fn if isinstance(top, Top) else top).params.update(params)
 
     def to_proto(self) -> Any:
         """The NetParameter of all layers that the tops need; the blobs have the tops' names."""

@@ -13,12 +13,22 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     A wrong hint is worse than none. Meant is what differs in case alone, or in ``-`` for ``_``; else what fewest
     mistakes lead to, at most one for each four letters of ``name`` and at least one. A mistake is a letter too many,
     too few, or another one, or two letters in each other's place. To leave out all but the first three letters or more,
-    a third at least, is one mistake too. ``_param`` at the end does not count. Of two names as near, the one that
-    begins more alike is meant, then the one that ends so; if neither does, it is not clear.
+    a third at least, is one mistake too. Of two names as near, the one that begins more alike is meant, then the one
+    that ends so; if neither does, it is not clear.
+
+    The ending ``_param`` does not count. Two letters or more before a known name make another name of it, which is none
+    of them (MCWINDOW_DATA is not WINDOW_DATA); so does, before ``_param``, one letter behind it (relux_param is not
+    relu_param), unless it is the last one twice.
     """
+    written = _folded(name)
+    others = {one: _folded(one) for one in known}
+    bare = written.removesuffix(_TAIL)
+    if bare != written and written not in others.values() and bare[-1:] != bare[-2:-1]:
+        if f"{bare[:-1]}{_TAIL}" in others.values():
+            return None
     ranks: dict[str, tuple[int, ...]] = {}
-    for one in known:
-        rank = _rank(_folded(name), _folded(one))
+    for one, other in others.items():
+        rank = None if _is_longer(bare, other.removesuffix(_TAIL)) else _rank(written, other)
         if rank is not None:
             ranks[one] = rank
     best = sorted(ranks, key=ranks.__getitem__)
@@ -52,6 +62,11 @@ _TAIL = "_param"
 
 def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
+
+
+def _is_longer(name: str, known: str) -> bool:
+    """Whether ``name`` is ``known`` with two letters or more before it."""
+    return bool(known) and name.endswith(known) and len(name) > len(known) + 1
 
 
 def _rank(written: str, other: str) -> tuple[int, ...] | None:

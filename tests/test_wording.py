@@ -12,7 +12,13 @@ from caffecli import wording
 from caffecli.cli.main import COMMANDS
 from caffecli.layers import registry
 from caffecli.layers.fillers import _FILLERS
-from caffecli.proto.caffe_pb2 import ConvolutionParameter, LayerParameter, SolverParameter
+from caffecli.proto.caffe_pb2 import (
+    ConvolutionParameter,
+    ImageDataParameter,
+    LayerParameter,
+    SolverParameter,
+    V1LayerParameter,
+)
 from caffecli.solver.learning_rate import POLICIES
 from caffecli.solver.rules import RULES
 
@@ -23,6 +29,8 @@ NAMES = {
     "rules": list(RULES),
     "commands": list(COMMANDS),
     "of a layer": list(LayerParameter.DESCRIPTOR.fields_by_name),
+    "old types": list(V1LayerParameter.LayerType.keys()),
+    "of a picture": list(ImageDataParameter.DESCRIPTOR.fields_by_name),
     "of a solver": list(SolverParameter.DESCRIPTOR.fields_by_name),
     "of a convolution": list(ConvolutionParameter.DESCRIPTOR.fields_by_name),
 }
@@ -60,6 +68,10 @@ NAMES = {
         ("of a layer", "pooling", "pooling_param"),
         ("of a layer", "conv_param", "convolution_param"),
         ("of a layer", "convolutoin_param", "convolution_param"),
+        ("of a layer", "convoluton_param", "convolution_param"),
+        ("of a layer", "reluu_param", "relu_param"),
+        ("of a layer", "relu_params", "relu_param"),
+        ("old types", "WINDOWDATA", "WINDOW_DATA"),
         # other things altogether
         ("types", "LayerNorm", None),
         ("types", "GroupNorm", None),
@@ -74,6 +86,12 @@ NAMES = {
         ("of a solver", "learning_rate", None),
         ("of a layer", "something_new_param", None),
         ("of a convolution", "padding", None),
+        ("of a picture", "new_dim", None),
+        ("of a solver", "stepearly", None),
+        # a name with more before it or behind it
+        ("of a layer", "deformable_convolution_param", None),
+        ("of a layer", "relux_param", None),
+        ("old types", "MCWINDOW_DATA", None),
         # two are as near
         ("types", "GELU", None),
         ("of a convolution", "kernel", None),

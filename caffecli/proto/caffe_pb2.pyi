@@ -2935,7 +2935,11 @@ class AnnotatedDatum(_message.Message):
     class AnnotationType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         BBOX: _ClassVar[AnnotatedDatum.AnnotationType]
+        BBOXandSeg: _ClassVar[AnnotatedDatum.AnnotationType]
+        LANE: _ClassVar[AnnotatedDatum.AnnotationType]
     BBOX: AnnotatedDatum.AnnotationType
+    BBOXandSeg: AnnotatedDatum.AnnotationType
+    LANE: AnnotatedDatum.AnnotationType
     DATUM_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     ANNOTATION_GROUP_FIELD_NUMBER: _ClassVar[int]

@@ -2046,6 +2046,8 @@ FIELDS: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
 VALUES: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
     "AnnotatedDatum.AnnotationType": {
         0: (("ssd", 0),),
+        1: (("mobilenet_yolo", 1),),
+        2: (("mobilenet_yolo", 2),),
     },
     "BNParameter.BNMode": {
         0: (("segnet", 0),),

@@ -68,6 +68,9 @@ FORKS = {
     "structured_sparsity": "structured sparsity (wenwei202/caffe)",
 }
 
+#: fields that hold one value here, and several in a fork: (message, field) -> the fork
+REPEATED = {("TransformationParameter", "resize_param"): "mobilenet_yolo"}
+
 #: from here on are the numbers of fields whose own number the reference or an earlier fork uses
 #: (scripts/generate_schema.py)
 MOVED = 8_000_000

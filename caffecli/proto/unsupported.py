@@ -217,7 +217,11 @@ INSTEAD = {
     ("SoftmaxLossParameter", "ignore_label"): "write loss_param { ignore_label: N }, which takes one label",
     "CROP": 'write layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by '
     "itself",
-    ("SolverParameter", "plateau_winsize"): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train',
+    (
+        "SolverParameter",
+        "plateau_winsize",
+    ): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train; that watches a test output and counts '
+    "tests, where SSD watches the training loss and counts iterations, so that the rates will differ",
 }
 
 #: fields and values of which only the name is known: by fork, then by message or enum. Those of layers have a place in

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -58,17 +58,13 @@ def check(net: NetParameter, types: Collection[str], whole: NetParameter | None 
         *(need for layer, needs in zip(net.layer, found, strict=True) for need in needs if layer.type in types),
     ]
     parts = [*_said("layers", by_type), *_said("settings", fields)]
-    lacking = [layer for layer, needs in zip(net.layer, found, strict=True) if needs]
     hints = list(dict.fromkeys(f"for {need.name} {need.instead}" for need in [*by_type, *fields] if need.instead))
-    works = None if own else _what_works(net, lacking, types, whole)
+    works = None if own else _what_works(net, types, whole)
     if works:
         hints.append(works)
-    elif by_type and not hints:
-        kinds = {need.name for need in by_type}
-        if len(kinds) == 1:
-            hints.append(f"{by_type[0].name if fields else 'it'} can be written as a Python layer")
-        else:
-            hints.append(f"{'the layers' if fields else 'they'} can be written as Python layers")
+    elif by_type and not fields and not hints:
+        one = len({need.name for need in by_type}) == 1
+        hints.append("it can be written as a Python layer" if one else "they can be written as Python layers")
     raise SpecError("; ".join([f"{what} needs {' and '.join(parts)}, which {_are(by_type + fields)} not here", *hints]))
 
 
@@ -76,7 +72,10 @@ def check_solver(solver: SolverParameter, name: str) -> None:
     """Raise SpecError for a solver's settings of forks that are not here. ``name`` stands for its file."""
     needs = [_need(setting, "") for setting in _settings(solver, unsupported_only=True)]
     if needs:
-        hints = [f"for {need.name} {need.instead}" for need in needs if need.instead]
+        instead = {need.name: need.instead for need in needs if need.instead}
+        if "plateau_winsize" in instead and solver.lr_policy != "plateau":
+            instead["plateau_winsize"] = 'leave it out: only lr_policy "plateau" reads it'
+        hints = [f"for {field} {remedy}" for field, remedy in instead.items()]
         what = f"{name}: the solver needs {' and '.join(_said('settings', needs))}, which {_are(needs)} not here"
         raise SpecError("; ".join([what, *hints]))
     _log_ignored(name, [solver])
@@ -169,21 +168,62 @@ def _are(needs: list[_Need]) -> str:
     return "is" if len({need.name for need in needs}) == 1 else "are"
 
 
-def _what_works(
-    net: NetParameter, lacking: list[LayerParameter], types: Collection[str], whole: NetParameter | None
-) -> str | None:
-    """The phase, or the form of the net (deploy), that needs none of this."""
+def _what_works(net: NetParameter, types: Collection[str], whole: NetParameter | None) -> str | None:
+    """The phase, or the form of the net (deploy), that needs none of what is not here."""
     for phase in Phase.values() if whole is not None else ():
         state = NetState()
         state.CopyFrom(net.state)
         state.phase = phase
         layers = [layer for layer in whole.layer if takes_part(layer, state, log=False)] if whole is not None else []
-        if phase != net.state.phase and layers and not any(_needs(layer, types) for layer in layers):
+        if phase != net.state.phase and _runs(layers, types=types):
             return f"in phase {Phase.Name(phase)} the net runs"
-    labels = {top for layer in net.layer if not layer.bottom for top in layer.top[1:]}
-    if all(not layer.bottom or labels & set(layer.bottom) for layer in lacking):
+    if _runs(*_deploy(net), types=types):
         return "its deploy net, which has neither data layers nor losses, runs"
     return None
+
+
+def _runs(layers: Sequence[LayerParameter], inputs: Collection[str] = (), *, types: Collection[str]) -> bool:
+    """Whether there are layers, of types and with settings that are here, that read inputs and what others make."""
+    made = set(inputs)
+    for layer in layers:
+        if layer.type not in types or _needs(layer, types) or not made.issuperset(layer.bottom):
+            return False
+        made.update(layer.top)
+    return bool(layers)
+
+
+def _deploy(net: NetParameter) -> tuple[list[LayerParameter], set[str]]:
+    """The layers and inputs of the deploy net that goes with ``net``; no layers where that is one already.
+
+    Its inputs are the first tops of the data layers. The others, labels say, are not there: losses go, and layers of
+    labels alone, and those that read labels beside other blobs where no layer that stays reads what they make.
+    """
+    sources = [layer for layer in net.layer if _is_source(layer)]
+    losses = [layer for layer in net.layer if "Loss" in layer.type or any(layer.loss_weight)]
+    if not losses and any(layer.type == "Input" for layer in sources):
+        return [], set()
+    inputs: set[str] = set()
+    labels: set[str] = set()
+    for layer in net.layer:
+        if layer in sources:
+            count = len(layer.top) if layer.type == "Input" else 1
+            inputs.update(layer.top[:count])
+            labels.update(layer.top[count:])
+        elif layer in losses or (layer.bottom and labels.issuperset(layer.bottom)):
+            labels.update(layer.top)
+    kept: list[LayerParameter] = []
+    read: set[str] = set()
+    for layer in reversed(net.layer):
+        of_labels = layer.bottom and not labels.isdisjoint(layer.bottom)
+        if layer not in sources and layer not in losses and not (of_labels and read.isdisjoint(layer.top)):
+            kept.insert(0, layer)
+            read.update(layer.bottom)
+    return kept, inputs
+
+
+def _is_source(layer: LayerParameter) -> bool:
+    """Whether the layer reads records, which a deploy net is given instead."""
+    return not layer.bottom and (layer.type in ("Input", "Python") or "Data" in layer.type)
 
 
 def _log_ignored(what: str, messages: list[Message]) -> None:

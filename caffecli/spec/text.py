@@ -53,6 +53,8 @@ _UNREAD = {
     if field.message_type is caffe_pb2.Unread.DESCRIPTOR
 }
 _BEGINS_UNREAD = re.compile(rf"{_SKIP}|\b({'|'.join(sorted(_UNREAD))})\s*:?\s*[{{<]")
+#: a field that is given a list, or the part of one in this line
+_LIST = re.compile(r"\b(?P<name>\w+)\s*:\s*(?P<list>\[[^\]]*)")
 _TOKEN = re.compile(r"[\w.+-]+|\"[^\"]*\"?|'[^']*'?|\S")
 
 
@@ -127,8 +129,22 @@ def _explain(error: text_format.ParseError, text: str, root: Descriptor) -> tupl
     what = re.sub(r"^\d+:\d+ : ('.*': )?(?=[A-Z])", "", str(error), flags=re.DOTALL)
     if re.match(r'Expected "[}>]"', what) and (at := _unclosed(text)) is not None:
         return *_place(text, at), f"the {text[at]!r} here is not closed"
-    found = _TOKEN.match(text.split("\n")[line - 1], column - 1)
+    written = text.split("\n")[line - 1]
+    for field in _LIST.finditer(written):
+        if field.start("list") == column - 1:
+            return line, column, _list_for_one(field["name"], field["list"])
+    found = _TOKEN.match(written, column - 1)
     return line, column, _reword(what, found[0] if found else "", root)
+
+
+def _list_for_one(name: str, values: str) -> str:
+    what = f"field {name!r} holds one value, got a list"
+    if name != "device_id":
+        return what
+    gpus = ",".join(re.findall(r"\d+", values))
+    return (
+        f"{what}, as {forks.title('tsn')} has it; keep one GPU here, and give --gpu {gpus or '0,1'} to train on several"
+    )
 
 
 def _reword(what: str, token: str, root: Descriptor) -> str:
@@ -138,8 +154,10 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
     """
     if found := re.match(r'Message type "([\w.]+)" has no field named "(.*)"', what):
         return _unknown_field(found[2], root.file.pool.FindMessageTypeByName(found[1]), root)
-    if found := re.match(r'Message type "[\w.]+" should not have multiple "(\w+)" fields', what):
-        return f"field {found[1]!r} is given a second time; it holds one value"
+    if found := re.match(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields', what):
+        several = forks.REPEATED.get((found[1], found[2]))
+        whose = f", several only in {forks.title(several)}, which is not here" if several else ""
+        return f"field {found[2]!r} is given a second time; it holds one value{whose}"
     if found := re.match(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$', what):
         value, enum = found[2].strip("\"'"), root.file.pool.FindEnumTypeByName(found[1])
         quoted = token.startswith(('"', "'"))

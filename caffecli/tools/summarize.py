@@ -34,8 +34,7 @@ from caffecli.net import weights as net_weights
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
-from caffecli.spec.filter import filter_net
-from caffecli.spec.splits import insert_splits
+from caffecli.spec.filter import takes_part
 from caffecli.tools.open import build_net, read_net
 from caffecli.wording import dimensions
 
@@ -107,19 +106,18 @@ def summarize(
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
     """
     whole = read_net(path, phase, level, stages, layers=layers)
-    with logs.quiet():
-        param = filter_net(whole, whole.state)
-        insert_splits(param, whole)  # only for its errors, which know the layers that are left out
-    for layer in param.layer:
+    for layer in whole.layer:
+        if not takes_part(layer, whole.state, log=False):
+            continue
         if batch is not None:
             _set_batch(layer, batch)
         _stand_in(layer, picture)
     with logs.quiet():
-        net = build_net(param, path, kind=_Outline if weights is None else Net)
+        net = build_net(whole, path, kind=_Outline if weights is None else Net)
     with contextlib.closing(net):
         if weights is not None:
             net_weights.load(net, str(weights))
-        return _summary(net, param, weights is not None)
+        return _summary(net, whole, weights is not None)
 
 
 def _set_batch(layer: LayerParameter, batch: int) -> None:

@@ -101,6 +101,60 @@ def test_nets_are_written_for_forks_whose_layers_are_not_here() -> None:
     assert net.layer[2].multibox_loss_param.code_type == caffe_pb2.PriorBoxParameter.CENTER_SIZE
 
 
+def test_tops_are_listed_changed_and_removed_as_in_ssd() -> None:
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1, 2, 8, 8]})
+    n.conv = L.Convolution(n.data, kernel_size=3, num_output=4)
+    n.quiet = L.Silence(n.conv, ntop=0)
+    assert n.keys() == ["data", "conv", "quiet"] and n.vals() == [n.data, n.conv, n.quiet]
+    n.update("conv", {"num_output": 8, "param": [{"lr_mult": 0}]})
+    n.update("quiet", {"name": "still"})
+    net = n.to_proto()
+    assert net.layer[1].convolution_param.num_output == 8 and net.layer[1].convolution_param.kernel_size == [3]
+    assert net.layer[1].param[0].lr_mult == 0 and net.layer[2].name == "still"
+    del n["quiet"]
+    assert n.keys() == ["data", "conv"]
+    for missing in (lambda: n.update("conv2", {}), lambda: n.__delitem__("conv2")):
+        with pytest.raises(KeyError, match="the NetSpec has no top 'conv2'; it has data, conv"):
+            missing()
+
+
+def test_a_top_may_be_called_as_a_method_of_ssd() -> None:
+    n: Any = NetSpec()
+    n.keys = L.Input(shape={"dim": [1, 2]})
+    n.update = L.ReLU(n.keys)
+    n.vals = L.ReLU(n["update"])
+    assert [(layer.name, list(layer.bottom)) for layer in copy.copy(n).to_proto().layer] == [
+        ("keys", []),
+        ("update", ["keys"]),
+        ("vals", ["update"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pad": 3.0}, "ConvolutionParameter.pad: expected a whole number from 0 on, got 3.0"),
+        ({"num_output": -1}, "ConvolutionParameter.num_output: expected a whole number from 0 on, got -1"),
+        ({"axis": "1"}, "ConvolutionParameter.axis: expected a whole number, got '1'"),
+        ({"bias_term": "no"}, "ConvolutionParameter.bias_term: expected True or False, got 'no'"),
+        ({"engine": "GPU"}, "ConvolutionParameter.engine: expected one of DEFAULT, CAFFE, CUDNN"),
+        ({"weight_filler": "xavier"}, "ConvolutionParameter.weight_filler: expected a dict, got 'xavier'"),
+        ({"weight_filler": {"std": "a"}}, "FillerParameter.std: expected a number, got 'a'"),
+        ({"param": ["w"]}, "LayerParameter.param: expected a dict, got 'w'"),
+        ({"name": 3}, "LayerParameter.name: expected a text, got 3"),
+    ],
+)
+def test_a_value_that_its_field_cannot_hold_is_named_with_the_layer(settings: dict[str, Any], said: str) -> None:
+    n = NetSpec()
+    n.data = L.Input()
+    n.conv = L.Convolution(n.data, **settings)
+    with pytest.raises(SpecError) as error:
+        n.to_proto()
+    assert f"layer 'conv' (Convolution): {said}" in str(error.value)
+    assert isinstance(error.value, TypeError) and isinstance(error.value, ValueError)
+
+
 def test_mistakes_are_named() -> None:
     n = NetSpec()
     n.data = L.Input()
@@ -112,7 +166,7 @@ def test_mistakes_are_named() -> None:
     ):
         n.to_proto()
     with pytest.raises(
-        SpecError, match=r"layer 'Deconvolution1' .* settings of other messages are given as ..._param=dict"
+        SpecError, match=r"layer 'Deconvolution1' .*; settings .* are given as convolution_param=dict\(...\)"
     ):
         L.Deconvolution(n.data, num_output=1).to_proto()
     for missing in (lambda: n.conv2, lambda: n["conv2"]):

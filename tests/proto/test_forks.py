@@ -176,6 +176,7 @@ def test_users_of_forks_find_their_messages_by_name():
     datum = caffe_pb2.AnnotatedDatum(type=caffe_pb2.AnnotatedDatum.BBOX)
     datum.annotation_group.add(group_label=3).annotation.add().bbox.xmin = 0.5
     assert datum.SerializeToString() == bytes.fromhex("1000 1a0b 0803 1207 1205 0d0000003f")
+    assert dict(caffe_pb2.AnnotatedDatum.AnnotationType.items()) == {"BBOX": 0, "BBOXandSeg": 1, "LANE": 2}
     assert caffe_pb2.MultiBoxLossParameter().neg_pos_ratio == 3 and caffe_pb2.PriorBoxParameter.CENTER_SIZE == 2
 
 

@@ -17,6 +17,11 @@ from caffecli.spec.load import load_solver
 from caffecli.spec.upgrade import upgrade_net
 
 INPUT = 'layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }'
+RELU = ' layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" } '
+#: a layer that is not here
+CENSOR = 'layer { name: "c" type: "CensorLabel" bottom: "data" bottom: "label" top: "c" } '
+DATA = 'layer { name: "d" type: "Data" top: "data" top: "label" } '
+LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "relu" bottom: "c" }'
 SSD = """name: "ssd"
 layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
   transform_param { resize_param { height: 300 } } annotated_data_param { } }
@@ -54,15 +59,17 @@ def test_what_another_phase_needs_stops_nothing() -> None:
     ("source", "said"),
     [
         (
-            'layer { name: "d" type: "Data" top: "data" transform_param { resize_param { height: 3 } crop_h: 2 } }',
+            'layer { name: "d" type: "Data" top: "data" transform_param { resize_param { height: 3 } crop_h: 2 } }'
+            + RELU,
             "the net needs the settings transform_param.resize_param ('d') and transform_param.crop_h ('d') of SSD "
             "(weiliu89/caffe), "
             "which are not here; its deploy net, which has neither data layers nor losses, runs",
         ),
         (
-            'layer { name: "d" type: "DummyData" top: "x" top: "label" } '
-            'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" loss_param { class_weighting: 2 '
-            "} }",
+            'layer { name: "d" type: "DummyData" top: "data" top: "label" } '
+            + RELU
+            + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "relu" bottom: "label" '
+            "loss_param { class_weighting: 2 } }",
             "the net needs the setting loss_param.class_weighting ('l') of SegNet (alexgkendall/caffe-segnet), "
             "which is not here; "
             "its deploy net, which has neither data layers nor losses, runs",
@@ -104,12 +111,7 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "written as Python layers",
         ),
         (
-            INPUT + 'layer { name: "r" type: "BoxAnnotatorOHEM" bottom: "data" } '
-            'layer { name: "ip" type: "InnerProduct" bottom: "data" inner_product_param { normalize: true } }',
-            "which are not here; BoxAnnotatorOHEM can be written as a Python layer",
-        ),
-        (
-            'layer { name: "v" type: "VideoData" top: "v" }',
+            'layer { name: "v" type: "VideoData" top: "data" }' + RELU,
             "the layer VideoData ('v') of SSD (weiliu89/caffe) or TSN (yjxiong/caffe) or C3D (facebook/C3D), which "
             "is not here; its "
             "deploy net",
@@ -128,6 +130,61 @@ def test_what_is_missing_of_which_fork_and_what_works_all_the_same(source: str, 
     words = refused(source)
     assert said in words
     assert "remove" not in words and "\n" not in words
+
+
+@pytest.mark.parametrize(
+    ("layer", "runs"),
+    [
+        ('type: "Input" top: "data" input_param { shape { dim: 1 } }', True),
+        ('type: "Input" top: "other" input_param { shape { dim: 1 } }', False),
+        ('type: "NobodyKnows" top: "data"', False),
+        ('type: "AnnotatedData" top: "data"', False),
+    ],
+)
+def test_another_phase_is_named_only_where_its_layers_wire_up(layer: str, runs: bool) -> None:
+    test = f'layer {{ name: "in" {layer} include {{ phase: TEST }} }}'
+    said = refused(
+        'layer { name: "d" type: "AnnotatedData" top: "data" include { phase: TRAIN } } '
+        + test
+        + RELU
+        + ' layer { name: "l" type: "EuclideanLoss" bottom: "relu" bottom: "data" }'
+    )
+    assert ("in phase TEST the net runs" in said) == runs
+
+
+@pytest.mark.parametrize(
+    ("source", "runs"),
+    [
+        (DATA + RELU + CENSOR + LOSS, True),
+        (DATA + RELU + CENSOR + LOSS + ' layer { type: "Silence" bottom: "label" }', True),
+        (DATA + CENSOR + LOSS, False),  # the loss's other bottom is not there
+        (DATA + RELU + CENSOR + LOSS + ' layer { type: "Softmax" bottom: "c" top: "s" }', False),
+        # a layer that stays reads another top of the source than the first
+        (DATA.replace('"label"', '"info"') + 'layer { type: "Proposal" bottom: "data" bottom: "info" top: "rois" } '
+         'layer { name: "r" type: "ReLU" bottom: "rois" top: "r" }', False),
+        # deploy nets
+        (INPUT + 'layer { type: "ContinuationIndicator" top: "cont" }' + RELU, False),
+        (INPUT + RELU + CENSOR.replace('bottom: "label"', 'bottom: "relu"'), False),
+        # no data layer, though it has no bottoms
+        (DATA + RELU + 'layer { type: "ContinuationIndicator" top: "cont" } '
+         'layer { type: "Eltwise" bottom: "relu" bottom: "cont" top: "e" } '
+         'layer { type: "EuclideanLoss" bottom: "e" bottom: "label" }', False),
+        # nothing stays
+        ('layer { type: "VideoData" top: "data" top: "label" }', False),
+    ],
+)  # fmt: skip
+def test_the_deploy_net_is_named_only_where_it_runs(source: str, runs: bool) -> None:
+    said = refused(source)
+    assert "not here" in said and ("its deploy net" in said) == runs
+
+
+def test_a_setting_cannot_be_written_as_a_python_layer() -> None:
+    layers = (
+        'layer { type: "BoxAnnotatorOHEM" bottom: "data" } '
+        'layer { type: "Pooling" bottom: "data" pooling_param { bin_size: 2 } }'
+    )
+    said = refused(INPUT + layers)
+    assert "BoxAnnotatorOHEM" in said and "bin_size" in said and "Python layer" not in said
 
 
 def test_what_is_at_its_default_changes_nothing() -> None:
@@ -212,10 +269,14 @@ def test_what_chooses_only_how_it_is_computed_is_named_once(monkeypatch: pytest.
         ),
         ("min_lr: 0.001", "the solver needs the setting min_lr of NVIDIA (NVIDIA/caffe), which is not here"),
         (
-            "plateau_winsize: 4",
+            'lr_policy: "plateau" plateau_winsize: 4',
             "the setting plateau_winsize of SSD (weiliu89/caffe), which is not here; for plateau_winsize write "
-            'lr_policy: "fixed", and '
-            "give --plateau N:GAMMA to caffecli train",
+            'lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train; that watches a test output and counts '
+            "tests, where SSD watches the training loss and counts iterations, so that the rates will differ",
+        ),
+        (
+            'lr_policy: "step" plateau_winsize: 4',
+            'for plateau_winsize leave it out: only lr_policy "plateau" reads it',
         ),
     ],
 )

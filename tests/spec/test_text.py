@@ -77,6 +77,12 @@ def test_braces(source: str) -> None:
         ("base_lr: 0x10", "s.prototxt:1:10: expected a number, got 0x10"),
         ("max_iter: 1e3", "s.prototxt:1:11: expected a whole number, got 1e3"),
         ("max_iter: 99999999999", "s.prototxt:1:11: 99999999999 is out of range for this field"),
+        (
+            "type: 'SGD' device_id: [0, 1]",
+            "s.prototxt:1:24: field 'device_id' holds one value, got a list, as TSN (yjxiong/caffe) has it; "
+            "keep one GPU here, and give --gpu 0,1 to train on several",
+        ),
+        ("test_iter: [1] max_iter: [\n1]", "s.prototxt:1:26: field 'max_iter' holds one value, got a list"),
         ("lr_policy: fixed", "s.prototxt:1:12: expected a text in quotes, got fixed"),
         ("lr_policy: 'fixed", "s.prototxt:1:12: the quote is not closed: 'fixed"),
         ("debug_info: yes", "s.prototxt:1:13: expected 'true' or 'false', got yes"),
@@ -116,6 +122,11 @@ def test_errors_say_where_and_what(source: str, words: str) -> None:
         ("layers { type: ZZ }", "unknown value 'ZZ' for LayerType; expected one of NONE (0), ABSVAL (35), "),
         ("layers { type: CONVOLUTON }", "unknown value 'CONVOLUTON' for LayerType; did you mean 'CONVOLUTION'?"),
         ("base_lr: 1", "it is one of SolverParameter: is this a solver file?"),
+        (
+            "layer { transform_param { resize_param {} resize_param {} } }",
+            "field 'resize_param' is given a second time; it holds one value, several only in MobileNet-YOLO "
+            "(eric612/MobileNet-YOLO), which is not here",
+        ),
         ("layer { pooling_param {} pooling_param {} }", "field 'pooling_param' is given a second time"),
     ],
 )

@@ -118,9 +118,10 @@ def _largest(planes: Tensor, rows: list[list[int]], columns: list[list[int]]) ->
 class SmoothL1Loss(Loss):
     """loss = sum out f(in (a - b)) / N, f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
 
-    Bottoms: a, b, and, where given, both weights ``in`` and ``out``, all with as many values in each of N items; a and
-    b get a gradient. ``smooth_l1_loss_param``: sigma (1), above 0. Raises ShapeError where the counts differ.
-    Source: Girshick, ICCV 2015, equation 3; rbgirshick/caffe-fast-rcnn, ``smooth_L1_loss_layer.cu``.
+    Bottoms: a, b, and, where given, the weights ``in``, or both ``in`` and ``out``, all with as many values in each of
+    N items; a and b get a gradient. ``smooth_l1_loss_param``: sigma (1), above 0. Raises ShapeError where the counts
+    differ. Source: Girshick, ICCV 2015, equation 3; rbgirshick/caffe-fast-rcnn, ``smooth_L1_loss_layer.cu``; with three
+    bottoms weiliu89/caffe, branch ssd (daijifeng001/caffe-rfcn's divides by N H W, the same for bottoms of H = W = 1).
     """
 
     bottom_count = (2, 4)
@@ -134,15 +135,13 @@ class SmoothL1Loss(Loss):
         self.turn = 1 / sigma**2
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        if len(bottoms) == 3:
-            raise self.shape_error("expected 2 bottoms, or 4 with both the inside and the outside weights, got 3")
         if len({(shape[0], torch.Size(shape).numel()) for shape in bottoms if shape}) > 1 or not all(bottoms):
             raise self.shape_error(f"expected bottoms with as many values, got {self.listing(bottoms)}")
         return super().reshape(bottoms)
 
     def forward(self, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:
         difference = full(a) - full(b).reshape(a.shape)
-        inside, outside = (full(weight.detach()).reshape(a.shape) for weight in weights) if weights else (None, None)
+        inside, outside = [*(full(weight.detach()).reshape(a.shape) for weight in weights), None, None][:2]
         if inside is not None:
             difference = difference * inside
         loss = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none", beta=self.turn)

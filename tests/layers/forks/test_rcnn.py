@@ -82,7 +82,7 @@ def smooth(d: np.ndarray, sigma: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sigma", [1, 3, 0.5])
-@pytest.mark.parametrize("bottoms", [2, 4])
+@pytest.mark.parametrize("bottoms", [2, 3, 4])
 def test_smooth_l1_loss(sigma, bottoms):
     def oracle(a, b, inside=1.0, outside=1.0):
         return (outside * smooth(inside * (a - b), sigma)).sum() / 2
@@ -113,8 +113,8 @@ def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
         ('type: "ROIPooling"', [SHAPE], "expected 2 bottom blob(s), got 1"),
         (
             'type: "SmoothL1Loss"',
-            [(2, 3)] * 3,
-            "expected 2 bottoms, or 4 with both the inside and the outside weights, got 3",
+            [(2, 3), (2, 3), (2, 1)],
+            "expected bottoms with as many values, got 'x' (2, 3), 'x1' (2, 3), 'x2'",
         ),
         ('type: "SmoothL1Loss"', [(2, 3), (2, 4)], "expected bottoms with as many values, got 'x' (2, 3), 'x1' (2, 4)"),
         ('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 0 }', [(2, 3), (2, 3)], "expected a sigma above 0, got 0"),
