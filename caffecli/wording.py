@@ -23,9 +23,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     written = _folded(name)
     others = {one: _folded(one) for one in known}
     bare = written.removesuffix(_TAIL)
-    if bare != written and written not in others.values() and bare[-1:] != bare[-2:-1]:
-        if f"{bare[:-1]}{_TAIL}" in others.values():
-            return None
+    made_of = f"{bare[:-1]}{_TAIL}"
+    if bare != written and written not in others.values() and made_of in others.values() and bare[-1:] != bare[-2:-1]:
+        return None
     ranks: dict[str, tuple[int, ...]] = {}
     for one, other in others.items():
         rank = None if _is_longer(bare, other.removesuffix(_TAIL)) else _rank(written, other)

@@ -507,6 +507,74 @@ def test_values_of_enums_are_the_forks_own_too():
         assert wire.read_net(data) == net
 
 
+def encoded(number: int, value: int | float | bytes) -> bytes:
+    """A field of a binary message: a whole number, a float, or a text or message."""
+    if isinstance(value, bytes):
+        return wire._varint(number << 3 | 2) + wire._varint(len(value)) + value
+    if isinstance(value, float):
+        return wire._varint(number << 3 | 5) + np.float32(value).tobytes()
+    return wire._varint(number << 3) + wire._varint(value)
+
+
+def layer(layer_type: bytes, *fields: bytes) -> bytes:
+    return encoded(100, encoded(2, layer_type) + b"".join(fields))
+
+
+def test_a_batch_norm_is_its_fork_s_by_what_it_holds():
+    """TSN's BN has the number of embed_param; a frozen one is not SegNet's, nor then are those that do not say so."""
+    fillers = encoded(1, encoded(2, 1.0)) + encoded(2, encoded(2, 0.5))
+    data = layer(b"BN", encoded(137, fillers)) + layer(b"BN", encoded(137, fillers + encoded(5, 1)))
+    net = wire.read_net(data)
+    assert net is not None
+    for each in net.layer:
+        assert (each.bn_param.slope_filler.value, each.bn_param.bias_filler.value) == (1, 0.5)
+        assert not each.bn_param.HasField("scale_filler")
+    assert net.layer[1].bn_param.frozen
+
+
+def test_settings_of_no_fork_that_is_known_stay_unknown():
+    """149 is many forks' number, each for something else: of a layer that is nobody's, nothing tells which."""
+    data = layer(b"Nobodys", encoded(149, encoded(15, 3.0)))
+    net = wire.read_net(data)
+    assert net is not None
+    assert [field.name for field, _ in net.layer[0].ListFields()] == ["type"]
+    assert wire.write_net(net) == data
+
+
+def test_a_number_of_the_reference_is_its_but_for_signs():
+    pool = layer(b"Pooling", encoded(121, encoded(13, 0)))
+    plain = wire.read_net(pool)
+    assert plain is not None and plain.layer[0].pooling_param.HasField("round_mode")
+    other = wire.read_net(pool + layer(b"PSROIPooling", encoded(10001, encoded(1, 0.5))))
+    assert other is not None and not other.layer[0].pooling_param.HasField("round_mode")
+    assert other.layer[0].pooling_param.HasField("ceil_mode") and not other.layer[0].pooling_param.ceil_mode
+
+
+@pytest.mark.parametrize(
+    ("net", "path", "number"),
+    [
+        (
+            'layer { type: "BoxOutput" box_output_param { } } '
+            'layer { type: "ROIPooling" roi_pooling_param { pad_ratio: 1 } }',
+            b"ROI",
+            147,
+        ),
+        (
+            'layer { type: "Interp" } '
+            'layer { type: "BN" bn_param { slope_filler { } momentum: 0.9 eps: 0.1 frozen: true } }',
+            b"BN",
+            152,
+        ),
+    ],
+)
+def test_the_number_is_that_of_the_fork_that_the_net_shows(net, path, number):
+    read = text.parse(net, NetParameter())
+    data = wire.write_net(read)
+    at = next((v, s) for n, _, _, v, s in wire._fields(data, 0, len(data)) if n == 100 and path in data[v:s])
+    assert numbers(data[slice(*at)])[-1] == number
+    assert wire.read_net(data) == read
+
+
 @pytest.mark.parametrize("data", [b"\xa2\x06", b"\xa2\x06\x05\x0a", b"\x0b", b"\xff" * 12, b"\xa2\x06\x02\x0a\x7f"])
 def test_damaged_nets_are_none(data):
     assert wire.read_net(data) is None

@@ -215,7 +215,7 @@ def test_a_forks_setting_in_the_old_format_is_looked_at_once_the_net_is_filtered
     assert refused(V1_LOSS) == (
         "the net needs the setting softmaxloss_param.ignore_label ('l') of DeepLab (version 1, "
         "TheLegendAli/DeepLab-Context), which is not here; for softmaxloss_param.ignore_label write loss_param { "
-        "ignore_label: N }, which takes one label; in phase TEST the net runs"
+        "ignore_label: N }, which takes one label"
     )
     assert refused(V1_LOSS, "TEST") == ""
     assert refused("layers { name: 'l' type: EUCLIDEAN_LOSS euclidean_loss_param { type: L2 } }") == ""
