@@ -15,13 +15,13 @@ demo: $(INSTALLED) ## train, score, stop and resume LeNet on scikit-learn's digi
 	@$(BIN)/python scripts/demo.py
 
 test: $(INSTALLED) ## the whole suite but for the slow tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-all: $(INSTALLED) ## the whole suite
 	@$(BIN)/python -m pytest -m ""
 
 coverage: $(INSTALLED) ## as test, and the share of lines that the tests reach
-	@$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=80
+	@$(MAKE) --no-print-directory test PYTEST_FLAGS="--cov --cov-report= --cov-fail-under=80"
 
 check: $(INSTALLED) ## formatting, lint, types
 	$(BIN)/ruff format --check .
