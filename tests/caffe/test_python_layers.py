@@ -100,7 +100,7 @@ def test_errors_keep_their_type_and_name_the_layer(tmp_path: Path) -> None:
 
 
 def test_reshape_asks_the_users_layer(tmp_path: Path) -> None:
-    text = 'input: "x" input_shape { dim: 2 } ' + NET.split("\n")[3]
+    text = 'input: "x" input_shape { dim: 2 } ' + NET[NET.index('layer { name: "scale"') :]
     net = net_of(tmp_path, text)
     net.blobs["x"].reshape(4, 5)
     net.reshape()

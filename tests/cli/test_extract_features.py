@@ -106,8 +106,8 @@ def test_npy_holds_the_rows_with_the_keys_beside(features: Path, command: Comman
 
 IMAGES = """
 layer { name: "data" type: "ImageData" top: "data" top: "label"
-  image_data_param { source: "list.txt" root_folder: "images/" batch_size: 3 shuffle: true new_height: 20
-    new_width: 20 } }
+  image_data_param { source: "list.txt" root_folder: "images/" batch_size: 3
+    shuffle: true new_height: 20 new_width: 20 } }
 """
 ROWS = """
 layer { name: "data" type: "HDF5Data" top: "data" hdf5_data_param { source: "rows.txt" batch_size: 3 } }
