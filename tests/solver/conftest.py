@@ -18,8 +18,8 @@ layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TR
 layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TEST }}
   transform_param {{ scale: 0.00390625 crop_size: 24 }}
   data_param {{ source: "test_lmdb" batch_size: 24 backend: LMDB }} }}
-layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1" param {{ lr_mult: 1 }}
-  param {{ lr_mult: 2 decay_mult: 0 }}
+layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  param {{ lr_mult: 1 }} param {{ lr_mult: 2 decay_mult: 0 }}
   convolution_param {{ num_output: 6 kernel_size: 5 stride: 2 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }}
 layer {{ name: "drop1" type: "Dropout" bottom: "conv1" top: "conv1" }}
