@@ -22,7 +22,7 @@ from caffecli.formats import hdf5
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.foreign import describe
-from caffecli.proto import wire
+from caffecli.proto import encoding, wire
 from caffecli.proto.caffe_pb2 import NetParameter
 
 #: blobs by layer name, layers in the file's order. HDF5 files of Caffe leave out a blob that is shared with an earlier
@@ -155,8 +155,8 @@ def _readable(net: Any, path: str | os.PathLike[str]) -> NetParameter:
         of_net = net.DESCRIPTOR.fields_by_name[field].number
         for layer in layers:
             kept = b""
-            for piece in wire.pieces(layer.SerializeToString()):
-                if wire.read_net(wire.enclosed(of_net, kept + piece)) is None:
+            for piece in encoding.pieces(layer.SerializeToString()):
+                if wire.read_net(encoding.enclosed(of_net, kept + piece)) is None:
                     left_out.append(layer.name)
                 else:
                     kept += piece

@@ -6,6 +6,8 @@ the messages of ``caffe_pb2`` have the fields of all. ``wire`` reads and writes 
 
 from __future__ import annotations
 
+import functools
+
 from caffecli.proto.fork_types import OTHERS, TYPES
 from caffecli.proto.unsupported import FIELDS as UNSUPPORTED
 from caffecli.proto.unsupported import HOW, NAMES
@@ -108,3 +110,13 @@ def is_of_reference(message: str, number: int) -> bool:
 def is_read(message: str, field: str) -> bool:
     """Whether something here reads the field."""
     return field not in HOW.get(message, "").split() and not of_unsupported(message, field)
+
+
+@functools.cache
+def forks_of_types() -> dict[str, frozenset[str]]:
+    """The forks of each type that the reference does not have."""
+    forks: dict[str, frozenset[str]] = {}
+    for fork, names in TYPES.items():
+        for name in names.split():
+            forks[name] = forks.get(name, frozenset()) | {fork}
+    return forks

@@ -15,25 +15,30 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
+from caffecli.proto.encoding import (
+    BYTES,
+    FIXED32,
+    FIXED64,
+    VARINT,
+    fields,
+    read_varint,
+    varint,
+)
 from caffecli.proto.fork_numbers import FIELDS, HOMES, LAYERS, VALUES
-from caffecli.proto.fork_types import TYPES
-from caffecli.proto.forks import FORKS, MOVED
+from caffecli.proto.forks import FORKS, MOVED, forks_of_types
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _WIRE = {
-    FieldDescriptor.TYPE_DOUBLE: _FIXED64,
-    FieldDescriptor.TYPE_FLOAT: _FIXED32,
-    FieldDescriptor.TYPE_STRING: _BYTES,
-    FieldDescriptor.TYPE_BYTES: _BYTES,
-    FieldDescriptor.TYPE_MESSAGE: _BYTES,
+    FieldDescriptor.TYPE_DOUBLE: FIXED64,
+    FieldDescriptor.TYPE_FLOAT: FIXED32,
+    FieldDescriptor.TYPE_STRING: BYTES,
+    FieldDescriptor.TYPE_BYTES: BYTES,
+    FieldDescriptor.TYPE_MESSAGE: BYTES,
 }
 #: added to the number of a field of ours that would be read as another fork's
 _ESCAPE = 400_000_000
@@ -96,16 +101,6 @@ def write_net(net: NetParameter) -> bytes:
     return to_file(net.SerializeToString())
 
 
-def pieces(data: bytes) -> list[bytes]:
-    """The fields of a binary message, each with its number. Raises DecodeError."""
-    return [data[begin:stop] for _, _, begin, _, stop in _fields(data, 0, len(data))]
-
-
-def enclosed(number: int, data: bytes) -> bytes:
-    """A binary message as the field of that number of another."""
-    return _varint(number << 3 | _BYTES) + _varint(len(data)) + data
-
-
 class _Place(NamedTuple):
     """Where a field stands: its message, the fork that defines it ("":
     the reference), and the layer's extent in bytes.
@@ -146,10 +141,10 @@ class _Rewrite:
         """Add each field and type that only some forks have, with these forks."""
         message = place.message
         schema = _schema(message)
-        types = _forks_of_type() if message is LayerParameter.DESCRIPTOR else {}
+        types = forks_of_types() if message is LayerParameter.DESCRIPTOR else {}
         if types:
             place = place._replace(layer=(start, end))
-        for number, wire, _, value, stop in _fields(self.data, start, end):
+        for number, wire, _, value, stop in fields(self.data, start, end):
             here, home = number, place.fork
             if number in schema.numbers or number in schema.places:
                 owners = self._owners(number, wire, value, stop, place)
@@ -167,7 +162,7 @@ class _Rewrite:
                 if name in types:
                     found.add((name, types[name]))
             inner = schema.content(here)
-            if wire == _BYTES and isinstance(inner, Descriptor):
+            if wire == BYTES and isinstance(inner, Descriptor):
                 piece = (inner, home, self.data[value:stop])
                 if piece not in self._searched:
                     self._searched.add(piece)
@@ -207,18 +202,18 @@ class _Rewrite:
     def _fits(self, schema: _Schema, owner: _Owner, wire: int, value: int, stop: int) -> bool:
         """Whether the content of a field in a file can be that of a fork's."""
         field = schema.message.fields_by_number[owner[1]]
-        if wire == _BYTES and field.type == FieldDescriptor.TYPE_STRING:
+        if wire == BYTES and field.type == FieldDescriptor.TYPE_STRING:
             return _text(self.data[value:stop]).isprintable()
-        if wire != _BYTES or field.message_type is None or field.message_type.name == "BlobProto":
+        if wire != BYTES or field.message_type is None or field.message_type.name == "BlobProto":
             return True
         forks = {"", owner[0], schema.home(*owner)}
         inner = _schema(field.message_type)
         seen: set[tuple[int, int]] = set()  # numbers: one of them says as much as all of a long list
         try:
-            for number, each_wire, _, start, end in _fields(self.data, value, stop):
+            for number, each_wire, _, start, end in fields(self.data, value, stop):
                 if (number, each_wire) in seen:
                     continue
-                if each_wire != _BYTES:
+                if each_wire != BYTES:
                     seen.add((number, each_wire))
                 owners = inner.owners(number, each_wire)
                 if len({here for _, here in inner.numbers.get(number, ())}) > 1:
@@ -238,7 +233,7 @@ class _Rewrite:
         if place.message is LayerParameter.DESCRIPTOR:
             place = _Place(place.message, layer=(start, end))
         schema = _schema(place.message)
-        for number, wire, tag, value, stop in _fields(self.data, start, end):
+        for number, wire, tag, value, stop in fields(self.data, start, end):
             if number not in schema.numbers and number not in schema.places and number < _UNKNOWN:
                 inner = schema.content(number)
                 if inner is None or (inner, "", self.data[value:stop]) in self._unchanged:
@@ -257,15 +252,15 @@ class _Rewrite:
                 continue
             if made is None:
                 made = self.data[value:stop]
-            size = _varint(len(made)) if wire == _BYTES else b""
-            pieces += [self.data[done:tag], _varint(new << 3 | wire), size, made]
+            size = varint(len(made)) if wire == BYTES else b""
+            pieces += [self.data[done:tag], varint(new << 3 | wire), size, made]
             done = stop
         return b"".join([*pieces, self.data[done:end]]) if pieces else None
 
     def _value(self, schema: _Schema, here: int, wire: int, start: int, end: int, place: _Place) -> bytes | None:
         """The encoded value of a field, rewritten; None where it stays as it is."""
         inner = schema.content(here)
-        if wire == _BYTES and isinstance(inner, Descriptor):
+        if wire == BYTES and isinstance(inner, Descriptor):
             same = (inner, place.fork, self.data[start:end])
             if same in self._unchanged:
                 return None
@@ -273,10 +268,10 @@ class _Rewrite:
             if made is None:
                 self._unchanged.add(same)
             return made
-        if wire == _VARINT and isinstance(inner, str):
-            old = _read_varint(self.data, start)[0]
+        if wire == VARINT and isinstance(inner, str):
+            old = read_varint(self.data, start)[0]
             new = self._file_value(inner, old, place.fork) if self.writing else self._enum_value(inner, old, place.fork)
-            return None if new == old else _varint(new)
+            return None if new == old else varint(new)
         return None
 
     def _meaning(self, number: int, wire: int, value: int, stop: int, place: _Place) -> tuple[int, str]:
@@ -291,7 +286,7 @@ class _Rewrite:
         if fork and place.layer is not None and schema.layer_types(here):
             layer_type = _layer_type(self.data, *place.layer)
             known = layer_type.lower() in schema.layer_types(here) or self.signs.strong(fork)
-            known = known or bool({fork, schema.home(fork, here)} & _forks_of_type().get(layer_type, frozenset()))
+            known = known or bool({fork, schema.home(fork, here)} & forks_of_types().get(layer_type, frozenset()))
             several = len({each for _, each in schema.owners(number, wire)}) > 1
             if not known and (several or not self._fits(schema, (fork, here), wire, value, stop)):
                 return number + _UNKNOWN, ""
@@ -336,11 +331,11 @@ class _Rewrite:
     def _has(self, schema: _Schema, fork: str, here: int, wire: int, value: int, stop: int) -> bool:
         """Whether a fork has all the fields that a field of it holds, with our numbers."""
         message = schema.message.fields_by_number[here].message_type
-        if wire != _BYTES or message is None:
+        if wire != BYTES or message is None:
             return True
         inner = _schema(message)
         home = schema.home(fork, here)
-        for number, each_wire, _, start, end in _fields(self.data, value, stop):
+        for number, each_wire, _, start, end in fields(self.data, value, stop):
             owners = {each for each, _ in inner.places.get(number, ())}
             if owners and not owners & {"", fork, home}:
                 return False
@@ -458,8 +453,8 @@ class _Schema:
 
     def wires(self, here: int) -> tuple[int, ...]:
         field = self.message.fields_by_number[here]
-        wire = _WIRE.get(field.type, _VARINT)
-        return (wire, _BYTES) if _is_repeated(field) else (wire,)
+        wire = _WIRE.get(field.type, VARINT)
+        return (wire, BYTES) if _is_repeated(field) else (wire,)
 
 
 @functools.cache
@@ -485,75 +480,16 @@ def _schema(message: Descriptor) -> _Schema:
     return _Schema(message)
 
 
-@functools.cache
-def _forks_of_type() -> dict[str, frozenset[str]]:
-    """The forks of each type that the reference does not have."""
-    forks: dict[str, frozenset[str]] = {}
-    for fork, names in TYPES.items():
-        for name in names.split():
-            forks[name] = forks.get(name, frozenset()) | {fork}
-    return forks
-
-
 def _is_repeated(field: FieldDescriptor) -> bool:
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == FieldDescriptor.LABEL_REPEATED)
 
 
 def _layer_type(data: bytes, start: int, end: int) -> str:
     found = (
-        data[v:s]
-        for n, w, _, v, s in _fields(data, start, end)
-        if n == LayerParameter.TYPE_FIELD_NUMBER and w == _BYTES
+        data[v:s] for n, w, _, v, s in fields(data, start, end) if n == LayerParameter.TYPE_FIELD_NUMBER and w == BYTES
     )
     return _text(next(found, b""))
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Of each field: number, wire type, and where its tag, its value and what comes after begin. Raises DecodeError."""
-    size = len(data)
-    while start < end:
-        key, at = data[start], start + 1
-        if key > 0x7F:
-            key, at = _read_varint(data, start)
-        wire = key & 7
-        if wire == _BYTES:
-            length, at = _read_varint(data, at)
-            stop = at + length
-        elif wire == _VARINT:
-            stop = at + 1 if at < size and data[at] < 0x80 else _read_varint(data, at)[1]
-        elif wire in _SIZES:
-            stop = at + _SIZES[wire]
-        else:
-            raise DecodeError(f"no message has the wire type {wire}")
-        if stop > end:
-            raise DecodeError("a field ends after its message")
-        yield key >> 3, wire, start, at, stop
-        start = stop
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number, and what comes after it."""
-    if at < len(data) and data[at] < 0x80:
-        return data[at], at + 1
-    value = shift = 0
-    while shift < 70 and at < len(data):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise DecodeError("a number does not end")
-
-
-def _varint(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)

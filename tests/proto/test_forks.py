@@ -17,7 +17,7 @@ from caffecli.formats import caffemodel
 from caffecli.layers import registry
 from caffecli.net import weights
 from caffecli.net.net import Net
-from caffecli.proto import caffe_pb2, forks, unsupported, wire
+from caffecli.proto import caffe_pb2, encoding, forks, unsupported, wire
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
 from caffecli.proto.fork_numbers import FIELDS
 from caffecli.proto.fork_types import OTHERS, TYPES
@@ -439,9 +439,9 @@ def numbers(data: bytes, *path: int) -> list[int]:
     start, end = 0, len(data)
     for step in path:
         start, end = next(
-            (value, stop) for number, _, _, value, stop in wire._fields(data, start, end) if number == step
+            (value, stop) for number, _, _, value, stop in encoding.fields(data, start, end) if number == step
         )
-    return [number for number, *_ in wire._fields(data, start, end)]
+    return [number for number, *_ in encoding.fields(data, start, end)]
 
 
 @pytest.mark.parametrize(
@@ -510,10 +510,10 @@ def test_values_of_enums_are_the_forks_own_too():
 def encoded(number: int, value: int | float | bytes) -> bytes:
     """A field of a binary message: a whole number, a float, or a text or message."""
     if isinstance(value, bytes):
-        return wire._varint(number << 3 | 2) + wire._varint(len(value)) + value
+        return encoding.varint(number << 3 | 2) + encoding.varint(len(value)) + value
     if isinstance(value, float):
-        return wire._varint(number << 3 | 5) + np.float32(value).tobytes()
-    return wire._varint(number << 3) + wire._varint(value)
+        return encoding.varint(number << 3 | 5) + np.float32(value).tobytes()
+    return encoding.varint(number << 3) + encoding.varint(value)
 
 
 def layer(layer_type: bytes, *fields: bytes) -> bytes:
@@ -570,7 +570,7 @@ def test_a_number_of_the_reference_is_its_but_for_signs():
 def test_the_number_is_that_of_the_fork_that_the_net_shows(net, path, number):
     read = text.parse(net, NetParameter())
     data = wire.write_net(read)
-    at = next((v, s) for n, _, _, v, s in wire._fields(data, 0, len(data)) if n == 100 and path in data[v:s])
+    at = next((v, s) for n, _, _, v, s in encoding.fields(data, 0, len(data)) if n == 100 and path in data[v:s])
     assert numbers(data[slice(*at)])[-1] == number
     assert wire.read_net(data) == read
 
