@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
@@ -15,10 +16,10 @@ demo: $(INSTALLED) ## train, score, stop and resume LeNet on scikit-learn's digi
 	@$(BIN)/python scripts/demo.py
 
 test: $(INSTALLED) ## the whole suite but for the slow tests
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(PYTEST) $(PYTEST_FLAGS)
 
 test-all: $(INSTALLED) ## the whole suite
-	@$(BIN)/python -m pytest -m ""
+	@$(PYTEST) -m ""
 
 coverage: $(INSTALLED) ## as test, and the share of lines that the tests reach
 	@$(MAKE) --no-print-directory test PYTEST_FLAGS="--cov --cov-report= --cov-fail-under=80"

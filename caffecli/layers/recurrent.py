@@ -162,11 +162,14 @@ class Recurrent(Layer):
     def _kernel_serves(self, cont: Tensor, device: torch.device, static: bool) -> Literal["whole", "packed"] | None:
         """Whether torch's kernel computes this ``cont`` exactly, and not slower than the loop, as it can be on a CPU.
 
-        On a CPU packed sequences are faster only if they are short, and with a static input only the LSTM's, unpacked.
+        On a CPU packed sequences are faster only if they are short, and with a static input only the LSTM's, unpacked;
+        and one without instructions for bfloat16 has no kernel in it.
         """
         if not bool(((cont == 0) | (cont == 1)).all()):
             return None
         cpu = device.type == "cpu"
+        if cpu and torch.is_autocast_enabled("cpu") and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return None
         if bool((cont[1:] == 1).all()):
             return None if cpu and static and self.rows == 1 else "whole"
         return None if cpu and (static or 2 * longest(cont) > len(cont)) else "packed"
