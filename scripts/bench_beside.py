@@ -4,7 +4,8 @@
     python -m scripts.bench_beside ../before [--nets lenet,cifar10_quick] [--rounds 40] [--iterations 20]
 
 Each checkout trains in a process of its own, a few iterations at a time, while the other waits; the machine's drift
-then slows both. Printed are the median times, and the quartiles of this one's time divided by the other's, round by round.
+then slows both. Printed are the median times, and the quartiles of this one's time divided by the other's, round by
+round.
 """
 
 from __future__ import annotations
