@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check bench proto docs tutorials clean .venv
+.PHONY: help demo test test-all coverage check fuzz bench proto docs tutorials clean .venv
 
 help: ## this list
 	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +28,9 @@ check: $(INSTALLED) ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: $(INSTALLED) ## 12,000 damaged files through all that reads files; some minutes
+	@$(BIN)/python -m scripts.fuzz
 
 bench: $(INSTALLED) ## speed, beside a hand-written PyTorch loop of the same nets
 	@$(BIN)/python scripts/bench.py
