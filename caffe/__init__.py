@@ -34,13 +34,14 @@ from caffe.solver import (
     get_solver,
 )
 from caffe.timer import NCCL, Timer
-from caffecli import host
+from caffecli import host, logs
 from caffecli.layers.python import PythonLayerBase as Layer
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 __version__ = "1.0.0"
 
 host.keep_memory()  # as Caffe's blobs keep theirs
+logs.show_by_default()  # as glog does in a program that has not set it up
 
 __all__ = [
     "NCCL",

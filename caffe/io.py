@@ -8,7 +8,6 @@ scikit-image 0.19.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +173,9 @@ class Transformer:
         """
         shape = self._shape(in_)
         if mean.ndim == 4 and mean.shape[0] == 1:
-            _warn(f"The mean of input {in_!r} has shape {mean.shape}; taking it as {mean.shape[1:]}")
+            logs.warning(
+                "io.py:256", f"The mean of input {in_!r} has shape {mean.shape}; taking it as {mean.shape[1:]}"
+            )
             mean = mean[0]
         if mean.ndim == 1:
             if mean.shape[0] != shape[1]:
@@ -202,16 +203,6 @@ class Transformer:
         if in_ not in self.inputs:
             raise CaffeError(f"{in_} is not one of the net inputs: {', '.join(self.inputs)}")
         return tuple(self.inputs[in_])
-
-
-def _warn(text: str) -> None:
-    """Log a warning, on stderr when nobody listens: pycaffe's log is always shown."""
-    if all(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("caffecli").handlers):
-        handler = logs.show()
-        logs.warning("io.py:256", text)
-        logs.hide(handler)
-    else:
-        logs.warning("io.py:256", text)
 
 
 def _resized_mean(mean: Array, dims: Sequence[int]) -> Array:

@@ -121,9 +121,12 @@ def has_nccl() -> bool:
 
 
 def init_log(level: int | None = None, stderr: bool = True) -> None:
-    """Show the log on stderr, from ``level`` (0 info, 1 warning, 2 error) on;
-    without one, from ``GLOG_minloglevel``.
+    """Show the log on stderr from ``level`` on: 0 info, 1 warning, 2 error, 3 nothing of ours.
+
+    Without a call it is shown from the level of ``GLOG_minloglevel`` on, which is 0 unless set; so it is without a
+    ``level``. Not ``stderr``: show nothing.
     """
+    logs.show_by_default(False)
     if _state.log is not None:
         logs.hide(_state.log)
         _state.log = None

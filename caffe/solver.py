@@ -113,7 +113,7 @@ class Solver:
             return self._rule
 
         with UsersErrors():
-            self._core = Core(param, runner=engine, test_runner=engine, rule=rule)
+            self._core = Core(param, runner=engine, test_runner=engine, rule=rule, ends_at_nan=False)
         self._net, *self._test_nets = [Net.of(made) for made in engines]
         if mode.device() != self._core.device:
             self._core.to(mode.device())
@@ -142,7 +142,10 @@ class Solver:
         return learning_rate.learning_rate(self._core.param, self._core.iter, self._core.rate)
 
     def step(self, n: int) -> None:
-        """``n`` iterations, with the tests, displays and snapshots due."""
+        """``n`` iterations, with the tests, displays and snapshots due.
+
+        A loss of inf or nan is a warning in the log, and training goes on.
+        """
         with self._running():
             self._core.step(int(n))
 

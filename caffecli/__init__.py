@@ -16,9 +16,13 @@ the house.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+from caffecli import checkouts
+
+TYPE_CHECKING = False  # typing's own would import it whenever Python starts: see checkouts
 if TYPE_CHECKING:
+    from typing import Any
+
     from caffecli.errors import CaffeError
     from caffecli.layers.base import Layer
     from caffecli.layers.registry import register
@@ -41,6 +45,8 @@ _HOMES = {
     "load_solver": "caffecli.spec.load",
     "register": "caffecli.layers.registry",
 }
+
+checkouts.pass_over()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ Level (I, W, E, F), month and day, time with microseconds, process id, the refer
 text. Programs that read training logs rely on each of these. ``GLOG_minloglevel`` (0 to 3) hides the levels below it.
 
 The lines go through the standard logger ``caffecli``; a program that uses caffecli as a library sees nothing until it
-calls ``show()`` or sets a handler of its own.
+calls ``show()`` or sets a handler of its own. ``import caffe`` shows them unasked, as glog does: ``show_by_default()``.
 """
 
 from __future__ import annotations
@@ -94,17 +94,53 @@ class StderrHandler(logging.Handler):
             self.handleError(record)
 
 
+class _Default(StderrHandler):
+    """Shows the log on stderr while ``show`` does not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not _shown():
+            super().emit(record)
+
+
+_default = _Default()
+
+
 def show(stream: TextIO | None = None) -> StderrHandler:
     """Send the log to stderr (or ``stream``) from now on; returns the handler, for ``hide``."""
-    levels = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
-    try:
-        lowest = levels[max(0, min(3, int(os.environ.get("GLOG_minloglevel", "0"))))]  # noqa: SIM112 - glog's own spelling
-    except ValueError:
-        lowest = logging.INFO
-    _logger.setLevel(lowest)
+    _logger.setLevel(_lowest_level())
     handler = StderrHandler(stream)
     _logger.addHandler(handler)
     return handler
+
+
+def show_by_default(shown: bool = True) -> None:
+    """Send the log to stderr wherever ``show`` does not send it; not ``shown``: no longer."""
+    if shown:
+        _logger.addHandler(_default)
+    else:
+        _logger.removeHandler(_default)
+    _settle_level()
+
+
+def _lowest_level() -> int:
+    """The level that ``GLOG_minloglevel`` names."""
+    levels = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+    try:
+        return levels[max(0, min(3, int(os.environ.get("GLOG_minloglevel", "0"))))]  # noqa: SIM112 - glog's own spelling
+    except ValueError:
+        return logging.INFO
+
+
+def _shown() -> bool:
+    return any(isinstance(handler, StderrHandler) and handler is not _default for handler in _logger.handlers)
+
+
+def _settle_level() -> None:
+    """Set the logger's level when a handler has come or gone."""
+    if not _shown() and _default in _logger.handlers:
+        _logger.setLevel(_lowest_level())
+    elif all(isinstance(handler, logging.NullHandler) for handler in _logger.handlers):
+        _logger.setLevel(logging.NOTSET)
 
 
 @contextlib.contextmanager
@@ -122,8 +158,7 @@ def hide(handler: logging.Handler) -> None:
     """Remove a handler that ``show`` or another function has set, and close it."""
     _logger.removeHandler(handler)
     handler.close()
-    if all(isinstance(h, logging.NullHandler) for h in _logger.handlers):
-        _logger.setLevel(logging.NOTSET)
+    _settle_level()
 
 
 class Bar:

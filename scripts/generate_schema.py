@@ -47,6 +47,10 @@ UNREAD = "Unread"
 #: how protobuf calls the list of a file's messages, and that of a message's fields, in the place of a comment
 _MESSAGES, _FIELDS = FileDescriptorProto.MESSAGE_TYPE_FIELD_NUMBER, DescriptorProto.FIELD_FIELD_NUMBER
 
+#: where a generated module puts its messages: the pool of the process knows a name once only, and programs bring
+#: caffe_pb2 modules of their own
+_POOL, _OWN_POOL = "_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"
+
 #: by message or enum: number in files -> (fork, number here) of each that gives it away; the reference is the fork ""
 Numbers = dict[str, dict[int, list[tuple[str, int]]]]
 
@@ -234,8 +238,10 @@ def generate(compiler: str) -> dict[str, str]:
         outs = [f"--python_out={folder}", f"--pyi_out={folder}"]
         subprocess.run([compiler, f"--descriptor_set_in={folder}/set", *outs, REFERENCE], check=True)
         python, stub = ((Path(folder) / PROTO / f"caffe_pb2.{end}").read_text() for end in ("py", "pyi"))
+    if python.count(_POOL) != 1:
+        raise ValueError(f"protoc's output has {_POOL} {python.count(_POOL)} times, not once")
     return {
-        f"{PROTO}/caffe_pb2.py": python,
+        f"{PROTO}/caffe_pb2.py": python.replace(_POOL, _OWN_POOL),
         f"{PROTO}/caffe_pb2.pyi": '# mypy: disable-error-code="type-arg"\n' + stub,
         f"{PROTO}/fork_numbers.py": _table(merged),
     }

@@ -11,10 +11,18 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
+from caffecli import logs
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as caffecli.cli.main does, before torch is imported
+
+
+@pytest.fixture(autouse=True)
+def log_hidden() -> None:
+    """What `import caffe` shows unasked would be in each test's stderr."""
+    logs.show_by_default(False)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from caffecli.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "host", "logs", "proto", "wording"},
+    {"checkouts", "errors", "host", "logs", "proto", "wording"},
     {"spec", "formats"},
     {"sources"},
     {"layers"},

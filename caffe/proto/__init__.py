@@ -1,6 +1,4 @@
-"""``caffe.proto.caffe_pb2``: the very module ``caffecli.proto.caffe_pb2``,
-as one process can know a message once only.
-"""
+"""``caffe.proto.caffe_pb2``: the very module ``caffecli.proto.caffe_pb2``, so that messages of both are the same."""
 
 from __future__ import annotations
 

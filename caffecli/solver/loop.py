@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
     """``count`` iterations, or fewer when a stop is asked for (then ``solver.stopped``)."""
-    param, speed = solver.param, progress.Speed(solver.param.display, solver.iter)
+    param, speed = solver.param, solver.speed
+    speed.start(solver.iter)
     end = solver.iter + count
     while solver.iter < end:
         if (
@@ -43,7 +44,7 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
         if display or solver.losses.due:
             loss = solver.settled_loss()
         if display:
-            logs.info("solver.cpp:239", speed.line(solver.iter, loss))
+            logs.info("solver.cpp:239", speed.line(solver.iter, loss, param.display))
             outputs = _mean_outputs(solver, outputs)
             progress.train_outputs(solver.net, outputs)
         rate = _learning_rate(solver, display)
@@ -63,6 +64,7 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
         if action is Action.STOP:
             solver.stopped = True
             break
+    speed.pause(solver.iter)
 
 
 def _accumulate(solver: Solver, runner: Runner) -> dict[str, Tensor]:

@@ -41,23 +41,34 @@ def test_outputs(net: Net, means: dict[str, Tensor]) -> None:
 
 
 class Speed:
-    """Iterations a second between two displays; ``rate`` is what the last display showed."""
+    """Iterations a second of training between two displays; ``rate`` is what the last display showed.
 
-    def __init__(self, display: int, iteration: int) -> None:
-        self.display = display
+    What a program does between two calls of ``step`` does not count.
+    """
+
+    def __init__(self) -> None:
         self.rate = 0.0
-        self.restart(iteration)
+        self._seconds = 0.0
+        self._iterations = 0
 
-    def restart(self, iteration: int) -> None:
+    def start(self, iteration: int) -> None:
+        """Go on at ``iteration``."""
         self._since = time.perf_counter()
-        self._iteration = iteration
+        self._first = iteration
 
-    def line(self, iteration: int, loss: float) -> str:
-        """Caffe's line at a display; starts the next stretch."""
-        lapse = time.perf_counter() - self._since
-        self.rate = (iteration - self._iteration) / lapse if lapse > 0 else 0.0
-        self.restart(iteration)
-        speed = f"{number(self.rate)} iter/s, {number(round(lapse, 3))}s/{self.display} iters"
+    def pause(self, iteration: int) -> None:
+        """Keep the time since ``start``, and the iterations up to ``iteration``."""
+        self._seconds += time.perf_counter() - self._since
+        self._iterations += iteration - self._first
+
+    def line(self, iteration: int, loss: float, display: int) -> str:
+        """Caffe's line at a display, which comes every ``display`` iterations; starts the next stretch."""
+        self.pause(iteration)
+        lapse = self._seconds
+        self.rate = self._iterations / lapse if lapse > 0 else 0.0
+        self._seconds, self._iterations = 0.0, 0
+        self.start(iteration)
+        speed = f"{number(self.rate)} iter/s, {number(round(lapse, 3))}s/{display} iters"
         return f"Iteration {iteration} ({speed}), loss = {number(loss)}"
 
 
@@ -87,18 +98,16 @@ class Losses:
         return len(self._pending) >= self._patience
 
     def settle(self) -> tuple[int, float] | None:
-        """Take all pending losses into the mean.
-
-        Stops at the first that is not finite and returns its iteration and value.
-        """
+        """Take all pending losses into the mean; returns iteration and value of the first that is not finite."""
         pending, self._pending = self._pending, []
         losses = [loss for _, loss in pending]
         values = [float(losses[0])] if len(losses) == 1 else torch.stack(losses).tolist() if losses else []
+        bad = None
         for (iteration, _), value in zip(pending, values, strict=True):
-            if not math.isfinite(value):
-                return iteration, value
+            if bad is None and not math.isfinite(value):
+                bad = iteration, value
             self._take(value)
-        return None
+        return bad
 
     def _take(self, value: float) -> None:
         if len(self._kept) < self.window:
@@ -109,8 +118,12 @@ class Losses:
             self.smoothed += (value - self._kept[self._next]) / self.window
             self._kept[self._next] = value
             self._next = (self._next + 1) % self.window
+        if not math.isfinite(self.smoothed):  # until the last such loss has left the window
+            self.smoothed = sum(self._kept) / len(self._kept)
 
     def state(self) -> dict[str, Any]:
+        if not math.isfinite(self.smoothed):
+            return {"kept": [], "next": 0, "smoothed": 0.0}
         return {"kept": self._kept, "next": self._next, "smoothed": self.smoothed}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from caffecli.solver.callbacks import Callback, callback_states, restore_callbac
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.parallel import World
-from caffecli.solver.progress import Losses
+from caffecli.solver.progress import Losses, Speed
 from caffecli.solver.rules import Rule
 from caffecli.solver.signals import Action
 
@@ -35,7 +35,8 @@ class Solver:
 
     ``requested`` is called after each iteration and each test batch: does the user want a stop or a snapshot?
     ``runner`` makes what runs the train net (``caffecli.net.runners``), ``test_runner`` what runs a test net, ``rule``
-    the update rule. ``callbacks``: see ``callbacks.Callback``. ``rate``: a warm-up, a floor.
+    the update rule. ``callbacks``: see ``callbacks.Callback``. ``rate``: a warm-up, a floor. Not ``ends_at_nan``: a
+    loss that is not finite is a warning, and training goes on, as Caffe's does.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
 
@@ -51,6 +52,7 @@ class Solver:
         rule: Callable[[SolverParameter, Sequence[Param]], Rule] = rules.create,
         callbacks: Sequence[Callback] = (),
         rate: RateOptions = learning_rate.PLAIN,
+        ends_at_nan: bool = True,
     ) -> None:
         logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
         self.param = SolverParameter()
@@ -63,6 +65,8 @@ class Solver:
         self.stopped = False
         self.callbacks = tuple(callbacks)
         self.rate = rate
+        self._ends_at_nan = ends_at_nan
+        self._warned_of_nan = False
         #: the factor that callbacks (plateau) apply to the policy's learning rate
         self.lr_factor = 1.0
         #: the last iteration that has been tested; a run resumed from a snapshot after its tests does not test again
@@ -89,6 +93,7 @@ class Solver:
         self.rule = rule(self.param, self.net.params)
         snapshot.check_size(self.param, self.net, self.rule.history)
         self.losses = Losses(self.param.average_loss, self.device)
+        self.speed = Speed()
         self._follow_rank_0()
         logs.info("solver.cpp:57", "Solver scaffolding done.")
 
@@ -144,11 +149,22 @@ class Solver:
                 callback.tests_done(self)
 
     def settled_loss(self) -> float:
-        """The smoothed loss of all iterations so far; raises SolverError at the first that was not a number."""
+        """The smoothed loss of all iterations so far; raises SolverError at the first that was not finite."""
         bad = self.losses.settle()
-        if bad is None:
-            return self.losses.smoothed
-        iteration, value = bad
+        if bad is not None and self._ends_at_nan:
+            raise self._diverged(*bad)
+        if bad is not None and not self._warned_of_nan:
+            self._warned_of_nan = True
+            iteration, value = bad
+            logs.warning(
+                "solver.cpp:239",
+                f"Iteration {iteration}: the loss is {value:g}; training goes on, as Caffe's does; "
+                "lower base_lr, or set clip_gradients",
+            )
+        return self.losses.smoothed
+
+    def _diverged(self, iteration: int, value: float) -> SolverError:
+        """The error for a loss that is not finite."""
         try:
             blob = first_bad_blob(self.net, self._last_batch(), self.runner.precision)
         except DataError as error:
@@ -156,7 +172,7 @@ class Solver:
         found = self.world.gather(blob)
         blob = next((one for one in found if one.startswith("layer")), blob)
         kept = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
-        raise SolverError(
+        return SolverError(
             f"iteration {iteration}: the loss is {value:g}; first bad blob: {blob}{kept}; "
             "lower base_lr, or set clip_gradients"
         )

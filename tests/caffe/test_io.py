@@ -119,14 +119,6 @@ def test_a_mean_of_four_dimensions_loses_the_first_with_a_word(caplog: pytest.Lo
     assert "The mean of input 'data' has shape (1, 3, 10, 12); taking it as (3, 10, 12)" in caplog.text
 
 
-def test_the_word_is_heard_where_nobody_listens_to_the_log(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(logging.getLogger("caffecli"), "handlers", [logging.NullHandler()])
-    caffe.io.Transformer({"data": (1, 3, 10, 12)}).set_mean("data", np.zeros((1, 3, 10, 12)))
-    assert capsys.readouterr().err.endswith(
-        "] The mean of input 'data' has shape (1, 3, 10, 12); taking it as (3, 10, 12)\n"
-    )
-
-
 def test_a_mean_of_one_value_stays_that_value() -> None:
     transformer = caffe.io.Transformer({"data": (1, 3, 10, 12)})
     transformer.set_mean("data", np.full((3, 4, 4), 7.0))

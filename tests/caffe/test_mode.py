@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +80,7 @@ def test_arrays_stay_valid_across_devices(tmp_path: Path) -> None:
 
 
 def test_log(capsys: pytest.CaptureFixture[str]) -> None:
+    caffe.init_log(stderr=False)
     caffe.log("unheard")
     caffe.init_log(0)
     caffe.log("heard")
@@ -84,7 +88,40 @@ def test_log(capsys: pytest.CaptureFixture[str]) -> None:
     caffe.log("unheard too")
     error = capsys.readouterr().err
     assert error.startswith("I") and error.endswith("] heard\n") and "unheard" not in error
-    assert isinstance(logs.show(io.StringIO()), logs.StderrHandler)
+    handler = logs.show(io.StringIO())
+    assert isinstance(handler, logs.StderrHandler)
+    logs.hide(handler)
+
+
+@pytest.mark.parametrize(("level", "shown"), [("", "iwe"), ("0", "iwe"), ("1", "we"), ("2", "e"), ("3", "")])
+def test_the_log_is_shown_unasked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, level: str, shown: str
+) -> None:
+    """As glog's, from the level of GLOG_minloglevel on; a program that shows it itself has it once."""
+    monkeypatch.setenv("GLOG_minloglevel", level)
+    logs.show_by_default()
+    logs.show_by_default()
+    heard = io.StringIO()
+    for stream in (None, heard, None):
+        handler = logs.show(stream) if stream else None
+        caffe.log("i")
+        logs.warning("x.py:1", "w")
+        logs.error("x.py:1", "e")
+        if handler:
+            logs.hide(handler)
+    said = [line[-1] for line in capsys.readouterr().err.splitlines()]
+    assert said == [*shown, *shown]
+    assert [line[-1] for line in heard.getvalue().splitlines()] == [*shown]
+
+
+def test_import_caffe_shows_the_log(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(DEPLOY)
+    code = "import caffe; caffe.Net('net.prototxt', caffe.TEST)"
+    for level, lines in (("0", True), ("2", False)):
+        env = {**os.environ, "GLOG_minloglevel": level}
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout == ""
+        assert ("net.cpp:382] conv -> conv" in done.stderr) is lines and bool(done.stderr) is lines
 
 
 def test_timer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 import caffe
 from caffe.engine import Engine
+from caffecli import logs
 from caffecli.errors import CaffeError
 from caffecli.net.net import Net
 from caffecli.net.runners.whole import Whole
@@ -169,9 +171,48 @@ def test_errors(tmp_path: Path) -> None:
         solver.add_callback(print)
     with pytest.raises(RuntimeError, match="caffecli train --gpu"):
         caffe.NCCL(solver, "uid")
-    solver.net.params["ip"][0].data[...] = np.nan
-    with pytest.raises(CaffeError, match="iteration 0: the loss is nan; first bad blob: layer 'ip', param blob 0"):
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_training_goes_on_after_a_loss_that_is_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: float
+) -> None:
+    logs.show_by_default()
+    solver = caffe.SGDSolver(solver_file(tmp_path, f"{SETTINGS} display: 1 average_loss: 2"))
+    weight, bias = (blob.data for blob in solver.net.params["ip"])
+    before = weight.copy()
+    bias[...] = [bad, 0, 0]
+    solver.step(3)
+    assert solver.iter == 3 and np.isnan(weight).any()
+    error = capsys.readouterr().err
+    assert error.count("\nW") == 1, "one word"
+    assert "] Iteration 0: the loss is nan; training goes on, as Caffe's does; lower base_lr, or set clip" in error
+    assert "Iteration 2 (" in error and "loss = nan" in error
+    weight[...], bias[...] = before, 0
+    solver.step(2)
+    solver.snapshot()
+    assert "nan" not in capsys.readouterr().err.rpartition("] Iteration 4")[2]
+    again = caffe.SGDSolver(solver_file(tmp_path))
+    again.restore(tmp_path / "made_iter_5.solverstate")
+    assert again.iter == 5
+
+
+def test_the_rate_of_single_steps_is_that_since_the_last_display(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(np.arange(1000.0))  # each look takes a second
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    solver = caffe.SGDSolver(solver_file(tmp_path, f"{SETTINGS} display: 2"))
+    logs.show_by_default()
+    for _ in range(5):
         solver.step(1)
+        next(clock)  # what comes between steps is not training
+    shown = [line for line in capsys.readouterr().err.splitlines() if "iter/s" in line]
+    assert [line.partition("] ")[2].partition(", loss")[0] for line in shown] == [
+        "Iteration 0 (0 iter/s, 1s/2 iters)",
+        "Iteration 2 (0.666667 iter/s, 3s/2 iters)",
+        "Iteration 4 (0.666667 iter/s, 3s/2 iters)",
+    ]
 
 
 @pytest.mark.parametrize("grad", [True, False])

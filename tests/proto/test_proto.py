@@ -148,3 +148,24 @@ def test_round_trips_with_the_oldest_and_the_newest_runtime(tmp_path: Path, vers
     assert (done.returncode, done.stderr) == (0, "")
     oldest = "with protobuf 4.25." in done.stdout
     assert oldest == (version == "protobuf==4.25.*")
+
+
+@pytest.mark.parametrize("order", ["ours, theirs", "theirs, ours"])
+def test_programs_may_bring_a_caffe_pb2_of_their_own(tmp_path: Path, order: str) -> None:
+    """As protoc makes it of a caffe.proto, in the pool of the process: the names are the same."""
+    file = FileDescriptorProto(name="caffe.proto", package="caffe")
+    file.message_type.add(name="NetParameter").field.add(
+        name="name", number=1, type=FieldDescriptorProto.TYPE_STRING, label=FieldDescriptorProto.LABEL_OPTIONAL
+    )
+    (tmp_path / "caffe_pb2.py").write_text(
+        "from google.protobuf import descriptor_pool, message_factory\n"
+        f"DESCRIPTOR = descriptor_pool.Default().AddSerializedFile({file.SerializeToString()!r})\n"
+        'NetParameter = message_factory.GetMessageClass(DESCRIPTOR.message_types_by_name["NetParameter"])\n'
+    )
+    imports = {"ours": "from caffecli.proto import caffe_pb2 as ours", "theirs": "import caffe_pb2 as theirs"}
+    program = "\n".join(imports[one] for one in order.split(", ")) + (
+        "\nnet = ours.NetParameter.FromString(theirs.NetParameter(name='net').SerializeToString())"
+        "\nprint(net.name, theirs.NetParameter is ours.NetParameter, hasattr(theirs, 'LabelMap'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("net False False\n", "")

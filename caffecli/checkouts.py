@@ -1,0 +1,66 @@
+"""Keeps checkouts of Caffe that cannot be imported out of the way of ``import caffe``.
+
+Caffe's scripts and notebooks put the folder ``python`` of their checkout first on Python's path, and many have it in
+PYTHONPATH. Where that checkout was never built, or for another Python, its package can only fail to import. It is
+passed over, and what comes after it on the path is found. One that was built for this Python is imported.
+
+``import caffecli`` does this, and the file ``caffecli.pth`` of an installation, which Python reads when it starts.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+
+class _Finder:
+    """Finds the package ``caffe`` where a checkout that cannot be imported is on the path, and nothing else."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "caffe":
+            return None
+        from pathlib import Path  # here, as this module is imported whenever Python starts
+
+        searched = [place for place in sys.path if isinstance(place, str)]
+        places = [place for place in searched if not _useless(Path(place, "caffe"))]
+        if places == searched:
+            return None
+        found = PathFinder.find_spec(name, places)
+        for finder in sys.meta_path:  # those of editable installations
+            if (found is None or found.loader is None) and finder not in (cls, PathFinder):
+                found = finder.find_spec(name, None, target)
+        return found
+
+
+def pass_over() -> None:
+    """From now on ``import caffe`` passes over checkouts that cannot be imported."""
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
+
+
+def _useless(folder: Path) -> bool:
+    """Whether the folder is a package ``caffe`` of a checkout, or all of a checkout, that cannot be imported."""
+    if not (folder / "__init__.py").is_file():
+        return folder.is_dir()
+    return (folder / "_caffe.cpp").is_file() and not any(
+        _is_for_this_python(folder / f"_caffe{suffix}") for suffix in EXTENSION_SUFFIXES
+    )
+
+
+def _is_for_this_python(library: Path) -> bool:
+    """Whether the file is there, and names the function that Python 3 calls, and the library of no other Python."""
+    try:
+        code = library.read_bytes()
+    except OSError:
+        return False
+    own = b"libpython%d.%d" % sys.version_info[:2]
+    return b"PyInit__caffe" in code and (b"libpython" not in code or own in code)

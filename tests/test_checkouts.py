@@ -1,0 +1,108 @@
+"""``import caffe`` beside checkouts of Caffe: those that cannot be imported are passed over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
+from pathlib import Path
+
+import pytest
+
+from caffecli import checkouts
+
+ROOT = Path(__file__).parents[1]
+OURS = b"PyInit__caffe \0 libpython%d.%d.so.1.0" % sys.version_info[:2]
+
+
+def checkout(folder: Path, library: bytes | None, suffix: str = EXTENSION_SUFFIXES[-1]) -> Path:
+    """The folder ``python`` of a checkout whose compiled part has these bytes, or is not there."""
+    package = folder / "python/caffe"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from ._caffe import Net")
+    (package / "_caffe.cpp").touch()
+    if library is not None:
+        (package / f"_caffe{suffix}").write_bytes(library)
+    return package.parent
+
+
+@pytest.mark.parametrize(
+    ("library", "passed_over"),
+    [
+        (None, True),
+        (b"init_caffe \0 libpython2.7.so.1.0", True),
+        (b"PyInit__caffe \0 libpython3.5m.so.1.0", True),
+        (OURS, False),
+        (b"PyInit__caffe", False),
+    ],
+)
+def test_a_checkout_is_found_where_it_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: bytes | None, passed_over: bool
+) -> None:
+    python = checkout(tmp_path, library)
+    monkeypatch.setattr(sys, "path", [str(python), b"no str", Path("no str"), str(ROOT)])
+    found = checkouts._Finder.find_spec("caffe")
+    assert checkouts._Finder.find_spec("caffe.io", [str(python)]) is None
+    assert checkouts._Finder.find_spec("caffe_pb2") is None
+    if passed_over:
+        assert found.origin == str(ROOT / "caffe/__init__.py")
+    else:
+        assert found is None, "the usual way, which finds the checkout"
+
+
+def test_a_checkout_in_a_folder_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `git clone` makes it: no package at all, which hid one of an editable installation."""
+    checkout(tmp_path / "caffe", None)
+
+    class Editable:
+        @classmethod
+        def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec:
+            return ModuleSpec(name, None, origin="editable")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "caffe/python")])
+    for editable in ([], [Editable]):
+        monkeypatch.setattr(sys, "meta_path", [checkouts._Finder, PathFinder, *editable])
+        found = checkouts._Finder.find_spec("caffe")
+        assert getattr(found, "origin", None) == ("editable" if editable else None)
+
+
+def test_importing_twice_adds_one_finder() -> None:
+    checkouts.pass_over()
+    assert sys.meta_path.count(checkouts._Finder) == 1
+
+
+@pytest.mark.parametrize("build", ["build_wheel", "build_editable"])
+def test_an_installation_passes_over_checkouts_from_the_start(tmp_path: Path, build: str) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "caffecli/__init__.py", "caffecli/checkouts.py"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    (source / "caffe").mkdir()
+    (source / "caffe/__init__.py").write_text("name = 'ours'")
+    code = f"import setuptools.build_meta as m; m.{build}({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    python = checkout(tmp_path, None)
+    (python / "classify.py").write_text("import caffe; print(caffe.name)")
+    inserting = tmp_path / "notebook.py"
+    inserting.write_text(f"import sys; sys.path.insert(0, {str(python)!r}); import caffe; print(caffe.name)")
+    for script, path in ((python / "classify.py", ""), (inserting, ""), (inserting, str(python))):
+        start = f"""
+import runpy, site, sys
+site.addsitedir({str(site)!r})
+sys.path[0] = {str(script.parent)!r}
+runpy.run_path({str(script)!r})
+"""
+        env = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run([sys.executable, "-S", "-c", start], env=env, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("ours\n", "")
+    shutil.rmtree(site / "caffecli", ignore_errors=True)
+    shutil.rmtree(source)
+    code = f"import site; site.addsitedir({str(site)!r})"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == "", "no word of it where it has been removed"
