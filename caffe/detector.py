@@ -143,4 +143,5 @@ class Detector(PictureNet):
         mean = mean.reshape(-1, *mean.shape[-2:]).transpose(1, 2, 0)
         if in_ in self.transformer.channel_swap and mean.shape[2] == channels:
             mean = mean[:, :, np.argsort(self.transformer.channel_swap[in_])]
-        self.crop_mean = np.array(mean / self.transformer.raw_scale.get(in_, 1), np.float32)
+        raw_scale, _ = self.transformer._scales(in_)
+        self.crop_mean = np.array(mean / (1 if raw_scale is None else raw_scale), np.float32)

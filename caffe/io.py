@@ -103,6 +103,9 @@ class Transformer:
         self.raw_scale: dict[str, Any] = {}
         self.mean: dict[str, Array] = {}
         self.input_scale: dict[str, Any] = {}
+        #: the inputs whose mean was given as before August 2014, when the input scale came before the mean
+        self._scaled_first: set[str] = set()
+        self._told: set[str] = set()
 
     def preprocess(self, in_: str, data: Array) -> Array:
         """The (H, W, K) image ``data``, which stays as it is, as a float32 (K, h, w) array for the input ``in_``."""
@@ -114,12 +117,13 @@ class Transformer:
             caffe_in = caffe_in.transpose(self.transpose[in_])
         if in_ in self.channel_swap:
             caffe_in = caffe_in[list(self.channel_swap[in_]), :, :]
-        if in_ in self.raw_scale:
-            caffe_in *= self.raw_scale[in_]
+        raw_scale, input_scale = self._scales(in_)
+        if raw_scale is not None:
+            caffe_in *= raw_scale
         if in_ in self.mean:
             caffe_in -= self.mean[in_]
-        if in_ in self.input_scale:
-            caffe_in *= self.input_scale[in_]
+        if input_scale is not None:
+            caffe_in *= input_scale
         return caffe_in
 
     def deprocess(self, in_: str, data: Array) -> Array:
@@ -128,12 +132,13 @@ class Transformer:
         image = data.copy().squeeze()
         if image.ndim < 3 <= data.ndim and (in_ in self.transpose or in_ in self.channel_swap):
             image = data.copy().reshape(data.shape[-3:])  # a single channel's axis may be gone, after squeeze()
-        if in_ in self.input_scale:
-            image /= self.input_scale[in_]
+        raw_scale, input_scale = self._scales(in_)
+        if input_scale is not None:
+            image /= input_scale
         if in_ in self.mean:
             image += self.mean[in_]
-        if in_ in self.raw_scale:
-            image /= self.raw_scale[in_]
+        if raw_scale is not None:
+            image /= raw_scale
         if in_ in self.channel_swap:
             image = image[np.argsort(self.channel_swap[in_]), :, :]
         if in_ in self.transpose:
@@ -198,6 +203,23 @@ class Transformer:
         """The factor after the mean is subtracted."""
         self._shape(in_)
         self.input_scale[in_] = scale
+
+    def _scales(self, in_: str) -> tuple[Any, Any]:
+        """The factors before and after the mean is subtracted, None for none.
+
+        Until August 2014 there was no raw scale, the input scale came before the mean, and the mean was given as a
+        file's name. So it is meant where an input scale comes with such a mean and without a raw scale.
+        """
+        raw_scale, input_scale = self.raw_scale.get(in_), self.input_scale.get(in_)
+        if in_ not in self._scaled_first or raw_scale is not None or input_scale is None:
+            return raw_scale, input_scale
+        if in_ not in self._told:
+            self._told.add(in_)
+            _warn(
+                f"Input {in_!r} has an input_scale of {input_scale:g}, the file of a mean and no raw_scale: "
+                "multiplying before the mean is subtracted, as until August 2014; call it raw_scale"
+            )
+        return input_scale, None
 
     def _shape(self, in_: str) -> tuple[int, ...]:
         if in_ not in self.inputs:

@@ -62,10 +62,18 @@ class LegacyMethods:
             mean = mean.reshape(-1, *mean.shape[-2:]).mean((1, 2)) if mean.ndim >= 3 else mean
         elif mode != "elementwise":
             raise ArgumentError(f"Mode not in ['elementwise', 'channel']: {mode!r}")
-        self._transformer_for(input_).set_mean(input_, mean)
+        transformer = self._transformer_for(input_)
+        transformer.set_mean(input_, mean)
+        if isinstance(mean_f, np.ndarray):
+            transformer._scaled_first.discard(input_)
+        else:
+            transformer._scaled_first.add(input_)
 
     def set_input_scale(self, input_: str, scale: float) -> None:
-        """Multiply by ``scale`` after the mean is subtracted."""
+        """Multiply by ``scale`` after the mean is subtracted.
+
+        Before, as until August 2014, where the mean was given as a file and there is no raw scale.
+        """
         self._transformer_for(input_).set_input_scale(input_, scale)
 
     def set_raw_scale(self, input_: str, scale: float) -> None:

@@ -20,7 +20,8 @@ Array = NDArray[Any]
 class PictureNet(Net):
     """A net in the phase TEST, with its weights, and a ``transformer`` that makes images fit for its first input.
 
-    ``mean_file`` and ``gpu`` are as in 2014: the .npy file of a mean, and whether to call ``set_mode_gpu``.
+    ``mean_file`` and ``gpu`` are as in 2014: the .npy file of a mean, with which an ``input_scale`` without a
+    ``raw_scale`` comes before the mean, as it did then; and whether to call ``set_mode_gpu``.
     """
 
     def __init__(

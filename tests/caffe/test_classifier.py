@@ -91,6 +91,52 @@ def test_as_in_2014(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(net.predict(IMAGES), answers["all/ten"], atol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["constructor", "setters", "scale first", "plain net"])
+def test_the_input_scale_of_july_2014_comes_before_the_mean(
+    form: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, swap = str(tmp_path / "mean.npy"), (2, 1, 0)
+    np.save(file, MEAN)
+    if form == "constructor":
+        net: Any = classifier(folder, mean_file=file, input_scale=255, channel_swap=swap)
+    else:
+        kind = caffe.Net if form == "plain net" else caffe.Classifier
+        net = kind(str(folder / "pictures.prototxt"), str(folder / "pictures.caffemodel"))
+        if form == "scale first":
+            net.set_input_scale("data", 255)
+        net.set_mean("data", file)
+        net.set_channel_swap("data", swap)
+        net.set_input_scale("data", 255)
+    today = classifier(folder, mean=MEAN, raw_scale=255, channel_swap=swap)
+    image = IMAGES[0][:20, :18]
+    expected = today.transformer.preprocess("data", image)
+    assert -140 < expected.min() < expected.max() < 170
+    assert "raw_scale" not in caplog.text
+    for _ in range(2):
+        given = net.preprocess("data", image)
+        np.testing.assert_array_equal(given, expected)
+        np.testing.assert_allclose(net.deprocess("data", given), image, atol=1e-5)
+    assert caplog.text.count("as until August 2014; call it raw_scale") == 1
+    if form != "plain net":
+        np.testing.assert_array_equal(net.predict([image]), today.predict([image]))
+
+
+def test_an_input_scale_of_today_comes_after_the_mean(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "mean.npy", MEAN)
+    net, image = classifier(folder, input_scale=0.5), IMAGES[0][:20, :18]
+    after = {}
+    for form, mean in {"array": MEAN, "file": tmp_path / "mean.npy"}.items():
+        net.set_mean("data", mean)
+        if form == "file":
+            net.set_raw_scale("data", 1)
+        after[form] = net.preprocess("data", image)
+    np.testing.assert_array_equal(after["array"], after["file"])
+    np.testing.assert_allclose(after["array"], (image.transpose(2, 0, 1) - net.transformer.mean["data"]) / 2, atol=1e-4)
+    assert "raw_scale" not in caplog.text
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_gpu_where_there_is_none(folder: Path) -> None:
     with pytest.raises(caffe.errors.ArgumentError, match="no GPU that can be used"):

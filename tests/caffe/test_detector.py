@@ -48,6 +48,15 @@ def test_detect_windows(name: str, folder: Path) -> None:
             np.testing.assert_allclose(crops, answers[f"crop/{name}"], atol=1e-4)
 
 
+def test_the_input_scale_of_july_2014_comes_before_the_mean(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "mean.npy", MEAN)
+    settings = {"channel_swap": (2, 0, 1), "context_pad": 3}
+    net = detector(folder, mean_file=tmp_path / "mean.npy", input_scale=255.0, **settings)
+    found = net.detect_windows([(folder / "windows.png", WINDOWS)])
+    with np.load(folder / "pictures.npz") as answers:
+        np.testing.assert_allclose([detection["prediction"] for detection in found], answers["detect/mean"], atol=1e-4)
+
+
 def test_without_windows_there_are_no_detections(folder: Path) -> None:
     assert detector(folder).detect_windows([]) == []
 
