@@ -215,9 +215,10 @@ class Transformer:
             return raw_scale, input_scale
         if in_ not in self._told:
             self._told.add(in_)
-            _warn(
+            logs.warning(
+                "io.py:187",
                 f"Input {in_!r} has an input_scale of {input_scale:g}, the file of a mean and no raw_scale: "
-                "multiplying before the mean is subtracted, as until August 2014; call it raw_scale"
+                "multiplying before the mean is subtracted, as until August 2014; call it raw_scale",
             )
         return input_scale, None
 
