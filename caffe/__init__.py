@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffe import io, proto
+from caffe import _caffe, io, proto, pycaffe
 from caffe.classifier import Classifier
 from caffe.detector import Detector
 from caffe.mode import (
@@ -35,10 +35,12 @@ from caffe.solver import (
 )
 from caffe.timer import NCCL, Timer
 from caffecli import host, logs
+from caffecli.layers.python import Phase
 from caffecli.layers.python import PythonLayerBase as Layer
-from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 __version__ = "1.0.0"
+
+TRAIN, TEST = Phase.TRAIN, Phase.TEST
 
 host.keep_memory()  # as Caffe's blobs keep theirs
 logs.show_by_default()  # as glog does in a program that has not set it up
@@ -59,6 +61,7 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Timer",
+    "_caffe",
     "get_solver",
     "has_nccl",
     "init_log",
@@ -68,6 +71,7 @@ __all__ = [
     "log",
     "params",
     "proto",
+    "pycaffe",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",

@@ -1,11 +1,12 @@
-"""The module that was Caffe's compiled part: for programs that import its names from there."""
+"""The module that was Caffe's compiled part: for programs that take its names from there."""
 
 from __future__ import annotations
 
-from caffe import Layer, get_solver, layer_type_list
+from caffe.blob import Blob, BlobVec
 from caffe.mode import (
     has_nccl,
     init_log,
+    layer_type_list,
     log,
     set_device,
     set_mode_cpu,
@@ -28,17 +29,33 @@ from caffe.pycaffe import (
     SGDSolver,
     Timer,
 )
+from caffe.solver import Solver, get_solver
+from caffe.vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, RawBlobVec, StringVec
+from caffecli.layers.python import PythonLayerBase as Layer
+from caffecli.proto.caffe_pb2 import LayerParameter, SolverParameter
 
 __all__ = [
     "NCCL",
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
+    "Blob",
+    "BlobVec",
+    "BoolVec",
+    "DtypeVec",
+    "IntVec",
     "Layer",
+    "LayerParameter",
+    "LayerVec",
     "NesterovSolver",
     "Net",
+    "NetVec",
     "RMSPropSolver",
+    "RawBlobVec",
     "SGDSolver",
+    "Solver",
+    "SolverParameter",
+    "StringVec",
     "Timer",
     "get_solver",
     "has_nccl",

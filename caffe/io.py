@@ -8,6 +8,8 @@ scikit-image 0.19.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,9 @@ from caffecli import logs
 from caffecli.errors import CaffeError, DataError
 from caffecli.formats import datum as datums
 from caffecli.proto import caffe_pb2
+
+with contextlib.suppress(ImportError):
+    importlib.import_module("PIL.Image")  # pycaffe's own imports did: programs use it after `import PIL` alone
 
 Array = NDArray[Any]
 

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,7 @@ from caffe.engine import Engine
 from caffe.errors import ArgumentError, BlobNameError, LayerNameError, MissingFile, UsersErrors
 from caffe.legacy import LegacyMethods
 from caffe.memory import Floats
+from caffe.vectors import DtypeVec, IntVec, LayerVec, StringVec
 from caffecli import logs
 from caffecli.formats import caffemodel
 from caffecli.layers.base import Context
@@ -117,13 +119,14 @@ class Net(LegacyMethods):
         self._engine = engine
         net = engine.net
         weakref.finalize(self, net.close).atexit = False
+        self._name = net.name
         self._blobs_dict = Named(engine.blobs)
-        self._layer_names = [node.name for node in net.nodes]
-        self._layers: list[AnyLayer] = []
+        self._layer_names = StringVec(node.name for node in net.nodes)
+        self._layers = LayerVec()
         for node in net.nodes:
             blobs = engine.params[node.layer]
             own = isinstance(node.layer, Python)
-            self._layers.append(node.layer.user if own else BuiltIn(node.layer.type, node.name, blobs))  # type: ignore[arg-type]
+            self._layers.append(node.layer.user if own else BuiltIn(node.layer.type, node.name, blobs))
         self._params_dict = Named(
             (node.name, BlobVec(engine.params[node.layer])) for node in net.nodes if node.layer.blobs
         )
@@ -132,7 +135,12 @@ class Net(LegacyMethods):
 
     @property
     def name(self) -> str:
-        return self._engine.net.name
+        """The net's name; another one stays in Python, and goes into no file."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
 
     @property
     def blobs(self) -> Named[Blob]:
@@ -145,62 +153,88 @@ class Net(LegacyMethods):
         return self._params_dict
 
     @property
-    def layers(self) -> list[AnyLayer]:
+    def layers(self) -> LayerVec:
+        """The layers, each an ``AnyLayer``."""
         return self._layers
 
     @property
     def layer_dict(self) -> Named[AnyLayer]:
-        return Named(zip(self._layer_names, self._layers, strict=True))
+        return self._layer_dict
 
     @property
     def inputs(self) -> list[str]:
         """The blobs of Input layers."""
-        return list(self._engine.net.inputs)
+        return self._input_list
 
     @property
     def outputs(self) -> list[str]:
         """The blobs that no layer uses, sorted by name."""
-        return list(self._engine.net.outputs)
+        return self._output_list
 
-    @property
+    @cached_property
     def top_names(self) -> Named[list[str]]:
         return Named((node.name, list(node.tops)) for node in self._engine.net.nodes)
 
-    @property
+    @cached_property
     def bottom_names(self) -> Named[list[str]]:
         return Named((node.name, list(node.bottoms)) for node in self._engine.net.nodes)
 
     @property
     def blob_loss_weights(self) -> Named[float]:
         """By how much each blob counts in the loss."""
+        return self._blob_loss_weights_dict
+
+    # what pycaffe's own properties are made of, which programs use too
+
+    @cached_property
+    def _layer_dict(self) -> Named[AnyLayer]:
+        return Named(zip(self._layer_names, self._layers, strict=True))
+
+    @cached_property
+    def _input_list(self) -> list[str]:
+        return list(self._engine.net.inputs)
+
+    @cached_property
+    def _output_list(self) -> list[str]:
+        return list(self._engine.net.outputs)
+
+    @cached_property
+    def _blob_loss_weights_dict(self) -> Named[float]:
         return Named(zip(self._blob_names, self._blob_loss_weights, strict=True))
 
-    @property
-    def _blob_loss_weights(self) -> list[float]:
+    @cached_property
+    def _blob_loss_weights(self) -> DtypeVec:
         weights = {name: w for n in self._engine.net.nodes for name, w in zip(n.tops, n.loss_weights, strict=True)}
-        return [weights[name] for name in self._blobs_dict]
+        return DtypeVec(weights[name] for name in self._blobs_dict)
 
-    @property
-    def _blobs(self) -> list[Blob]:
-        return list(self._blobs_dict.values())
+    @cached_property
+    def _blobs(self) -> BlobVec:
+        return BlobVec(self._blobs_dict.values())
 
-    @property
-    def _blob_names(self) -> list[str]:
-        return list(self._blobs_dict)
+    @cached_property
+    def _blob_names(self) -> StringVec:
+        return StringVec(self._blobs_dict)
 
-    @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
+    @cached_property
+    def _inputs(self) -> IntVec:
+        return self._ids(self._engine.net.inputs)
 
-    @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.outputs]
+    @cached_property
+    def _outputs(self) -> IntVec:
+        return self._ids(self._engine.net.outputs)
 
-    def _top_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._engine.net.nodes[layer].tops]
+    def _top_ids(self, layer: int) -> IntVec:
+        return self._ids(self._engine.net.nodes[layer].tops)
 
-    def _bottom_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._engine.net.nodes[layer].bottoms]
+    def _bottom_ids(self, layer: int) -> IntVec:
+        return self._ids(self._engine.net.nodes[layer].bottoms)
+
+    def _ids(self, blobs: Iterable[str]) -> IntVec:
+        return IntVec(self._numbers[name] for name in blobs)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self._blobs_dict)}
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -293,16 +327,21 @@ class Net(LegacyMethods):
         check_inputs(data, labels, self.blobs[self._engine.net.nodes[0].tops[0]].shape)
         layer.set_input_arrays(data, labels)
 
+    _set_input_arrays = set_input_arrays
+
     # -- inputs larger than a batch --------------------------------------------------------------------------------
 
-    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, Floats]:
+    def forward_all(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+    ) -> dict[str, Floats]:
         """``forward`` on any number of items, batch by batch; the last batch is filled up with zeros.
 
-        Returns the outputs, and ``blobs``, one row for each item.
+        Returns what ``forward`` returns, one row for each item.
         """
-        parts: dict[str, list[Floats]] = {name: [] for name in {*self.outputs, *(blobs or ())}}
+        outputs = self.outputs if end is None else self.top_names[self._layer_names[self._index(end)]]
+        parts: dict[str, list[Floats]] = {name: [] for name in {*outputs, *(blobs or ())}}
         for batch in self._batch(inputs):
-            for name, values in self.forward(blobs, **batch).items():
+            for name, values in self.forward(blobs, start, end, **batch).items():
                 parts[name].extend(values.copy())
         return _cut(parts, inputs)
 

@@ -14,6 +14,7 @@ from caffe import mode
 from caffe.engine import Engine
 from caffe.errors import ArgumentError, UsersErrors
 from caffe.net import Net, StrPath, check_file
+from caffe.vectors import NetVec
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.net import net as core
@@ -114,7 +115,8 @@ class Solver:
 
         with UsersErrors():
             self._core = Core(param, runner=engine, test_runner=engine, rule=rule, ends_at_nan=False)
-        self._net, *self._test_nets = [Net.of(made) for made in engines]
+        self._net, *test_nets = [Net.of(made) for made in engines]
+        self._test_nets = NetVec(test_nets)
         if mode.device() != self._core.device:
             self._core.to(mode.device())
 
@@ -123,7 +125,7 @@ class Solver:
         return self._net
 
     @property
-    def test_nets(self) -> list[Net]:
+    def test_nets(self) -> NetVec:
         return self._test_nets
 
     @property

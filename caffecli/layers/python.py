@@ -5,6 +5,7 @@ as in Caffe's Python interface.
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from caffecli.layers import user_modules
 from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.registry import register
 from caffecli.layers.user_modules import failure, import_module, on_path
-from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
 
 Floats = NDArray[Any]
 
@@ -93,17 +94,33 @@ class PythonBlobs(list[PythonBlob]):
         self.append(PythonBlob(*map(int, dims)))
 
 
+class Phase(enum.IntEnum):
+    """A phase: a number, as in Caffe, that reads as its name, as in Faster R-CNN's fork."""
+
+    TRAIN = TRAIN
+    TEST = TEST
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
+
+    def __format__(self, form: str) -> str:
+        return format(int(self) if form[-1:] in "bcdoxX" and form else self.name, form)
+
+
 class PythonLayerBase:
     """What a user's layer derives from; ``caffe.Layer``.
 
     ``setup`` runs once, ``reshape`` before each ``forward``, to shape the tops. ``backward`` writes ``bottom[i].diff``
     where ``propagate_down[i]``, from ``top[i].diff``, and adds to ``self.blobs[i].diff``. ``param_str`` is the net's
-    setting, ``phase`` 0 for TRAIN and 1 for TEST.
+    setting, ``param_str_`` its name until 2015; ``phase`` is 0 for TRAIN and 1 for TEST, and reads as that name.
     """
 
     type = "Python"
     param_str: str = ""
-    phase: int = TRAIN
+    param_str_: str = ""
+    phase: int = Phase.TRAIN
 
     def __init__(self, param: LayerParameter | None = None) -> None:
         pass
@@ -169,7 +186,8 @@ class Python(Layer):
         self.where = f"{setting.module}.{setting.layer}"
         cls = self._find(setting.module, setting.layer)
         self.user = self.call("__init__", cls, self.param)
-        self.user.param_str, self.user.phase = setting.param_str, int(self.phase)
+        self.user.param_str = self.user.param_str_ = setting.param_str
+        self.user.phase = Phase(self.phase)
         by_name: dict[str, PythonBlob] = {}
         self.bottoms = [by_name.setdefault(name, PythonBlob()) for name in self.param.bottom]
         self.tops = [by_name.setdefault(name, PythonBlob()) for name in self.param.top]

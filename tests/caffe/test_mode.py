@@ -143,7 +143,7 @@ def test_phases_of_2014(tmp_path: Path) -> None:
     net.set_mode_cpu()
     net.save(str(tmp_path / "w"))
     caffe.set_phase_train()
-    assert caffe.Net(str(tmp_path / "net.prototxt"), str(tmp_path / "w"))._engine.net.phase == caffe.TRAIN
+    assert caffe.Net(str(tmp_path / "net.prototxt"), str(tmp_path / "w"))._engine.net.phase == int(caffe.TRAIN)
 
 
 def test_preprocessing_of_2014(tmp_path: Path) -> None:

@@ -65,6 +65,34 @@ class TestMaking:
         assert (blob.num, blob.channels, blob.height, blob.width, blob.count) == (2, 4, 6, 4, 192)
         assert (net.blobs["ip"].height, net.blobs["ip"].width) == (1, 1)
 
+    def test_what_pycaffes_properties_are_made_of(self, tmp_path: Path) -> None:
+        """Which converters (MMdnn and others) use; each is made once."""
+        net = net_of(tmp_path, LOSS, stages=["scored"])
+        assert net._output_list is net.outputs and net.outputs == ["loss"] and net._input_list is net.inputs
+        assert net._blob_loss_weights_dict is net.blob_loss_weights and net._blob_loss_weights == [0, 0, 0, 2]
+        assert net._layer_dict is net.layer_dict and net.top_names is net.top_names
+        assert net._blobs == list(net.blobs.values()) and net.bottom_names is net.bottom_names
+        assert (net._inputs, net._outputs) == ([], [3])
+        assert (net._top_ids(0), net._bottom_ids(2)) == ([0, 1], [2, 1])
+
+    def test_its_types_are_those_of_the_compiled_module(self, tmp_path: Path) -> None:
+        net, types = net_of(tmp_path), caffe._caffe
+        found = [net, net.params["ip"], net.params["ip"][0], net.blobs["ip"], net._blobs, net.layers, net.layers[0]]
+        found += [net._layer_names, net._blob_names, net._inputs, net._top_ids(0), net._blob_loss_weights]
+        wanted = [types.Net, types.BlobVec, types.Blob, types.Blob, types.BlobVec, types.LayerVec, types.Layer]
+        wanted += [types.StringVec, types.StringVec, types.IntVec, types.IntVec, types.DtypeVec]
+        for one, kind in zip(found, wanted, strict=True):
+            assert isinstance(one, kind)
+        assert type(net.params["ip"]) is types.BlobVec
+
+    def test_its_name_can_be_set(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        assert net.name == "small"
+        net.name = "vgg16_faster_rcnn_iter_70000"
+        assert net.name == "vgg16_faster_rcnn_iter_70000"
+        net.save(tmp_path / "w.caffemodel")
+        assert caffe_pb2.NetParameter.FromString((tmp_path / "w.caffemodel").read_bytes()).name == "small"
+
     def test_loss_weights(self, tmp_path: Path) -> None:
         net = net_of(tmp_path, LOSS, stages=["scored"])
         assert net.blob_loss_weights["loss"] == 2
@@ -286,6 +314,16 @@ class TestRunning:
         out = net.forward_all(["pool"], data=x)
         assert out["prob"].shape == (5, 5) and out["pool"].shape == (5, 4, 1, 1)
         np.testing.assert_allclose(out["prob"][4], net.forward(data=x[[4, 4]])["prob"][0], 1e-5)
+
+    def test_forward_all_ends_where_it_is_told(self, tmp_path: Path) -> None:
+        net = net_of(tmp_path)
+        x = pictures(3, 3, 8, 6)
+        out = net.forward_all(["conv"], end="ip", data=x)
+        assert {name: array.shape for name, array in out.items()} == {"ip": (3, 5), "conv": (3, 4, 6, 4)}
+        np.testing.assert_allclose(out["ip"], net.forward_all(["ip"], data=x)["ip"], 1e-5)
+        assert net.forward_all(start="prob", end="prob", data=x)["prob"].sum() > 0
+        with pytest.raises(ValueError, match="has no layer 'fc7'"):
+            net.forward_all(end="fc7", data=x)
 
     def test_forward_backward_all(self, tmp_path: Path) -> None:
         net = net_of(tmp_path, "force_backward: true" + DEPLOY)

@@ -65,9 +65,41 @@ def module(tmp_path: Path) -> Iterator[None]:
 
 def test_the_users_object_is_in_the_net(tmp_path: Path) -> None:
     net = net_of(tmp_path, NET)
-    net.layers[0].value = 5  # type: ignore[attr-defined]
+    net.layers[0].value = 5
     assert (net.forward()["y"] == 15).all()
     assert type(net.layer_dict["scale"]).__name__ == "Scale" and net.layers[1].type == "Python"
+
+
+def test_a_layer_of_2015(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the Faster R-CNN family uses: param_str_, a phase that reads as its name and counts as a number."""
+    (tmp_path / "users_layers.py").write_text("""
+import caffe
+
+class Proposal(caffe.Layer):
+    def __init__(self, param):
+        assert self.param_str_ == ""
+    def setup(self, bottom, top):
+        assert self.param_str_ == self.param_str
+        phase = self.phase
+        print(self.param_str_, {"TRAIN": 12000, "TEST": 6000}[str(phase)], f"{phase}", "%s %d" % (phase, phase), end="")
+        print(f" {phase:d} {phase:>6}", {0: "a", 1: "b"}[phase], phase == int(phase), phase is caffe.TEST)
+        top[0].reshape(1)
+    def reshape(self, bottom, top):
+        pass
+""")
+    net = """layer { name: "p" type: "Python" top: "p"
+  python_param { module: "users_layers" layer: "Proposal" param_str: "'feat_stride': 16" } }"""
+    for phase in (caffe.TRAIN, caffe.TEST):
+        net_of(tmp_path, net, phase)
+    assert capsys.readouterr().out.splitlines() == [
+        "'feat_stride': 16 12000 TRAIN TRAIN 0 0  TRAIN a True False",
+        "'feat_stride': 16 6000 TEST TEST 1 1   TEST b True True",
+    ]
+    state = caffe.proto.caffe_pb2.NetState()
+    state.phase = caffe.TEST  # type: ignore[assignment]
+    assert state.phase == 1
+    data = caffe.layers.DummyData(include={"phase": caffe.TRAIN})
+    assert "phase: TRAIN" in str(data.to_proto())
 
 
 def test_its_blobs_are_the_nets(tmp_path: Path) -> None:
