@@ -30,6 +30,11 @@ def info(source: str, text: str) -> None:
     _logger.info(text, extra={"source": source})
 
 
+def block(source: str, title: str, lines: str) -> None:
+    """``info`` of a text of several lines. In the others a line break, in a layer's name say, is written ``\\n``."""
+    _logger.info(f"{title}\n{lines}", extra={"source": source, "block": True})
+
+
 @functools.cache
 def info_once(source: str, text: str) -> None:
     """``info``, but each line only once in this process."""
@@ -56,8 +61,12 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
+#: control characters, and those at which programs break lines, as they are written in one line
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029) if code != 9}
+
+
 class GlogFormatter(logging.Formatter):
-    """Puts glog's prefix before the message; a long message keeps its own line breaks."""
+    """Puts glog's prefix before the message, which is one line, or a block of lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.localtime(record.created)
@@ -67,7 +76,8 @@ class GlogFormatter(logging.Formatter):
             f"{_LEVELS.get(record.levelno, 'I')}{time.strftime('%m%d %H:%M:%S', at)}.{micro:06d} {os.getpid()} "
             f"{source}] "
         )
-        return prefix + record.getMessage()
+        text = record.getMessage()
+        return prefix + (text if getattr(record, "block", False) else text.translate(_ESCAPES))
 
 
 class StderrHandler(logging.Handler):

@@ -163,6 +163,9 @@ def _read_npz(path: Path_) -> tuple[Arrays, dict[str, str]]:
 
 
 def _write_npz(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> None:
+    cut = next((name for name in arrays if "\0" in name), None)
+    if cut is not None:  # which a zip archive would end the name at
+        raise FormatError(f"cannot write {str(path)!r}: array {cut!r} has a NUL in its name; choose another form")
     with replacing(path) as file:
         np.savez(file, **{name: np.array(value) for name, value in texts.items()}, **arrays)  # type: ignore[arg-type]
 

@@ -206,6 +206,7 @@ def _collect(group: Any, name: str, weights: Weights) -> None:
 
 
 def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weights, diffs: Weights | None) -> None:
+    check_hdf5_names(path, net)
     with hdf5.writing(path) as file:
         for part, arrays_of in (("data", weights), ("diff", diffs)):
             if arrays_of is None:
@@ -216,19 +217,23 @@ def _write_hdf5(path: str | os.PathLike[str], net: NetParameter, weights: Weight
                 if not layer.name and not arrays:  # VanillaCNN's data layer
                     continue
                 try:
-                    _check_hdf5_name(layer.name)
                     group = top.require_group(layer.name)
                     for index, array in enumerate(arrays):
                         if not is_absent(array):
                             group.create_dataset(str(index), data=np.asarray(array, np.float32))
                 except (TypeError, ValueError) as error:
-                    what = f"layer {layer.name!r} cannot be a group in HDF5 ({error})"
-                    raise FormatError(
-                        f"cannot write {str(path)!r}: {what}; rename it, or choose a binary file"
-                    ) from error
+                    raise _no_group(path, layer.name, error) from error
 
 
-def _check_hdf5_name(name: str) -> None:
-    """Raise ValueError for a name that HDF5 reads as a path."""
-    if not all(part.strip(".") for part in name.split("/")):
-        raise ValueError("between '/' a name is expected")
+def check_hdf5_names(path: str | os.PathLike[str], net: NetParameter) -> None:
+    """Raise FormatError where a layer's name cannot be that of a group: what HDF5 reads as a path, and NUL."""
+    for layer in net.layer:
+        if layer.name and not all(part.strip(".") for part in layer.name.split("/")):
+            raise _no_group(path, layer.name, "between '/' a name is expected")
+        if "\0" in layer.name:
+            raise _no_group(path, layer.name, "it holds a NUL")
+
+
+def _no_group(path: str | os.PathLike[str], name: str, why: object) -> FormatError:
+    what = f"layer {name!r} cannot be a group in HDF5 ({why})"
+    return FormatError(f"cannot write {str(path)!r}: {what}; rename it, or choose a binary file")

@@ -20,7 +20,7 @@ def shape_string(shape: Sequence[int]) -> str:
 def parameters(param: NetParameter) -> None:
     """The definition, as it is before splits are put in."""
     if logs.enabled():
-        logs.info("net.cpp:53", "Initializing net from parameters: \n" + text.format(param).rstrip("\n"))
+        logs.block("net.cpp:53", "Initializing net from parameters: ", text.format(param).rstrip("\n"))
 
 
 def creating(layer: Layer) -> None:

@@ -59,10 +59,12 @@ class Net(nn.Module):
         self.phase = self.param.state.phase
         self.train(self.phase == TRAIN)
         self.shapes: list[torch.Size] = []
+        self._values = 0  # of all tops so far
         self.nodes: list[Node] = []
         self._wiring = Wiring()
         #: the learnable parameters, a shared one where its owner stands
         self.params: list[net_params.Param] = []
+        self._named_params: dict[str, net_params.Param] = {}
         for layer_param in self.param.layer:
             self.nodes.append(self._append(layer_param))
         check_names(self.nodes)
@@ -190,11 +192,12 @@ class Net(nn.Module):
                     f"top {name!r} of shape {tuple(shape)} has {math.prod(shape):,} values, over 2^31 - 1"
                 )
         self.shapes += tops
+        self._values += sum(map(math.prod, tops))
         specs = layer_param.param
         if any(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blob_names))):
             self._wiring.learns(node)
-        build_log.set_up(node, tops, 4 * sum(math.prod(s) for s in self.shapes))
-        net_params.add(self.params, layer, self.param.force_backward)
+        build_log.set_up(node, tops, 4 * self._values)
+        net_params.add(self.params, self._named_params, layer, self.param.force_backward)
         return node
 
     def _check_memory(self) -> None:
@@ -244,14 +247,18 @@ def _no_layers(param: NetParameter) -> str:
     return f"net {param.name!r}: no layer is left for {state}; check --level, --stage and the layers' include rules"
 
 
+_NOT_IN_MODULES = frozenset(".\"'\\")
+
+
 def _module_names(nodes: list[Node]) -> dict[str, nn.Module]:
     """The layers under their names as module names: torch allows no dots, no empty name, no words of its own,
-    no name twice.
+    no name twice; and its programs no line breaks, quotes or backslashes.
     """
     modules: dict[str, nn.Module] = {}
     words = nn.ModuleDict()
     for index, node in enumerate(nodes):
-        name = node.name.replace(".", "_") or f"layer{index}"
+        name = "".join(c if c.isprintable() and c not in _NOT_IN_MODULES else "_" for c in node.name)
+        name = name or f"layer{index}"
         while name in modules or hasattr(words, name):
             name += "_"
         modules[name] = node.layer

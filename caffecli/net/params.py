@@ -40,10 +40,11 @@ class Param:
         return self.spec.name or str(self.index)
 
 
-def add(params: list[Param], layer: Layer, force_backward: bool = False) -> None:
+def add(params: list[Param], named: dict[str, Param], layer: Layer, force_backward: bool = False) -> None:
     """Append a layer's learnable parameters in Caffe's order; a shared one is added to its owner's Param.
 
-    Sets ``requires_grad`` by lr_mult. Call after ``setup``, before ``materialize``.
+    ``named``: those that have names of their own, by name. Sets ``requires_grad`` by lr_mult. Call after ``setup``,
+    before ``materialize``.
     """
     if len(layer.param.param) > len(layer.blob_names):
         raise layer.spec_error(f"{len(layer.param.param)} param settings for {len(layer.blob_names)} blob(s)")
@@ -51,11 +52,13 @@ def add(params: list[Param], layer: Layer, force_backward: bool = False) -> None
         spec = ParamSpec()
         if index < len(layer.param.param):
             spec.CopyFrom(layer.param.param[index])
-        param = next((p for p in params if spec.name and p.spec.name == spec.name), None)
+        param = named.get(spec.name)
         if param is None:
             learned = isinstance(blob, nn.Parameter)
             param = Param(spec, spec.lr_mult if learned else 0.0, spec.decay_mult, [(layer, index)])
             params.append(param)
+            if spec.name:
+                named[spec.name] = param
         else:
             _share(param, layer, index, spec)
         tensor = param.tensor

@@ -71,11 +71,17 @@ def check_writable(snapshot_prefix: str) -> None:
     Path(name).unlink()
 
 
-def check_size(param: SolverParameter, net: Net, history: Sequence[torch.Tensor]) -> None:
-    """Raise FormatError, before hours of training, where a binary snapshot would be larger than protobuf allows."""
-    if param.snapshot_format == SolverParameter.HDF5 or not (param.snapshot or param.snapshot_after_train):
+def check_written(param: SolverParameter, net: Net, history: Sequence[torch.Tensor]) -> None:
+    """Raise FormatError, before hours of training, where snapshots cannot be written.
+
+    A binary one may be larger than protobuf allows, one in HDF5 have layers whose names cannot be groups.
+    """
+    if not (param.snapshot or param.snapshot_after_train):
         return
     model, solver = paths(param, param.max_iter)
+    if param.snapshot_format == SolverParameter.HDF5:
+        caffemodel.check_hdf5_names(model, net.param)
+        return
     values = sum(blob.numel() for node in net.nodes for blob in node.layer.blobs)
     binary.check_size(model, 4 * values * (2 if param.snapshot_diff else 1))
     binary.check_size(solver, 4 * sum(blob.numel() for blob in history))

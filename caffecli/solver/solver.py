@@ -54,7 +54,7 @@ class Solver:
         rate: RateOptions = learning_rate.PLAIN,
         ends_at_nan: bool = True,
     ) -> None:
-        logs.info("solver.cpp:45", "Initializing solver from parameters: \n" + nets.shown(param))
+        logs.block("solver.cpp:45", "Initializing solver from parameters: ", nets.shown(param))
         self.param = SolverParameter()
         self.param.CopyFrom(param)
         self.param.snapshot_prefix = param.snapshot_prefix or "solver"
@@ -91,7 +91,7 @@ class Solver:
             self.test_runners = [Debug(made.net, made.precision) for made in self.test_runners]
         self.averaging = Averaging(self.world, [p.tensor for p in self.net.params]) if self.world.size > 1 else None
         self.rule = rule(self.param, self.net.params)
-        snapshot.check_size(self.param, self.net, self.rule.history)
+        snapshot.check_written(self.param, self.net, self.rule.history)
         self.losses = Losses(self.param.average_loss, self.device)
         self.speed = Speed()
         self._follow_rank_0()

@@ -153,9 +153,9 @@ class WindowSource(NumberedSource):
 
     def _log_settings(self) -> None:
         settings = self._param
-        logs.info(
+        logs.block(
             "window_data_layer.cpp:53",
-            "Window data layer:\n"
+            "Window data layer:",
             f"  foreground (object) overlap threshold: {logs.number(settings.fg_threshold)}\n"
             f"  background (non-object) overlap threshold: {logs.number(settings.bg_threshold)}\n"
             f"  foreground sampling fraction: {logs.number(settings.fg_fraction)}\n"

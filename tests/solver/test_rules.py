@@ -21,7 +21,7 @@ def setting(solver: str, specs: str = "") -> tuple[Rule, torch.Tensor, torch.Ten
     layer = InnerProduct(text_format.Parse(text, LayerParameter()))
     layer.setup([(5, 3)])
     found: list[params.Param] = []
-    params.add(found, layer)
+    params.add(found, {}, layer)
     layer.materialize()
     weight, bias = layer.blobs
     with torch.no_grad():
