@@ -3,7 +3,7 @@
 ``replacing(path)`` writes beside the target, under a hidden name, syncs, and renames; ``new_folder(path)`` does the
 same for a folder that must not exist yet. If anything fails, the target keeps its former content. The unfinished file
 of a killed process is removed by the next process that writes the same target: a running writer holds a lock
-(``flock``) on its own.
+(``flock``) on its own. ``alone(path)`` keeps a path, or all that begins so, to one process for longer.
 """
 
 from __future__ import annotations
@@ -137,6 +137,53 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         sync(real.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def alone(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Keeps ``path``, or all names that begin so, to this block: until it ends, or its process, no other can enter.
+
+    The sign is a lock (``flock``) on ``.NAME.lock`` beside ``path``, which holds the process's number. Raises
+    FormatError, which calls the path ``what``, where another has the lock. Where there can be none, as in a folder
+    that cannot be written, all are let in.
+    """
+    target = Path(path)
+    sign = target.with_name(f"{_prefix(target)}lock")
+    fd = _locked(sign, what)
+    try:
+        yield
+    finally:
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                sign.unlink()  # while it is locked; whoever has opened it meanwhile sees that it is gone
+            os.close(fd)
+
+
+def _locked(sign: Path, what: str) -> int | None:
+    """The file ``sign``, locked; None where it cannot be."""
+    while True:
+        try:
+            fd = os.open(sign, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sign.exists() and os.path.samestat(os.fstat(fd), sign.stat()):
+                os.ftruncate(fd, 0)
+                os.write(fd, str(os.getpid()).encode())
+                return fd
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).decode(errors="replace")
+            os.close(fd)
+            raise FormatError(
+                f"{what}: another run, process {holder or 'unknown'}, writes there; wait until it ends, or name another"
+            ) from None
+        except FileNotFoundError:
+            pass
+        except OSError:  # a file system without locks
+            os.close(fd)
+            return None
+        os.close(fd)
 
 
 def _hidden_name(target: Path) -> Path:

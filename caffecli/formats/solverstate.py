@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> SolverState:
             history.append(blobs.twin_to_array(blob))
         except FormatError as error:
             raise FormatError(f"{str(path)!r}, history {index}: {error}") from error
-    return SolverState(state.iter, state.current_step, state.learned_net, history)
+    return _checked(path, SolverState(state.iter, state.current_step, state.learned_net, history))
 
 
 def _plausible(state: Any) -> bool:
@@ -89,12 +89,31 @@ def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
             )
             raise FormatError(f"{str(path)!r} is not a solverstate: it lacks {missing[0]!r} and seems to be {what}")
         names = sorted(file["history"], key=lambda name: (len(name), name))
-        return SolverState(
-            iter=int(np.ravel(file["iter"][()])[0]),
-            current_step=int(np.ravel(file["current_step"][()])[0]),
+        state = SolverState(
+            iter=_number(file["iter"]),
+            current_step=_number(file["current_step"]),
             learned_net=hdf5.read_string(file["learned_net"]) if "learned_net" in file else "",
             history=[np.asarray(file["history"][name][()], np.float32) for name in names],
         )
+    return _checked(path, state)
+
+
+def _number(dataset: Any) -> int:
+    """The whole number that a dataset holds. Raises ValueError."""
+    value = np.asarray(dataset[()])
+    if value.size != 1 or value.dtype.kind not in "iu":
+        raise ValueError(f"{dataset.name} is no whole number")
+    return int(value.item())
+
+
+def _checked(path: str | os.PathLike[str], state: SolverState) -> SolverState:
+    """The state; raises FormatError for numbers that no run can have reached."""
+    for name, value in (("iter", state.iter), ("current_step", state.current_step)):
+        if not 0 <= value < 2**31:
+            raise FormatError(
+                f"{str(path)!r} is damaged: {name} is {value}; resume from another snapshot, or copy it again"
+            )
+    return state
 
 
 def _write_hdf5(path: str | os.PathLike[str], state: SolverState) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from caffecli import logs
+from caffecli.formats import form
 
 if TYPE_CHECKING:
     from caffecli.solver.solver import Solver
@@ -73,14 +73,17 @@ def callback_states(solver: Solver) -> dict[str, Any]:
     return {"tested": solver.tested, "callbacks": kept} if solver.callbacks else {}
 
 
-def restore_callbacks(solver: Solver, path: Path, position: Mapping[str, Any]) -> None:
-    """Undo ``callback_states``; ``path`` is the solverstate,
-    for a warning about callbacks that the run had and now has not.
+def restore_callbacks(solver: Solver, position: Mapping[str, Any]) -> list[str]:
+    """Undo ``callback_states``; returns the names of callbacks that the run had and now has not.
+
+    Raises ValueError for states that are none.
     """
-    kept = dict(position.get("callbacks", {}))
+    form.check(position.get("callbacks", {}), {str: object}, "callbacks")
+    kept, tested = dict(position.get("callbacks", {})), position.get("tested", -1)
+    if tested != -1:
+        form.check(tested, int, "tested")
     for callback in solver.callbacks:
-        solver.tested = position.get("tested", -1)
+        solver.tested = tested
         if callback.name in kept:
             callback.restore(solver, kept.pop(callback.name))
-    if kept:
-        logs.warning("solver.cpp:316", f"{path} was written by a run with {', '.join(kept)}; this one goes on without")
+    return list(kept)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caffecli import logs
+from caffecli.formats import form
 from caffecli.solver.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Keep(Callback):
         self._iterations: list[int] = []
 
     def restore(self, solver: Solver, state: dict[str, Any]) -> None:
+        form.check(state, {"prefix": str, "iterations": [int]}, self.name)
         if state["prefix"] == solver.param.snapshot_prefix:
             self._prefix, self._iterations = state["prefix"], list(state["iterations"])
 

@@ -6,6 +6,7 @@ decides as one that was never stopped.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from caffecli import logs
 from caffecli.errors import SolverError
+from caffecli.formats import form
 from caffecli.net.net import Net
 from caffecli.solver import snapshot
 from caffecli.solver.callbacks import Callback, Output
@@ -185,6 +187,7 @@ class Watcher(Callback):
         return {"of": str(self._monitor or ""), "best": self.best, "best_at": self.best_at, "waited": self.waited}
 
     def restore(self, solver: Solver, state: dict[str, Any]) -> None:
+        form.check(state, {"of": str, "best": (float, None), "best_at": int, "waited": int}, self.name)
         self._of, self.best, self.best_at, self.waited = (state[key] for key in ("of", "best", "best_at", "waited"))
 
 
@@ -241,18 +244,52 @@ class Plateau(Watcher):
 
     def restore(self, solver: Solver, state: dict[str, Any]) -> None:
         super().restore(solver, state)
+        form.check(state, {"factor": float}, self.name)
         self.factor = solver.lr_factor = state["factor"]
 
 
 class Best(Watcher):
-    """Keeps the snapshot of the best test as ``PREFIX_best``."""
+    """Keeps the snapshot of the best test as ``PREFIX_best``. One that stands there already, of another run or of this
+    one before it was resumed, is replaced by a better one only.
+    """
 
     name = "--best"
 
     def started(self, solver: Solver) -> None:
         super().started(solver)
+        standing = None
         if solver.world.rank == 0:
             snapshot.check_writable(solver.param.snapshot_prefix)
+            standing = self._standing(solver)
+        standing = solver.world.gather(standing)[0]
+        if standing is not None and self.monitor(solver).better(standing[0], self.best):
+            self.best, self.best_at = standing
+            told = f"{self.monitor(solver).name} = {logs.number(self.best)} in iteration {self.best_at}"
+            path = snapshot.paths(solver.param, 0, "best")[0]
+            logs.warning("solver.cpp:464", f"{path} is there, of {told}; only a better one replaces it")
+
+    def _standing(self, solver: Solver) -> tuple[float, int] | None:
+        """The best value, and its iteration, of the snapshot that is there; None where there is none.
+
+        Raises SolverError where it cannot be compared with this run's.
+        """
+        model, state = snapshot.paths(solver.param, 0, "best")
+        if not model.exists():
+            return None
+        try:
+            kept = json.loads(snapshot.position_path(state).read_bytes())
+            form.check(kept, {"callbacks": {self.name: {"of": str, "best": float, "best_at": int}}})
+            found = kept["callbacks"][self.name]
+            of = found["of"]
+        except (OSError, ValueError, RecursionError):
+            of = "an unknown output"
+        watched = str(self.monitor(solver))
+        if of != watched:
+            raise SolverError(
+                f"--best: {str(model)!r} is there, the best by {of}, and this run watches {watched}; move it away, "
+                "or name another snapshot_prefix"
+            )
+        return found["best"], found["best_at"]
 
     def judge(self, solver: Solver, improved: bool) -> None:
         if improved:

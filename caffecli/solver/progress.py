@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from caffecli import logs
+from caffecli.formats import form
 from caffecli.logs import number
 from caffecli.net.net import Net
 
@@ -127,6 +128,9 @@ class Losses:
         return {"kept": self._kept, "next": self._next, "smoothed": self.smoothed}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Undo ``state``; a window of another size starts anew."""
+        """Undo ``state``; a window of another size starts anew. Raises ValueError for what is no state."""
+        form.check(state, {"kept": [float], "next": int, "smoothed": float}, "losses")
+        if state["next"] >= max(1, len(state["kept"])):
+            raise ValueError(f"losses.next is {state['next']}; expected less than the {len(state['kept'])} kept")
         if len(state["kept"]) <= self.window:
             self._kept, self._next, self.smoothed = list(state["kept"]), state["next"], state["smoothed"]

@@ -7,6 +7,7 @@ with its file, another starts anew.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -96,6 +97,7 @@ class Lines(Recorder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._file: IO[str] | None = None
+        self._alone = contextlib.ExitStack()
 
     @abstractmethod
     def head(self, solver: Solver) -> str:
@@ -113,6 +115,8 @@ class Lines(Recorder):
         head = self.head(solver)
         seconds, kept = 0.0, head
         plain = self.path.is_file() or not self.path.exists()  # not a pipe
+        if plain:
+            self._alone.enter_context(atomic.alone(self.path, repr(str(self.path))))
         try:
             lines = self.path.read_text("utf-8", "replace").splitlines(keepends=True) if self.path.is_file() else []
             for iteration, second, net, line in self.parse(lines, head, solver.iter > 0) if lines else ():
@@ -140,6 +144,7 @@ class Lines(Recorder):
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._alone.close()
 
 
 class Csv(Lines):

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,17 @@ import numpy as np
 import torch
 
 from caffecli import logs
-from caffecli.errors import FormatError, SolverError
-from caffecli.formats import atomic, caffemodel, solverstate
+from caffecli.errors import FormatError, SolverError, in_a_line
+from caffecli.formats import atomic, caffemodel, form, solverstate
 from caffecli.formats import blob as binary
 from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
+
+_RANDOM = {"cpu": str}
+#: the form of a position file; the data layers, losses and callbacks check what is theirs
+_POSITION = {"of": str, "random": _RANDOM, "ranks": [_RANDOM], "data": [{str: object}], "losses": {}}
 
 
 def prefix(param: SolverParameter, solver_file: str | Path) -> str:
@@ -69,6 +73,11 @@ def check_writable(snapshot_prefix: str) -> None:
         raise SolverError(f"{where}: cannot write in {str(folder)!r}: {error.strerror}; {remedy}") from error
     os.close(handle)
     Path(name).unlink()
+
+
+def alone(param: SolverParameter) -> contextlib.AbstractContextManager[None]:
+    """Keeps the snapshots' names to one training, until it ends. Raises FormatError where another has them."""
+    return atomic.alone(param.snapshot_prefix, f"snapshot_prefix {param.snapshot_prefix!r}")
 
 
 def check_written(param: SolverParameter, net: Net, history: Sequence[torch.Tensor]) -> None:
@@ -119,7 +128,8 @@ def write(
             "sgd_solver.cpp:296" if hdf5 else "sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {solver}"
         )
         with atomic.replacing(folder / position_path(solver).name) as file:
-            file.write(json.dumps({"of": fingerprint(state), **position}).encode())
+            ties = {"of": fingerprint(state), "weights": file_fingerprint(folder / model.name)}
+            file.write(json.dumps({**ties, **position}).encode())
         solverstate.write(folder / solver.name, state)
     return model, solver
 
@@ -169,34 +179,66 @@ def position_path(state: Path) -> Path:
 
 def read_position(state_path: Path, state: SolverState) -> dict[str, Any] | None:
     """The position file beside a solverstate; None where there is none, as Caffe writes none,
-    or it belongs to another state.
+    or it belongs to another state. Raises FormatError where a field is missing or is not what it should be.
     """
     path = position_path(state_path)
     try:
         position = json.loads(path.read_bytes())
+        form.check(position, _POSITION)
+        form.check(position.get("weights", ""), str, "weights")  # earlier versions wrote none
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise FormatError(
-            f"{str(path)!r} is damaged ({error}); remove it to resume with the data from its first record"
-        ) from error
-    if not isinstance(position, dict) or position.get("of") != fingerprint(state):
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged_position(state_path, error) from error
+    if position["of"] != fingerprint(state):
         logs.warning(
             "sgd_solver.cpp:284", f"{path} belongs to another solverstate; the data start at their first record"
         )
         return None
-    return position
+    return dict(position)
 
 
-def find_learned_net(state_path: Path, state: SolverState) -> Path:
-    """The caffemodel of a solverstate: where it says, or beside it when both were moved."""
+def damaged_position(state_path: Path, error: Exception) -> FormatError:
+    """The error for a position file that cannot be used."""
+    what = f"{str(position_path(state_path))!r} is damaged ({in_a_line(error)})"
+    return FormatError(f"{what}; remove it to resume with the data from its first record")
+
+
+def find_learned_net(state_path: Path, state: SolverState, position: Mapping[str, Any] | None = None) -> Path:
+    """The caffemodel of a solverstate: beside it, else where it says, which may be of another folder or run by now.
+
+    Where the ``position`` has the weights' fingerprint, the file that it is of. Raises FormatError where there is none.
+    """
     said = Path(state.learned_net)
-    for candidate in (said, state_path.parent / said.name):
-        if candidate.is_file():
-            return candidate
-    raise FormatError(
-        f"{str(state_path)!r}: its weights {str(said)!r} are not there, nor {said.name!r} beside it; bring them back"
-    )
+    beside = state_path.parent / said.name
+    found = [path for path in dict.fromkeys((beside, said)) if path.is_file()]
+    if not found:
+        raise FormatError(
+            f"{str(state_path)!r}: its weights {str(said)!r} are not there, nor {said.name!r} beside it; "
+            "bring them back"
+        )
+    wanted = position.get("weights") if position else None
+    own = [path for path in found if wanted in (None, file_fingerprint(path))]
+    if not own:
+        listed = " and ".join(repr(str(path)) for path in found)
+        raise FormatError(
+            f"{str(state_path)!r} was written with other weights than {listed} now {'hold' if found[1:] else 'holds'}; "
+            "bring them back, or give the weights to --weights to start from them"
+        )
+    logs.info("sgd_solver.cpp:326", f"The weights of {state_path}: {own[0]}")
+    return own[0]
+
+
+def file_fingerprint(path: Path) -> str:
+    """The size of a file and a checksum of its bytes."""
+    size = check = 0
+    try:
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                size, check = size + len(part), zlib.crc32(part, check)
+    except OSError as error:
+        raise atomic.cannot_read(path, error) from error
+    return f"{size}:{check:08x}"
 
 
 def fingerprint(state: SolverState) -> str:
@@ -216,14 +258,18 @@ def random_state(device: torch.device) -> dict[str, str]:
 
 
 def restore_random(states: dict[str, str], device: torch.device) -> None:
-    """Undo ``random_state``."""
+    """Undo ``random_state``. Raises ValueError for what is no such state."""
 
-    def tensor(text: str) -> torch.Tensor:
-        return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+    def tensor(name: str) -> torch.Tensor:
+        return torch.frombuffer(bytearray(base64.b64decode(states[name], validate=True)), dtype=torch.uint8)
 
-    torch.set_rng_state(tensor(states["cpu"]))
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(tensor(states["cuda"]), device)
+    form.check(states, {str: str}, "random")
+    try:
+        torch.set_rng_state(tensor("cpu"))
+        if device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(tensor("cuda"), device)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"random is no state of the random numbers: {in_a_line(error)}") from error
 
 
 def blobs(net: Net) -> list[torch.Tensor]:
@@ -244,8 +290,11 @@ def data_positions(nets: Sequence[Net]) -> list[dict[str, Any]]:
 
 
 def restore_positions(nets: Sequence[Net], positions: list[dict[str, Any]]) -> None:
-    """Undo ``data_positions``; layers that have changed since start at their first record."""
+    """Undo ``data_positions``; layers that have changed since start at their first record. Raises ValueError."""
     for net, states in zip(nets, positions, strict=False):
         for name, layer in net.source_layers.items():
-            if states.get(name) is not None:
-                layer.restore(states[name])
+            if name in states:
+                try:
+                    layer.restore(states[name])
+                except ValueError as error:
+                    raise ValueError(f"data, layer {name!r}: {error}") from error

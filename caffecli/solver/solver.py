@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -220,8 +221,8 @@ class Solver:
         path = Path(path)
         state = solverstate.read(path)
         checks.history(path, state, self.rule)
-        learned = snapshot.find_learned_net(path, state)
         position = snapshot.read_position(path, state)
+        learned = snapshot.find_learned_net(path, state, position)
         weights.load(self.net, learned)
         if path.suffix != ".h5":
             logs.info("sgd_solver.cpp:336", "SGDSolver: restoring history")
@@ -231,12 +232,22 @@ class Solver:
         self.last_snapshot = path
         self._follow_rank_0()
         if position is not None:
-            randoms = [position["random"], *position.get("ranks", [])]
-            if self.world.rank < len(randoms):
-                snapshot.restore_random(randoms[self.world.rank], self.device)
-            snapshot.restore_positions([self.net, *self.test_nets], position["data"])
-            self.losses.restore(position["losses"])
-            restore_callbacks(self, path, position)
+            try:
+                self._go_to(position)
+                kept = restore_callbacks(self, position)
+            except ValueError as error:
+                raise snapshot.damaged_position(path, error) from error
+            if kept:
+                missing = f"{path} was written by a run with {', '.join(kept)}; this one goes on without"
+                logs.warning("solver.cpp:316", missing)
+
+    def _go_to(self, position: dict[str, Any]) -> None:
+        """Set the data, the random numbers and the losses to a position. Raises ValueError for a wrong one."""
+        randoms = [position["random"], *position["ranks"]]
+        if self.world.rank < len(randoms):
+            snapshot.restore_random(randoms[self.world.rank], self.device)
+        snapshot.restore_positions([self.net, *self.test_nets], position["data"])
+        self.losses.restore(position["losses"])
 
     def to(self, device: torch.device) -> None:
         """Go on training on ``device``."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import DataError, SpecError
+from caffecli.formats import form
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Pixels, Shape, State
 from caffecli.sources.records import NumberedSource
@@ -110,6 +111,7 @@ class MemorySource(NumberedSource):
         return {**super().state, "added": self._added}
 
     def restore(self, state: State) -> None:
+        form.check(state, {"added": int})
         super().restore(state)
         self._added = state["added"]
 

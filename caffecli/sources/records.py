@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from caffecli.errors import DataError, SpecError
+from caffecli.formats import form
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Batch, Buffers, Draws, Floats, Numbers, Pixels, Shape, Source, State, Workers
 from caffecli.sources.transformer import Transformer
@@ -40,6 +41,7 @@ class NumberedSource(Source):
         return {"seed": self._draws.seed, "record": self._position}
 
     def restore(self, state: State) -> None:
+        form.check(state, {"seed": int, "record": int})
         self._draws = Draws(state["seed"])
         self._position = state["record"] - state["record"] % self._ranks
 

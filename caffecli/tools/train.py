@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,12 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     if options.seed is not None:
         param.random_seed = options.seed
     looking = _callbacks(options)
-    with Signals(options.sigint_effect, options.sighup_effect) as signals, deterministic(options.deterministic):
+    writes = world.rank == 0 and (param.snapshot or param.snapshot_after_train or options.watch.best)
+    with (
+        Signals(options.sigint_effect, options.sighup_effect) as signals,
+        deterministic(options.deterministic),
+        snapshot.alone(param) if writes else contextlib.nullcontext(),
+    ):
         solver = Solver(
             param,
             found[0],

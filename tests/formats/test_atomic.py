@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from caffecli.errors import FormatError
-from caffecli.formats.atomic import new_folder, read_bytes, replacing
+from caffecli.formats.atomic import alone, new_folder, read_bytes, replacing
 
 
 def names(folder: Path) -> list[str]:
@@ -126,6 +126,37 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
     with replacing(tmp_path / "a") as file, new_folder(tmp_path / "b"):
         file.write(b"whole")
     assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_path_for_one_alone(tmp_path: Path) -> None:
+    """Until the block or its process ends, be it by SIGKILL."""
+    script = """
+        import sys, time
+        from caffecli.formats.atomic import alone
+        with alone(sys.argv[1], "run"):
+            print("ready", flush=True)
+            time.sleep(60)
+    """
+    args = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "run")]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        words = rf"the run: another run, process {process.pid}, writes there; wait until it ends, or name another"
+        with pytest.raises(FormatError, match=words), alone(tmp_path / "run", "the run"):
+            pass
+        with alone(tmp_path / "runs", "another"):
+            assert names(tmp_path) == [".run.lock", ".runs.lock"]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with (
+        alone(tmp_path / "run", "the run"),
+        pytest.raises(FormatError, match="the run: another run"),
+        alone(tmp_path / "run", "the run"),
+    ):
+        pass
+    assert names(tmp_path) == []
+    with alone(tmp_path / "no folder" / "run", "the run"):
+        pass
 
 
 def test_folders_come_whole(tmp_path: Path) -> None:

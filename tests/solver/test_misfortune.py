@@ -179,3 +179,27 @@ def test_pictures_removed_under_the_run(run_folder: Path, edit: Edit, when_shown
         train(OPTIONS)
     assert "\n" not in str(error.value)
     assert "s_iter_10.solverstate" in fingerprint()
+
+
+def test_two_runs_of_one_prefix_or_csv(run_folder: Path, when_shown: When) -> None:
+    """The second ends before it writes; the first goes on, and gives the names back."""
+    ended: list[str] = []
+
+    def second(**settings: Path) -> Callable[[], object]:
+        def run() -> None:
+            with pytest.raises(CaffeError) as caught:
+                train(TrainOptions(Path("other.prototxt"), **settings))  # type: ignore[arg-type]
+            ended.append(str(caught.value))
+
+        return run
+
+    Path("other.prototxt").write_text(Path("solver.prototxt").read_text())
+    when_shown("Iteration 5 (", second())
+    train(TrainOptions(Path("solver.prototxt"), csv=Path("a.csv")))
+    Path("other.prototxt").write_text(Path("solver.prototxt").read_text().replace('"s"', '"t"'))
+    when_shown("Iteration 5 (", second(csv=Path("a.csv")))
+    train(TrainOptions(Path("solver.prototxt"), csv=Path("a.csv")))
+    end = f"another run, process {os.getpid()}, writes there; wait until it ends, or name another"
+    assert ended == [f"snapshot_prefix 's': {end}", f"'a.csv': {end}"]
+    assert len(Path("a.csv").read_text().splitlines()) == 9 and not list(Path().glob(".*.lock"))
+    train(TrainOptions(Path("solver.prototxt"), csv=Path("a.csv")))

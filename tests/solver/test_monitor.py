@@ -6,14 +6,13 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from caffecli import logs
 from caffecli.errors import CaffeError, SolverError
 from caffecli.formats import atomic, caffemodel, solverstate
 from caffecli.net.weights import export
@@ -27,15 +26,6 @@ from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
 OPTIONS = TrainOptions(Path("solver.prototxt"))
-
-
-@pytest.fixture
-def heard() -> Iterator[io.StringIO]:
-    """What the log says during the test."""
-    stream = io.StringIO()
-    handler = logs.show(stream)
-    yield stream
-    logs.hide(handler)
 
 
 @pytest.fixture
@@ -164,6 +154,53 @@ def test_a_resume_from_the_best_goes_on_after_its_tests(long: Path, heard: io.St
     train(dataclasses.replace(OPTIONS, snapshot=Path("s_best.solverstate")))  # without flags: as Caffe does
     assert f"Iteration {at}, Testing net (#0)" in decisions(heard.getvalue())
     assert "this one goes on without" in heard.getvalue()
+
+
+def test_a_better_best_that_is_there_stays(long: Path, edit: Edit, heard: io.StringIO) -> None:
+    """A run that was resumed without the flag, and a new one, go on from the best that stands there."""
+    train(options(WatchOptions(best=True)))
+    best = max(value for _, value in accuracies(heard.getvalue()))
+    at, kept = solverstate.read(Path("s_best.solverstate")).iter, Path("s_best.caffemodel").read_bytes()
+    told = f"s_best.caffemodel is there, of accuracy = {best:g} in iteration {at}; only a better one replaces it"
+    assert told not in heard.getvalue()
+    edit("solver.prototxt", "max_iter: 60", "max_iter: 63")
+    train(dataclasses.replace(OPTIONS, snapshot=Path("s_iter_60.solverstate")))
+    position = Path("s_iter_63.solverstate.json")
+    assert "--best" not in json.loads(position.read_text()).get("callbacks", {})
+    edit("solver.prototxt", "max_iter: 63", "max_iter: 66")
+    train(options(WatchOptions(best=True), snapshot=Path("s_iter_63.solverstate")))
+    assert told in heard.getvalue()
+    heard.truncate(0)
+    edit("solver.prototxt", "max_iter: 66", "max_iter: 3")
+    train(options(WatchOptions(best=True)))
+    assert told in heard.getvalue()
+    assert Path("s_best.caffemodel").read_bytes() == kept
+
+
+def test_a_worse_best_that_is_there_is_replaced(run_folder: Path) -> None:
+    train(options(WatchOptions(best=True)))
+    position = Path("s_best.solverstate.json")
+    said = json.loads(position.read_text())
+    said["callbacks"]["--best"] |= {"best": -1.0}
+    position.write_text(json.dumps(said))
+    Path("s_best.caffemodel").write_bytes(b"worse")
+    train(options(WatchOptions(best=True)))
+    assert weights("s_best.caffemodel") and json.loads(position.read_text())["callbacks"]["--best"]["best"] >= 0
+
+
+@pytest.mark.parametrize("position", ["", None, '{"callbacks": {"--best": {"of": 3}}}'])
+def test_a_best_of_which_nothing_is_known_stays(run_folder: Path, position: str | None) -> None:
+    train(options(WatchOptions(best=True)))
+    path = Path("s_best.solverstate.json")
+    path.unlink() if position is None else path.write_text(position)
+    words = (
+        r"--best: 's_best.caffemodel' is there, the best by an unknown output, and this run watches 0:accuracy:max; "
+        "move it away, or name another snapshot_prefix"
+    )
+    with pytest.raises(SolverError, match=words):
+        train(options(WatchOptions(best=True)))
+    with pytest.raises(SolverError, match=r"by an unknown output, and this run watches 0:loss:min"):
+        train(options(WatchOptions("loss", best=True)))
 
 
 def test_the_best_in_hdf5(run_folder: Path, edit: Edit) -> None:
