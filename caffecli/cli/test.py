@@ -13,7 +13,13 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, laye
 @caffe_command("test")
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
 @click.option("--weights", required=True, help="The trained weights; several files separated by ','.")
-@click.option("--iterations", type=click.IntRange(1), default=50, help="How many batches to run.")
+@click.option("--iterations", type=click.IntRange(1), help="How many batches to run. [default: 50, as Caffe]")
+@click.option(
+    "--all",
+    "each",
+    is_flag=True,
+    help="Take each record once, in place of --iterations; the default of --predictions and --confusion.",
+)
 @click.option(
     "--predictions", type=click.Path(path_type=Path), help="Write the best classes of each record to this CSV file."
 )
@@ -34,6 +40,8 @@ def test(predictions: Path | None, confusion: Path | None, blob: str | None, **s
     The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each
     true class with a column for each predicted one; the log then tells the accuracy of each class.
     """
+    if settings["each"] and settings["iterations"] is not None:
+        raise click.UsageError("--all takes each record once, --iterations so many batches; give one of them.")
     if blob is not None and not (predictions or confusion):
         raise click.UsageError("--blob is for --predictions and --confusion; give one of them.")
     if predictions is not None and predictions == confusion:

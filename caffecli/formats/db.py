@@ -41,6 +41,8 @@ class Reader(ABC):
 
     backend: Backend
     path: Path
+    #: whether ``len`` needs not read all records
+    counts_quickly = True
 
     @abstractmethod
     def __len__(self) -> int:

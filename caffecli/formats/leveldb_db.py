@@ -41,6 +41,7 @@ class LevelDbReader(Reader):
     """
 
     backend = "leveldb"
+    counts_quickly = False
 
     def __init__(self, path: Path) -> None:
         self.path = path

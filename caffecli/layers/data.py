@@ -82,9 +82,18 @@ class SourceLayer(Layer):
         """The layer's own settings, ``settings_name`` of its LayerParameter; None where it has none."""
         return getattr(self.param, self.settings_name) if self.settings_name else None
 
+    def count(self, quick: bool = False) -> int | None:
+        """How many records its source has: see ``Source.count``."""
+        return self._opened().count(quick)
+
+    def once(self, records: int) -> sources.Once:
+        """Let the source give each of its ``records`` once; returns what does."""
+        self.source = once = sources.Once(self._opened(), records)
+        return once
+
     def record_count(self) -> int:
         """How many records its source has. Raises SpecError for a source without end, and for rand_skip."""
-        count = self._opened().count()
+        count = self.count()
         if count is None:
             raise self.spec_error(f"{self.type} has no last record; give a number of batches in place of --all")
         if getattr(self.settings, "rand_skip", 0):

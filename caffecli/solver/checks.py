@@ -9,7 +9,7 @@ from pathlib import Path
 from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.formats.solverstate import SolverState
-from caffecli.net import weights
+from caffecli.net import records, weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver import learning_rate
@@ -34,6 +34,20 @@ def warn_if_nothing_learns(net: Net) -> None:
         logs.warning("solver.cpp:102", f"net {net.name!r} has no loss: nothing is learned; add a loss layer")
     elif not any(param.lr_mult for param in net.params):
         logs.warning("solver.cpp:102", f"net {net.name!r} has no parameter of lr_mult > 0: nothing is learned")
+
+
+def warn_of_uneven_tests(tests: Iterable[Net], test_iter: Iterable[int]) -> None:
+    """Warn of each test that counts some records more often than others: the reference does so without a word."""
+    for i, (net, batches) in enumerate(zip(tests, test_iter, strict=True)):
+        words = records.uneven(net, batches)
+        if words is not None:
+            better = records.even(net)
+            remedy = (
+                f"batch_size: {better[0]} with test_iter: {better[1]} takes each once"
+                if better
+                else ("caffecli test --all scores each once")
+            )
+            logs.warning("solver.cpp:191", f"Test net #{i}, test_iter {batches}: {words}; {remedy}")
 
 
 def refuse_shared_files(nets: Iterable[Net]) -> None:

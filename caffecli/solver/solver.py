@@ -81,6 +81,7 @@ class Solver:
         self.net = self._net(nets.train_net(self.param))
         checks.warn_if_nothing_learns(self.net)
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
+        checks.warn_of_uneven_tests(self.test_nets, self.param.test_iter)
         if self.world.size > 1:
             checks.refuse_shared_files([self.net, *self.test_nets])
         self.runner = runner(self.net)

@@ -10,12 +10,13 @@ from caffecli.sources.db import DbSource
 from caffecli.sources.hdf5 import Hdf5Source
 from caffecli.sources.image_list import ImageListSource
 from caffecli.sources.memory import MemorySource
+from caffecli.sources.once import Once
 from caffecli.sources.prefetch import Prefetch
 from caffecli.sources.window import WindowSource
 
 __all__ = [
-    "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Open", "Prefetch", "Source", "WindowSource",
-        "create",
+    "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Once", "Open", "Prefetch", "Source",
+        "WindowSource", "create",
 ]  # fmt: skip
 
 

@@ -48,8 +48,11 @@ class Source(ABC):
     def state(self) -> State:
         """Where the source stands."""
 
-    def count(self) -> int | None:
-        """How many records there are, of all shards together; None where there is no last one."""
+    def count(self, quick: bool = False) -> int | None:
+        """How many records there are, of all shards together; None where there is no last one.
+
+        ``quick``: None too where they are counted by reading them all.
+        """
         return None
 
     @abstractmethod

@@ -42,7 +42,9 @@ class DbSource(RecordSource):
         if data.rand_skip:
             logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
 
-    def count(self) -> int:
+    def count(self, quick: bool = False) -> int | None:
+        if quick and not self._reader.counts_quickly:
+            return None
         with open_reader(self._source) as reader:  # not self's reader, which a thread may be using to read ahead
             return len(reader)
 

@@ -55,7 +55,7 @@ class Hdf5Source(NumberedSource):
         self._loaded: tuple[int, list[Floats]] | None = None
         self._orders: dict[tuple[int, int], Order] = {}
 
-    def count(self) -> int:
+    def count(self, quick: bool = False) -> int:
         return int(self._lengths.sum())
 
     # -- before the first batch ------------------------------------------------------------------------------------

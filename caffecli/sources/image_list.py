@@ -80,7 +80,7 @@ class ImageListSource(RecordSource):
         first = self._entry(0)
         self._start(self._transformer.shape(self._picture(first).shape, self._name(first)))
 
-    def count(self) -> int:
+    def count(self, quick: bool = False) -> int:
         return len(self._entries)
 
     def _read_list(self) -> list[Entry]:

@@ -43,8 +43,8 @@ class Prefetch(Source):
         self._state = batch.state
         return batch
 
-    def count(self) -> int | None:
-        return self._source.count()
+    def count(self, quick: bool = False) -> int | None:
+        return self._source.count(quick)
 
     def read_ahead(self) -> None:
         if self._ahead is not None:

@@ -20,7 +20,7 @@ from caffecli.formats import atomic, datum, db
 from caffecli.formats.blob import Array
 from caffecli.formats.hdf5_rows import RowWriter
 from caffecli.net import devices
-from caffecli.net.net import Net
+from caffecli.net.records import record_count
 from caffecli.net.runners.whole import Whole
 from caffecli.tools.blobs import find_blob, run_and_observe
 from caffecli.tools.open import open_net, split_names
@@ -140,23 +140,6 @@ def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, recor
 def keys_path(path: str) -> str:
     """The file of the records' keys beside an npy file: ``a.keys.npy`` for ``a.npy``."""
     return f"{path.removesuffix('.npy')}.keys.npy"
-
-
-# -- how many records there are ----------------------------------------------------------------------------------------
-
-
-def record_count(net: Net) -> int:
-    """The records of the net's source. Raises SpecError where the source has no end, or where several do not agree."""
-    counts = {name: (layer.record_count(), layer.reshape([])[0][0]) for name, layer in net.source_layers.items()}
-    if not counts:
-        raise SpecError(f"net {net.name!r} has no layer that reads records; give a number of batches in place of --all")
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name!r} {count} by {size}" for name, (count, size) in counts.items())
-        raise SpecError(
-            f"--all expects one count of records, and of those a batch, for all layers, got {listed}; "
-            "give a number of batches"
-        )
-    return next(iter(counts.values()))[0]
 
 
 # -- where the rows go -------------------------------------------------------------------------------------------------
