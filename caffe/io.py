@@ -22,6 +22,7 @@ from caffe.resize import ArrayShapeError, resize_cells, zoom_points
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError
 from caffecli.formats import datum as datums
+from caffecli.formats import picture
 from caffecli.proto import caffe_pb2
 
 with contextlib.suppress(ImportError):
@@ -248,19 +249,11 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
     A JPEG stands upright, as its EXIF data say. Raises OSError for a file that cannot be read, DataError for no
     picture.
     """
-    import cv2
-
-    data = np.frombuffer(Path(filename).read_bytes(), np.uint8)
-    turned = data[:2].tobytes() == b"\xff\xd8"  # a JPEG: has no alpha, but may say how the camera was held
+    data = Path(filename).read_bytes()
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH if turned else cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise DataError(
-            f"{os.fspath(filename)!r} ({data.size} bytes) is no picture that OpenCV reads; is it damaged or empty?"
-        )
-    pixels: Array = np.asarray(image)
+        pixels: Array = picture.decode_as_stored(data)
+    except DataError as error:
+        raise DataError(f"{os.fspath(filename)!r} ({len(data)} bytes) {error}") from error
     if pixels.dtype.kind in "iu":
         pixels = pixels / np.iinfo(pixels.dtype).max
     if pixels.ndim == 2:

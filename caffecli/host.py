@@ -1,4 +1,4 @@
-"""Settings of the process for computing: threads and memory. To be made before torch is imported."""
+"""Settings of the process for computing: threads and memory. To be made before torch and OpenCV are imported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import sys
 _MMAP_THRESHOLD = "MALLOC_MMAP_THRESHOLD_", -3, 2**30
 _TRIM_THRESHOLD = "MALLOC_TRIM_THRESHOLD_", -1, 2**31 - 1
 
+#: the most pixels of a picture, and OpenCV's variable that says another number
+PIXELS = 2**28
+PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
+
 
 def prepare() -> None:
-    """Make both settings, for this process and those that it starts, except where the user has set them otherwise."""
+    """Make all settings, for this process and those that it starts, except where the user has set them otherwise."""
     share_the_cores()
     keep_memory()
+    bound_pictures()
 
 
 def share_the_cores() -> None:
@@ -41,3 +46,16 @@ def keep_memory() -> None:
         for name, key, value in settings:
             mallopt(key, value)
             os.environ[name] = str(value)
+
+
+def bound_pictures() -> None:
+    """Let OpenCV refuse pictures of more than ``PIXELS`` pixels, unless the user has named another number.
+
+    A PNG of 100 KB may have a billion, which take 3 GB. OpenCV looks when it is imported; its own bound is 2**30.
+    """
+    os.environ.setdefault(PIXELS_VARIABLE, str(PIXELS))
+
+
+def pixels() -> str:
+    """The most pixels of a picture, as they are set."""
+    return os.environ.get(PIXELS_VARIABLE, str(PIXELS))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import DataError
+from caffecli.formats import picture
 from caffecli.formats.atomic import read_bytes
 from caffecli.formats.datum import from_image
 from caffecli.formats.db import Backend, open_writer
@@ -173,10 +174,8 @@ def _read(entry: Entry, options: Options, before: str) -> _Record | None:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path would take as long as the reading
             data = file.read()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if options.gray else cv2.IMREAD_COLOR)
-    except (OSError, ValueError, cv2.error):
-        return None
-    if image is None:
+        image: NDArray[Any] = picture.decode(data, not options.gray)
+    except (OSError, ValueError, DataError):
         return None
     if options.resize_height > 0 and options.resize_width > 0:
         try:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import DataError
-from caffecli.formats import atomic
+from caffecli.formats import atomic, picture
 from caffecli.logs import Bar
 from converters.parallel import ordered_map
 
@@ -140,13 +139,11 @@ def _worker(source: Path, target: Path, options: Options) -> Callable[[str], str
         if path.exists() and not options.force:
             return "there"
         try:
-            image = cv2.imdecode(np.frombuffer((source / name).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+            image = picture.decode((source / name).read_bytes())
         except OSError as error:
             return os.strerror(error.errno) if error.errno else str(error)
-        except cv2.error:
-            image = None
-        if image is None:
-            return "no picture that OpenCV can read"
+        except DataError as error:
+            return str(error)
         try:
             quality = [cv2.IMWRITE_JPEG_QUALITY, options.quality]
             done, encoded = cv2.imencode(path.suffix, resize(image, options), quality)

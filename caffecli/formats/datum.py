@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from caffecli.errors import DataError
+from caffecli.formats import picture
 from caffecli.proto.caffe_pb2 import Datum
 from caffecli.wording import dimensions
 
@@ -81,23 +82,13 @@ def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") ->
 
 def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"") -> NDArray[np.uint8]:
     """The picture in the bytes of a picture file, as OpenCV gives it: height × width (× channels), blue first."""
-    import cv2
-
-    flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
+        return picture.decode(data, color)
+    except DataError as error:
         raise DataError(
-            f"record {_text(key)}: the encoded picture ({len(data)} bytes) does not decode; "
-            "its file was damaged or empty: replace it and convert the data again"
-        )
-    if image.dtype != np.uint8:
-        raise DataError(
-            f"record {_text(key)}: expected a picture of 8 bits a channel, it has {image.dtype}; convert it"
-        )
-    return cast("NDArray[np.uint8]", image)
+            f"record {_text(key)}: the encoded picture ({len(data)} bytes) {error}; "
+            "replace its file and convert the data again"
+        ) from error
 
 
 def from_image(image: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,9 @@ TRAINED = ("a caffemodel", "a binary caffemodel, which holds the net's definitio
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
+#: how the source of a web page begins, in lower case
+WEB_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
+
 _MAGICS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run 'git lfs pull'"),
     (b"\x1f\x8b", "a gzip file", "unpack it with gunzip"),
@@ -48,7 +51,7 @@ def _guess(data: bytes) -> tuple[str, str]:
             "give weights (.caffemodel.h5) or a solver state (.solverstate.h5)",
         )
     head = data[:512].lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+    if head.startswith(WEB_PAGES):
         return "is a web page, saved instead of the file", "download it again from the file's own address"
     if _is_text(data[:4096]):
         return "is text, perhaps a prototxt", "give the binary file that training wrote"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
-from caffecli.formats import datum as datums
+from caffecli.formats import picture
 from caffecli.formats.atomic import read_bytes
 from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
@@ -123,17 +123,14 @@ class ImageListSource(RecordSource):
     def _picture(self, entry: Entry) -> Pixels:
         path = self._param.root_folder + entry.path
         try:
-            image: Pixels = datums.decode_image(Path(path).read_bytes(), self._param.is_color)
+            image: Pixels = picture.decode(Path(path).read_bytes(), self._param.is_color)
         except OSError as error:
             raise DataError(
                 f"{self.where}: cannot read {self._name(entry)}, {path!r}: {error.strerror}; "
                 "check root_folder and the list"
             ) from error
         except DataError as error:
-            raise DataError(
-                f"{self.where}: {self._name(entry)}, {path!r}, is no picture that OpenCV reads; "
-                "it may be damaged or empty"
-            ) from error
+            raise DataError(f"{self.where}: {self._name(entry)}, {path!r}, {error}") from error
         if self._param.new_height:
             import cv2
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
-from caffecli.formats import datum as datums
+from caffecli.formats import picture
 from caffecli.formats.atomic import cannot_read, read_bytes
 from caffecli.formats.foreign import describe
 from caffecli.proto.caffe_pb2 import LayerParameter
@@ -285,17 +285,14 @@ class WindowSource(NumberedSource):
                 data = Path(path).read_bytes()
             if self._param.cache_images:
                 self._files[path] = data
-            return datums.decode_image(data, True)
+            return picture.decode(data)
         except OSError as error:
             raise DataError(
                 f"{self.where}: cannot read {path!r}, which {self._param.source!r} names: {error.strerror}; "
                 "check root_folder"
             ) from error
         except DataError as error:
-            raise DataError(
-                f"{self.where}: {path!r}, which {self._param.source!r} names, is no picture that OpenCV reads; "
-                "it may be damaged"
-            ) from error
+            raise DataError(f"{self.where}: {path!r}, which {self._param.source!r} names, {error}") from error
 
     def close(self) -> None:
         self._files.clear()

@@ -114,7 +114,7 @@ def picture(**fields: object) -> bytes:
         (picture(data=bytes(700)), "expected 1 × 28 × 28 = 784 numbers, the datum holds 700"),
         (picture(height=-28, width=-28), "expected 1 × -28 × -28"),
         (picture(height=10**5, width=10**5), "the datum holds 784"),
-        (picture(data=b"\x89PNG\r\n", encoded=True), "the encoded picture (6 bytes) does not decode"),
+        (picture(data=b"\x89PNG\r\n", encoded=True), "the encoded picture (6 bytes) is a broken PNG"),
         (picture(height=20, width=20, data=bytes(400)), "crop_size 24 is larger than record"),
         (picture(label=10), "label 10 of item {place} is past the 10 classes of 'ip1'; labels run from 0 to 9"),
         (picture(label=-1), "label -1 of item {place} is negative; labels run from 0 to 9"),

@@ -88,10 +88,10 @@ def test_what_cannot_be_read_is_reported(folder: Path, tmp_path: Path, log: Any)
     report = resize_images(folder, tmp_path / "out", list_file=tmp_path / "list.txt")
     assert report.made == 1
     assert report.failed == {
-        "broken.jpg": "no picture that OpenCV can read",
-        "empty.png": "no picture that OpenCV can read",
+        "broken.jpg": "is a broken JPEG",
+        "empty.png": "is empty",
         "missing.png": "No such file or directory",
-        "notes.txt": "no picture that OpenCV can read",
+        "notes.txt": "is no picture that OpenCV reads",
     }
     assert files(tmp_path / "out") == ["small.jpg"]
     assert f"E io.cpp:80] {folder}/missing.png: No such file or directory" in log.lines

@@ -58,16 +58,14 @@ def test_golden_pictures_decode(golden: Path) -> None:
 
 
 def test_damage_names_the_key() -> None:
-    with pytest.raises(DataError, match=r"record '00000007_x.jpg': the encoded picture \(4 bytes\) does not decode"):
+    with pytest.raises(DataError, match=r"record '00000007_x.jpg': the encoded picture \(4 bytes\) is a broken"):
         datum.to_array(Datum(data=b"\xff\xd8\xff\xe0", encoded=True), key=b"00000007_x.jpg")
-    with pytest.raises(DataError, match=r"record '7': the encoded picture \(0 bytes\)"):
+    with pytest.raises(DataError, match=r"record '7': the encoded picture \(0 bytes\) is empty"):
         datum.to_array(Datum(encoded=True), key="7")
     with pytest.raises(DataError, match="record 'k': expected 3 × 2 × 2 = 12 numbers, the datum holds 5"):
         datum.to_array(Datum(channels=3, height=2, width=2, data=b"12345"), key=b"k")
     with pytest.raises(DataError, match="record 'k': the value is not a Datum"):
         datum.decode(b"\xff\xff\xff", b"k")
-    with pytest.raises(DataError, match="record 'k': expected a picture of 8 bits a channel, it has uint16"):
-        datum.to_array(encoded(np.zeros((2, 2), np.uint16)), key="k")
 
 
 def test_arrays_have_three_dimensions() -> None:

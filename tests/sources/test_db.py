@@ -328,7 +328,7 @@ def test_an_encoded_picture_that_does_not_decode(make: Any, pictures: list[np.nd
             )
             db.put(b"%08d" % i, value)
     text = failure(make.data("broken", batch=10), DataError)
-    assert text.startswith("layer 'data', 'broken': record '00000002': the encoded picture (8 bytes) does not decode")
+    assert text.startswith("layer 'data', 'broken': record '00000002': the encoded picture (8 bytes) is ")
 
 
 def test_a_datum_whose_data_do_not_fill_its_shape(make: Any, pictures: list[np.ndarray]) -> None:

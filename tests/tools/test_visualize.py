@@ -68,7 +68,7 @@ def test_pictures_become_what_the_net_takes(tmp_path):
     np.testing.assert_allclose(came, (pixels.transpose(2, 0, 1) - np.array([1, 2, 3]).reshape(3, 1, 1)) / 2)
     with pytest.raises(DataError, match=r"--mean '1,2' has 2 numbers; expected 1, or one for each of 3 channel"):
         picture.load_picture(inspector, tmp_path / "p.png", "1,2")
-    with pytest.raises(DataError, match=r"net.prototxt' cannot be read as a picture; give a PNG or JPEG"):
+    with pytest.raises(DataError, match=r"net.prototxt' is no picture that OpenCV reads; give a PNG or JPEG"):
         picture.load_picture(inspector, tmp_path / "net.prototxt")
 
 
@@ -196,7 +196,7 @@ def test_weights_of_another_net(golden, tmp_path, capsys):
             "conv1",
             {"--image": NET},
             DataError,
-            r"deploy.prototxt' cannot be read as a picture; give a PNG or JPEG",
+            r"deploy.prototxt' is no picture that OpenCV reads; give a PNG or JPEG",
         ),
         ("activations", "conv1", {"--mean": "none.binaryproto"}, FormatError, "cannot read 'none.binaryproto'"),
         (

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError
 from caffecli.formats import mean as mean_files
+from caffecli.formats import picture
 from caffecli.formats.atomic import read_bytes
 from caffecli.tools.visual.inspector import Array, Inspector, Path_
 
@@ -30,14 +31,10 @@ def fit_picture(inspector: Inspector, path: Path_, rgb: bool = False) -> Array:
     channels, height, width = inspector.picture_shape
     if channels not in (1, 3):
         raise DataError(f"the net takes pictures of {channels} channels; expected 1 or 3")
-    data = read_bytes(path)
     try:
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise DataError(f"{str(path)!r} cannot be read as a picture; give a PNG or JPEG")
+        pixels = picture.decode(read_bytes(path), channels == 3)
+    except DataError as error:
+        raise DataError(f"{str(path)!r} {error}; give a PNG or JPEG") from error
     fitted = cv2.resize(
         pixels, (width, height), interpolation=cv2.INTER_AREA if pixels.shape[0] > height else cv2.INTER_LINEAR
     )
