@@ -8,6 +8,7 @@ mean as the net was trained.
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -78,8 +79,11 @@ def _to_torch(net: Net, out: Path) -> list[Path]:
         safetensors.write(files[0], arrays, _texts(net))
         return files
     _log_differences(net, whole, program)
-    with replacing(files[-1]) as file, exported.quiet():
-        torch.export.save(program, file)
+    archive = io.BytesIO()  # torch's writer ends the process when a disk is full
+    with exported.quiet():
+        torch.export.save(program, archive)
+    with replacing(files[-1]) as file:
+        file.write(archive.getbuffer())
         if len(files) == 2:  # before the first is renamed: both files appear, or none
             safetensors.write(files[0], arrays, _texts(net))
     return files
