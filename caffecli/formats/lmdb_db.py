@@ -1,27 +1,54 @@
-"""LMDB folders (``data.mdb``, ``lock.mdb``): see ``db``."""
+"""LMDB folders (``data.mdb``, ``lock.mdb``): see ``db``.
+
+They are written by LMDB's library. They are read here, page by page: the library forbids a process to open a database
+twice, so that a program that has it open itself could run no net that reads it; and it ends the process where a page is
+damaged.
+
+A file is pages of one size. Pages 0 and 1 say what else there is, the newer of them. The records are a tree: branches
+hold numbers of pages, leaves hold keys with their values, or with the number of the page where a large value begins.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import operator
 import os
-import threading
-import time
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 
 from caffecli.errors import FormatError
 from caffecli.formats.db import Reader, Record, Writer
 
-# LMDB must not be opened twice in one process (train and test nets often read the same data): readers share the
-# environment
-_shared: dict[tuple[int, ...], tuple[Any, int]] = {}
-_shared_lock = threading.Lock()
+#: the beginning of a page: its number, the size of its keys, its kind, the ends of its list of nodes and of free space
+_PAGE = struct.Struct("<QHHHH")
+#: what pages 0 and 1 hold: magic number, version, an address, the map's size; of the free pages, and of the records:
+#: the page size (or nothing), flags, depth, three counts of pages, how many records, the root; last page, transaction
+_META = struct.Struct("<IIQQ IHHQQQQQ IHHQQQQQ QQ")
+#: the beginning of a node: the halves of the value's size, flags, the key's size; in a branch, three parts of a number
+_NODE = struct.Struct("<HHHH")
+_NUMBER = struct.Struct("<Q")
+
+_MAGIC, _VERSION = 0xBEEFC0DE, 1
+_BRANCH, _LEAF, _OVERFLOW, _META_PAGE, _FIXED_KEYS = 1, 2, 4, 8, 0x20
+_LARGE_VALUE, _SEVERAL_VALUES = 1, 4
+_NO_PAGE = 2**64 - 1
+
+
+class _Meta(NamedTuple):
+    """What a database holds."""
+
+    transaction: int
+    page_size: int
+    last_page: int
+    root: int
+    depth: int
+    entries: int
+    flags: int
 
 
 class LmdbReader(Reader):
@@ -31,100 +58,144 @@ class LmdbReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path / "data.mdb"
-        self._key, self._env = self._acquire()
+        self._handle: int | None = None
         try:
-            self._check_length()
+            self._handle = os.open(path / "data.mdb", os.O_RDONLY)  # still readable if it is removed during a run
+        except OSError as error:
+            raise self.damaged(str(error)) from error
+        try:
+            self._meta()
         except BaseException:
             self.close()
             raise
 
-    def _acquire(self) -> tuple[tuple[int, ...], Any]:
-        try:
-            self._handle = os.open(self._file, os.O_RDONLY)  # still readable if the file is removed during a run
-        except OSError as error:
-            raise self.damaged(str(error)) from error
-        try:
-            stat = os.fstat(self._handle)
-            if not stat.st_size:
-                os.close(self._handle)
-                raise self.damaged("data.mdb is empty")
-            key = (os.getpid(), stat.st_dev, stat.st_ino)  # a forked child needs an environment of its own
-            with _shared_lock:
-                env, users = _shared.get(key, (None, 0))
-                if env is None:
-                    env = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=0)
-                _shared[key] = (env, users + 1)
-        except lmdb.Error as error:
-            os.close(self._handle)
-            raise self.damaged(str(error)) from error
-        return key, env
-
-    def _check_length(self) -> None:
-        """Raise FormatError for a file that was cut short: reading past its end would kill the process with SIGBUS."""
-        self._expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        present = self._file.stat().st_size
-        if present < self._expected:
-            raise self._cut_short(present)
-
-    def _cut_short(self, present: int) -> FormatError:
-        what = f"data.mdb has {present} of at least {self._expected} bytes"
-        return FormatError(f"{str(self.path)!r}: the LMDB is cut short, {what}; copy it again")
-
     def __len__(self) -> int:
-        return int(self._environment().stat()["entries"])
+        return self._meta().entries
 
     def items(self, start: int = 0) -> Iterator[Record]:
-        env = self._environment()
-        try:
-            transaction = env.begin(buffers=True)
-            try:
-                cursor = transaction.cursor()
-                if start and next(itertools.islice(cursor.iternext(values=False), start, None), None) is None:
-                    return
-                yield from self._copied(cursor)
-            finally:
-                if self._env is not None:  # closing the environment has ended the transaction
-                    transaction.abort()
-        except lmdb.Error as error:
-            if self._env is None:
-                raise FormatError(f"{str(self.path)!r} has been closed") from error
-            raise self.damaged(str(error)) from error
-
-    def _copied(self, cursor: Any) -> Iterator[Record]:
-        """The records from the cursor on, as bytes.
-
-        The file is checked again after each pause: it may have been cut short.
-        """
-        checked = time.monotonic()
-        for key, value in cursor.iternext():
-            if len(value) > self._expected:
-                raise self.damaged(f"a record of {len(value)} bytes")
-            yield bytes(key), bytes(value)
-            if (
-                self._env is not None and time.monotonic() - checked > 1e-3
-            ):  # not for each record: the check costs more than the reading
-                present = os.fstat(self._handle).st_size
-                if present < self._expected:
-                    raise self._cut_short(present)
-                checked = time.monotonic()
-
-    def _environment(self) -> Any:
-        if self._env is None:
-            raise FormatError(f"{str(self.path)!r} has been closed")
-        return self._env
+        meta = self._meta()
+        count = 0
+        for page in self._leaves(meta):
+            nodes = self._nodes(page)
+            count += len(nodes)
+            if count > meta.entries:
+                raise self.damaged(f"more than its {meta.entries} records")
+            for node in nodes if count - len(nodes) >= start else nodes[max(0, len(nodes) - max(0, count - start)) :]:
+                low, high, flags, key_size = _NODE.unpack_from(page, node)
+                at = node + _NODE.size + key_size
+                key, size = page[node + _NODE.size : at], low | high << 16
+                value = self._large(meta, page, at, size) if flags & _LARGE_VALUE else page[at : at + size]
+                if len(value) < size:
+                    raise self.damaged(f"record {key!r}")
+                if self._handle is None:
+                    raise self._closed()
+                yield key, value
+        if count != meta.entries:
+            raise self.damaged(f"{count} of its {meta.entries} records")
 
     def close(self) -> None:
-        if self._env is None:
-            return
-        self._env = None
-        os.close(self._handle)
-        with _shared_lock:
-            env, users = _shared.pop(self._key)
-            if users > 1:
-                _shared[self._key] = (env, users - 1)
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
+
+    # -- pages -----------------------------------------------------------------------------------------------------
+
+    def _meta(self) -> _Meta:
+        """What the database holds now. Raises FormatError for a file that is no LMDB, or was cut short."""
+        first = self._meta_of(self._read(0, _PAGE.size + _META.size), 0)
+        second = self._meta_of(self._read(first.page_size, _PAGE.size + _META.size), 1)
+        meta = max(first, second)
+        expected, present = (meta.last_page + 1) * meta.page_size, self._size()
+        if present < expected:
+            raise self._cut_short(present, expected)
+        return meta
+
+    def _meta_of(self, page: bytes, number: int) -> _Meta:
+        kind = _PAGE.unpack_from(page)[2]
+        magic, version, *fields, last, transaction = _META.unpack_from(page, _PAGE.size)
+        if magic != _MAGIC or not kind & _META_PAGE:
+            raise self.damaged(f"data.mdb is not an LMDB file, by its page {number}")
+        if version != _VERSION:
+            raise self.damaged(f"LMDB's format {version}, not {_VERSION}")
+        size, (_, flags, depth, *_, entries, root) = fields[2], fields[10:]
+        if not 256 <= size <= 65536 or size & (size - 1):
+            raise self.damaged(f"pages of {size} bytes")
+        if flags & _SEVERAL_VALUES:
+            raise self.damaged("several values for a key, which Caffe's databases have not")
+        return _Meta(transaction, size, last, root, depth, entries, flags)
+
+    def _leaves(self, meta: _Meta) -> Iterator[bytes]:
+        """The pages that hold the records, in the order of the keys."""
+        pending = [] if meta.root == _NO_PAGE else [(meta.root, 1)]
+        seen = 0
+        while pending:
+            number, depth = pending.pop()
+            seen += 1
+            if seen > meta.last_page:
+                raise self.damaged("its pages form a circle")
+            page = self._read(self._place(meta, number), meta.page_size)
+            own, _, kind, *_ = _PAGE.unpack_from(page)
+            if own != number or kind & (_OVERFLOW | _META_PAGE | _FIXED_KEYS):
+                raise self.damaged(f"page {number} is not of the tree of records")
+            if depth == meta.depth and kind & _LEAF:
+                yield page
+            elif depth < meta.depth and kind & _BRANCH:
+                parts = (_NODE.unpack_from(page, node) for node in self._nodes(page))
+                below = [low | middle << 16 | high << 32 for low, middle, high, _ in parts]
+                pending += [(child, depth + 1) for child in reversed(below)]
             else:
-                env.close()
+                raise self.damaged(f"page {number} is not of the tree of records")
+
+    def _nodes(self, page: bytes) -> tuple[int, ...]:
+        """Where in the page its nodes begin."""
+        number, *_, lower, upper = _PAGE.unpack_from(page)
+        if not _PAGE.size <= lower <= upper <= len(page):
+            raise self.damaged(f"page {number}")
+        nodes: tuple[int, ...] = struct.unpack_from(f"<{(lower - _PAGE.size) // 2}H", page, _PAGE.size)
+        if nodes and not upper <= min(nodes) <= max(nodes) <= len(page) - _NODE.size:
+            raise self.damaged(f"page {number}")
+        return nodes
+
+    def _large(self, meta: _Meta, page: bytes, at: int, size: int) -> bytes:
+        """A value with pages of its own; less than it where they are not there."""
+        if at + _NUMBER.size > len(page):
+            return b""
+        (number,) = _NUMBER.unpack_from(page, at)
+        place = self._place(meta, number)
+        own, _, kind, *_ = _PAGE.unpack(self._read(place, _PAGE.size))
+        place += _PAGE.size
+        if own != number or not kind & _OVERFLOW or place + size > (meta.last_page + 1) * meta.page_size:
+            return b""
+        return self._read(place, size)
+
+    def _place(self, meta: _Meta, number: int) -> int:
+        """Where in the file a page begins."""
+        if not 2 <= number <= meta.last_page:
+            raise self.damaged(f"a page {number}, of {meta.last_page}")
+        return int(number) * meta.page_size
+
+    def _read(self, place: int, size: int) -> bytes:
+        if self._handle is None:
+            raise self._closed()
+        try:
+            found = os.pread(self._handle, size, place)
+        except OSError as error:
+            raise self.damaged(str(error)) from error
+        if len(found) < size:
+            raise self._cut_short(self._size(), place + size)
+        return found
+
+    def _size(self) -> int:
+        return os.fstat(self._handle).st_size if self._handle is not None else 0
+
+    def _closed(self) -> FormatError:
+        return FormatError(f"{str(self.path)!r} has been closed")
+
+    def _cut_short(self, present: int, expected: int) -> FormatError:
+        if not present:
+            return self.damaged("data.mdb is empty")
+        what = f"data.mdb has {present} of at least {expected} bytes"
+        return FormatError(f"{str(self.path)!r}: the LMDB is cut short, {what}; copy it again")
 
 
 class LmdbWriter(Writer):

@@ -223,7 +223,7 @@ def test_lmdbs_cut_short_are_named(tmp_path: Path, length: int) -> None:
 
 def test_foreign_lmdbs_are_named(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"version https://git-lfs.github.com\n" * 300)
-    with pytest.raises(FormatError, match=r"the LMDB is damaged or incomplete .*File is not an LMDB file"):
+    with pytest.raises(FormatError, match=r"the LMDB is damaged or incomplete .*is not an LMDB file"):
         open_reader(tmp_path)
 
 
