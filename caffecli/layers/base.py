@@ -183,6 +183,13 @@ class Layer(nn.Module):
         """
         return 0
 
+    def lattice(self) -> list[tuple[int, int, int]]:
+        """(stride, extent, pad) of the window along each spatial axis, where ``coordinates`` is STRIDED or TRANSPOSED.
+
+        Empty where the spatial axes do not follow axis 1.
+        """
+        return []
+
     def filters(self, bottom: Shape) -> Tensor | None:
         """The weights as filters, (channels of a top, channels of a bottom, kernel...); None where it has none."""
         return self.blobs[0].detach() if self.blobs and self.blobs[0].dim() > 1 else None

@@ -168,6 +168,9 @@ class BaseConvolution(FoldTarget, Layer):
             for shape in self.positions(bottoms, tops)
         )
 
+    def lattice(self) -> list[tuple[int, int, int]]:
+        return list(zip(self.stride, self.extent, self.pad, strict=True)) if self.channel_axis == 1 else []
+
     def positions(self, bottoms: list[Shape], tops: list[Shape]) -> list[Shape]:
         """The shapes at each of whose positions all weights are used once."""
         return tops
@@ -333,6 +336,9 @@ class Im2col(Layer):
                 "use a smaller kernel or more pad"
             )
         return [torch.Size((*lead, channels * math.prod(self.kernel), *tops))]
+
+    def lattice(self) -> list[tuple[int, int, int]]:
+        return list(zip(self.stride, self._extent(), self.pad, strict=True)) if self.channel_axis == 1 else []
 
     def _extent(self) -> list[int]:
         """The kernel's reach per spatial axis, dilation counted."""

@@ -140,6 +140,10 @@ class Pooling(Layer):
             )
         return [torch.Size((num, channels, *tops))] * (1 + self.mask)
 
+    def lattice(self) -> list[tuple[int, int, int]]:
+        kernel, stride, pad, _ = self.windows
+        return list(zip(stride, kernel, pad, strict=True))
+
     @property
     def random(self) -> bool:
         return self.training and self.pool == PoolingParameter.STOCHASTIC

@@ -72,7 +72,8 @@ class Crop(Layer):
     """The part of the first bottom that has the second's size in all axes from ``axis`` (2) on.
 
     ``offset`` is where the part begins: once, once for each of those axes, or 0. The second bottom gives its shape
-    only.
+    only. Without ``crop_param`` the offset is where the pixels of both bottoms lie over each other, as the first fully
+    convolutional nets and HED have it, if the layers before tell one above 0 along both spatial axes; the log says so.
     Raises SpecError where the axis is out of range or the offsets' count wrong, ShapeError where the part reaches out
     of the bottom. Source: ``crop_layer.cpp``.
     """

@@ -18,7 +18,7 @@ from caffecli.errors import ShapeError, SpecError, in_a_line
 from caffecli.layers import registry
 from caffecli.layers.base import Context, Layer, Shape, as_tuple
 from caffecli.layers.data import Input, SourceLayer
-from caffecli.net import build_log
+from caffecli.net import build_log, crops
 from caffecli.net import params as net_params
 from caffecli.net.graph import Node, Wiring, check_names, force_backward, last_read, mark_backward
 from caffecli.net.precision import FULL, PrecisionPolicy
@@ -65,8 +65,10 @@ class Net(nn.Module):
         #: the learnable parameters, a shared one where its owner stands
         self.params: list[net_params.Param] = []
         self._named_params: dict[str, net_params.Param] = {}
+        self._cropped: list[Layer] = []
         for layer_param in self.param.layer:
             self.nodes.append(self._append(layer_param))
+        crops.log_found(self._cropped)
         check_names(self.nodes)
         mark_backward(self.nodes)
         build_log.backward(self.nodes)
@@ -180,6 +182,8 @@ class Net(nn.Module):
         node = self._wiring.connect(layer, layer_param)
         build_log.wiring(node)
         shapes: list[Shape] = [self.shapes[i] for i in node.inputs]
+        if crops.find_offset(node, self.nodes, self.shapes):
+            self._cropped.append(layer)
         layer.setup(shapes)
         if layer.makes_inner_layer:
             build_log.creating(layer)

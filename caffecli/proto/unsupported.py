@@ -209,14 +209,12 @@ VALUES = {
     "SolverParameter.SolverType": "SAG",
 }
 
-#: what to use here instead: by message and field, or by layer type
-INSTEAD = {
+#: what to use here instead: by message and field
+INSTEAD: dict[tuple[str, str], str] = {
     ("ConvolutionParameter", "hole"): "write dilation, which is the same",
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
     ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",
     ("SoftmaxLossParameter", "ignore_label"): "write loss_param { ignore_label: N }, which takes one label",
-    "CROP": 'write layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by '
-    "itself",
     (
         "SolverParameter",
         "plateau_winsize",

@@ -85,7 +85,7 @@ def _needs(layer: LayerParameter, types: Collection[str]) -> list[_Need]:
     """What a layer lacks: its type, or settings. A type that nobody knows is left to the registry, for its hint."""
     if layer.type not in types:
         owners = forks.of_type(layer.type)
-        return [_Need(layer.type, layer.name, tuple(owners), unsupported.INSTEAD.get(layer.type))] if owners else []
+        return [_Need(layer.type, layer.name, tuple(owners), None)] if owners else []
     return [_need(setting, layer.name) for setting in _settings(layer, unsupported_only=True)]
 
 

@@ -20,6 +20,7 @@ _TYPES = {
     "CONCAT": "Concat",
     "CONTRASTIVE_LOSS": "ContrastiveLoss",
     "CONVOLUTION": "Convolution",
+    "CROP": "Crop",  # of the forks of 2015, which have no crop_param: see net/crops.py
     "DATA": "Data",
     "DECONVOLUTION": "Deconvolution",
     "DROPOUT": "Dropout",

@@ -117,12 +117,10 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "deploy net",
         ),
         (
-            'layers { name: "seg" type: IMAGE_SEG_DATA top: "d" } layers { name: "c" type: CROP bottom: "d" }',
+            'layers { name: "seg" type: IMAGE_SEG_DATA top: "d" } '
+            'layers { name: "m" type: MULTI_STAGE_MEANFIELD bottom: "d" }',
             "the net needs the layer ImageSegData ('seg') of DeepLab (version 2, and hszhao/PSPNet) and the layer "
-            "CROP ('c') of "
-            "CRF as RNN (torrvision/caffe) or DeconvNet (HyeonwooNoh/caffe) or HED (s9xie/hed), which are not here; "
-            "for CROP write "
-            'layer { type: "Crop" ... crop_param { axis: 2 offset: ... } }, with the offset that CROP finds by itself',
+            "MultiStageMeanfield ('m') of CRF as RNN (torrvision/caffe), which are not here",
         ),
     ],
 )
