@@ -5,6 +5,7 @@
     CaffeError
       ArgumentError (RuntimeError)      an argument that cannot be used
       MissingFile (RuntimeError)        a file that cannot be opened
+      URLError (OSError)                a picture that cannot be downloaded
       LayerNameError (ValueError)       no layer of that name
       BlobNameError (KeyError)          no blob of that name
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from caffecli.errors import CaffeError, FormatError, PythonLayerError, SpecError
+from caffecli.errors import CaffeError, DataError, FormatError, PythonLayerError, SpecError
 
 
 class ArgumentError(CaffeError, RuntimeError):
@@ -22,6 +23,10 @@ class ArgumentError(CaffeError, RuntimeError):
 
 class MissingFile(FormatError, RuntimeError):
     """A file that cannot be opened."""
+
+
+class URLError(DataError, OSError):
+    """A picture that cannot be downloaded."""
 
 
 class LayerNameError(SpecError, ValueError):

@@ -13,11 +13,12 @@ import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe.errors import URLError
 from caffe.resize import ArrayShapeError, resize_cells, zoom_points
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError
@@ -33,6 +34,18 @@ Array = NDArray[Any]
 #: Whether ``resize_image`` smooths an image of one or three channels before it shrinks it, as scikit-image does since
 #: 0.15. False gives the numbers of older versions, with which Caffe's users worked.
 ANTI_ALIASING = True
+
+
+class ByteStream(Protocol):
+    """An open file, an upload, a pipe."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+#: what a URL begins with; as in scikit-image, where ftp: went too
+_SCHEMES = ("http://", "https://", "file://")
+#: bytes of a stream or a URL
+_MOST = 2**28
 
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of red, green, blue: ITU-R BT.709
 
@@ -242,18 +255,19 @@ def _resized_mean(mean: Array, dims: Sequence[int]) -> Array:
     return resize_image(unit.transpose(1, 2, 0), dims).transpose(2, 0, 1) * (high - low) + low
 
 
-def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
+def load_image(filename: str | os.PathLike[str] | ByteStream, color: bool = True) -> Array:
     """The picture in a file as float32 in [0, 1]: (H, W, 3), RGB, its alpha dropped;
     (H, W, 1), luminance, unless ``color``.
 
-    A JPEG stands upright, as its EXIF data say. Raises OSError for a file that cannot be read, DataError for no
-    picture.
+    ``filename``: also an open file, or another stream of bytes, or a URL that begins with http:, https: or file:.
+    A JPEG stands upright, as its EXIF data say. Raises OSError for a file or URL that cannot be read, DataError for no
+    picture, and for a stream or URL of more than 256 MiB.
     """
-    data = Path(filename).read_bytes()
+    data, name = _picture_bytes(filename)
     try:
         pixels: Array = picture.decode_as_stored(data)
     except DataError as error:
-        raise DataError(f"{os.fspath(filename)!r} ({len(data)} bytes) {error}") from error
+        raise DataError(f"{name} ({len(data)} bytes) {error}") from error
     if pixels.dtype.kind in "iu":
         pixels = pixels / np.iinfo(pixels.dtype).max
     if pixels.ndim == 2:
@@ -266,6 +280,42 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Array:
         alpha = pixels[:, :, 3:]
         pixels = pixels[:, :, :3] * alpha + (1 - alpha)
     return np.array((pixels @ _LUMINANCE)[:, :, np.newaxis], np.float32)
+
+
+def _picture_bytes(source: str | os.PathLike[str] | ByteStream) -> tuple[bytes, str]:
+    """What a file, a stream or a URL holds, and what to call it."""
+    if isinstance(source, str) and source.startswith(_SCHEMES):
+        from http.client import HTTPException
+        from urllib.request import Request, urlopen
+
+        try:
+            with urlopen(Request(source, headers={"User-Agent": "caffecli"}), timeout=60) as answer:
+                return _read(answer, repr(source)), repr(source)
+        except (OSError, ValueError, HTTPException) as error:
+            code = getattr(error, "code", None)
+            reason = " ".join(str(getattr(error, "reason", error)).split())
+            raise URLError(f"{source!r} cannot be read: {f'HTTP {code}, ' if code else ''}{reason}") from error
+    if isinstance(source, str | os.PathLike):
+        return Path(source).read_bytes(), repr(os.fspath(source))
+    name = getattr(source, "name", None)
+    called = repr(name) if isinstance(name, str) else "the stream"
+    with contextlib.suppress(AttributeError, OSError):  # a pipe cannot
+        source.seek(0)  # type: ignore[attr-defined]  # so that what has just been written into it can be read
+    return _read(source, called), called
+
+
+def _read(stream: ByteStream, name: str) -> bytes:
+    """All bytes of a stream."""
+    if not hasattr(stream, "read"):
+        raise TypeError(f"load_image takes a file's name, a URL or a stream of bytes, not {type(stream).__name__}")
+    data = bytearray()
+    while part := stream.read(_MOST + 1 - len(data)):
+        if not isinstance(part, bytes):
+            raise DataError(f'{name} gives {type(part).__name__}, not bytes; open it with mode "rb"')
+        data += part
+        if len(data) > _MOST:
+            raise DataError(f"{name} has more than {_MOST} bytes; save it to a file to read it all the same")
+    return bytes(data)
 
 
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Array:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import logging
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +181,67 @@ def test_load_image_tells_what_is_wrong(tmp_path: Path) -> None:
         (tmp_path / "bad.jpg").write_bytes(data)
         with pytest.raises(DataError, match=rf"bad.jpg' \({len(data)} bytes\) is "):
             caffe.io.load_image(tmp_path / "bad.jpg")
+
+
+class Trickle(io.RawIOBase):
+    """A pipe: gives what it has little by little, and cannot go back."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    def read(self, size: int = -1) -> bytes:
+        part, self.left = self.left[:7], self.left[7:]
+        return part
+
+
+def test_load_image_of_streams_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As scikit-image took them: an upload in a web demo, a picture from the web."""
+    data = cv2.imencode(".png", (picture(5, 4, 3) * 255).astype(np.uint8))[1].tobytes()
+    file = tmp_path / "a b.png"
+    file.write_bytes(data)
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    expected = caffe.io.load_image(file)
+    written = io.BytesIO()
+    written.write(data)  # and not rewound
+    with file.open("rb") as opened:
+        sources: list[Any] = [io.BytesIO(data), written, opened, Trickle(data), file.as_uri(), str(file)]
+        for source in sources:
+            assert np.array_equal(caffe.io.load_image(source), expected)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert caffe.io.load_image(f"{url}/a%20b.png", color=False).shape == (5, 4, 1)
+        with pytest.raises(OSError, match=rf"'{url}/none' cannot be read: HTTP 404, File not found"):
+            caffe.io.load_image(f"{url}/none")
+        with pytest.raises(DataError, match=rf"'{url}/text.png' \(10 bytes\) is no picture that OpenCV reads"):
+            caffe.io.load_image(f"{url}/text.png")
+        server.shutdown()
+    for wrong, words in [
+        ("http://127.0.0.1:1/x.png", "cannot be read: .*refused"),
+        ("http://", "'http://' cannot be read: "),
+        ((tmp_path / "none").as_uri(), "none' cannot be read: .*No such file"),
+    ]:
+        with pytest.raises(OSError, match=words) as caught:
+            caffe.io.load_image(wrong)
+        assert isinstance(caught.value, CaffeError) and "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        caffe.io.load_image("ftp://127.0.0.1/x.png")
+    monkeypatch.setattr("caffe.io._MOST", 20)
+    bad: list[tuple[Any, str]] = [
+        (io.BytesIO(data), "the stream has more than 20 bytes"),
+        (file.as_uri(), "b.png' has more than 20 bytes"),
+        (io.BytesIO(b"no picture"), r"the stream \(10 bytes\) is no picture that OpenCV reads"),
+        (io.BytesIO(), r"the stream \(0 bytes\) is empty"),
+        (io.StringIO("text"), 'the stream gives str, not bytes; open it with mode "rb"'),
+    ]
+    for source, words in bad:
+        with pytest.raises(DataError, match=words):
+            caffe.io.load_image(source)
+    with pytest.raises(TypeError, match="takes a file's name, a URL or a stream of bytes, not int"):
+        caffe.io.load_image(3)  # type: ignore[arg-type]
 
 
 def test_blobprotos() -> None:
