@@ -9,7 +9,7 @@ import click
 from caffecli.cli.options import caffe_command
 
 
-@caffe_command("convert_imageset")
+@caffe_command("convert_imageset", empty=["rootfolder"])
 @click.option("--gray", is_flag=True, help="Store the pictures as grayscale ones.")
 @click.option("--shuffle", is_flag=True, help="Store them in a random order.")
 @click.option("--backend", type=click.Choice(["lmdb", "leveldb"]), default="lmdb", help="The kind of database.")

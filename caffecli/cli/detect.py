@@ -10,7 +10,7 @@ from caffecli.cli.options import caffe_command
 from caffecli.cli.picture_options import picture_options
 
 
-@caffe_command("detect")
+@caffe_command("detect", empty=["mean_file", "channel_swap"])
 @picture_options
 @click.option(
     "--crop_mode",

@@ -73,6 +73,7 @@ class CommandTable(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = ["--version" if arg == "-version" else arg for arg in args[:1]] + args[1:]
         return super().parse_args(ctx, _command_first(args))
 
     def resolve_command(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-from caffecli import logs
+from caffecli import __version__, logs
+from caffecli.cli import glog
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,37 +22,66 @@ _FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)(=(?P<value>.*))?", re.DOTALL)
 _TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 
 
-def caffe_command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Like ``click.command(name)``: the function becomes a ``CaffeCommand``, its docstring the help."""
-    return click.command(name, cls=CaffeCommand, context_settings={"help_option_names": ["--help", "-h"]})
+#: the flags of Caffe's one program: each of its commands takes all, and leaves alone what it has no use for
+_BREW_FLAGS = (
+    "gpu", "solver", "model", "phase", "level", "stage", "snapshot", "weights", "iterations", "sigint_effect",
+    "sighup_effect",
+)  # fmt: skip
+
+
+def caffe_command(name: str, *, brew: bool = False, empty: Iterable[str] = ()) -> Callable[..., click.Command]:
+    """Like ``click.command(name)``: the function becomes a ``CaffeCommand``, its docstring the help.
+
+    ``brew``: a command of Caffe's program ``caffe``, which ignores the flags of the others, with a word. ``empty``: the
+    parameters for which an empty value says something, beside those whose default is one.
+    """
+    settings = {"help_option_names": ["--help", "-h"]}
+    return click.command(name, cls=CaffeCommand, context_settings=settings, brew=brew, empty=frozenset(empty))
 
 
 class CaffeCommand(click.Command):
     """A command that reads flags as gflags does, takes glog's flags, and logs to stderr while it runs."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, brew: bool = False, empty: frozenset[str] = frozenset(), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._empty = empty
         for param in self.params:
             if isinstance(param, click.Option) and not param.required and not param.is_flag and param.default != "":
                 param.show_default = True
         self.params += _common_options()
+        if brew:
+            taken = {opt for param in self.params for opt in param.opts}
+            self.params += [_ignored(flag) for flag in _BREW_FLAGS if f"--{flag}" not in taken]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = {
             opt: param for param in self.get_params(ctx) if isinstance(param, click.Option) for opt in param.opts
         }
         named = {opt[2:].replace("-", "_"): param for opt, param in options.items() if opt.startswith("--")}
-        return super().parse_args(ctx, _without_gflags(args, named, ctx))
+        args = _without_gflags(args, named, ctx)
+        self._refuse_empty(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_empty(self, ctx: click.Context, args: list[str]) -> None:
+        """Stop at an empty value, as a script's unset variable leaves it, unless it says something."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for param in self.get_params(ctx):
+            values: Any = given.get(param.name or "")
+            several = isinstance(values, list | tuple)
+            if "" not in (values if several else (values,)) or param.default == "" or param.name in self._empty:
+                continue
+            name = _long(param) if isinstance(param, click.Option) else param.make_metavar(ctx=ctx)
+            leave = "" if param.required or several else ", or leave it out"
+            raise click.UsageError(f"{name} is empty; give it a value{leave}")
 
     def invoke(self, ctx: click.Context) -> Any:
         os.environ.setdefault(
             "OPENCV_LOG_LEVEL", "ERROR"
         )  # our own error names a bad picture; OpenCV's lines are not needed
-        handler = logs.show()
-        try:
+        with glog.shown(ctx):
+            for flag in ctx.meta.get(_IGNORED, ()):
+                logs.info("caffe.cpp:404", f"{ctx.command.name} has no use for --{flag}, which is ignored")
             return super().invoke(ctx)
-        finally:
-            logs.hide(handler)
 
 
 def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.Context) -> list[str]:
@@ -88,9 +118,8 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
 
 def _set_flag(clicks: list[str], param: click.Option, on: bool) -> None:
     """Turn a flag on, or remove what turned it on before: the last occurrence counts."""
-    clicks[:] = [arg for arg in clicks if arg not in param.opts]
-    if on:
-        clicks.append(_long(param))
+    clicks[:] = [arg for arg in clicks if arg not in param.opts + param.secondary_opts]
+    clicks += [_long(param)] if on else param.secondary_opts[:1]
 
 
 def _value(param: click.Option, value: str, named: dict[str, click.Option], ctx: click.Context) -> str:
@@ -112,20 +141,32 @@ def _long(param: click.Option) -> str:
 
 
 def _common_options() -> list[click.Parameter]:
-    """``--debug``, and the glog flags that Caffe scripts pass; the log goes to stderr whatever they say."""
-    hidden: dict[str, Any] = {"hidden": True, "expose_value": False}
+    """``--debug``, ``--version``, and glog's flags."""
+    hidden: dict[str, Any] = {"is_flag": True, "hidden": True, "expose_value": False}
     return [
         click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
-        click.Option(["--logtostderr"], is_flag=True, **hidden),
-        click.Option(["--alsologtostderr"], is_flag=True, **hidden),
-        click.Option(["--v"], type=int, **hidden),
-        click.Option(["--minloglevel"], type=click.IntRange(0, 3), callback=_set_log_level, is_eager=True, **hidden),
+        click.Option(["--version"], is_eager=True, callback=_tell_version, **hidden),
+        *glog.options(),
     ]
 
 
-def _set_log_level(_ctx: click.Context, _param: click.Parameter, value: int | None) -> None:
-    if value is not None:
-        os.environ["GLOG_minloglevel"] = str(value)  # noqa: SIM112 - glog's own spelling, which logs.show() reads
+def _tell_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"caffecli, version {__version__}")
+        ctx.exit()
+
+
+_IGNORED = "caffecli.ignored"
+
+
+def _ignored(flag: str) -> click.Option:
+    """A flag that the command has no use for."""
+
+    def note(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value:
+            ctx.meta.setdefault(_IGNORED, []).append(flag)
+
+    return click.Option([f"--{flag}"], hidden=True, expose_value=False, default="", callback=note)
 
 
 def _check_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -134,7 +175,9 @@ def _check_gpu(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return value or None
 
 
-gpu_option = click.option("--gpu", callback=_check_gpu, help="CUDA devices: 0, or several as in 0,1, or all.")
+gpu_option = click.option(
+    "--gpu", default="", callback=_check_gpu, help="CUDA devices: 0, or several as in 0,1, or all."
+)
 
 
 def device_options(command: F) -> F:

@@ -128,12 +128,17 @@ def watch_options(command: F) -> F:
     return packed  # type: ignore[return-value]
 
 
+def _state(_ctx: click.Context, _param: click.Parameter, value: str) -> Path | None:
+    """The solverstate; as under Caffe, an empty name starts afresh."""
+    return Path(value) if value else None
+
+
 _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 
 
-@caffe_command("train")
+@caffe_command("train", brew=True)
 @click.option("--solver", type=click.Path(path_type=Path), required=True, help="The solver definition (prototxt).")
-@click.option("--snapshot", type=click.Path(path_type=Path), help="The solverstate to resume training from.")
+@click.option("--snapshot", default="", callback=_state, help="The solverstate to resume training from.")
 @click.option(
     "--weights", default="", help="Trained weights to start from; several files separated by ','. Not with --snapshot."
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from caffecli import logs
 from caffecli.errors import CaffeError
 from caffecli.formats.atomic import cannot_write
+from caffecli.formats.glog_files import GlogFiles
 
 _logger = logging.getLogger("caffecli")
 #: the place in Caffe's source that lines about the file name: where train starts its solver
@@ -52,6 +54,20 @@ def append(path: str | os.PathLike[str]) -> FileHandler:
     return handler
 
 
+def append_glog(folder: str | os.PathLike[str], program: str) -> GlogFiles:
+    """Write the log to glog's files in ``folder`` from now on; returns the handler, for ``logs.hide``."""
+    handler = GlogFiles(folder, program)
+    _logger.addHandler(handler)
+    return handler
+
+
+def tell_end(handler: logging.Handler, error: CaffeError) -> None:
+    """Write the error that ends a run where ``handler`` writes: on stderr, it comes by itself."""
+    handler.handle(
+        _logger.makeRecord("caffecli", logging.ERROR, "", 0, str(error), (), None, extra={"source": _SOURCE})
+    )
+
+
 @contextlib.contextmanager
 def appending(path: str | os.PathLike[str] | None) -> Iterator[None]:
     """While entered, append the log to ``path``, and at the end the error that ended the block. Not in a process whose
@@ -64,23 +80,36 @@ def appending(path: str | os.PathLike[str] | None) -> Iterator[None]:
     try:
         yield
     except CaffeError as error:
-        handler.handle(
-            _logger.makeRecord("caffecli", logging.ERROR, "", 0, str(error), (), None, extra={"source": _SOURCE})
-        )
+        tell_end(handler, error)
         raise
     finally:
         logs.hide(handler)
 
 
-def outlets() -> tuple[bool, tuple[Path, ...]]:
-    """Whether the log is shown, and the files that it is appended to: for ``open_outlets`` in another process."""
+class Outlets(NamedTuple):
+    """Where a log goes: the level from which it is shown on stderr (None: it is not), the files it is appended to,
+    and glog's, as folder and program.
+    """
+
+    shown: int | None
+    files: tuple[Path, ...] = ()
+    glog: tuple[tuple[Path, str], ...] = ()
+
+
+def outlets() -> Outlets:
+    """Where the log of this process goes: for ``open_outlets`` in another one."""
+    ours = FileHandler, GlogFiles, logging.NullHandler
+    shown = [handler.level for handler in _logger.handlers if not isinstance(handler, ours)]
     files = tuple(handler.path.resolve() for handler in _logger.handlers if isinstance(handler, FileHandler))
-    return any(not isinstance(h, logging.NullHandler | FileHandler) for h in _logger.handlers), files
+    glog = tuple((h.folder.resolve(), h.program) for h in _logger.handlers if isinstance(h, GlogFiles))
+    return Outlets(min(shown, default=None), files, glog)
 
 
-def open_outlets(shown: bool, files: Iterable[Path]) -> None:
+def open_outlets(given: Outlets) -> None:
     """Send the log of this process where that of another process goes, by its ``outlets``."""
-    if shown:
-        logs.show()
-    for path in files:
+    if given.shown is not None:
+        logs.show().setLevel(given.shown)
+    for path in given.files:
         append(path)
+    for folder, program in given.glog:
+        append_glog(folder, program)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -128,7 +127,7 @@ def _handled(handler: Any, *names: str) -> Iterator[None]:
 
 
 def _start(
-    place: tuple[World, int, list[torch.device], tuple[bool, tuple[Path, ...]]],
+    place: tuple[World, int, list[torch.device], log_file.Outlets],
     pipe: Connection,
     target: Callable[..., bool],
     job: object,
@@ -141,7 +140,7 @@ def _start(
     silence_log(world.rank)
     try:
         if world.rank == 0:
-            log_file.open_outlets(*outlets)
+            log_file.open_outlets(outlets)
         store = TCPStore("127.0.0.1", port, is_master=False, timeout=TIMEOUT)
         own = devices[world.rank]
         world.connect(store, own, report_missing=False)

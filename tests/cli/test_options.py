@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from caffecli import logs
+from caffecli import __version__, logs
 from caffecli.cli.options import caffe_command, device_options, net_state_options
 
 seen: dict[str, Any] = {}
@@ -125,6 +124,50 @@ def test_defaults_stand_in_the_help() -> None:
     assert "logtostderr" not in shown
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--resize_width="], "--resize_width is empty; give it a value, or leave it out"),
+        (["-solver", ""], "--solver is empty; give it a value, or leave it out"),
+        (["--momentum="], "--momentum is empty; give it a value, or leave it out"),
+        (["a", ""], "[FILES]... is empty; give it a value"),
+    ],
+)
+def test_an_empty_value_names_its_flag(args: list[str], words: str) -> None:
+    result = CliRunner().invoke(tool, args)
+    assert (result.exit_code, result.output) == (2, f"Error: {words}\n")
+
+
+@caffe_command("brew", brew=True, empty=["model"])
+@click.option("--model", default="m")
+@click.option("--stage", default="")
+def brew(**values: Any) -> None:
+    """A command of Caffe's one program."""
+    seen.clear()
+    seen.update(values)
+
+
+def test_an_empty_value_may_say_something() -> None:
+    assert CliRunner().invoke(brew, ["--model=", "-stage", ""], catch_exceptions=False).exit_code == 0
+    assert seen == {"model": "", "stage": ""}
+
+
+def test_flags_of_caffes_other_commands_are_ignored_with_a_word() -> None:
+    result = CliRunner().invoke(brew, ["--phase=TEST", "-iterations", "5", "--snapshot="], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert [line.partition("] ")[2] for line in result.output.splitlines()] == [
+        "brew has no use for --phase, which is ignored",
+        "brew has no use for --iterations, which is ignored",
+    ]
+    assert "phase" not in CliRunner().invoke(brew, ["-help"]).output
+    assert "No such option" in refuses("--phase=TEST")
+
+
+def test_version() -> None:
+    for spelling in ("--version", "-version"):
+        assert CliRunner().invoke(tool, [spelling]).output == f"caffecli, version {__version__}\n"
+
+
 @caffe_command("stated")
 @device_options
 @net_state_options
@@ -156,10 +199,3 @@ def test_the_log_is_shown_while_a_command_runs(capfd: pytest.CaptureFixture[str]
     error = capfd.readouterr().err
     assert error.endswith("tool.cpp:1] working\n")
     assert error.startswith("I")
-
-
-def test_glog_flags(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOG_minloglevel", "0")
-    tool.main(["-logtostderr", "--alsologtostderr=1", "-v", "2", "--minloglevel=1"], standalone_mode=False)
-    assert os.environ["GLOG_minloglevel"] == "1"  # noqa: SIM112 - glog's own spelling
-    assert capfd.readouterr().err == ""

@@ -51,7 +51,7 @@ def test_log_ends_with_the_error(folder: Path, command: Command) -> None:
 
 
 def test_log_obeys_the_level(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOG_minloglevel", "1")
+    monkeypatch.setenv("GLOG_minloglevel", "2")
     _, err = command("train", "--solver=solver.prototxt", "--log-file=log")
     assert Path("log").read_text() == err == ""
 
@@ -98,8 +98,9 @@ def test_appending_leaves_no_trace(tmp_path: Path) -> None:
 def test_outlets_open_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("caffecli")
     before = list(logger.handlers)
-    log_file.open_outlets(True, [tmp_path / "log"])
-    assert log_file.outlets() == (True, ((tmp_path / "log").resolve(),))
+    log_file.open_outlets(log_file.Outlets(0, (tmp_path / "log",), ((tmp_path, "caffe"),)))
+    place = tmp_path.resolve()
+    assert log_file.outlets() == (0, (place / "log",), ((place, "caffe"),))
     logs.info("a.cpp:1", "said")
     for handler in logger.handlers[len(before) :]:
         logs.hide(handler)
