@@ -43,6 +43,8 @@ class Net(nn.Module):
 
     def __init__(self, param: NetParameter, context: Context | None = None) -> None:
         super().__init__()
+        if not isinstance(param, NetParameter):
+            raise SpecError(f"a Net takes a NetParameter, as load_net(path) gives it; not {param!r:.60}")
         self.context = replace(context) if context else Context()  # of its own: the net moves between devices
         filtered = filter_net(param, param.state)
         if not filtered.layer:

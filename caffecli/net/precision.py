@@ -68,5 +68,8 @@ def choose(amp: bool, device: torch.device) -> PrecisionPolicy:
                     f"--amp computes in bfloat16, which {name} does not (compute capability 8.0 does); leave it out"
                 )
     elif not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        logs.warning("caffe.cpp:197", "--amp: this CPU has no instructions for bfloat16; expect no gain in speed")
+        logs.warning(
+            "caffe.cpp:197",
+            "--amp: this CPU has no instructions for bfloat16; it will be several times slower than without",
+        )
     return BFLOAT16

@@ -98,7 +98,7 @@ def read_net(data: bytes) -> NetParameter | None:
 
 def write_net(net: NetParameter) -> bytes:
     """The net as a binary file that the forks of its layers can read."""
-    return to_file(net.SerializeToString())
+    return to_file(net.SerializePartialToString())  # a fork's field may have been taken for one with required fields
 
 
 class _Place(NamedTuple):

@@ -6,12 +6,14 @@ what writes files does so where ``solver.world.rank`` is 0. Without callbacks no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from caffecli.errors import SolverError, in_a_line
 from caffecli.formats import form
 
 if TYPE_CHECKING:
@@ -61,6 +63,19 @@ class Callback:
         """Undo ``state``; called when there is one, before ``started``."""
 
 
+def checked(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    """``callbacks``. Raises SolverError for what is none, and for two that keep a state under one name."""
+    names: dict[str, Callback] = {}
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise SolverError(f"{callback!r:.60} is no callback: give objects of subclasses of caffecli.Callback")
+        if type(callback).state is not Callback.state and names.setdefault(callback.name, callback) is not callback:
+            raise SolverError(
+                f"two callbacks that keep a state are called {callback.name!r}; give each a name of its own"
+            )
+    return tuple(callbacks)
+
+
 def plain(outputs: Mapping[str, Tensor]) -> dict[str, Output]:
     """Output blobs as numbers."""
     lists = {name: value.detach().float().reshape(-1).tolist() for name, value in outputs.items()}
@@ -69,8 +84,18 @@ def plain(outputs: Mapping[str, Tensor]) -> dict[str, Output]:
 
 def callback_states(solver: Solver) -> dict[str, Any]:
     """What the position file keeps of a run with callbacks."""
-    kept = {callback.name: state for callback in solver.callbacks if (state := callback.state())}
+    kept = {callback.name: state for callback in solver.callbacks if (state := _state(callback))}
     return {"tested": solver.tested, "callbacks": kept} if solver.callbacks else {}
+
+
+def _state(callback: Callback) -> dict[str, Any]:
+    """What ``callback`` keeps; raises SolverError where JSON has no form for it."""
+    state = callback.state()
+    try:
+        json.dumps(state)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SolverError(f"callback {callback.name!r}: JSON has no form for its state ({in_a_line(error)})") from error
+    return state
 
 
 def restore_callbacks(solver: Solver, position: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.solver import checks, learning_rate, loop, nets, rules, snapshot
 from caffecli.solver.averaging import Averaging
-from caffecli.solver.callbacks import Callback, callback_states, restore_callbacks
+from caffecli.solver.callbacks import Callback, callback_states, checked, restore_callbacks
 from caffecli.solver.debug import Debug, first_bad_blob
 from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.parallel import World
@@ -55,6 +56,8 @@ class Solver:
         rate: RateOptions = learning_rate.PLAIN,
         ends_at_nan: bool = True,
     ) -> None:
+        if not isinstance(param, SolverParameter):
+            raise SolverError(f"a Solver takes a SolverParameter, as load_solver(path) gives it; not {param!r:.60}")
         logs.block("solver.cpp:45", "Initializing solver from parameters: ", nets.shown(param))
         self.param = SolverParameter()
         self.param.CopyFrom(param)
@@ -64,7 +67,7 @@ class Solver:
         self.world = world or World()
         self.iter = 0
         self.stopped = False
-        self.callbacks = tuple(callbacks)
+        self.callbacks = checked(callbacks)
         self.rate = rate
         self._ends_at_nan = ends_at_nan
         self._warned_of_nan = False
@@ -136,7 +139,9 @@ class Solver:
         self.stopped = True
 
     def step(self, count: int) -> None:
-        """``count`` iterations."""
+        """``count`` iterations. Raises SolverError for what is no count."""
+        if not isinstance(count, int) or count < 0:
+            raise SolverError(f"step takes a number of iterations, not {count!r}")
         self.stopped = False
         loop.train(self, count)
 
@@ -261,10 +266,11 @@ class Solver:
 
     def close(self) -> None:
         """End the data layers' threads, and what the callbacks hold."""
-        for net in (self.net, *self.test_nets):
-            net.close()
-        for callback in self.callbacks:
-            callback.close()
+        with contextlib.ExitStack() as last:  # each is closed, whatever another raises
+            for callback in reversed(self.callbacks):
+                last.callback(callback.close)
+            for net in (self.net, *self.test_nets):
+                last.callback(net.close)
 
     # -- building --------------------------------------------------------------------------------------------------
 

@@ -64,9 +64,11 @@ def read(path: str | os.PathLike[str], message_type: type[M]) -> M:
     Raises SpecError when the file cannot be read, is no text, is empty, or does not hold such a message.
     """
     try:
-        data = Path(path).read_bytes()
+        data = Path(os.fsdecode(path)).read_bytes()
     except IsADirectoryError:
         raise SpecError(f"cannot read {str(path)!r}: it is a folder; give a prototxt file") from None
+    except ValueError as error:  # a NUL in the name
+        raise SpecError(f"cannot read {str(path)!r}: {error}; check the path") from None
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise SpecError(f"cannot read {str(path)!r}: {why}; check the path") from None

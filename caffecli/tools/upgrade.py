@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from caffecli import logs
-from caffecli.errors import SpecError
-from caffecli.formats import atomic, foreign
+from caffecli.errors import FormatError, SpecError
+from caffecli.formats import atomic, caffemodel, foreign
 from caffecli.proto import wire
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
 from caffecli.spec import text, upgrade
@@ -26,6 +26,11 @@ def upgrade_net_proto_binary(old_net: str, new_net: str) -> None:
     """Write the caffemodel ``old_net`` in the present form to ``new_net``; raises as ``upgrade_net_proto_text``."""
     data = atomic.read_bytes(old_net)
     net = wire.read_net(data)
+    if net is None and caffemodel.read(old_net):
+        raise FormatError(
+            f"{old_net!r} has settings that cannot be read, of a fork that is not known here; upgrade it with that "
+            "fork's tool, or take its weights alone: caffecli convert_weights"
+        )
     if net is None or not (net.layer or net.layers):
         raise foreign.describe(old_net, data, "a caffemodel")
     upgraded, complete = upgrade.upgrade_net_checked(net, old_net)

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from caffecli.cli import main
+from caffecli.errors import FormatError
+from caffecli.proto import encoding
 from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.spec import text
+from caffecli.tools.upgrade import upgrade_net_proto_binary
 
 Tool = Callable[..., tuple[int, list[str]]]
 
@@ -123,3 +126,26 @@ def test_a_place_that_cannot_be_written(golden: Path, tmp_path: Path, tool: Tool
 def test_wrong_use(tool: Tool) -> None:
     code, lines = tool("upgrade_net_proto_text", "one")
     assert (code, lines[-1]) == (2, "Error: Missing argument 'NEW_NET'.")
+
+
+def test_a_setting_of_an_unknown_fork_is_not_lost(tmp_path: Path) -> None:
+    """Field 145 of a layer, whose bytes are no message of ours: the weights can be read, a new file would lack it."""
+    layer = NetParameter()
+    layer.layer.add(name="ip", type="InnerProduct").blobs.add(data=[1, 2]).shape.dim.append(2)
+    field = encoding.enclosed(145, b"\xff\xff\xff")
+    old, new = tmp_path / "old.caffemodel", tmp_path / "new.caffemodel"
+    old.write_bytes(encoding.enclosed(100, layer.layer[0].SerializeToString() + field))
+    with pytest.raises(FormatError, match="has settings that cannot be read, of a fork that is not known here"):
+        upgrade_net_proto_binary(str(old), str(new))
+    assert not new.exists()
+
+
+def test_a_message_of_a_fork_that_lacks_what_ours_requires(tmp_path: Path) -> None:
+    """Field 148 is Caffe's clip_param, with two required fields; a fork's may have none."""
+    layer = NetParameter()
+    layer.layer.add(name="ip", type="InnerProduct").blobs.add(data=[1, 2]).shape.dim.append(2)
+    old, new = tmp_path / "old.caffemodel", tmp_path / "new.caffemodel"
+    data = encoding.enclosed(100, layer.layer[0].SerializeToString() + encoding.enclosed(148, b""))
+    old.write_bytes(data)
+    upgrade_net_proto_binary(str(old), str(new))
+    assert new.read_bytes() == data
