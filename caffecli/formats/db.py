@@ -56,6 +56,13 @@ class Reader(ABC):
         """
 
     @abstractmethod
+    def record(self, position: int) -> Record:
+        """The record at a position, 0 for the first. The first call takes the time of a look at all keys.
+
+        Raises FormatError on damage.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Give back files and memory; iterators end with it. Closing twice is fine."""
 

@@ -47,6 +47,7 @@ class LevelDbReader(Reader):
         self.path = path
         self._plyvel = _plyvel()
         self._count: int | None = None  # LevelDB does not store it
+        self._keys: list[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="caffecli-leveldb-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         with self._errors():
@@ -70,6 +71,16 @@ class LevelDbReader(Reader):
                     return
             with self._db.iterator(start=first, verify_checksums=True, fill_cache=False) as records:
                 yield from records
+
+    def record(self, position: int) -> Record:
+        with self._errors():
+            if self._keys is None:
+                self._keys = list(self._db.iterator(include_value=False))
+            key = self._keys[position]
+            value = self._db.get(key, verify_checksums=True, fill_cache=False)
+            if value is None:
+                raise self.damaged(f"it has no record {key!r}")
+            return key, value
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ hold numbers of pages, leaves hold keys with their values, or with the number of
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import operator
@@ -37,6 +38,10 @@ _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _BRANCH, _LEAF, _OVERFLOW, _META_PAGE, _FIXED_KEYS = 1, 2, 4, 8, 0x20
 _LARGE_VALUE, _SEVERAL_VALUES = 1, 4
 _NO_PAGE = 2**64 - 1
+#: how much is read at once where records are wanted in order
+_AHEAD = 2**18
+#: a value of fewer bytes is read together with the head of its page
+_AT_ONCE = 2**16
 
 
 class _Meta(NamedTuple):
@@ -59,6 +64,9 @@ class LmdbReader(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle: int | None = None
+        #: for ``record``: what the database holds, its leaves' pages, and how many records come before each
+        self._ahead: tuple[int, bytes] = (0, b"")  # a place in the file, and what is there
+        self._index: tuple[_Meta, list[int], list[int]] | None = None
         try:
             self._handle = os.open(path / "data.mdb", os.O_RDONLY)  # still readable if it is removed during a run
         except OSError as error:
@@ -74,24 +82,43 @@ class LmdbReader(Reader):
 
     def items(self, start: int = 0) -> Iterator[Record]:
         meta = self._meta()
-        count = 0
+        count, before = 0, b""
+        self._ahead = 0, b""
         for page in self._leaves(meta):
             nodes = self._nodes(page)
             count += len(nodes)
             if count > meta.entries:
                 raise self.damaged(f"more than its {meta.entries} records")
             for node in nodes if count - len(nodes) >= start else nodes[max(0, len(nodes) - max(0, count - start)) :]:
-                low, high, flags, key_size = _NODE.unpack_from(page, node)
-                at = node + _NODE.size + key_size
-                key, size = page[node + _NODE.size : at], low | high << 16
-                value = self._large(meta, page, at, size) if flags & _LARGE_VALUE else page[at : at + size]
-                if len(value) < size:
-                    raise self.damaged(f"record {key!r}")
+                record = self._record(meta, page, node, _AHEAD)
+                if record[0] <= before and not meta.flags:
+                    raise self.damaged("its keys are out of order")
+                before = record[0]
+                yield record
                 if self._handle is None:
                     raise self._closed()
-                yield key, value
         if count != meta.entries:
             raise self.damaged(f"{count} of its {meta.entries} records")
+
+    def record(self, position: int) -> Record:
+        if self._index is None:
+            meta = self._meta()
+            pages, ends = [], [0]
+            for page in self._leaves(meta):
+                pages.append(_NUMBER.unpack_from(page)[0])
+                ends.append(ends[-1] + len(self._nodes(page)))
+            if ends[-1] != meta.entries:
+                raise self.damaged(f"{ends[-1]} of its {meta.entries} records")
+            self._index = meta, pages, ends
+        meta, pages, ends = self._index
+        if not 0 <= position < meta.entries:
+            raise IndexError(f"there is no record {position}")
+        leaf = bisect.bisect_right(ends, position) - 1
+        page = self._read(self._place(meta, pages[leaf]), meta.page_size)
+        nodes = self._nodes(page)
+        if len(nodes) != ends[leaf + 1] - ends[leaf]:
+            raise self.damaged(f"page {pages[leaf]} has changed")
+        return self._record(meta, page, nodes[position - ends[leaf]])
 
     def close(self) -> None:
         if self._handle is not None:
@@ -156,17 +183,29 @@ class LmdbReader(Reader):
             raise self.damaged(f"page {number}")
         return nodes
 
-    def _large(self, meta: _Meta, page: bytes, at: int, size: int) -> bytes:
+    def _record(self, meta: _Meta, page: bytes, node: int, ahead: int = 0) -> Record:
+        """The record of a leaf's node; ``ahead``: how much of the file is read at once for it and the next ones."""
+        low, high, flags, key_size = _NODE.unpack_from(page, node)
+        at = node + _NODE.size + key_size
+        size = low | high << 16
+        value = self._large(meta, page, at, size, ahead) if flags & _LARGE_VALUE else page[at : at + size]
+        if len(value) < size:
+            raise self.damaged(f"record {page[node + _NODE.size : at]!r}")
+        return page[node + _NODE.size : at], value
+
+    def _large(self, meta: _Meta, page: bytes, at: int, size: int, ahead: int) -> bytes:
         """A value with pages of its own; less than it where they are not there."""
         if at + _NUMBER.size > len(page):
             return b""
         (number,) = _NUMBER.unpack_from(page, at)
         place = self._place(meta, number)
-        own, _, kind, *_ = _PAGE.unpack(self._read(place, _PAGE.size))
-        place += _PAGE.size
-        if own != number or not kind & _OVERFLOW or place + size > (meta.last_page + 1) * meta.page_size:
+        if place + _PAGE.size + size > (meta.last_page + 1) * meta.page_size:
             return b""
-        return self._read(place, size)
+        data = self._read(place, _PAGE.size + (size if size < _AT_ONCE else 0), ahead if size < _AT_ONCE else 0)
+        own, _, kind, *_ = _PAGE.unpack_from(data)
+        if own != number or not kind & _OVERFLOW:
+            return b""
+        return data[_PAGE.size :] if size < _AT_ONCE else self._read(place + _PAGE.size, size)
 
     def _place(self, meta: _Meta, number: int) -> int:
         """Where in the file a page begins."""
@@ -174,16 +213,22 @@ class LmdbReader(Reader):
             raise self.damaged(f"a page {number}, of {meta.last_page}")
         return int(number) * meta.page_size
 
-    def _read(self, place: int, size: int) -> bytes:
+    def _read(self, place: int, size: int, ahead: int = 0) -> bytes:
         if self._handle is None:
             raise self._closed()
+        if ahead:
+            start, found = self._ahead
+            if start <= place <= start + len(found) - size:
+                return found[place - start : place - start + size]
         try:
-            found = os.pread(self._handle, size, place)
+            found = os.pread(self._handle, max(size, ahead), place)
         except OSError as error:
             raise self.damaged(str(error)) from error
         if len(found) < size:
             raise self._cut_short(self._size(), place + size)
-        return found
+        if ahead:
+            self._ahead = place, found
+        return found[:size]
 
     def _size(self) -> int:
         return os.fstat(self._handle).st_size if self._handle is not None else 0

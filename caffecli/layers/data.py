@@ -129,8 +129,9 @@ class Data(SourceLayer):
     """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of an LMDB or LevelDB,
     ordered by key.
 
-    ``data_param`` { source, backend (LEVELDB), batch_size, rand_skip (0), prefetch (4) }, and ``transform_param``. The
-    labels' top may be left out. Source: ``data_layer.cpp``.
+    ``data_param`` { source, backend (LEVELDB), batch_size, rand_skip (0), prefetch (4), shuffle (false): the records,
+    anew in each epoch }, and ``transform_param``. The labels' top may be left out. Source: ``data_layer.cpp``;
+    ``shuffle`` is NVIDIA's and others'.
     """
 
     reads = sources.DbSource

@@ -39,7 +39,6 @@ FIELDS = {
         "horizontal_stretch_upper interpolation_algo_down interpolation_algo_up allow_upscale",
         "LossParameter": "label_smoothing",
         "BatchNormParameter": "scale_filler bias_filler scale_bias",
-        "DataParameter": "shuffle",
         "ELUParameter": "lambda",
         "ImageDataParameter": "short_side",
         "PoolingParameter": "torch_pooling",
@@ -59,7 +58,6 @@ FIELDS = {
         "TransformationParameter": "fix_crop multi_scale scale_ratios max_distort is_flow more_fix_crop stride "
         "upper_size upper_height upper_width original_image",
         "ConvolutionParameter": "dilation_h dilation_w",
-        "DataParameter": "shuffle",
         "ReductionParameter": "k",
     },
     "caffe_windows": {
@@ -89,7 +87,7 @@ FIELDS = {
         "TransformationParameter": "random_resize_param random_aspect_ratio_param flow bgr2rgb pad",
         "BatchNormParameter": "use_weight_bias bias_term filler bias_filler relu",
         "ConvolutionParameter": "relu negative_slope coeff fusion_type",
-        "DataParameter": "shuffle side",
+        "DataParameter": "side",
         "ImageDataParameter": "min_height min_width",
         "InnerProductParameter": "relu negative_slope",
         "PoolingParameter": "avg_include_pad axis pad_3d kernel_size_3d stride_3d",

@@ -17,7 +17,9 @@ from caffecli.wording import does_not_exist
 
 
 class DbSource(RecordSource):
-    """Reads ``data_param { source backend batch_size rand_skip }`` in the order of the keys, again and again.
+    """Reads ``data_param { source backend batch_size rand_skip shuffle }`` in the order of the keys, again and again.
+
+    ``shuffle``, a field of NVIDIA's Caffe and others, puts the records in a new order each epoch.
 
     Raises SpecError for settings that are missing or wrong, FormatError for a database that cannot be read, DataError
     for
@@ -32,6 +34,7 @@ class DbSource(RecordSource):
         super().__init__(param, phase, data.batch_size, data.rand_skip, seed, shard)
         self._reader = self._open(data)
         self._source = data.source
+        self._shuffle = data.shuffle
         self._records: Iterator[Record] | None = None
         try:
             key, value = next(self._stream())
@@ -39,6 +42,8 @@ class DbSource(RecordSource):
         except BaseException:
             self._reader.close()
             raise
+        if self._shuffle:
+            logs.info("data_layer.cpp:41", "Shuffling data")
         if data.rand_skip:
             logs.info("data_layer.cpp:41", f"Skipping first {self._skip} data points.")
 
@@ -65,7 +70,10 @@ class DbSource(RecordSource):
 
     def _stream(self) -> Iterator[Record]:
         """This rank's records from the present position on, without end."""
-        records = self._endless(self._skip + self._position)
+        first = self._skip + self._position
+        if self._shuffle:
+            return self._shuffled(first + self._rank)
+        records = self._endless(first)
         return itertools.islice(records, self._rank, None, self._ranks) if self._ranks > 1 else records
 
     def _endless(self, start: int) -> Iterator[Record]:
@@ -83,6 +91,22 @@ class DbSource(RecordSource):
                 if not any_record:
                     raise self._empty()
                 logs.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+        except FormatError as error:
+            raise FormatError(f"{self.where}: {error}") from error
+
+    def _shuffled(self, position: int) -> Iterator[Record]:
+        """The records at this position and each further one of this rank, in each epoch in a new order."""
+        try:
+            count = len(self._reader)
+            if not count:
+                raise self._empty()
+            of, order = -1, None
+            while True:
+                epoch, index = divmod(position, count)
+                if order is None or epoch != of:
+                    of, order = epoch, self._draws.order(epoch, count)
+                yield self._reader.record(int(order[index]))
+                position += self._ranks
         except FormatError as error:
             raise FormatError(f"{self.where}: {error}") from error
 

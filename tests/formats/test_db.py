@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import random
+import re
 import signal
 import stat
 import subprocess
@@ -225,6 +228,52 @@ def test_foreign_lmdbs_are_named(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"version https://git-lfs.github.com\n" * 300)
     with pytest.raises(FormatError, match=r"the LMDB is damaged or incomplete .*is not an LMDB file"):
         open_reader(tmp_path)
+
+
+def test_any_damage_of_an_lmdb_is_an_error(tmp_path: Path) -> None:
+    """Of hundreds of mutated files, each gives the records, others, or one line; none a signal or an endless tree."""
+    draw = random.Random(0)
+    with open_writer(tmp_path / "x", "lmdb") as writer:
+        for i in range(150):
+            writer.put(b"%08d_%s" % (i, b"name" * 20), os.urandom(20) * draw.choice((1, 2, 500)))
+    file = tmp_path / "x" / "data.mdb"
+    whole, page, failures = file.read_bytes(), 4096, 0
+    with open_reader(tmp_path / "x") as reader:
+        records = list(reader)
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 4, 64))):
+            # where a damage does most: the heads of pages, and the meta pages
+            at = draw.choice((draw.randrange(len(data)), draw.randrange(len(data) // page) * page + draw.randrange(32)))
+            at = draw.choice((at, at, draw.randrange(170), page + draw.randrange(170)))
+            size = draw.choice((1, 1, 2, 4, 8))
+            data[at : at + size] = draw.choice((draw.randbytes(size), bytes(size), b"\xff" * size))
+        file.write_bytes(data)
+        try:
+            with open_reader(tmp_path / "x") as reader:
+                got = list(itertools.islice(reader, 151))
+                assert len(got) == len(reader)
+                if got:
+                    assert reader.record(len(got) - 1) == got[-1]
+        except FormatError as error:
+            failures += 1
+            assert re.search(r"/x': the LMDB is (cut short|damaged or incomplete)", str(error))
+            assert "\n" not in str(error)
+    assert failures > 150
+    file.write_bytes(whole)
+    with open_reader(tmp_path / "x") as reader:
+        assert list(reader) == records
+
+
+@both
+def test_records_by_position(tmp_path: Path, backend: Backend) -> None:
+    records = fill(tmp_path / "x", backend, 500, 1000)
+    with open_reader(tmp_path / "x") as reader:
+        for position in (499, 0, 3, 2, 250):
+            assert reader.record(position) == records[position]
+        assert list(reader.items(498)) == records[498:]
+        with pytest.raises(IndexError):
+            reader.record(500)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from caffecli.formats import caffemodel
+from caffecli.formats.datum import from_array
+from caffecli.formats.db import open_writer
 from caffecli.tools.train import TrainOptions, train
 
 SOLVER = """
@@ -64,4 +66,17 @@ def test_sampled_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     check(
         'layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 6 mirror: true '
         '} window_data_param { source: "windows.txt" batch_size: 4 context_pad: 1 scale: 0.01 } }'
+    )
+
+
+def test_shuffled_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(2)
+    with open_writer("db", "lmdb") as db:
+        for i in range(13):
+            picture = rng.integers(0, 256, (3, 5, 5), dtype=np.uint8)
+            db.put(b"%08d" % i, from_array(picture, int(rng.integers(3))).SerializeToString())
+    check(
+        'layer { name: "data" type: "Data" top: "data" top: "label" transform_param { crop_size: 4 scale: 0.01 } '
+        'data_param { source: "db" backend: LMDB batch_size: 4 shuffle: true } }'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -395,3 +396,31 @@ def test_closing_gives_back_the_files(make: Any, small_db: str) -> None:
     assert held()
     source.close()
     assert not held()
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+def test_shuffled_records_come_once_an_epoch_in_new_orders(make: Any, pictures: list[np.ndarray], backend: str) -> None:
+    source = make.db("db", pictures, backend)
+    extra = "shuffle: true rand_skip: 4"
+    epochs = make.data(source, 10, "shuffle: true", backend=backend.upper())
+    with closing(DbSource(epochs, TRAIN, 3)) as one, closing(DbSource(epochs, TRAIN, 3)) as same:
+        keys = [one.next().keys for _ in range(4)]
+        assert keys == [same.next().keys for _ in range(4)]
+    assert len(set(keys)) == 4
+    assert all(sorted(epoch) == [f"{i:08d}" for i in range(10)] for epoch in keys)
+
+    whole, *parts = (
+        opened(make.data(source, n, extra, "crop_size: 4", backend=backend.upper()), TRAIN, 9, shard)
+        for n, shard in ((6, (0, 1)), (3, (0, 2)), (3, (1, 2)))
+    )
+    other = opened(make.data(source, 6, extra, "crop_size: 4", backend=backend.upper()), TRAIN, 1)
+    for _ in range(5):
+        state = whole.state
+        batch = whole.next()
+        other.restore(state)
+        again = other.next()
+        assert (again.keys, again.state) == (batch.keys, batch.state)
+        assert all(map(np.array_equal, again.arrays, batch.arrays))
+        assert [part.next().keys for part in parts] == [batch.keys[0::2], batch.keys[1::2]]
+    for each in (whole, other, *parts):
+        each.close()
