@@ -12,6 +12,7 @@ import torch
 from caffe.errors import ArgumentError
 from caffe.memory import Floats, Memory
 from caffecli.errors import ShapeError
+from caffecli.layers.blob_array import BlobArray
 from caffecli.layers.python import FourAxes
 from caffecli.net.params import Param
 
@@ -80,10 +81,10 @@ class Weight:
         tensor = self.param.tensor
         if tensor.is_cpu:
             self.lay_out(torch.contiguous_format)
-            return tensor.detach().numpy().reshape(shape)
+            return tensor.detach().numpy().reshape(shape).view(BlobArray)
         if self.host is None:
             self.host = tensor.detach().cpu().contiguous()
-        return self.host.numpy().reshape(shape)
+        return self.host.numpy().reshape(shape).view(BlobArray)
 
     def lay_out(self, order: torch.memory_format) -> None:
         """Give the tensor this memory layout; does nothing where it has it."""

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from caffecli.layers.blob_array import BlobArray
+
 Floats = NDArray[Any]
 Shape = Sequence[int]
 
@@ -124,7 +126,7 @@ class Memory:
                 self._host = torch.zeros(count)
                 if self._made is not None:
                     self._host.copy_(self._fitting(shape).reshape(-1))
-        self._base = self._host.numpy()
+        self._base = self._host.numpy().view(BlobArray)
         self._made = self._view = self._array = None
 
     def _fitting(self, shape: Shape) -> Tensor:

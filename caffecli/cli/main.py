@@ -74,6 +74,8 @@ class CommandTable(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = ["--version" if arg == "-version" else arg for arg in args[:1]] + args[1:]
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
         return super().parse_args(ctx, _command_first(args))
 
     def resolve_command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -61,17 +62,17 @@ def visualize(options: VisualizeOptions) -> str:
             picture = load_picture(inspector, options.image, options.mean, options.scale, options.rgb)
         drawn, caption = _DRAW[options.kind](inspector, options, picture)
         if isinstance(drawn, np.ndarray):
-            file.write(cv2.imencode(".png", sheet.sheet(_title(inspector, options, caption), drawn))[1].tobytes())
+            title = f"{_title(inspector, options)}: {caption}"
+            file.write(cv2.imencode(".png", sheet.sheet(title, drawn))[1].tobytes())
         else:
             drawn.savefig(file, format="png", dpi=100)
     return caption
 
 
-def _title(inspector: Inspector, options: VisualizeOptions, caption: str) -> str:
-    return (
-        f"{inspector.net.name}, {options.layer} ({inspector.net.nodes[inspector.index(options.layer)].layer.type}): "
-        f"{caption}"
-    )
+def _title(inspector: Inspector, options: VisualizeOptions) -> str:
+    """The net, by its name or its file's, and the layer."""
+    layer = inspector.net.nodes[inspector.index(options.layer)].layer
+    return f"{inspector.net.name or Path(options.net).name}, {options.layer} ({layer.type})"
 
 
 def _filters(inspector: Inspector, options: VisualizeOptions, picture: Array | None) -> tuple[Pixels, str]:
@@ -130,7 +131,7 @@ def _histogram(inspector: Inspector, options: VisualizeOptions, picture: Array |
     if not parts:
         raise DataError(f"layer {options.layer!r} has no weights; give --image to see its activations")
     figure = Figure(figsize=(5 * len(parts), 4), layout="constrained")
-    figure.suptitle(f"{inspector.net.name}, {options.layer} ({layer.type})", parse_math=False)
+    figure.suptitle(_title(inspector, options), parse_math=False)
     for axes, (name, values) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
         _check_finite(values, options.layer)
         counts, edges = methods.histogram(values, min(50, round(2 * values.size ** (1 / 3))))  # Rice's rule
@@ -171,12 +172,13 @@ def _occlusion(inspector: Inspector, options: VisualizeOptions, picture: Array) 
     factor = sheet.factor_for(picture.shape[2])
     left = sheet.captioned(sheet.pixels(_shown(inspector, options), factor), "the picture")
     right = sheet.with_scale(sheet.pixels(_range(heat), factor, _HEAT), float(heat.min()), float(heat.max()), _HEAT)
-    caption = (
-        f"unit {found.unit}: {found.whole:g} for the whole picture, {found.values.min():g} to {found.values.max():g} "
-        "with"
+    drawn = sheet.beside(
+        left, sheet.captioned(right, f"unit {found.unit}, the mean of the squares that hide the place")
     )
-    drawn = sheet.beside(left, sheet.captioned(right, f"unit {found.unit} while a square hides the place"))
-    return drawn, f"{caption} a square of {found.size} in it"
+    return drawn, (
+        f"unit {found.unit}: {found.whole:g} for the whole picture, {heat.min():g} to {heat.max():g} where squares of "
+        f"{found.size} hide it"
+    )
 
 
 def _saliency(inspector: Inspector, options: VisualizeOptions, picture: Array) -> tuple[Pixels, str]:

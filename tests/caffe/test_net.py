@@ -139,6 +139,20 @@ class TestArrays:
                 )
         assert (arrays["conv"] >= 0).all() and arrays["conv"].any()
 
+    def test_those_of_one_value_are_numbers(self, tmp_path: Path) -> None:
+        """Losses, scores, the bias of one output: whatever NumPy says of arrays of one value."""
+        text = DEPLOY.replace("num_output: 5", "num_output: 1").replace("dim: 2 dim: 3", "dim: 1 dim: 3")
+        net = net_of(tmp_path, "force_backward: true" + text.replace('"Softmax"', '"Sigmoid"'))
+        net.params["ip"][1].data[...] = 3
+        scores = np.zeros(2)
+        scores[0] = net.forward(["ip"])["ip"]
+        scores[1] = net.forward(end="ip")["ip"][0]
+        net.backward(prob=np.ones((1, 1)))
+        assert scores.tolist() == [3, 3] == [float(net.params["ip"][1].data)] * 2
+        assert "%.2f" % net.blobs["prob"].data == f"{net.blobs['prob'].data[0]:.2f}" == "0.95"  # noqa: UP031
+        assert float(net.params["ip"][1].diff) == pytest.approx(0.0452, abs=1e-4)
+        assert net.forward_all(data=np.zeros((1, 3, 8, 6)))["prob"].shape == (1, 1)
+
     def test_a_blob_first_looked_at_after_the_pass(self, tmp_path: Path) -> None:
         seen, unseen = net_of(tmp_path), net_of(tmp_path)
         unseen.share_with(seen)

@@ -41,6 +41,11 @@ def fails(error: BaseException, *args: str, monkeypatch: pytest.MonkeyPatch) -> 
     return int(end.value.code or 0)
 
 
+@pytest.mark.parametrize(("words", "usage"), [([], "COMMAND"), (["summarize", "x"], "summarize")])
+def test_help_is_a_word_too(words: list[str], usage: str) -> None:
+    assert re.match(rf"Usage: .*\b{usage}\b", run("help", *words).stdout)
+
+
 def test_help_names_every_command_and_imports_none() -> None:
     code = "import sys; from caffecli.cli import main; main.cli.main(['--help'], standalone_mode=False); "
     code += (

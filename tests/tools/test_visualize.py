@@ -41,7 +41,7 @@ def visualize(*args):
         ("activations", "ip2", "activations of shape (10,)"),
         ("histogram", "conv1", "histograms of weight, bias, activations"),
         ("deconv", "conv2", "units and their activations: "),
-        ("occlusion", "ip2", "with a square of 14 in it"),
+        ("occlusion", "ip2", "where squares of 14 hide it"),
         ("saliency", "ip2", "gradients up to"),
     ],
 )
