@@ -30,16 +30,21 @@ TEST = ("test_batch.bin",)
 
 
 def convert_cifar_data(
-    folder: str | os.PathLike[str], out: str | os.PathLike[str], backend: Backend = "lmdb"
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    backend: Backend = "lmdb",
+    names: tuple[str, str] | None = None,
 ) -> tuple[Path, Path]:
     """Write the batches in ``folder`` to ``out/cifar10_train_<backend>`` and ``..._test_<backend>``, keys ``%05d``.
+
+    ``names``: those of the two databases, in place of these.
 
     Returns the two paths. Raises FormatError when a batch is missing or has another size than 10,000 records, or when a
     database exists or cannot be written; all of it is checked before anything is written.
     """
     for name in TRAIN + TEST:
         _check(Path(folder) / name)
-    train, test = (Path(out) / f"cifar10_{part}_{backend}" for part in ("train", "test"))
+    train, test = (Path(out) / name for name in names or (f"cifar10_train_{backend}", f"cifar10_test_{backend}"))
     for path in (train, test):
         if os.path.lexists(path):
             raise FormatError(f"{str(path)!r} exists; remove it or choose another folder")

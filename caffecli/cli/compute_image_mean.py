@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 @click.option("--backend", type=click.Choice(["lmdb", "leveldb"]), help="The kind of database; found out by default.")
 @click.argument("input_db")
 @click.argument("output_file", required=False)
-def compute_image_mean(backend: Backend | None, input_db: str, output_file: str | None) -> None:
+@click.argument("kind", required=False, type=click.Choice(["lmdb", "leveldb"]), metavar="")
+def compute_image_mean(backend: Backend | None, input_db: str, output_file: str | None, kind: Backend | None) -> None:
     """Compute the mean picture of a database, and write it to OUTPUT_FILE (mean.binaryproto)."""
     from converters import compute_image_mean as converter
 
-    converter.compute_image_mean(input_db, output_file, backend=backend)
+    converter.compute_image_mean(input_db, output_file, backend=backend or kind)

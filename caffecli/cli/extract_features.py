@@ -31,6 +31,7 @@ def extract_features(
 
     DB_TYPE is lmdb or leveldb, whose records are datums of floats under the keys 0000000000, 0000000001, ...; or hdf5
     or npy, which keep the records' own keys too: in the dataset "key", and in OUT.keys.npy beside OUT.npy.
+    Without it, after NUM_BATCHES, leveldb, as in 2014.
     """
     names, files = tuple(blobs.split(",")), tuple(outputs.split(","))
     if len(names) != len(files):
@@ -55,7 +56,7 @@ def _settings(rest: list[str], each: bool, ctx: click.Context) -> tuple[int | No
         if not text.isascii() or not text.isdigit() or int(text) < 1:
             raise click.UsageError(f"NUM_BATCHES {text!r} is no number of batches of at least 1; or say --all.", ctx)
         batches = int(text)
-    kind = rest.pop(0) if rest else ""
+    kind = rest.pop(0) if rest and (each or rest[0] not in ("CPU", "GPU")) else "" if each else "leveldb"  # of 2014
     if kind not in FORMATS:
         hint = " --all takes the place of NUM_BATCHES." if each and kind.isdigit() else ""
         raise click.UsageError(f"DB_TYPE {kind!r} is none of {', '.join(FORMATS)}.{hint}", ctx)

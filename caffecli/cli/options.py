@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -213,6 +214,24 @@ layers_option = click.option(
 
 def _stages(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(value.split(","))
+
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["lmdb", "leveldb"]),
+    help="The kind of database. [default: lmdb, or leveldb where the database's name says so]",
+)
+
+
+def backend_of(backend: str | None, db: str) -> Any:
+    """The kind of a new database: ``backend``; without it the one that its name says, else lmdb.
+
+    Caffe's tools made LevelDBs until September 2014; their scripts name them so.
+    """
+    if backend is not None or "leveldb" not in Path(db).name.lower() or "lmdb" in Path(db).name.lower():
+        return backend or "lmdb"
+    logs.info("db.cpp:10", f"{db!r} becomes a LevelDB, as its name says; --backend=lmdb makes an LMDB")
+    return "leveldb"
 
 
 def net_state_options(command: F) -> F:

@@ -11,7 +11,7 @@ from caffecli.cli.options import layers_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CAFFENET = "models/bvlc_reference_caffenet of this repository"
+_CAFFENET = "models/bvlc_reference_caffenet, below the working folder or in this repository"
 
 
 def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...] | None]:

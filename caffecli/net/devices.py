@@ -26,7 +26,8 @@ def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.de
     asked = wanted_by or f"--gpu {gpu}"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise SolverError(f"{asked} asks for a GPU and there is none that PyTorch can use; run with --cpu")
+        remedy = "write solver_mode: CPU in the solver, or run with --cpu" if wanted_by else "run with --cpu"
+        raise SolverError(f"{asked} asks for a GPU and there is none that PyTorch can use; {remedy}")
     ids = list(range(count)) if gpu == "all" else _ids(gpu)
     for index in ids:
         if not 0 <= index < count:

@@ -50,7 +50,10 @@ class DbSource(RecordSource):
     def count(self, quick: bool = False) -> int | None:
         if quick and not self._reader.counts_quickly:
             return None
-        with open_reader(self._source) as reader:  # not self's reader, which a thread may be using to read ahead
+        with (
+            logs.quiet(),
+            open_reader(self._source) as reader,
+        ):  # not self's reader, which a thread may be using to read ahead
             return len(reader)
 
     def _open(self, data: DataParameter) -> Reader:

@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.proto import caffe_pb2, forks
+from caffecli.spec.upgrade_v1 import TYPE_NAMES
 from caffecli.wording import did_you_mean
 
 M = TypeVar("M", bound=Message)
@@ -178,6 +179,8 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
     for pattern, expected in _EXPECTED.items():
         if found := re.match(pattern, what):
             expected = expected or found[1].replace('"', "'")
+            if expected == "a text in quotes" and re.fullmatch(r"[A-Za-z]\w*", token):
+                return f'expected {expected}, got {token}; write "{TYPE_NAMES.get(token, token)}"'
             return f"expected {expected}, " + (f"got {token}" if token else "but the line or the file ends")
     return what
 

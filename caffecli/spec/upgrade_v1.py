@@ -11,7 +11,8 @@ from caffecli import logs
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec, V1LayerParameter
 from caffecli.proto.fork_types import TYPES
 
-_TYPES = {
+#: the types of V1 layers, as they are called now
+TYPE_NAMES = {
     "NONE": "",
     "ABSVAL": "AbsVal",
     "ACCURACY": "Accuracy",
@@ -136,7 +137,7 @@ def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter) -> None:
 
 def _type(name: str) -> str:
     """The present name of a type. A fork's V1 name is mostly the present one in capitals; others stay as they are."""
-    return _TYPES[name] if name in _TYPES else _types_of_forks().get(name.replace("_", ""), name)
+    return TYPE_NAMES[name] if name in TYPE_NAMES else _types_of_forks().get(name.replace("_", ""), name)
 
 
 @functools.cache

@@ -15,13 +15,21 @@ from caffecli.formats import mean
 from caffecli.layers import user_modules
 
 ROOT = Path(__file__).parents[2]
-CAFFENET = ROOT / "models" / "bvlc_reference_caffenet"
+_CAFFENET = Path("models", "bvlc_reference_caffenet")
+
+
+_MEAN = Path("data", "ilsvrc12", "imagenet_mean.binaryproto")
+
+
+def default_file(path: Path) -> Path:
+    """A file of a Caffe checkout: below the working folder, as Caffe's scripts have it, else in this repository."""
+    return path if path.exists() else ROOT / path
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """``mean_file``: a .npy or a binaryproto, "" for none. Where a file is None, that of Caffe's reference net in this
-    repository is used.
+    """``mean_file``: a .npy or a binaryproto, "" for none. Where a file is None, that of Caffe's reference net is
+    used, below the working folder or in this repository.
 
     ``layers``: modules of the user's own that register layers.
     """
@@ -45,8 +53,10 @@ class PictureOptions:
         else:
             mode.set_mode_cpu()
         return {
-            "model_file": str(self.model_def or CAFFENET / "deploy.prototxt"),
-            "pretrained_file": str(self.pretrained_model or CAFFENET / "bvlc_reference_caffenet.caffemodel"),
+            "model_file": str(self.model_def or default_file(_CAFFENET / "deploy.prototxt")),
+            "pretrained_file": str(
+                self.pretrained_model or default_file(_CAFFENET / "bvlc_reference_caffenet.caffemodel")
+            ),
             "mean": self.mean(),
             "input_scale": self.input_scale,
             "raw_scale": self.raw_scale,
@@ -57,9 +67,12 @@ class PictureOptions:
         """The mean in ``mean_file``."""
         if self.mean_file == "":
             return None
-        path = Path(self.mean_file or ROOT / "data" / "ilsvrc12" / "imagenet_mean.binaryproto")
+        path = Path(self.mean_file) if self.mean_file else default_file(_MEAN)
         if not path.exists():
-            raise FormatError(f"there is no mean {str(path)!r}; give --mean_file, or --mean_file '' to subtract none")
+            where = "" if self.mean_file else f", nor below the working folder, {str(Path.cwd())!r}"
+            raise FormatError(
+                f"there is no mean {str(path)!r}{where}; give --mean_file, or --mean_file '' to subtract none"
+            )
         return load_npy(path) if path.suffix == ".npy" else mean.read(path)
 
 

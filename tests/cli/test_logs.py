@@ -13,6 +13,8 @@ from caffecli.cli.main import load_command
 GOLDEN = Path(__file__).parents[1] / "golden"
 PREFIX = re.compile(r"^([IWEF])(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ (\S+)\] (.*)$")
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?|-?nan|inf")
+#: a warning that the reference has not
+UNEVEN = re.compile(r"batches of \d+ are \d+ rows, there are \d+ records")
 #: lines of the background thread, which come when they come, and of the queue between it and the loop
 UNTIMED = ("data_layer.cpp:73", "blocking_queue.cpp:49")
 #: what takes how long
@@ -25,7 +27,7 @@ def lines(log: str) -> list[tuple[str, str, str]]:
     for line in log.splitlines():
         match = PREFIX.match(line)
         level, source, text = match.groups() if match else ("", "", line)
-        if source not in UNTIMED:
+        if source not in UNTIMED and not UNEVEN.search(text):
             found.append((level, source, TIMES.sub(r"\1\2 T", text).rstrip()))
     return found
 

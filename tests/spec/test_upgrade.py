@@ -97,12 +97,12 @@ def test_net_that_is_up_to_date_stays() -> None:
 def test_every_v1_type_has_a_present_name() -> None:
     types = V1LayerParameter.LayerType.items()
     ours = [name for name, number in types if forks.is_of_reference("V1LayerParameter.LayerType", number)]
-    assert set(upgrade_v1._TYPES) == set(ours)
+    assert set(upgrade_v1.TYPE_NAMES) == set(ours)
 
 
 def test_v1_types_of_forks_get_the_names_that_they_have_today() -> None:
     types = V1LayerParameter.LayerType.items()
-    named = {name: upgrade_v1._type(name) for name, _ in types if name not in upgrade_v1._TYPES}
+    named = {name: upgrade_v1._type(name) for name, _ in types if name not in upgrade_v1.TYPE_NAMES}
     known = {name for types in TYPES.values() for name in types.split()}
     assert (named["IMAGE_SEG_DATA"], named["CONVOLUTION3D"], named["BN"]) == ("ImageSegData", "Convolution3D", "BN")
     assert set(named.values()) <= known
