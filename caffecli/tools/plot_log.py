@@ -5,7 +5,9 @@ Source: Caffe's ``plot_training_log.py.example``.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ from caffecli.tools.parse_log import TrainingLog
 CHARTS = ("test accuracy", "test loss", "train learning rate", "train loss")
 _AXES = {"NumIters": "Iterations", "Seconds": "Seconds"}
 _FORMATS = ("png", "svg", "pdf")
+#: what tells outputs of one name apart
+_NUMBERED = re.compile(r"(?<!score)( \d+)?( \(net \d+\))?$")
+#: what the scores of 2014 are taken for, as by Caffe's scripts of that time
+_OF_2014 = {"score #0": "accuracy", "score #1": "loss"}
 #: with more points, markers would hide the line
 _MARKED = 60
 
@@ -77,7 +83,8 @@ def _matches(log: TrainingLog, asked: str) -> list[tuple[str, list[parse_log.Row
         if name == "train" and wanted == "loss" and log.shown:
             found.append(("train loss", log.shown, "loss"))
             continue
-        exact = [column for column in outputs if column == wanted]
+        plain = {column: _NUMBERED.sub("", column) for column in outputs}
+        exact = [column for column in outputs if wanted in (column, plain[column], _OF_2014.get(plain[column]))]
         found += [(f"{name} {column}", rows, column) for column in exact or [c for c in outputs if wanted in c]]
     return found
 
@@ -115,6 +122,8 @@ def plot_log(
         raise DataError(
             f"no log tells {what!r}; there are {', '.join([*sorted(known), 'train loss', 'learning rate'])}"
         )
+    if axis == "Seconds" and all(math.isnan(x) for curve in drawn for x in curve.x):
+        raise DataError("the lines of the logs have no times; draw against iterations")
     figure = _figure(drawn, axis, log_scale)
     with atomic.replacing(out) as file:
         figure.savefig(file, format=kind, dpi=120)

@@ -125,3 +125,73 @@ def test_wrong_files(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text(LOG)
     with pytest.raises(FormatError, match="create the folder"):
         parse_log.parse_log(tmp_path / "run.log", tmp_path / "none")
+
+
+#: of March and September 2014
+OLD = """\
+I0317 21:52:49.309447 2008298256 solver.cpp:47] Solving CIFAR10_quick_train
+I0317 21:53:12.179772 2008298256 solver.cpp:208] Iteration 100, lr = 0.001
+I0317 21:53:12.185698 2008298256 solver.cpp:65] Iteration 100, loss = 1.73643
+I0317 21:54:41.150030 2008298256 solver.cpp:87] Iteration 500, Testing net
+I0317 21:54:47.129461 2008298256 solver.cpp:114] Test score #0: 0.5504
+I0317 21:54:47.129500 2008298256 solver.cpp:114] Test score #1: 1.27805
+"""
+
+
+def test_scores_of_2014_and_losses_without_outputs(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text(OLD)
+    assert parse_log.parse_log(tmp_path / "old", tmp_path) == {tmp_path / "old.train": 1, tmp_path / "old.test": 1}
+    assert (tmp_path / "old.train").read_text() == "NumIters,Seconds,LearningRate,loss\n100.0,22.876251,0.001,1.73643\n"
+    [row] = rows(tmp_path / "old.test")
+    assert (row["NumIters"], row["score #0"], row["score #1"]) == ("500.0", "0.5504", "1.27805")
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_logs_of_digits(tmp_path: Path, dated: bool) -> None:
+    first = "2016-01-05 10:00:0{} [INFO ] Iteration {}, loss = 0.5\n" if dated else ""
+    (tmp_path / "log").write_text(
+        "".join(
+            first.format(i, 100 * i)
+            + f"Iteration {100 * i}, loss = 0.5\nTrain net output #0: loss = 0.25 (* 1 = 0.25 loss)\n"
+            f"Iteration {100 * i}, lr = 0.001\nsaid: Iteration 7, loss = 9\n"
+            for i in (1, 3)
+        )
+    )
+    log = parse_log.read(tmp_path / "log")
+    seconds = [0.0, 2.0] if dated else [math.nan, math.nan]
+    for found, name, value in ((log.train, "loss", 0.25), (log.shown, "loss", 0.5), (log.rates, "LearningRate", 0.001)):
+        assert [row["NumIters"] for row in found] == [100, 300]
+        assert [row[name] for row in found] == [value, value]
+        assert [row["Seconds"] for row in found] == pytest.approx(seconds, nan_ok=True)
+
+
+def test_outputs_of_one_name_and_several_test_nets_are_kept_apart(tmp_path: Path) -> None:
+    def block(iteration: int) -> str:
+        lines = []
+        for net in (0, 1):
+            lines.append(f"Iteration {iteration}, Testing net (#{net})")
+            for i, name in enumerate(["acc", "acc", "loss"]):
+                lines.append(f"    Test net output #{i}: {name} = {iteration + net + i / 10}")
+        return "".join(f"I0101 00:00:01.000000 7 solver.cpp:1] {line}\n" for line in lines)
+
+    (tmp_path / "log").write_text(block(10) + block(20))
+    first, second = parse_log.read(tmp_path / "log").test
+    names = ["acc", "acc 2", "loss", "acc (net 1)", "acc 2 (net 1)", "loss (net 1)"]
+    assert list(first)[3:] == list(second)[3:] == names
+    assert [first[name] for name in names] == pytest.approx([10, 10.1, 10.2, 11, 11.1, 11.2])
+    assert [second[name] for name in names] == pytest.approx([20, 20.1, 20.2, 21, 21.1, 21.2])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "tells of no iteration"),
+        ("I0101 00:00:01.000000 7 solver.cpp:1] Iteration 5, Testing net (#0)\n", "tells no loss, no learning rate"),
+        ("said: Iteration 7, loss = 9\n", "tells of no iteration"),
+    ],
+)
+def test_a_log_that_tells_nothing_is_an_error(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "log").write_text(text)
+    with pytest.raises(DataError, match=words):
+        parse_log.parse_log(tmp_path / "log", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

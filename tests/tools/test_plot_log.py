@@ -68,3 +68,18 @@ def test_wrong_use(logs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CaffeError, match=r"needs matplotlib; pip install 'caffecli\[plot\]'"):
         plot_log("0", tmp_path / "x.png", logs)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_old_logs_and_several_nets(tmp_path: Path) -> None:
+    prefix = "I0317 21:54:47.129461 7 solver.cpp:1] "
+    lines = ["Solving a", "Iteration 5, Testing net", "Test score #0: 0.5", "Test score #1: 1.25"]
+    (tmp_path / "old").write_text("".join(f"{prefix}{line}\n" for line in lines))
+    for kind, name, value in (("0", "test score #0", 0.5), ("2", "test score #1", 1.25)):
+        [curve] = plot_log(kind, tmp_path / "a.png", [tmp_path / "old"])
+        assert (curve.name, curve.x, curve.y) == (name, [5], [value])
+    tests = [f"Iteration 5, Testing net (#{net})\n    Test net output #0: loss = {net}\n" for net in (0, 1)]
+    (tmp_path / "bare").write_text("".join(tests))
+    found = plot_log("test loss", tmp_path / "b.png", [tmp_path / "bare"])
+    assert [(curve.name, curve.y) for curve in found] == [("test loss", [0]), ("test loss (net 1)", [1])]
+    with pytest.raises(DataError, match="have no times; draw against iterations"):
+        plot_log("3", tmp_path / "c.png", [tmp_path / "bare"])
