@@ -162,7 +162,8 @@ def _first_rates(log: TrainingLog) -> None:
 def _date(line: str, year: int) -> datetime | None:
     if (digits := _DIGITS.match(line)) is not None:
         with contextlib.suppress(ValueError):
-            return datetime(*map(int, digits.groups()))
+            year, month, day, hour, minute, second = map(int, digits.groups())
+            return datetime(year, month, day, hour, minute, second)
         return None
     found = _DATE.match(line)
     if found is None:
