@@ -2,7 +2,8 @@
 
 Caffe's scripts and notebooks put the folder ``python`` of their checkout first on Python's path, and many have it in
 PYTHONPATH. Where that checkout was never built, or for another Python, its package can only fail to import. It is
-passed over, and what comes after it on the path is found. One that was built for this Python is imported.
+passed over, and what comes after it on the path is found; modules that a fork's checkout has and that one has not, such
+as SSD's ``caffe.model_libs``, are still found in it. A checkout that was built for this Python is imported.
 
 ``import caffecli`` does this, and the file ``caffecli.pth`` of an installation, which Python reads when it starts.
 """
@@ -31,13 +32,16 @@ class _Finder:
         from pathlib import Path  # here, as this module is imported whenever Python starts
 
         searched = [place for place in sys.path if isinstance(place, str)]
-        places = [place for place in searched if not _useless(Path(place, "caffe"))]
-        if places == searched:
+        useless = [place for place in searched if _useless(Path(place, "caffe"))]
+        if not useless:
             return None
-        found = PathFinder.find_spec(name, places)
+        found = PathFinder.find_spec(name, [place for place in searched if place not in useless])
         for finder in sys.meta_path:  # those of editable installations
             if (found is None or found.loader is None) and finder not in (cls, PathFinder):
                 found = finder.find_spec(name, None, target)
+        if found is not None and found.submodule_search_locations is not None:
+            packages = [Path(place, "caffe") for place in useless]
+            found.submodule_search_locations += [str(each) for each in packages if (each / "__init__.py").is_file()]
         return found
 
 

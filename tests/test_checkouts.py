@@ -24,6 +24,8 @@ def checkout(folder: Path, library: bytes | None, suffix: str = EXTENSION_SUFFIX
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("from ._caffe import Net")
     (package / "_caffe.cpp").touch()
+    (package / "io.py").write_text("name = 'the checkout'")
+    (package / "model_libs.py").write_text("name = 'SSD'")
     if library is not None:
         (package / f"_caffe{suffix}").write_bytes(library)
     return package.parent
@@ -83,14 +85,16 @@ def test_an_installation_passes_over_checkouts_from_the_start(tmp_path: Path, bu
         shutil.copy(ROOT / name, source / name)
     (source / "caffe").mkdir()
     (source / "caffe/__init__.py").write_text("name = 'ours'")
+    (source / "caffe/io.py").write_text("name = 'our io'")
     code = f"import setuptools.build_meta as m; m.{build}({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(site)
     python = checkout(tmp_path, None)
-    (python / "classify.py").write_text("import caffe; print(caffe.name)")
+    program = "import caffe, caffe.io, caffe.model_libs; print(caffe.name, caffe.io.name, caffe.model_libs.name)"
+    (python / "classify.py").write_text(program)
     inserting = tmp_path / "notebook.py"
-    inserting.write_text(f"import sys; sys.path.insert(0, {str(python)!r}); import caffe; print(caffe.name)")
+    inserting.write_text(f"import sys; sys.path.insert(0, {str(python)!r}); {program}")
     for script, path in ((python / "classify.py", ""), (inserting, ""), (inserting, str(python))):
         start = f"""
 import runpy, site, sys
@@ -100,7 +104,7 @@ runpy.run_path({str(script)!r})
 """
         env = {**os.environ, "PYTHONPATH": path}
         done = subprocess.run([sys.executable, "-S", "-c", start], env=env, capture_output=True, text=True)
-        assert (done.stdout, done.stderr) == ("ours\n", "")
+        assert (done.stdout, done.stderr) == ("ours our io SSD\n", "")
     shutil.rmtree(site / "caffecli", ignore_errors=True)
     shutil.rmtree(source)
     code = f"import site; site.addsitedir({str(site)!r})"
