@@ -38,7 +38,8 @@ def test(predictions: Path | None, confusion: Path | None, blob: str | None, **s
     """Score a trained net: the mean of its outputs over some batches.
 
     The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each
-    true class with a column for each predicted one; the log then tells the accuracy of each class.
+    true class with a column for each predicted one; the log then tells the accuracy of each class. Where a loss of
+    values (EuclideanLoss, SigmoidCrossEntropyLoss) takes the place of classes, a record has its targets and values.
     """
     if settings["each"] and settings["iterations"] is not None:
         raise click.UsageError("--all takes each record once, --iterations so many batches; give one of them.")

@@ -134,6 +134,8 @@ class Layer(nn.Module):
     coordinates: ClassVar[Coordinates | None] = None
     #: the axis of the first bottom along which it scores classes; None: it does not. ``reshape`` sets it
     class_axis: int | None = None
+    #: its first two bottoms hold as many values, which it brings together: predictions, and what they should be
+    compares_values: ClassVar[bool] = False
     #: predictions with this label do not count; None: all do
     ignore_label: int | None = None
     #: whether its tops are better when they are greater: True, False, or None where that cannot be told

@@ -26,7 +26,9 @@ def check_count(layer: Layer, axis: int, bottoms: list[Shape]) -> None:
     wanted = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
     if math.prod(labels) != wanted:
         expected = f"expected {wanted} labels, one for each prediction along axis {axis}"
-        raise layer.shape_error(f"{expected}, got {math.prod(labels)}: {layer.listing(bottoms)}")
+        several = math.prod(labels) == math.prod(scores)
+        hint = "; for a 0 or 1 of each class, several to a record, take SigmoidCrossEntropyLoss" if several else ""
+        raise layer.shape_error(f"{expected}, got {math.prod(labels)}: {layer.listing(bottoms)}{hint}")
 
 
 def to_classes(labels: Tensor) -> Tensor:

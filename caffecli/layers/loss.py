@@ -161,6 +161,8 @@ class SigmoidCrossEntropyLoss(Loss):
     count, FULL by all, NONE by 1. Raises ShapeError where the counts differ.
     """
 
+    compares_values = True
+
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         self.mode = self.normalization(LossParameter.BATCH_SIZE)
@@ -191,6 +193,7 @@ class EuclideanLoss(Loss):
     """
 
     no_gradient = ()
+    compares_values = True
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):

@@ -31,7 +31,8 @@ from caffecli.tools.blobs import find_blob
 class Target:
     """The blob of scores and that of labels (None: there is none), as slots of the net.
 
-    ``axis`` of the scores is that of the classes; ``ignore`` the label of what does not count.
+    ``axis`` of the scores is that of the classes; ``ignore`` the label of what does not count. ``values``: there are no
+    classes, the labels are the values that the scores should have.
     """
 
     name: str
@@ -39,11 +40,12 @@ class Target:
     labels: int | None
     axis: int = 1
     ignore: int | None = None
+    values: bool = False
 
 
 def find_target(net: Net, blob: str | None = None) -> Target:
     """The blob that the last layer reads which holds classes' scores against labels (Accuracy, a loss),
-    else the last Softmax.
+    else the last Softmax; where there is none, that which the last loss of values reads (Euclidean, sigmoid).
 
     Or ``blob``. Its labels are those of that layer, else of the last one with labels, else the second top of a layer
     that reads records. Raises SpecError where there is no such blob.
@@ -51,6 +53,8 @@ def find_target(net: Net, blob: str | None = None) -> Target:
     readers = [node for node in net.nodes if node.layer.class_axis is not None]
     labelled = [node for node in readers if node.layer.label_bottoms]
     best = [node for node in readers if node not in labelled] + labelled
+    if (values := _values(net, blob, best)) is not None:
+        return values
     if blob is not None:
         scores = _origin(net, find_blob(net, blob))
         best = [node for node in best if _origin(net, node.inputs[0]) == scores]
@@ -71,6 +75,24 @@ def find_target(net: Net, blob: str | None = None) -> Target:
             f"blob {name!r} of shape {tuple(shape)} has no axis {axis} of classes; name another with --blob"
         )
     return Target(name, scores, _labels(net, reader, labelled), axis % len(shape), ignore)
+
+
+def _values(net: Net, blob: str | None, readers: list[Node]) -> Target | None:
+    """The blob that a loss of values reads, with its targets; None where a layer scores classes.
+
+    Of the two bottoms, the targets are the one that a layer without bottoms makes, or the second.
+    """
+    given = {slot for node in net.nodes if not node.inputs for slot in node.outputs}
+    for node in reversed([node for node in net.nodes if node.layer.compares_values and len(node.inputs) > 1]):
+        scores, targets = (_origin(net, slot) for slot in node.inputs[:2])
+        if scores in given and targets not in given:
+            scores, targets = targets, scores
+        if blob is not None and scores != _origin(net, find_blob(net, blob)):
+            continue
+        if any(blob is None or _origin(net, other.inputs[0]) == scores for other in readers):
+            continue
+        return Target(net.slot_names[scores], scores, targets, values=True)
+    return None
 
 
 def _labels(net: Net, reader: Node | None, labelled: list[Node]) -> int | None:
@@ -104,6 +126,9 @@ class PredictionWriter:
         self._net, self._target = net, find_target(net, blob)
         self._confusion = confusion
         target, shape = self._target, net.shapes[self._target.scores]
+        if target.values:
+            self._begin_values(predictions, confusion, shape)
+            return
         self._classes = shape[target.axis]
         self._rows = 0
         self._top = min(top, self._classes)
@@ -124,9 +149,34 @@ class PredictionWriter:
                 )
             self._counts = torch.zeros(self._classes, self._classes, dtype=torch.int64)
 
+    def _begin_values(self, predictions: Any, confusion: Any, shape: Sequence[int]) -> None:
+        target = self._target
+        if confusion is not None:
+            raise SpecError(
+                f"blob {target.name!r} holds values, no scores of classes, to count; leave --confusion, or name "
+                "another with --blob"
+            )
+        if not shape:
+            raise ShapeError(f"blob {target.name!r} has no row for each record; name another with --blob")
+        self._rows = 0
+        self.slots = (target.scores, target.labels) if target.labels is not None else (target.scores,)
+        self._writer = csv.writer(predictions, lineterminator="\n")
+        count = math.prod(shape[1:])
+        self._writer.writerow(["key", *(f"{word}_{i + 1}" for i in range(count) for word in ("target", "value"))])
+
+    def _take_values(self, values: Tensor, targets: Tensor) -> None:
+        count = len(values)
+        pairs = torch.stack([part.detach().float().cpu().reshape(count, -1) for part in (targets, values)], dim=2)
+        for key, row in zip(self._keys(count), pairs.reshape(count, -1).numpy(), strict=True):
+            self._writer.writerow([key, *map(str, row)])  # type: ignore[union-attr]
+        self._rows += count
+
     def take(self, blobs: Sequence[Tensor]) -> None:
         """Add a batch: the values of ``slots``."""
         if not self.slots:
+            return
+        if self._target.values:
+            self._take_values(blobs[0], blobs[1])
             return
         scores = blobs[0].detach().float().cpu().movedim(self._target.axis, -1).reshape(-1, self._classes)
         labels = to_classes(blobs[1].detach().cpu()).flatten() if len(blobs) > 1 else None
@@ -190,8 +240,9 @@ def writing(
     """A PredictionWriter for the batches of the block; its CSV files are there when the block ends without an error.
 
     ``predictions`` gets a row a record: key, label (empty where there are none), then class and score of the ``top``
-    classes, the best first. ``confusion`` gets a row a true class, a column a predicted one: how many there were. The
-    scores are those of ``blob``, or of the blob that ``find_target`` finds.
+    classes, the best first; where a net predicts values, no classes: key, then target and value of each. ``confusion``
+    gets a row a true class, a column a predicted one: how many there were. The scores are those of
+    ``blob``, or of the blob that ``find_target`` finds.
     """
     with ExitStack() as files:
         opened = [

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -239,3 +240,51 @@ def test_a_run_that_fails_leaves_no_files(folder: Path, fails: Callable[..., str
     )
     Path("net.prototxt").write_text(text)
     assert "label" in fails(*SCORE, "--iterations=1", "--predictions=p.csv", "--confusion=c.csv")
+
+
+VALUES = """
+layer { name: "data" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 5 } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } bias_filler { value: 1 } } }
+layer { name: "loss" type: "LOSS" bottom: "A" bottom: "B" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "bottoms"),
+    [
+        ("SigmoidCrossEntropyLoss", ("ip", "label")),
+        ("EuclideanLoss", ("ip", "label")),
+        ("EuclideanLoss", ("label", "ip")),
+    ],
+)
+def test_values_and_their_targets(folder: Path, command: Command, loss: str, bottoms: tuple[str, str]) -> None:
+    targets = np.random.default_rng(0).integers(0, 2, (12, 3)).astype(np.float32)
+    with h5py.File("a.h5", "w") as file:
+        file["data"], file["label"] = np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32), targets
+    Path("list.txt").write_text("a.h5\n")
+    Path("net.prototxt").write_text(
+        VALUES.replace("LOSS", loss).replace('"A"', f'"{bottoms[0]}"').replace('"B"', f'"{bottoms[1]}"')
+    )
+    files = ("--predictions=p.csv", "--blob=ip")
+    for flags in (files, files[:1]):
+        Path("p.csv").unlink(missing_ok=True)
+        score(command, *flags)
+        header, *rows = table("p.csv")
+        assert header == ["key", "target_1", "value_1", "target_2", "value_2", "target_3", "value_3"]
+        assert len(rows) == 12
+        assert np.array_equal(np.array([row[1::2] for row in rows]).astype(np.float32), targets)
+        assert np.isfinite(np.array([row[2::2] for row in rows]).astype(float)).all()
+    code, err = command(*SCORE, "--confusion=c.csv")
+    assert code == 1
+    assert "blob 'ip' holds values, no scores of classes, to count; leave --confusion" in err
+
+
+def test_several_labels_a_record_for_softmax_get_a_hint(folder: Path, fails: Callable[..., str]) -> None:
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "y" top: "l" }'
+    )
+    words = fails(*SCORE)
+    assert "expected 2 labels, one for each prediction along axis 1, got 6" in words
+    assert words.endswith("for a 0 or 1 of each class, several to a record, take SigmoidCrossEntropyLoss")

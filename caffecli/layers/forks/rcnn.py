@@ -126,6 +126,7 @@ class SmoothL1Loss(Loss):
 
     bottom_count = (2, 4)
     no_gradient = (2, 3)
+    compares_values = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
