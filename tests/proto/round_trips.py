@@ -40,7 +40,7 @@ def main() -> None:
         ("layer { include { phase: TRAINN } }", "s:1:26: unknown value 'TRAINN' for Phase; did you mean 'TRAIN'?"),
         ("layer { include { phase: 9 } }", "s:1:26: unknown value '9' for Phase; expected one of TRAIN (0), TEST (1)"),
         ("name: 'a' name: 'b'", "s:1:17: field 'name' is given a second time; it holds one value"),
-        ("name: a", "s:1:7: expected a text in quotes, got a"),
+        ("name: a", 's:1:7: expected a text in quotes, got a; write "a"'),
         ("name 'a'", "s:1:6: expected ':', got 'a'"),
         ("layer { loss_weight: x }", "s:1:22: expected a number, got x"),
         ("state { level: 1.5 }", "s:1:16: expected a whole number, got 1.5"),

@@ -38,7 +38,7 @@ def test_every_target_installs_first():
 def test_install_is_made_anew_only_when_its_files_change(tmp_path):
     clone = tmp_path / "clone"
     (clone / ".venv/bin").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, clone)
     pip = clone / ".venv/bin/pip"
     pip.write_text('#!/bin/sh\necho pip "$@"\n')
@@ -60,8 +60,8 @@ def test_an_old_python_is_named(tmp_path):
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1 || exit 1\n')
     old.chmod(0o755)
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "constraints.txt").touch()
+    for name in ("pyproject.toml", "setup.py", "constraints.txt"):
+        (tmp_path / name).touch()
     done = subprocess.run(["make", "-C", str(tmp_path), "demo", f"PYTHON={old}"], capture_output=True, text=True)
     assert done.returncode != 0
     assert f"caffecli needs Python 3.10 or newer, {old} is Python 3.8.1" in done.stderr
