@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 
 from caffecli.errors import DataError
@@ -73,6 +74,11 @@ def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") ->
     array: NDArray[Any]
     array = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     if array.size != math.prod(dims) or min(dims) < 1:
+        if _is_annotated(datum):
+            raise DataError(
+                f"record {_text(key)}: it is an AnnotatedDatum, a picture with boxes, as SSD's convert_annoset writes "
+                "it; here pictures with one label are read, which convert_imageset makes of a list"
+            )
         raise DataError(
             f"record {_text(key)}: expected {_product(dims)} numbers, the datum holds {array.size}; "
             "the record is damaged or empty, convert the data again"
@@ -89,6 +95,11 @@ def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"")
             f"record {_text(key)}: the encoded picture ({len(data)} bytes) {error}; "
             "replace its file and convert the data again"
         ) from error
+
+
+def _is_annotated(datum: Datum) -> bool:
+    """Whether this was read of SSD's AnnotatedDatum: its field 1 is a Datum, where a Datum has a number."""
+    return any(field.field_number == 1 and field.wire_type == 2 for field in UnknownFieldSet(datum))
 
 
 def from_image(image: NDArray[Any]) -> NDArray[Any]:

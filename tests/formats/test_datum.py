@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from caffecli.errors import DataError
 from caffecli.formats import datum
-from caffecli.proto.caffe_pb2 import Datum
+from caffecli.proto.caffe_pb2 import AnnotatedDatum, Datum
 
 COLOR = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 7  # height, width, channel
 
@@ -66,6 +66,15 @@ def test_damage_names_the_key() -> None:
         datum.to_array(Datum(channels=3, height=2, width=2, data=b"12345"), key=b"k")
     with pytest.raises(DataError, match="record 'k': the value is not a Datum"):
         datum.decode(b"\xff\xff\xff", b"k")
+
+
+def test_records_of_ssd_are_told() -> None:
+    plain = datum.from_array(COLOR.transpose(2, 0, 1), 1)
+    annotated = AnnotatedDatum(datum=plain, type=AnnotatedDatum.BBOX, annotation_group=[{"group_label": 3}])
+    for inner in (plain, encoded(COLOR)):
+        annotated.datum.CopyFrom(inner)
+        with pytest.raises(DataError, match="record 'k': it is an AnnotatedDatum, a picture with boxes, as SSD's"):
+            datum.to_array(datum.decode(annotated.SerializeToString()), key="k")
 
 
 def test_arrays_have_three_dimensions() -> None:
