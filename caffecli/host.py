@@ -1,10 +1,12 @@
-"""Settings of the process for computing: threads and memory. To be made before torch and OpenCV are imported."""
+"""What a program asks of its machine: settings, to be made before torch and OpenCV are imported; what is a file."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import stat
 import sys
 
 _MMAP_THRESHOLD = "MALLOC_MMAP_THRESHOLD_", -3, 2**30
@@ -59,3 +61,20 @@ def bound_pictures() -> None:
 def pixels() -> str:
     """The most pixels of a picture, as they are set."""
     return os.environ.get(PIXELS_VARIABLE, str(PIXELS))
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise OSError where there is no file, or something that is none: a folder, a pipe, a device.
+
+    To open a pipe may wait for ever, and some devices have no end. A pipe that the shell has opened (``/dev/stdin``,
+    ``/dev/fd/63``) is taken as a file.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - a Path would take longer, for each picture
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    opened = os.fspath(path).startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/"))
+    if not (stat.S_ISFIFO(mode) and opened):
+        what = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise OSError(errno.EINVAL, f"it is {what}, expected a file", os.fspath(path))

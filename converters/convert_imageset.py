@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,16 +17,19 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.formats import picture
-from caffecli.formats.atomic import read_bytes
+from caffecli.formats.atomic import read_file
 from caffecli.formats.datum import from_image
 from caffecli.formats.db import Backend, open_writer
-from caffecli.formats.foreign import describe
+from caffecli.formats.list_file import Entry, read_list, why_not_there
 from caffecli.logs import Bar
 from caffecli.proto.caffe_pb2 import Datum
 from caffecli.wording import dimensions
 from converters.parallel import ordered_map
 
 _SOURCE = "convert_imageset.cpp"
+_NOT_THERE = "is not there"
+#: for how many pictures that are not there the reason is looked for, which reads their folder
+_EXPLAINED = 20
 
 
 @dataclass(frozen=True)
@@ -61,80 +65,51 @@ def convert_imageset(
         logs.info(f"{_SOURCE}:86", "Shuffling data")
         entries = shuffled(entries, options.seed)
     logs.info(f"{_SOURCE}:89", f"A total of {len(entries)} images.")
+    if (options.resize_width > 0) != (options.resize_height > 0):
+        logs.warning(
+            f"{_SOURCE}:89",
+            "The pictures keep their sizes, as in Caffe: give both --resize_width and --resize_height to resize them",
+        )
     if options.encode_type and not options.encoded:
         logs.info(f"{_SOURCE}:92", "encode_type specified, assuming encoded=true.")
     before = _prefix(root, entries)
     count = 0
+    left_out: Counter[str] = Counter()
+    reason = ""
     first: _Record | None = None
     with open_writer(db, options.backend) as writer, Bar(len(entries), unit="images") as progress:
         records = ordered_map(functools.partial(_read, options=options, before=before), entries)
         for index, (entry, record) in enumerate(zip(entries, records, strict=True)):
             progress.advance()
-            if options.encoded and not options.encode_type and "." not in entry.name:
-                logs.warning(f"{_SOURCE}:117", f"Failed to guess the encoding of '{entry.name}'")
-            if record is None:
-                logs.error("io.cpp:80", f"Could not open or find file {before}{entry.name}")
+            if options.encoded and not options.encode_type and "." not in entry.path:
+                logs.warning(f"{_SOURCE}:117", f"Failed to guess the encoding of '{entry.path}'")
+            if isinstance(record, str):
+                left_out[record.partition(";")[0]] += 1
+                if record == _NOT_THERE and left_out[_NOT_THERE] <= _EXPLAINED:
+                    record = f"{record}: {why_not_there(entry.path, before) if entry.path else 'the line is blank'}"
+                reason = reason or f"{before + entry.path!r} {record}"
+                logs.error("io.cpp:80", f"Could not open or find file {before}{entry.path}: it {record}")
                 continue
             first = first or record
             if options.check_size and record.size != first.size:
                 raise DataError(
-                    f"{list_file}:{entry.line}: {entry.name!r} has {record.shape}, the first picture {first.shape}; "
+                    f"{list_file}:{entry.line}: {entry.path!r} has {record.shape}, the first picture {first.shape}; "
                     "give --resize_height and --resize_width, or leave out --check_size"
                 )
-            writer.put(b"%08d_" % index + os.fsencode(entry.name), record.value)
+            writer.put(b"%08d_" % index + os.fsencode(entry.path), record.value)
             count += 1
             if count % 1000 == 0:
                 logs.info(f"{_SOURCE}:147", f"Processed {count} files.")
         if not count:
             raise DataError(
-                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {root!r}; "
-                "check the root folder"
+                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {root!r}: {reason}"
             )
     if count % 1000:
         logs.info(f"{_SOURCE}:153", f"Processed {count} files.")
+    if left_out:
+        causes = ", ".join(f"{many} {cause.removeprefix('is ')}" for cause, many in left_out.most_common())
+        logs.warning(f"{_SOURCE}:153", f"Left out {left_out.total()} of the {len(entries)} pictures: {causes}")
     return count
-
-
-class Entry(NamedTuple):
-    """A line of an image list. ``line`` counts from 1."""
-
-    name: str
-    label: int
-    line: int
-
-
-def read_list(path: str | os.PathLike[str]) -> list[Entry]:
-    """The entries of a list file. Names may hold spaces: the last one separates name and label.
-
-    A blank line is an entry without a name, as the database's keys count lines.
-
-    Raises FormatError when the file cannot be read, DataError for an empty list and for lines without a label.
-    """
-    data = read_bytes(path)
-    if b"\0" in data:
-        raise describe(path, data, "an image list")
-    text = os.fsdecode(data)
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    entries = [_entry(path, number, line.rstrip("\r \t")) for number, line in enumerate(lines, 1)]
-    if not any(entry.name for entry in entries):
-        raise DataError(f"{str(path)!r} lists no pictures; expected lines of 'path label'")
-    return entries
-
-
-def _entry(path: str | os.PathLike[str], number: int, line: str) -> Entry:
-    if not line:
-        return Entry("", 0, number)
-    name, space, label = line.rpartition(" ")
-    try:
-        value = int(label)
-        if not space or not -(2**31) <= value < 2**31:
-            raise ValueError
-    except ValueError:
-        expected = "expected 'path label', parted by a space, the label a whole number"
-        raise DataError(f"{path}:{number}: {expected}; the line is {line[:200]!r}") from None
-    return Entry(name, value, number)
 
 
 def shuffled(entries: list[Entry], seed: int | None = None) -> list[Entry]:
@@ -147,7 +122,7 @@ def _prefix(root: str, entries: list[Entry]) -> str:
 
     So a root must end in a slash, or be the beginning of the names; one that is a folder gets the slash that it lacks.
     """
-    if not root or root.endswith("/") or entries[0].name.startswith("/") or not Path(root).is_dir():
+    if not root or root.endswith("/") or entries[0].path.startswith("/") or not Path(root).is_dir():
         return root
     return root + "/"
 
@@ -168,22 +143,24 @@ class _Record:
         return dimensions(self.dims)
 
 
-def _read(entry: Entry, options: Options, before: str) -> _Record | None:
-    """The record of one picture; None when it cannot be read."""
-    path = before + entry.name
+def _read(entry: Entry, options: Options, before: str) -> _Record | str:
+    """The record of one picture; where it cannot be read, what it is, to follow its name."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path would take as long as the reading
-            data = file.read()
+        data = read_file(before + entry.path)
         image: NDArray[Any] = picture.decode(data, not options.gray)
-    except (OSError, ValueError, DataError):
-        return None
+    except (FileNotFoundError, NotADirectoryError):
+        return _NOT_THERE
+    except (OSError, ValueError) as error:
+        return _NOT_THERE if not entry.path else f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    except DataError as error:
+        return str(error)
     if options.resize_height > 0 and options.resize_width > 0:
         try:
             image = cv2.resize(image, (options.resize_width, options.resize_height))
         except cv2.error as error:
             size = f"{options.resize_height} × {options.resize_width}"
             raise DataError(
-                f"{entry.name!r} (line {entry.line}): no memory for {size} pixels; "
+                f"{entry.path!r} (line {entry.line}): no memory for {size} pixels; "
                 "lower --resize_height and --resize_width"
             ) from error
     if options.encoded or options.encode_type:
@@ -199,10 +176,10 @@ def _read(entry: Entry, options: Options, before: str) -> _Record | None:
 
 def _encoded(entry: Entry, options: Options, image: NDArray[Any], data: bytes) -> bytes:
     """The picture's file as it is, when nothing about it changes; otherwise encoded anew."""
-    extension = _extension(entry.name)
+    extension = _extension(entry.path)
     wanted = options.encode_type or extension
     if not wanted:
-        raise DataError(f"{entry.name!r} (line {entry.line}) has no extension to tell its encoding; give --encode_type")
+        raise DataError(f"{entry.path!r} (line {entry.line}) has no extension to tell its encoding; give --encode_type")
     same = extension == wanted.lower() or (wanted.lower() == "jpg" and extension == "jpeg")
     if same and options.resize_height <= 0 and options.resize_width <= 0:
         return data
@@ -212,7 +189,7 @@ def _encoded(entry: Entry, options: Options, image: NDArray[Any], data: bytes) -
         done = False
     if not done:
         raise DataError(
-            f"{entry.name!r} (line {entry.line}): cannot encode as {wanted!r}; give --encode_type png or jpg"
+            f"{entry.path!r} (line {entry.line}): cannot encode as {wanted!r}; give --encode_type png or jpg"
         )
     return bytes(encoded.tobytes())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.formats import atomic, picture
+from caffecli.formats.list_file import read_text
 from caffecli.logs import Bar
 from converters.parallel import ordered_map
 
@@ -78,7 +80,7 @@ def names(folder: Path, list_file: str | os.PathLike[str] | None = None) -> list
         if not found:
             raise DataError(f"there are no pictures ({', '.join(sorted(EXTENSIONS))}) in {str(folder)!r}")
         return found
-    lines = [line.strip() for line in os.fsdecode(atomic.read_bytes(list_file)).splitlines()]
+    lines = [line.strip() for line in read_text(list_file, "an image list").splitlines()]
     found = list(dict.fromkeys(_name(folder, line) for line in lines if line))
     if not found:
         raise DataError(f"{os.fspath(list_file)!r} lists no pictures; expected a path in each line")
@@ -91,8 +93,8 @@ def names(folder: Path, list_file: str | os.PathLike[str] | None = None) -> list
 
 
 def _name(folder: Path, line: str) -> str:
-    name, space, label = line.rpartition(" ")
-    return name.rstrip() if space and label.lstrip("-").isdigit() and not (folder / line).exists() else line
+    labelled = re.fullmatch(r"(.*\S)\s+[+-]?\d+", line)
+    return labelled[1] if labelled and not (folder / line).exists() else line
 
 
 def resize_images(
@@ -139,9 +141,9 @@ def _worker(source: Path, target: Path, options: Options) -> Callable[[str], str
         if path.exists() and not options.force:
             return "there"
         try:
-            image = picture.decode((source / name).read_bytes())
+            image = picture.decode(atomic.read_file(source / name))
         except OSError as error:
-            return os.strerror(error.errno) if error.errno else str(error)
+            return error.strerror or str(error)
         except DataError as error:
             return str(error)
         try:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from caffecli import host
+from caffecli.errors import CaffeError
+from caffecli.formats import caffemodel, mean, solverstate
+from caffecli.spec.load import load_net, load_solver
 
 FAULTS = """
 import resource, sys
@@ -52,3 +59,21 @@ def test_what_the_user_has_set_stays() -> None:
         == "{'GOMP_SPINCOUNT': '7', 'MALLOC_TRIM_THRESHOLD_': '8'}\n"
     )
     assert "'GOMP_SPINCOUNT'" not in run(program, OMP_WAIT_POLICY="active")
+
+
+def test_pipes_devices_and_folders_are_no_files(tmp_path: Path) -> None:
+    """They are told before they are opened, which may wait for ever, and by all that reads files."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in ((tmp_path / "pipe", "it is a pipe, expected a file"), (Path("/dev/zero"), "it is a device")):
+        with pytest.raises(OSError, match=words):
+            host.check_file(path)
+        readers: list[Callable[[Path], object]] = [caffemodel.read, solverstate.read, mean.read, load_net, load_solver]
+        for read in readers:
+            with pytest.raises(CaffeError, match=words):
+                read(path)
+    with pytest.raises(IsADirectoryError):
+        host.check_file(tmp_path)
+    host.check_file(__file__)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb"):  # what a shell makes of <(...)
+        host.check_file(f"/dev/fd/{reading}")

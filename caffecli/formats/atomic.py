@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from caffecli.errors import FormatError
+from caffecli.host import check_file
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -48,15 +49,21 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> FormatError:
 
 def cannot_read(path: str | os.PathLike[str], error: OSError) -> FormatError:
     """The one-line error for a file that cannot be read."""
-    why = os.strerror(error.errno) if error.errno else str(error)
+    why = error.strerror or str(error)
     return FormatError(f"cannot read {str(path)!r}: {why}; check the path and its permissions")
+
+
+def read_file(path: str | os.PathLike[str], count: int = -1) -> bytes:
+    """``read_bytes``, which raises OSError, as ``host.check_file`` does."""
+    check_file(path)
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path would take as long as reading a small file
+        return file.read(count)
 
 
 def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
     """The content of a file, or its first ``count`` bytes. Raises FormatError."""
     try:
-        with Path(path).open("rb") as file:
-            return file.read(count)
+        return read_file(path, count)
     except OSError as error:
         raise cannot_read(path, error) from error
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import hdf5
-from caffecli.formats.atomic import read_bytes
+from caffecli.formats.atomic import cannot_read, read_bytes
 from caffecli.formats.foreign import describe
+from caffecli.formats.list_file import read_text, why_not_there
+from caffecli.host import check_file
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Shape, State
 from caffecli.sources.records import NumberedSource
@@ -67,17 +69,13 @@ class Hdf5Source(NumberedSource):
             )
         logs.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {self._source}")
         try:
-            data = read_bytes(self._source)
+            if hdf5.starts_hdf5(read_bytes(self._source, 8)):
+                raise FormatError(
+                    f"source {self._source!r} is itself an HDF5 file; put its name into a text file and name that"
+                )
+            files = read_text(self._source, "a list of HDF5 files").split()
         except FormatError as error:
             raise FormatError(f"{self.where}: {error}") from error
-        if hdf5.starts_hdf5(data):
-            raise FormatError(
-                f"{self.where}: source {self._source!r} is itself an HDF5 file; "
-                "put its name into a text file and name that"
-            )
-        if b"\0" in data:
-            raise FormatError(f"{self.where}: {describe(self._source, data, 'a list of HDF5 files')}")
-        files = data.decode("utf-8", "surrogateescape").split()
         logs.info("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(files)}")
         if not files:
             raise FormatError(
@@ -90,7 +88,13 @@ class Hdf5Source(NumberedSource):
         import h5py
 
         if not Path(file).exists():
-            raise FormatError(does_not_exist(f"{self.where}: {file!r}, which {self._source!r} names,", "mend the list"))
+            what = f"{self.where}: {file!r}, which {self._source!r} names,"
+            why = why_not_there(file)
+            raise FormatError(does_not_exist(what, "mend the list" if why.startswith("check") else why))
+        try:
+            check_file(file)
+        except OSError as error:
+            raise FormatError(f"{self.where}: {cannot_read(file, error)}") from error
         if not h5py.is_hdf5(file):
             raise self._located(file, describe(file, read_bytes(file, 4096), "an HDF5 file"))
         try:

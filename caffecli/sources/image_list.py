@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,47 +10,12 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import picture
-from caffecli.formats.atomic import read_bytes
-from caffecli.formats.foreign import describe
+from caffecli.formats.atomic import read_file
+from caffecli.formats.list_file import Entry, read_list, why_not_there
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Floats, Pixels
 from caffecli.sources.records import RecordSource
 from caffecli.wording import does_not_exist
-
-
-class Entry(NamedTuple):
-    """A line of an image list."""
-
-    line: int
-    path: str
-    label: int
-
-
-def read_list(path: str | Path) -> list[Entry]:
-    """The entries of an image list: a path and an integer label a line.
-
-    The path may have spaces; empty lines are left out.
-
-    Raises FormatError for a file that cannot be read or names nothing, DataError for a line without a label.
-    """
-    data = read_bytes(path)
-    if b"\0" in data:
-        raise describe(path, data, "an image list")
-    text = data.decode("utf-8", "surrogateescape")
-    entries = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        match = re.fullmatch(r"\s*(.*\S)\s+([+-]?\d+)\s*", line)
-        if match is None:
-            raise DataError(
-                f"{str(path)!r}, line {number}: expected a path and an integer label ('images/cat.jpg 3'), "
-                f"got {line.strip()[:80]!r}"
-            )
-        entries.append(Entry(number, match[1], int(match[2])))
-    if not entries:
-        raise FormatError(f"{str(path)!r} names no pictures; expected a path and an integer label on each line")
-    return entries
 
 
 class ImageListSource(RecordSource):
@@ -89,7 +52,7 @@ class ImageListSource(RecordSource):
             raise FormatError(does_not_exist(f"{self.where}: source {source!r}", "make the list first"))
         logs.info("image_data_layer.cpp:38", f"Opening file {source}")
         try:
-            entries = read_list(source)
+            entries = [entry for entry in read_list(source) if entry.path]
         except (DataError, FormatError) as error:
             raise type(error)(f"{self.where}: {error}") from error
         if self._param.shuffle:
@@ -123,11 +86,12 @@ class ImageListSource(RecordSource):
     def _picture(self, entry: Entry) -> Pixels:
         path = self._param.root_folder + entry.path
         try:
-            image: Pixels = picture.decode(Path(path).read_bytes(), self._param.is_color)
+            image: Pixels = picture.decode(read_file(path), self._param.is_color)
         except OSError as error:
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            what = f"; {why_not_there(entry.path, self._param.root_folder)}" if gone else ""
             raise DataError(
-                f"{self.where}: cannot read {self._name(entry)}, {path!r}: {error.strerror}; "
-                "check root_folder and the list"
+                f"{self.where}: cannot read {self._name(entry)}, {path!r}: {error.strerror}{what}"
             ) from error
         except DataError as error:
             raise DataError(f"{self.where}: {self._name(entry)}, {path!r}, {error}") from error

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import picture
-from caffecli.formats.atomic import cannot_read, read_bytes
+from caffecli.formats.atomic import cannot_read, read_bytes, read_file
 from caffecli.formats.foreign import describe
+from caffecli.formats.list_file import refuse_utf16, why_not_there
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.base import Buffers, Floats, Pixels, Workers
 from caffecli.sources.records import NumberedSource
@@ -282,14 +283,16 @@ class WindowSource(NumberedSource):
         data = self._files.get(path)
         try:
             if data is None:
-                data = Path(path).read_bytes()
+                data = read_file(path)
             if self._param.cache_images:
                 self._files[path] = data
             return picture.decode(data)
         except OSError as error:
+            root = self._param.root_folder
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            what = f"; {why_not_there(path.removeprefix(root), root)}" if gone else ""
             raise DataError(
-                f"{self.where}: cannot read {path!r}, which {self._param.source!r} names: {error.strerror}; "
-                "check root_folder"
+                f"{self.where}: cannot read {path!r}, which {self._param.source!r} names: {error.strerror}{what}"
             ) from error
         except DataError as error:
             raise DataError(f"{self.where}: {path!r}, which {self._param.source!r} names, {error}") from error
@@ -319,6 +322,7 @@ def read_pictures(path: str) -> Iterator[Picture]:
     mistake.
     """
     head = read_bytes(path, 4096)
+    refuse_utf16(path, head)
     if not head.strip():
         raise FormatError(
             f"{path!r} names no pictures; expected '# 0', a path, channels, height, width, the count of windows"
@@ -326,7 +330,7 @@ def read_pictures(path: str) -> Iterator[Picture]:
     if b"\0" in head:
         raise describe(path, head, "a window file")
     try:
-        with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
             yield from _Parser(path, file).pictures()
     except OSError as error:
         raise cannot_read(path, error) from error

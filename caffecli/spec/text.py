@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from caffecli import logs
 from caffecli.errors import SpecError
+from caffecli.host import check_file
 from caffecli.proto import caffe_pb2, forks
 from caffecli.spec.upgrade_v1 import TYPE_NAMES
 from caffecli.wording import did_you_mean
@@ -65,13 +66,14 @@ def read(path: str | os.PathLike[str], message_type: type[M]) -> M:
     Raises SpecError when the file cannot be read, is no text, is empty, or does not hold such a message.
     """
     try:
+        check_file(os.fsdecode(path))
         data = Path(os.fsdecode(path)).read_bytes()
     except IsADirectoryError:
         raise SpecError(f"cannot read {str(path)!r}: it is a folder; give a prototxt file") from None
     except ValueError as error:  # a NUL in the name
         raise SpecError(f"cannot read {str(path)!r}: {error}; check the path") from None
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
+        why = error.strerror or str(error)
         raise SpecError(f"cannot read {str(path)!r}: {why}; check the path") from None
     name = message_type.DESCRIPTOR.name
     if _CONTROL.search(data[: 1 << 16]):

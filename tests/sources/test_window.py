@@ -265,7 +265,7 @@ def test_settings_that_cannot_be_used(
         (
             ("p0.png", "p9.png"),
             "",
-            "cannot read 'p9.png', which 'w.txt' names: No such file or directory; check root_folder",
+            "cannot read 'p9.png', which 'w.txt' names: No such file or directory; check the root folder",
         ),
         (("p0.png", "w.txt"), "", "'w.txt', which 'w.txt' names, is no picture that OpenCV reads"),
         (("13", "20"), "", "'p1.png', which is 30 × 20 (width × height); mend 'w.txt'"),
