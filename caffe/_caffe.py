@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from caffe.blob import Blob, BlobVec
 from caffe.mode import (
     has_nccl,
     init_log,
@@ -31,6 +30,7 @@ from caffe.pycaffe import (
 )
 from caffe.solver import Solver, get_solver
 from caffe.vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, RawBlobVec, StringVec
+from caffecli.layers.blobs import Blob, BlobVec
 from caffecli.layers.python import PythonLayerBase as Layer
 from caffecli.proto.caffe_pb2 import LayerParameter, SolverParameter
 

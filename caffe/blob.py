@@ -1,68 +1,16 @@
-"""Blobs as Caffe's Python users know them: ``data`` and ``diff`` as NumPy arrays, and the shape."""
+"""The blobs of a net that it learns: the user's arrays share the memory that is trained."""
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
-from caffe.errors import ArgumentError
-from caffe.memory import Floats, Memory
-from caffecli.errors import ShapeError
 from caffecli.layers.blob_array import BlobArray
-from caffecli.layers.python import FourAxes
+from caffecli.layers.blobs import Blob
+from caffecli.layers.memory import Floats, Memory
 from caffecli.net.params import Param
-
-
-class Blob(FourAxes):
-    """A blob between layers.
-
-    ``data`` and ``diff`` are writable float32 arrays in C order. They stay valid: after a pass they show the new
-    values, and what is written into them is what the next pass reads.
-    """
-
-    def __init__(self, shape: Iterable[int]) -> None:
-        self._shape = tuple(shape)
-        self.data_memory = Memory()
-        self.diff_memory = Memory()
-
-    @property
-    def data(self) -> Floats:
-        return self.data_memory.array(self._shape)
-
-    @property
-    def diff(self) -> Floats:
-        return self.diff_memory.array(self._shape)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    def reshape(self, *dims: int, **settings: Any) -> None:
-        """Give the blob another shape; its first values stay.
-
-        Layers follow in the next forward, or in ``Net.reshape``.
-        """
-        if settings:
-            raise ArgumentError("Blob.reshape takes no kwargs")
-        shape = tuple(int(dim) for dim in dims)
-        if any(dim < 0 for dim in shape):
-            raise ShapeError(f"expected dims of at least 0, got {shape}")
-        self.take_shape(shape)
-
-    def take_shape(self, shape: tuple[int, ...]) -> None:
-        """``reshape``, for the engine."""
-        self._shape = shape
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.shape}>"
-
-
-#: a blob's shape, at less cost than the property
-shape_of = operator.attrgetter("_shape")
 
 
 class Weight:
@@ -139,13 +87,3 @@ class ParamBlob(Blob):
             tensor.data = torch.cat([flat, flat.new_zeros(count - flat.numel())]).reshape(shape)
         self.weight.host = None
         super().take_shape(shape)
-
-
-class BlobVec(list[Blob]):
-    """The blobs of a layer."""
-
-    def add_blob(self, *dims: int, **settings: Any) -> None:
-        """Append a blob of zeros; for the ``setup`` of Python layers."""
-        if settings:
-            raise ArgumentError("BlobVec.add_blob takes no kwargs")
-        self.append(Blob(map(int, dims)))

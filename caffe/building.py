@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from caffe.blob import Blob, ParamBlob, Weight
-from caffe.memory import Memory
+from caffe.blob import ParamBlob, Weight
 from caffecli.layers.base import Layer
+from caffecli.layers.blobs import Blob
 from caffecli.layers.data import Input
+from caffecli.layers.memory import Memory
 from caffecli.layers.python import Python
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
@@ -34,6 +35,8 @@ class Step:
     #: whether a pass changes none of the tops, so that the layer is not run
     constant: bool
     in_place: bool
+    #: whether the layer is a user's code that works on the blobs' memory
+    own_memory: bool
     #: the bottoms' shapes that the layer is set up for
     shapes: tuple[tuple[int, ...], ...]
 
@@ -55,6 +58,8 @@ def steps(net: Net) -> tuple[dict[str, Blob], list[Step]]:
     planned: list[Step] = []
     for node in net.nodes:
         _add_tops(net, node, made)
+        if isinstance(node.layer, Python):
+            _tie_bottoms(node.layer, [made[name] for name in node.bottoms])
         planned.append(_step(net, node, made))
     return made, planned
 
@@ -65,6 +70,8 @@ def _add_tops(net: Net, node: Node, made: dict[str, Blob]) -> None:
         if name in node.bottoms:
             continue  # in place
         blob = made[name] = Blob(net.shapes[slot])
+        if isinstance(node.layer, Python):
+            blob = made[name] = node.layer.tops[node.tops.index(name)]
         if node.layer.shares_data:
             blob.data_memory = made[node.bottoms[0]].data_memory
         if node.layer.shares_diff:
@@ -86,6 +93,7 @@ def _step(net: Net, node: Node, made: dict[str, Blob]) -> Step:
         tuple(made[name].data_memory for name, put in zip(node.tops, puts, strict=True) if put),
         isinstance(node.layer, Input) or (bool(kept) and len(kept) == len(node.tops)),
         not set(node.bottoms).isdisjoint(node.tops),
+        isinstance(node.layer, Python),
         tuple(tuple(net.shapes[slot]) for slot in node.inputs),
     )
 
@@ -131,5 +139,12 @@ def lay_out(weights: Iterable[Weight], c_order: bool) -> None:
 
 def tie_python_blobs(layer: Python, own: Iterable[Blob]) -> None:
     """Make the blobs that a Python layer's code sees those of the net."""
-    for theirs, ours in zip(layer.user.blobs, own, strict=True):
-        theirs.data, theirs.diff = ours.data, ours.diff
+    layer.user.blobs[:] = own
+
+
+def _tie_bottoms(layer: Python, bottoms: Iterable[Blob]) -> None:
+    """Let the bottoms that a Python layer's code sees be the net's memory; arrays taken in its setup too."""
+    for theirs, ours in zip(layer.bottoms, bottoms, strict=True):
+        ours.data_memory.adopt(theirs.data_memory)
+        ours.diff_memory.adopt(theirs.diff_memory)
+        theirs.data_memory, theirs.diff_memory = ours.data_memory, ours.diff_memory

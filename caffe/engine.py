@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from caffe import building
-from caffe.blob import Blob, Weight, shape_of
+from caffe.blob import Weight
 from caffe.building import Graph, Step
-from caffe.memory import Memory
 from caffe.planning import Plan
+from caffecli.layers.blobs import Blob, shape_of
+from caffecli.layers.memory import Memory
 from caffecli.layers.python import Python
 from caffecli.net.net import Net, top_shapes
 from caffecli.net.runners.base import Result, Runner, differentiate, weighted_sum
@@ -111,6 +112,8 @@ class Engine(Runner):
             self._graphs.pop(index, None)
         if step.constant:
             return None
+        if isinstance(step.node.layer, Python):
+            return self._forward_python(step, step.node.layer)
         if keep and step.node.backward:
             graph, user_memory = self._run(step)
             tops = graph.tops
@@ -122,6 +125,24 @@ class Engine(Runner):
                 memory.release()
             tops = self.net.run_layer(step.node, bottoms, self._fed(step) if step.fed else _NOTHING)
         return self._take(step, tops, user_memory)
+
+    def _forward_python(self, step: Step, layer: Python) -> Tensor | None:
+        """A user's layer, on the blobs' own memory; returns its part of the loss, if it has one."""
+        before = [blob.count for blob in step.tops]
+        for theirs, blob in zip(layer.bottoms, step.bottoms, strict=True):
+            theirs.take_shape(blob.shape)
+            self._fresh.pop(blob.data_memory, None)  # the layer may write into it
+        layer.run_forward()
+        losses: list[tuple[Tensor, float]] = []
+        for theirs, blob, count, weight in zip(layer.tops, step.tops, before, step.node.loss_weights, strict=True):
+            blob.take_shape(theirs.shape)
+            blob.data_memory.touched()
+            self._fresh.pop(blob.data_memory, None)
+            if weight:
+                losses.append((self._value(blob), weight))
+                if count != blob.count:
+                    blob.diff_memory.put(torch.full(blob.shape, weight))
+        return weighted_sum(losses)
 
     def _take(self, step: Step, tops: tuple[Tensor, ...], user_memory: list[int]) -> Tensor | None:
         """Write a layer's tops into its blobs; returns their part of the loss, if they have one.
@@ -202,6 +223,11 @@ class Engine(Runner):
         step = self.steps[index]
         if not step.bottoms and not self._learned.get(step.node.layer):
             return
+        if isinstance(step.node.layer, Python):
+            step.node.layer.run_backward(step.node.down)
+            for blob in step.bottoms:
+                blob.diff_memory.touched()
+            return
         graph = self._graph(index)
         tops = zip(step.tops, graph.tops, strict=True)
         diffs = [self._diff(blob, top) if top.requires_grad else None for blob, top in tops]
@@ -214,10 +240,6 @@ class Engine(Runner):
         for weight, grad in zip(learned, grads, strict=True):
             if grad is not None:
                 weight.diff.add(grad)
-        if isinstance(step.node.layer, Python):
-            building.tie_python_blobs(
-                step.node.layer, self.params[step.node.layer]
-            )  # running it has given its class other blobs
 
     def _diff(self, blob: Blob, top: Tensor) -> Tensor:
         return blob.diff_memory.tensor(top.shape, self.device).to(top.dtype)

@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from caffe import mode
-from caffe.blob import Blob
 from caffe.engine import Engine
 from caffe.errors import ArgumentError
 from caffe.io import Transformer
-from caffe.memory import Floats
+from caffecli.layers.blobs import Blob
+from caffecli.layers.memory import Floats
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
 

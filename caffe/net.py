@@ -14,16 +14,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from caffe import mode
-from caffe.blob import Blob, BlobVec
 from caffe.engine import Engine
 from caffe.errors import ArgumentError, BlobNameError, LayerNameError, MissingFile, UsersErrors
 from caffe.legacy import LegacyMethods
-from caffe.memory import Floats
 from caffe.vectors import DtypeVec, IntVec, LayerVec, StringVec
 from caffecli import logs
 from caffecli.formats import caffemodel
 from caffecli.layers.base import Context
+from caffecli.layers.blobs import Blob, BlobVec
 from caffecli.layers.data import MemoryData
+from caffecli.layers.memory import Floats
 from caffecli.layers.python import Python, PythonLayerBase
 from caffecli.net import net as core
 from caffecli.net import weights
@@ -58,7 +58,7 @@ class BuiltIn(PythonLayerBase):
     def __init__(self, type_name: str, name: str, blobs: Iterable[Blob]) -> None:
         self.type = type_name
         self.name = name
-        self.blobs = BlobVec(blobs)  # type: ignore[assignment]
+        self.blobs = BlobVec(blobs)
 
     def __repr__(self) -> str:
         return f"<layer {self.name!r}, {self.type}>"

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from caffe.blob import Blob, shape_of
 from caffe.building import Step
-from caffe.memory import Memory
 from caffecli.layers.base import Layer, as_tuple
+from caffecli.layers.blobs import Blob, shape_of
+from caffecli.layers.memory import Memory
 from caffecli.net.net import Net
 
 #: ``Engine._take``: writes a layer's tops into its blobs; the last argument: addresses that the user can write into
@@ -55,11 +55,11 @@ class Plan(NamedTuple):
     def of(cls, net_steps: Sequence[Step]) -> Plan | None:
         """The plan for a net whose layers are all set up for their bottoms' shapes.
 
-        None for a net that does more than run layers: adds up losses, reads or feeds data, or has a blob that is read
-        in two shapes.
+        None for a net that does more than run layers: adds up losses, reads or feeds data, lets a user's code work on
+        its blobs, or has a blob that is read in two shapes.
         """
         steps = [step for step in net_steps if not step.constant]
-        if any(step.fed or not step.bottoms or any(step.node.loss_weights) for step in steps):
+        if any(step.own_memory or step.fed or not step.bottoms or any(step.node.loss_weights) for step in steps):
             return None
         inputs = _inputs(steps)
         places = {blob.data_memory: place for place, blob in enumerate(inputs)}

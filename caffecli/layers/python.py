@@ -1,97 +1,24 @@
-"""Python: a layer whose class the user writes, and what that class and its blobs look like,
-as in Caffe's Python interface.
-"""
+"""Python: a layer whose class the user writes, and what that class derives from, as in Caffe's Python interface."""
 
 from __future__ import annotations
 
 import contextlib
 import enum
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from caffecli.errors import ShapeError
 from caffecli.layers import user_modules
 from caffecli.layers.base import Context, Layer, Shape
+from caffecli.layers.blobs import Blob, BlobVec
 from caffecli.layers.registry import register
 from caffecli.layers.user_modules import failure, import_module, on_path
 from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
-
-Floats = NDArray[Any]
-
-
-class FourAxes:
-    """Caffe's older names for the shape of a blob of up to four axes; an axis that the blob lacks is 1 long.
-
-    They raise ShapeError for a blob of more.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def num(self) -> int:
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        return self._legacy(3)
-
-    def _legacy(self, axis: int) -> int:
-        shape = self.shape
-        if len(shape) > 4:
-            raise ShapeError(
-                f"num, channels, height and width are of blobs of at most 4 axes, this one is {shape}; use shape"
-            )
-        return shape[axis] if axis < len(shape) else 1
-
-
-class PythonBlob(FourAxes):
-    """A blob as a Python layer sees it: ``data`` and ``diff``, NumPy arrays that can be written into, and its shape."""
-
-    def __init__(self, *dims: int) -> None:
-        self.data: Floats = np.zeros(dims, np.float32)
-        self.diff: Floats = np.zeros(dims, np.float32)
-
-    def reshape(self, *dims: int) -> None:
-        """Give the blob another shape; the values stay where it has as many as before."""
-        shape = tuple(int(dim) for dim in dims)
-        if shape != self.data.shape:
-            same = math.prod(shape) == self.data.size
-            self.data = self.data.reshape(shape) if same else np.zeros(shape, self.data.dtype)
-            self.diff = self.diff.reshape(shape) if same else np.zeros(shape, self.diff.dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-
-class PythonBlobs(list[PythonBlob]):
-    """A layer's own parameters."""
-
-    def add_blob(self, *dims: int) -> None:
-        """Append a blob of that shape, filled with zeros."""
-        self.append(PythonBlob(*map(int, dims)))
 
 
 class Phase(enum.IntEnum):
@@ -127,22 +54,22 @@ class PythonLayerBase:
 
     def __new__(cls, *args: Any, **settings: Any) -> PythonLayerBase:
         layer = super().__new__(cls)
-        layer.blobs = PythonBlobs()  # not in __init__: a user's class may have its own, without a call of super's
+        layer.blobs = BlobVec()  # not in __init__: a user's class may have its own, without a call of super's
         return layer
 
-    blobs: PythonBlobs
+    blobs: BlobVec
 
-    def setup(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read ``param_str``, check the bottoms, add ``blobs``."""
 
-    def reshape(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the tops."""
 
-    def forward(self, bottom: Sequence[PythonBlob], top: Sequence[PythonBlob]) -> None:
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Fill ``top[i].data``."""
         raise NotImplementedError("a Python layer needs a method forward(self, bottom, top)")
 
-    def backward(self, top: Sequence[PythonBlob], propagate_down: Sequence[bool], bottom: Sequence[PythonBlob]) -> None:
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Fill ``bottom[i].diff``."""
         raise NotImplementedError(
             "a Python layer that is trained through needs a method backward(self, top, propagate_down, bottom)"
@@ -188,9 +115,9 @@ class Python(Layer):
         self.user = self.call("__init__", cls, self.param)
         self.user.param_str = self.user.param_str_ = setting.param_str
         self.user.phase = Phase(self.phase)
-        by_name: dict[str, PythonBlob] = {}
-        self.bottoms = [by_name.setdefault(name, PythonBlob()) for name in self.param.bottom]
-        self.tops = [by_name.setdefault(name, PythonBlob()) for name in self.param.top]
+        by_name: dict[str, Blob] = {}
+        self.bottoms = [by_name.setdefault(name, Blob(())) for name in self.param.bottom]
+        self.tops = [by_name.setdefault(name, Blob(())) for name in self.param.top]
         self._shape_bottoms(bottoms)
         self.call("setup", self.user.setup, self.bottoms, self.tops)
         self.call("reshape", self.user.reshape, self.bottoms, self.tops)
@@ -203,7 +130,7 @@ class Python(Layer):
         with torch.no_grad():
             for blob, own, new in zip(self.blobs, self.user.blobs, fresh, strict=True):
                 if new:
-                    blob.copy_(torch.from_numpy(own.data))
+                    blob.copy_(torch.from_numpy(np.asarray(own.data)))
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if any(tuple(shape) != blob.shape for shape, blob in zip(bottoms, self.bottoms, strict=True)):
@@ -214,6 +141,21 @@ class Python(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         tops: tuple[Tensor, ...] = _Call.apply(self, len(bottoms), *bottoms, *self.blobs) or ()  # type: ignore[no-untyped-call]
         return tops[0] if len(tops) == 1 else tops
+
+    def take_type(self, dtype: torch.dtype) -> None:
+        """Let the blobs hold numbers of this type: float32, but where gradients are checked."""
+        for blob in (*self.bottoms, *self.tops, *self.user.blobs):
+            blob.data_memory.take_type(dtype)
+            blob.diff_memory.take_type(dtype)
+
+    def run_forward(self) -> None:
+        """The user's reshape and forward, from the memory of the bottoms to that of the tops."""
+        self.call("reshape", self.user.reshape, self.bottoms, self.tops)
+        self.call("forward", self.user.forward, self.bottoms, self.tops)
+
+    def run_backward(self, down: list[bool]) -> None:
+        """The user's backward, from the tops' diffs to the bottoms' (where ``down``), and to those of its blobs."""
+        self.call("backward", self.user.backward, self.tops, down, self.bottoms)
 
     def call(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
         """Call the user's code, which finds the modules beside the net. Its errors become PythonLayerErrors."""
@@ -226,7 +168,7 @@ class Python(Layer):
 
     def _shape_bottoms(self, shapes: Sequence[Shape]) -> None:
         for blob, shape in zip(self.bottoms, shapes, strict=True):
-            blob.reshape(*shape)
+            blob.take_shape(tuple(shape))
 
     def _find(self, module: str, name: str) -> type[PythonLayerBase]:
         if not module or not name:
@@ -248,61 +190,50 @@ class Python(Layer):
 
 
 class _Call(torch.autograd.Function):
-    """A Python layer's forward and backward: bottoms, then blobs, to tops."""
+    """A Python layer's forward and backward: bottoms, then blobs, to tops.
+
+    As in Caffe, the layer works on memory that stays: arrays that it keeps, and diffs that it writes in forward, are
+    there in the next call, and a bottom that forward changes is changed for all that reads it.
+    """
 
     @staticmethod
     def forward(ctx: Any, layer: Python, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.layer, ctx.count = layer, count
         ctx.kinds = [(tensor.device, tensor.dtype) for tensor in tensors]
-        ctx.dtype = dtype = _dtype(tensors)
-        layer._shape_bottoms([tensor.shape for tensor in tensors[:count]])
-        for blob, tensor in zip(layer.bottoms, tensors, strict=False):
-            blob.data = _copy(tensor, dtype)
-            blob.diff = np.zeros_like(blob.data)
-        _lend(layer, tensors[count:])
-        layer.call("reshape", layer.user.reshape, layer.bottoms, layer.tops)
-        for top in layer.tops:
-            top.data = np.asarray(top.data, np.float64 if dtype == torch.float64 else np.float32)
-        layer.call("forward", layer.user.forward, layer.bottoms, layer.tops)
-        _take_back(layer, tensors[count:])
+        bottoms, own = tensors[:count], tensors[count:]
+        layer.take_type(torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32)
+        for blob, tensor in zip(layer.bottoms, bottoms, strict=True):
+            blob.take_shape(tuple(tensor.shape))
+            blob.data_memory.write(tensor)
+        for blob, tensor in zip(layer.user.blobs, own, strict=True):
+            blob.data_memory.write(tensor)
+        layer.run_forward()
+        for blob, tensor in (*zip(layer.bottoms, bottoms, strict=True), *zip(layer.user.blobs, own, strict=True)):
+            if blob not in layer.tops:
+                _write_back(blob, tensor)
         device = ctx.kinds[0][0] if tensors else layer.context.device
-        return tuple(torch.from_numpy(top.data.copy()).to(device) for top in layer.tops)
+        return tuple(torch.from_numpy(np.array(top.data)).to(device) for top in layer.tops)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         layer, own = ctx.layer, ctx.layer.user.blobs
-        for blob in layer.bottoms:
-            blob.diff = np.zeros_like(blob.data)
         for blob, grad in zip(layer.tops, grads, strict=True):
-            blob.diff = _copy(grad, ctx.dtype)
+            blob.diff_memory.write(grad)
         for blob in own:
-            blob.diff = np.zeros_like(blob.data)
+            blob.diff_memory.clear()
         down = list(ctx.needs_input_grad[2 : 2 + ctx.count])
-        layer.call("backward", layer.user.backward, layer.tops, down, layer.bottoms)
+        layer.run_backward(down)
         diffs = [blob.diff for blob in (*layer.bottoms, *own)]
         made = zip(diffs, ctx.kinds, ctx.needs_input_grad[2:], strict=True)
-        return None, None, *(torch.from_numpy(d.copy()).to(*kind) if needed else None for d, kind, needed in made)
+        return None, None, *(torch.from_numpy(np.array(d)).to(*kind) if needed else None for d, kind, needed in made)
 
 
-def _dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+def _write_back(blob: Blob, tensor: Tensor) -> None:
+    """Bring what the user's code has written into a blob's memory to the tensor that it was copied from.
 
-
-def _copy(tensor: Tensor, dtype: torch.dtype) -> Floats:
-    """The tensor's values in an array of their own, in C order."""
-    return tensor.detach().to("cpu", dtype, copy=True).contiguous().numpy()
-
-
-def _lend(layer: Python, tensors: Sequence[Tensor]) -> None:
-    """Make the user's blobs show the parameters: their own memory on a CPU, else copies."""
-    for blob, tensor in zip(layer.user.blobs, tensors, strict=True):
-        blob.data = tensor.detach().cpu().numpy()
-        blob.diff = np.zeros_like(blob.data)
-
-
-def _take_back(layer: Python, tensors: Sequence[Tensor]) -> None:
-    """Copy what the user's code wrote into copies of the parameters back into them."""
-    for blob, tensor in zip(layer.user.blobs, tensors, strict=True):
-        if not tensor.is_cpu and not np.array_equal(blob.data, tensor.detach().cpu().numpy()):
-            tensor.detach().copy_(torch.from_numpy(blob.data))
+    By ``data``, of which autograd takes no note: as in Caffe, other layers' derivatives use the new values.
+    """
+    now = blob.data_memory.tensor(blob.shape, torch.device("cpu"))
+    if not torch.equal(now, tensor.detach().to("cpu", now.dtype)):
+        tensor.data.copy_(now)

@@ -164,7 +164,7 @@ class TestArrays:
     def test_a_blob_is_copied_as_long_as_somebody_holds_an_array(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("caffe.memory._FEW", 0)
+        monkeypatch.setattr("caffecli.layers.memory._FEW", 0)
         net, copied = net_of(tmp_path), net_of(tmp_path).blobs["conv"]
         for turn, look in enumerate(
             (lambda a: a[1, 2:], memoryview, torch.from_numpy, lambda a: a.reshape(-1)[7:], None)
@@ -182,7 +182,7 @@ class TestArrays:
     def test_what_was_written_stays_when_its_array_is_gone(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("caffe.memory._FEW", 0)
+        monkeypatch.setattr("caffecli.layers.memory._FEW", 0)
         net = net_of(tmp_path)
         net.blobs["pool"].data[...] = 3
         net.blobs["ip"].diff[...] = 4

@@ -150,3 +150,131 @@ def test_trained_by_a_solver(tmp_path: Path) -> None:
     made.step(1)
     np.testing.assert_allclose(made.net.params["scale"][0].data, [3 - 0.1 * 6], 1e-6)
     assert made.net.layers[1].blobs[0].data[0] == made.net.params["scale"][0].data[0]
+
+
+MEMORY = """
+import caffe
+import numpy as np
+
+class DiffInForward(caffe.Layer):
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+    def forward(self, bottom, top):
+        top[0].data[...] = (bottom[0].data ** 2).sum() / 2
+        bottom[0].diff[...] = bottom[0].data * 7
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+class ClipsBottom(caffe.Layer):
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+    def forward(self, bottom, top):
+        bottom[0].data[...] = np.clip(bottom[0].data, -1, 1)
+        top[0].data[...] = bottom[0].data
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff
+
+class AddsToDiff(ClipsBottom):
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] += top[0].diff
+
+class KeepsArrays(caffe.Layer):
+    def setup(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+        self.x, self.y, self.dx, self.dy = bottom[0].data, top[0].data, bottom[0].diff, top[0].diff
+    def reshape(self, bottom, top):
+        pass
+    def forward(self, bottom, top):
+        self.y[...] = 3 * self.x
+    def backward(self, top, propagate_down, bottom):
+        self.dx[...] = 3 * self.dy
+
+class KeepsBlobs(caffe.Layer):
+    def setup(self, bottom, top):
+        self.bottom, self.top = bottom[0], top[0]
+        top[0].reshape(*bottom[0].data.shape)
+    def reshape(self, bottom, top):
+        pass
+    def forward(self, bottom, top):
+        self.top.data[...] = 3 * self.bottom.data
+    def backward(self, top, propagate_down, bottom):
+        self.bottom.diff[...] = 3 * self.top.diff
+
+class HalfOfTheDiff(AddsToDiff):
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[0] = top[0].diff[0]
+
+class LeavesTheTop(caffe.Layer):
+    def setup(self, bottom, top):
+        top[0].reshape(2, 3)
+    def forward(self, bottom, top):
+        pass
+"""
+X = np.array([[0.5, 2, -3], [4, -0.25, 1]], np.float32)
+CLIPPED = np.clip(X, -1, 1)
+
+
+def memory_net(folder: Path, cls: str, weight: str = "") -> caffe.Net:
+    (folder / "users_layers.py").write_text(MEMORY)
+    return net_of(
+        folder,
+        f"""
+force_backward: true
+layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+layer {{ name: "c" type: "Power" bottom: "x" top: "c" power_param {{ scale: 2 }} }}
+layer {{ name: "p" type: "Python" bottom: "c" top: "p" {weight}
+  python_param {{ module: "users_layers" layer: "{cls}" }} }}
+layer {{ name: "later" type: "Power" bottom: "c" top: "later" power_param {{ scale: 10 }} }}
+""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("cls", "later", "made", "first", "second"),
+    [
+        ("ClipsBottom", 10 * np.clip(2 * X, -1, 1), np.clip(2 * X, -1, 1), 2 * np.ones_like(X), 2 * np.ones_like(X)),
+        ("AddsToDiff", 20 * X, 2 * X, 2 * np.ones_like(X), 4 * np.ones_like(X)),
+        ("KeepsArrays", 20 * X, 6 * X, 6 * np.ones_like(X), 6 * np.ones_like(X)),
+        ("KeepsBlobs", 20 * X, 6 * X, 6 * np.ones_like(X), 6 * np.ones_like(X)),
+        ("HalfOfTheDiff", 20 * X, 2 * X, [[2] * 3, [0] * 3], [[2] * 3, [0] * 3]),
+    ],
+)
+def test_it_works_on_the_blobs_memory(
+    cls: str, later: object, made: object, first: object, second: object, tmp_path: Path
+) -> None:
+    """What it writes is there for all: in data, in diffs that stay, in arrays and blobs kept from setup."""
+    net = memory_net(tmp_path, cls)
+    for diff in (first, second):
+        net.blobs["x"].data[...] = X
+        out = net.forward()
+        np.testing.assert_array_equal(out["later"], later)
+        np.testing.assert_array_equal(net.blobs["p"].data, made)
+        net.blobs["p"].diff[...] = 1
+        net.blobs["later"].diff[...] = 0
+        net.backward()
+        np.testing.assert_array_equal(net.blobs["x"].diff, diff)
+
+
+def test_diffs_written_in_forward_are_what_backward_passes_on(tmp_path: Path) -> None:
+    net = memory_net(tmp_path, "DiffInForward", "loss_weight: 1")
+    for turn in (1, 2):
+        net.blobs["x"].data[...] = turn * X
+        loss = net.forward()["p"]
+        net.blobs["later"].diff[...] = 0
+        net.backward()
+        assert float(loss) == pytest.approx(2 * turn**2 * (X**2).sum())
+        np.testing.assert_array_equal(net.blobs["x"].diff, 2 * 7 * 2 * turn * X)
+
+
+def test_a_top_that_the_user_fills_stays(tmp_path: Path) -> None:
+    (tmp_path / "users_layers.py").write_text(MEMORY)
+    net = net_of(
+        tmp_path,
+        'layer { name: "p" type: "Python" top: "p" python_param { module: "users_layers" layer: "LeavesTheTop" } }'
+        'layer { name: "y" type: "Power" bottom: "p" top: "y" power_param { scale: 2 } }',
+    )
+    net.blobs["p"].data[...] = X
+    assert (net.forward()["y"] == 2 * X).all()
+    assert (net.forward()["y"] == 2 * X).all()

@@ -14,7 +14,8 @@ from google.protobuf import text_format
 from caffecli.cli import main
 from caffecli.errors import PythonLayerError, SpecError
 from caffecli.layers.base import Context
-from caffecli.layers.python import PythonBlob, PythonLayerBase
+from caffecli.layers.blobs import Blob
+from caffecli.layers.python import PythonLayerBase
 from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
@@ -178,7 +179,7 @@ def test_blobs_change_shape_and_show_their_sides() -> None:
     layer = build(python("Affine"), SHAPE)
     assert layer(torch.zeros(5, 7, 1, 2)).shape == (5, 7, 1, 2)
     assert layer.reshape([(3, 7, 2, 2)]) == [(3, 7, 2, 2)]
-    blob = PythonBlob(2, 3)
+    blob = Blob((2, 3))
     blob.data[...] = np.arange(6).reshape(2, 3)
     blob.reshape(3, 2)
     assert blob.data.tolist() == [[0, 1], [2, 3], [4, 5]] and blob.diff.shape == (3, 2)
@@ -286,3 +287,39 @@ def test_errors_elsewhere_in_the_users_code() -> None:
     assert caught.value.__cause__.__traceback__.tb_frame.f_code.co_filename.endswith("broken_layers.py")
     with pytest.raises(PythonLayerError, match=r"import: SyntaxError: .*wrong_layers.py, line 2"):
         build(python("X", module="wrong_layers"), SHAPE)
+
+
+MEMORY = """
+import caffe
+
+class Kept(caffe.Layer):
+    def setup(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+        self.x, self.y = bottom[0].data, top[0].data
+    def forward(self, bottom, top):
+        self.y[...] = 3 * self.x
+        bottom[0].diff[...] = 5 * bottom[0].data
+        bottom[0].data[...] = 1
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+def test_in_training_too_it_works_on_memory_that_stays(module: Path) -> None:
+    """Arrays kept from setup, diffs written in forward, and a bottom that is changed for the layers after it."""
+    (module / "user_layers.py").write_text(MEMORY)
+    net = Net(text_format.Parse(f"""
+layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+layer {{ name: "scale" type: "Scale" bottom: "x" top: "s" scale_param {{ filler {{ value: 2 }} }} }}
+layer {{ name: "p" bottom: "s" top: "y" loss_weight: 1 {python("Kept")} }}
+layer {{ name: "later" type: "Power" bottom: "s" top: "later" power_param {{ scale: 10 }} }}
+""", NetParameter()))  # fmt: skip
+    x = torch.from_numpy(distinct(2, 3))
+    for turn in (1, 2):
+        result = Whole(net).forward({"x": turn * x})
+        torch.testing.assert_close(result.outputs["y"], 6 * turn * x)
+        assert (result.outputs["later"] == 10).all()
+        result.loss.backward()
+        scale = net.layer("scale").blobs[0]
+        torch.testing.assert_close(scale.grad, (turn * x * 10 * turn * x).sum(0))
+        scale.grad = None

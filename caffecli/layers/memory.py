@@ -25,11 +25,11 @@ class Memory:
 
     Until ``array`` is first called this is the tensor that a layer has made, which costs nothing. From then on it is
     host memory at a fixed address: what layers make is copied into it, and layers read what the user writes there. When
-    a
-    layer makes new values and the user has kept no array, it is again the layer's tensor.
+    a layer makes new values and the user has kept no array, it is again the layer's tensor.
     """
 
     def __init__(self) -> None:
+        self._dtype = torch.float32
         self._made: Tensor | None = None
         self._host: Tensor | None = None
         #: ``_host`` as an array, to which all arrays given to the user refer
@@ -61,6 +61,29 @@ class Memory:
         else:
             made = self._fitting(shape)
         return made if made.device == device else made.to(device)
+
+    def take_type(self, dtype: torch.dtype) -> None:
+        """Hold numbers of this type, float32 at first; arrays taken before no longer show the values."""
+        if dtype != self._dtype:
+            self._dtype = dtype
+            self._host = self._base = self._view = self._array = None
+
+    def write(self, value: Tensor) -> None:
+        """Write the values into host memory, where arrays that are taken, or were, show them."""
+        self.version += 1
+        self._made = None
+        self._exposed(value.shape).copy_(value.detach())
+
+    def adopt(self, other: Memory) -> None:
+        """Let the arrays that were taken of ``other`` show the values from now on, where none were taken of this."""
+        if self._host is None and other._host is not None:
+            if self._made is not None:
+                other._exposed(self._made.shape).copy_(self._made)
+            self._host, self._base, self._made = other._host, other._base, None
+
+    def touched(self) -> None:
+        """A layer has written new values into an array of it."""
+        self.version += 1
 
     def release(self) -> None:
         """Free the memory of values that a layer is about to make anew, so that it can be used for them."""
@@ -121,9 +144,9 @@ class Memory:
         """
         with torch.inference_mode(False):
             if self._host is not None:
-                self._host = torch.cat([self._host, torch.zeros(count - self._host.numel())])
+                self._host = torch.cat([self._host, self._host.new_zeros(count - self._host.numel())])
             else:
-                self._host = torch.zeros(count)
+                self._host = torch.zeros(count, dtype=self._dtype)
                 if self._made is not None:
                     self._host.copy_(self._fitting(shape).reshape(-1))
         self._base = self._host.numpy().view(BlobArray)
