@@ -3,7 +3,8 @@
 Caffe's scripts and notebooks put the folder ``python`` of their checkout first on Python's path, and many have it in
 PYTHONPATH. Where that checkout was never built, or for another Python, its package can only fail to import. It is
 passed over, and what comes after it on the path is found; modules that a fork's checkout has and that one has not, such
-as SSD's ``caffe.model_libs``, are still found in it. A checkout that was built for this Python is imported.
+as SSD's ``caffe.model_libs``, are still found in it. A checkout that was built for this Python is imported. And
+``import caffe_pb2``, for which programs put a folder of the checkout on the path, gives ours where there is none.
 
 ``import caffecli`` does this, and the file ``caffecli.pth`` of an installation, which Python reads when it starts.
 """
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
 
 class _Finder:
-    """Finds the package ``caffe`` where a checkout that cannot be imported is on the path, and nothing else."""
+    """Finds ``caffe`` where a checkout that cannot be imported is on the path, and a ``caffe_pb2`` where none is."""
 
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name == "caffe_pb2":
+            return PathFinder.find_spec(name) or _our_caffe_pb2()
         if name != "caffe":
             return None
         from pathlib import Path  # here, as this module is imported whenever Python starts
@@ -49,6 +52,14 @@ def pass_over() -> None:
     """From now on ``import caffe`` passes over checkouts that cannot be imported."""
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
+
+
+def _our_caffe_pb2() -> ModuleSpec | None:
+    from importlib.util import spec_from_file_location
+    from pathlib import Path
+
+    file = Path(__file__).parents[1] / "caffe/proto/caffe_pb2.py"
+    return spec_from_file_location("caffe_pb2", file) if file.is_file() else None
 
 
 def _useless(folder: Path) -> bool:

@@ -48,7 +48,6 @@ def test_a_checkout_is_found_where_it_can_be_imported(
     monkeypatch.setattr(sys, "path", [str(python), b"no str", Path("no str"), str(ROOT)])
     found = checkouts._Finder.find_spec("caffe")
     assert checkouts._Finder.find_spec("caffe.io", [str(python)]) is None
-    assert checkouts._Finder.find_spec("caffe_pb2") is None
     if passed_over:
         assert found.origin == str(ROOT / "caffe/__init__.py")
     else:
@@ -70,6 +69,14 @@ def test_a_checkout_in_a_folder_of_the_same_name(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(sys, "meta_path", [checkouts._Finder, PathFinder, *editable])
         found = checkouts._Finder.find_spec("caffe")
         assert getattr(found, "origin", None) == ("editable" if editable else None)
+
+
+def test_a_caffe_pb2_is_ours_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs look for it in the checkout's python/caffe/proto, where only a build makes it."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert checkouts._Finder.find_spec("caffe_pb2").origin == str(ROOT / "caffe/proto/caffe_pb2.py")
+    (tmp_path / "caffe_pb2.py").touch()
+    assert checkouts._Finder.find_spec("caffe_pb2").origin == str(tmp_path / "caffe_pb2.py")
 
 
 def test_importing_twice_adds_one_finder() -> None:
