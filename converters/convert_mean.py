@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from caffecli.errors import FormatError
-from caffecli.formats import mean
+from caffecli.formats import mean, npy
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.foreign import describe
 
@@ -39,12 +39,5 @@ def npy_to_binaryproto(source: str | os.PathLike[str], target: str | os.PathLike
     """Write the array in ``source``, (channels, height, width) or 1 × that, as a binaryproto. Raises FormatError."""
     if not read_bytes(source, 6).startswith(_NUMPY):
         raise describe(source, read_bytes(source), "a numpy array")
-    try:
-        array = np.load(source, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise FormatError(
-            f"{str(source)!r}: the numpy array is damaged, or of objects ({error}); save it again"
-        ) from error
-    if array.dtype.kind not in "fiu":
-        raise FormatError(f"{str(source)!r}: expected an array of numbers, it has {array.dtype}")
+    array = npy.read(source)
     mean.write(target, array[0] if array.ndim == 4 and len(array) == 1 else array)

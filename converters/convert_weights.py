@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caffecli.errors import FormatError, SpecError
-from caffecli.formats import caffemodel, hdf5, safetensors
+from caffecli.formats import bounds, caffemodel, hdf5, npy, safetensors
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.caffemodel import Weights
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
@@ -151,14 +149,8 @@ def _owners_filled_in(path: Path_, definition: NetParameter, weights: Weights) -
 
 
 def _read_npz(path: Path_) -> tuple[Arrays, dict[str, str]]:
-    try:
-        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # other files of a zip come as bytes
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
-        raise FormatError(
-            f"{str(path)!r} is not an npz file of numbers, or damaged ({error}); save it again"
-        ) from error
-    texts = {name: str(arrays.pop(name)) for name in ("caffe.net", "caffe.blobs") if name in arrays}
+    arrays = npy.read_npz(path)
+    texts: dict[str, str] = {name: str(arrays.pop(name)) for name in ("caffe.net", "caffe.blobs") if name in arrays}
     return arrays, texts
 
 
@@ -193,6 +185,8 @@ def _from_arrays(path: Path_, arrays: Arrays, texts: Mapping[str, str]) -> tuple
                 expected = f"Expected LAYER.NUMBER, or after the layer one of {known}"
                 raise FormatError(f"{str(path)!r}: which blob is {name!r}? {expected}")
             index = int(blob) if blob.isdecimal() else order.index(blob)
+            if index >= bounds.BLOBS:
+                raise FormatError(f"{str(path)!r}: no layer has a blob of the number in {name!r}; it is damaged")
             placed = weights.setdefault(layer, [])
             placed += [caffemodel.ABSENT] * (index + 1 - len(placed))
             placed[index] = np.asarray(array, np.float32)

@@ -98,6 +98,8 @@ def to_array(blob: BlobProto) -> Array:
 def twin_to_array(blob: Any) -> Array:
     """``to_array`` for a twin message."""
     dims = shape(blob)
+    if min(dims, default=0) < 0:
+        raise FormatError(f"a blob has the shape {dims}; the file is damaged")
     count = math.prod(dims)
     plain = blob.double_data or blob.data or not blob.raw_data
     field = ("double_data" if blob.double_data else "data") if plain else "raw_data"

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from caffecli import logs
 from caffecli.errors import FormatError
 from caffecli.formats import blob as blobs
-from caffecli.formats import hdf5
+from caffecli.formats import bounds, hdf5
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.foreign import describe
@@ -196,9 +196,13 @@ def _collect(group: Any, name: str, weights: Weights) -> None:
     inner = {key: group[key] for key in group}
     numbered = {int(key): item for key, item in inner.items() if key.isdecimal() and hasattr(item, "dtype")}
     if name and (numbered or not inner):
+        if max(numbered, default=0) >= bounds.BLOBS:
+            raise FormatError(
+                f"{group.file.filename!r}: no layer has a blob {max(numbered)}, as {name!r} here; it is damaged"
+            )
         arrays = [ABSENT] * (max(numbered, default=-1) + 1)
         for index, item in numbered.items():
-            arrays[index] = np.asarray(item[()], np.float32)
+            arrays[index] = hdf5.numbers(item)
         weights[name] = arrays
     for key, item in inner.items():
         if not hasattr(item, "dtype"):

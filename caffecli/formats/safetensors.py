@@ -68,8 +68,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         body = memoryview(data)[end:]
         if (entries[-1][1]["data_offsets"][1] if entries else 0) != len(body):
             raise ValueError("its arrays and its length do not agree")
+        starts = [0, *(entry["data_offsets"][1] for _, entry in entries)]
+        for (name, entry), start in zip(entries, starts, strict=False):
+            if entry["data_offsets"][0] != start:
+                raise ValueError(f"array {name!r} does not begin where the one before it ends")
         return {name: _array(body, name, entry) for name, entry in entries}, texts
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise FormatError(
             f"{str(path)!r} is not a safetensors file, or damaged: {error}; copy or download it again"
         ) from error

@@ -93,7 +93,7 @@ def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
             iter=_number(file["iter"]),
             current_step=_number(file["current_step"]),
             learned_net=hdf5.read_string(file["learned_net"]) if "learned_net" in file else "",
-            history=[np.asarray(file["history"][name][()], np.float32) for name in names],
+            history=[hdf5.numbers(file["history"][name]) for name in names],
         )
     return _checked(path, state)
 

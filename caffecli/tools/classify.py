@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from caffe import io
 from caffe.classifier import Classifier
 from caffecli.errors import DataError, FormatError
+from caffecli.formats import npy
 from caffecli.formats.atomic import replacing
-from caffecli.tools.picture_options import PictureOptions, load_npy
+from caffecli.tools.picture_options import PictureOptions
 
 Array = NDArray[Any]
 
@@ -78,7 +79,7 @@ def _inputs(options: ClassifyOptions, channels: int) -> tuple[list[str], Iterato
     path = Path(options.input_file).expanduser()
     if path.suffix == ".npy":
         print(f"Loading file: {path}")
-        array = load_npy(path)
+        array = npy.read(path)
         if array.ndim != 4 or not len(array):
             raise DataError(
                 f"{str(path)!r}: expected pictures of (count, height, width, channels), it has shape {array.shape}"

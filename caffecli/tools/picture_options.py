@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from caffe import mode
 from caffecli.errors import FormatError
-from caffecli.formats import mean
+from caffecli.formats import mean, npy
 from caffecli.layers import user_modules
 
 ROOT = Path(__file__).parents[2]
@@ -73,13 +72,4 @@ class PictureOptions:
             raise FormatError(
                 f"there is no mean {str(path)!r}{where}; give --mean_file, or --mean_file '' to subtract none"
             )
-        return load_npy(path) if path.suffix == ".npy" else mean.read(path)
-
-
-def load_npy(path: Path) -> NDArray[Any]:
-    """The array in a .npy file, not yet read. Raises FormatError."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise FormatError(f"{str(path)!r} is no .npy file of numbers, or damaged: {error}") from error
-    return array
+        return npy.read(path) if path.suffix == ".npy" else mean.read(path)

@@ -20,6 +20,7 @@ import numpy as np
 
 from caffecli.errors import FormatError, SpecError
 from caffecli.formats.atomic import cannot_read, read_bytes
+from caffecli.formats.bounds import check_unpacked
 from caffecli.formats.foreign import describe
 from converters.from_torch.program import Array, Op, Program, Ref, Shape
 from converters.from_torch.simplify import functionalize, simplify
@@ -49,6 +50,7 @@ def read(path: Path_, batch: int | None = None) -> Program:
     try:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
+            check_unpacked(path, sum(info.file_size for info in file.infolist()))
     except OSError as error:
         raise cannot_read(path, error) from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:

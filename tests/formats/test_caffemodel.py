@@ -229,7 +229,7 @@ def test_hdf5_of_other_content_is_named(tmp_path: Path) -> None:
         file["data/ip/0"] = ["no", "numbers"]
         file["iter"], file["current_step"], file["history"] = "q", 1, 3
     for read in (caffemodel.read, solverstate.read):
-        with pytest.raises(FormatError, match=r"cannot read HDF5 file '.*/text.h5': it is damaged"):
+        with pytest.raises(FormatError, match=r"/text.h5'.*(expected numbers|it is damaged)"):
             read(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["label"] = [1.0]
