@@ -6,15 +6,14 @@ Unlike in Caffe, where each thread has settings of its own, a setting holds for 
 from __future__ import annotations
 
 import logging
-
-import torch
+from typing import TYPE_CHECKING
 
 from caffe.errors import ArgumentError
 from caffecli import logs
-from caffecli.layers import registry
 from caffecli.proto.caffe_pb2 import TEST, TRAIN
 
-_CPU = torch.device("cpu")
+if TYPE_CHECKING:  # else where it is needed: a program may read files alone
+    import torch
 
 
 class _State:
@@ -38,6 +37,8 @@ def set_mode_cpu() -> None:
 
 def set_mode_gpu() -> None:
     """Run on the GPU of ``set_device``, from the next pass on. Raises ArgumentError where there is none."""
+    import torch
+
     if not torch.cuda.is_available():
         raise ArgumentError(
             "set_mode_gpu: no GPU that can be used; call set_mode_cpu, or install a driver and a torch with CUDA"
@@ -62,6 +63,8 @@ def phase() -> int:
 
 def set_device(gpu_id: int) -> None:
     """Use that GPU when in GPU mode. Raises ArgumentError where there is none of that number."""
+    import torch
+
     count = torch.cuda.device_count()
     if not 0 <= gpu_id < max(count, 1) or (count == 0 and _state.gpu):
         raise ArgumentError(f"set_device({gpu_id}): there are {count} GPUs, counted from 0")
@@ -70,11 +73,15 @@ def set_device(gpu_id: int) -> None:
 
 def device() -> torch.device:
     """Where nets run now."""
-    return torch.device("cuda", _state.device) if _state.gpu else _CPU
+    import torch
+
+    return torch.device("cuda", _state.device) if _state.gpu else torch.device("cpu")
 
 
 def set_random_seed(seed: int) -> None:
     """Seed fillers, dropout and the data layers of nets made from now on."""
+    import torch
+
     _state.seed = int(seed)
     torch.manual_seed(_state.seed)
 
@@ -145,4 +152,6 @@ def log(text: str) -> None:
 
 def layer_type_list() -> list[str]:
     """All layer types that a net may have."""
+    from caffecli.layers import registry
+
     return registry.types()

@@ -50,6 +50,17 @@ def keep_memory() -> None:
             os.environ[name] = str(value)
 
 
+def compute_alone_after_fork() -> None:
+    """Let a child that this process forks compute on one thread.
+
+    OpenMP's other threads stay in the parent, and the child's first parallel loop would wait for them for ever.
+    """
+    import torch
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 def bound_pictures() -> None:
     """Let OpenCV refuse pictures of more than ``PIXELS`` pixels, unless the user has named another number.
 

@@ -4,6 +4,7 @@ Input.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
@@ -258,8 +259,10 @@ class DummyData(Layer):
             else _dims(self, self._one_each("shape", param.shape, tops))
         )
         self._kept.clear()
-        for shape, filler in zip(self._shapes, self._fillers, strict=True):
-            fill(torch.empty(shape, device="meta"), filler, self.name)  # only to raise its errors now
+        with torch.random.fork_rng(devices=[]):
+            for shape, filler in zip(self._shapes, self._fillers, strict=True):
+                # only to raise its errors now; a first use of the meta device takes a second or two
+                fill(torch.empty(shape, device="cpu" if math.prod(shape) < 2**24 else "meta"), filler, self.name)
 
     def fixed_tops(self) -> dict[int, float]:
         return {i: filler.value for i, filler in enumerate(self._fillers) if filler.type == "constant"}

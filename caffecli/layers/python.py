@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,8 @@ from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.blobs import Blob, BlobVec
 from caffecli.layers.registry import register
 from caffecli.layers.user_modules import failure, import_module, on_path
-from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter
-
-
-class Phase(enum.IntEnum):
-    """A phase: a number, as in Caffe, that reads as its name, as in Faster R-CNN's fork."""
-
-    TRAIN = TRAIN
-    TEST = TEST
-
-    def __str__(self) -> str:
-        return self.name
-
-    __repr__ = __str__
-
-    def __format__(self, form: str) -> str:
-        return format(int(self) if form[-1:] in "bcdoxX" and form else self.name, form)
+from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
+from caffecli.spec.phase import Phase
 
 
 class PythonLayerBase:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from caffecli import host
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
 from caffecli.errors import ShapeError, SpecError, in_a_line
 from caffecli.layers import registry
@@ -27,6 +28,8 @@ from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter, NetParameter, Phase
 from caffecli.spec import support
 from caffecli.spec.filter import filter_net
 from caffecli.spec.splits import insert_splits
+
+host.compute_alone_after_fork()
 
 #: a blob's values are counted in 32 bits, as in Caffe
 MAX_COUNT = 2**31 - 1
