@@ -78,6 +78,8 @@ def twin(name: str) -> Any:
 
 
 _BlobTwin = twin("BlobProto")
+#: the fields that may hold a blob's values; the first that does is the one that counts
+_VALUES = ("double_data", "data", "raw_data")
 
 
 def shape(blob: Any) -> tuple[int, ...]:
@@ -101,13 +103,11 @@ def twin_to_array(blob: Any) -> Array:
     if min(dims, default=0) < 0:
         raise FormatError(f"a blob has the shape {dims}; the file is damaged")
     count = math.prod(dims)
-    plain = blob.double_data or blob.data or not blob.raw_data
-    field = ("double_data" if blob.double_data else "data") if plain else "raw_data"
+    field, raw = next(((name, found) for name in _VALUES if (found := getattr(blob, name))), ("data", b""))
     if field == "raw_data" and (not blob.HasField("raw_data_type") or blob.raw_data_type not in _RAW):
         raise FormatError(
             "a blob's raw_data has no raw_data_type; expected DOUBLE (0), FLOAT (1), FLOAT16 (2), INT (3) or UINT (4)"
         )
-    raw: bytes = getattr(blob, field)
     dtype = np.dtype(_RAW[blob.raw_data_type] if field == "raw_data" else _NUMBERS[field])
     if field == "raw_data" and len(raw) != count * dtype.itemsize:
         raise FormatError(

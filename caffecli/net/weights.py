@@ -127,7 +127,10 @@ def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> 
         )
     with torch.no_grad():
         for blob, array in pairs:
-            blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))
+            if blob.is_cpu:
+                np.copyto(blob.detach().numpy(), np.reshape(array, blob.shape), casting="same_kind")
+            else:
+                blob.copy_(torch.from_numpy(np.array(array, dtype=np.float32)).reshape(blob.shape))
 
 
 def fits(expected: tuple[int, ...], found: tuple[int, ...]) -> bool:
