@@ -8,7 +8,6 @@ call goes on from there (HTTP Range). The file gets its name when it is whole an
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -25,7 +24,7 @@ from urllib.parse import urlsplit
 
 from caffecli import __version__, logs
 from caffecli.errors import FormatError
-from caffecli.formats import atomic, caffemodel
+from caffecli.formats import atomic, caffemodel, locks
 from caffecli.logs import Bar
 
 #: seconds without a byte after which a connection counts as broken
@@ -117,7 +116,7 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
     """The part file, opened to append, locked against a second download, and removed if it stays empty."""
     with part.open("ab+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.take(file)
         except BlockingIOError as error:
             raise FormatError(f"{str(part)!r} is being written by another download; wait for it") from error
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from caffecli.errors import FormatError
+from caffecli.formats import locks
 from caffecli.host import check_file
 
 _REMEDIES = {
@@ -97,7 +97,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any
         try:
             with hidden.open(mode.replace("w", "x"), encoding=encoding) as file:
                 with contextlib.suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locks.take(file)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -128,7 +128,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             lock = os.open(hidden, os.O_RDONLY)
             try:
                 with contextlib.suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locks.take(lock)
                 yield hidden
                 for part in hidden.iterdir():
                     sync(part)
@@ -174,7 +174,7 @@ def _locked(sign: Path, what: str) -> int | None:
         except OSError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.take(fd)
             if sign.exists() and os.path.samestat(os.fstat(fd), sign.stat()):
                 os.ftruncate(fd, 0)
                 os.write(fd, str(os.getpid()).encode())
@@ -216,7 +216,7 @@ def _sweep(target: Path) -> None:
             with contextlib.suppress(OSError):
                 fd = os.open(left, os.O_RDONLY)
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    locks.take(fd)
                     if stat.S_ISDIR(os.fstat(fd).st_mode):
                         shutil.rmtree(left)
                     else:

@@ -41,6 +41,16 @@ def fails(error: BaseException, *args: str, monkeypatch: pytest.MonkeyPatch) -> 
     return int(end.value.code or 0)
 
 
+def test_a_system_without_posix_locks_is_told_so() -> None:
+    program = (
+        "import sys; sys.modules['fcntl'] = None; from caffecli.cli import main; "
+        "sys.argv[1:] = ['convert_mean', 'a', 'b']; main.main('caffecli')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "it runs on Linux, macOS, and on Windows in WSL" in done.stderr
+
+
 @pytest.mark.parametrize(("words", "usage"), [([], "COMMAND"), (["summarize", "x"], "summarize")])
 def test_help_is_a_word_too(words: list[str], usage: str) -> None:
     assert re.match(rf"Usage: .*\b{usage}\b", run("help", *words).stdout)
