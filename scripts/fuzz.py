@@ -423,6 +423,7 @@ def prepare() -> None:
     """Import in the parent what the children need."""
     import torch
 
+    from caffecli import logs
     from caffecli.cli import main
 
     torch.set_num_threads(1)
@@ -430,6 +431,7 @@ def prepare() -> None:
         main.load_command(name)
     for module in ("caffe", "caffe.classifier", "caffecli.solver.solver", "caffecli.net.net", "matplotlib.pyplot"):
         __import__(module)
+    logs.show_by_default(False)  # which importing caffe has begun
 
 
 def _case(job: tuple[Path, int, str, int, Path | None]) -> tuple[str, list[Finding]]:
