@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from caffecli.errors import DataError
 from caffecli.formats.foreign import WEB_PAGES
 
 _JPEG = b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
 _MAGICS = (
     (_JPEG, "JPEG"),
@@ -53,6 +55,8 @@ def decode_as_stored(data: bytes) -> NDArray[Any]:
 
 def _decode(data: bytes, flag: int) -> NDArray[Any]:
     cv2 = _opencv()
+    if data.startswith(_PNG) and _claims_too_much(data):
+        raise DataError(_what(data))
     image: NDArray[Any] | None
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
@@ -71,6 +75,17 @@ def _decode(data: bytes, flag: int) -> NDArray[Any]:
     if image is None:
         raise DataError(_what(data))
     return image
+
+
+def _claims_too_much(data: bytes) -> bool:
+    """Whether a part of a PNG says that it is longer than all the file, for which OpenCV would take memory first."""
+    at = len(_PNG)
+    while at + 8 <= len(data):
+        (size,) = struct.unpack_from(">I", data, at)
+        if size > len(data):
+            return True
+        at += 12 + size  # the length, the part's name, the part, its checksum
+    return False
 
 
 def _opencv() -> Any:

@@ -88,3 +88,12 @@ except DataError as error:
             f"has more pixels than the bound, {bound or 2**28}; set OPENCV_IO_MAX_IMAGE_PIXELS to a larger number if "
             "it is meant to be so large\n"
         )
+
+
+def test_a_part_of_a_png_that_claims_gigabytes() -> None:
+    """OpenCV would take the memory before it looks whether the file is that long."""
+    good = cv2.imencode(".png", np.zeros((4, 5, 3), np.uint8))[1].tobytes()
+    at = good.index(b"IDAT") - 4
+    with pytest.raises(DataError, match="is a broken PNG"):
+        picture.decode(good[:at] + b"\xff\xff\xff\xf0" + good[at + 4 :])
+    assert picture.decode(good).shape == (4, 5, 3)
