@@ -33,7 +33,8 @@ CAFFES = {
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
     "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", "CAFFECLI_LAYERS", ".h5",
         ".dot",
-    "mean.binaryproto", "step(1)",
+    "mean.binaryproto", "step(1)", "solver.step", "GLOG_minloglevel=2", 'sys.path.insert(0, caffe_root + "python")',
+    "model_libs",
 }  # fmt: skip
 NOT_THERE = {"MultiBoxLoss", "AnnotatedData"}
 
@@ -67,6 +68,10 @@ EVIDENCE = {
     "with several GPUs, the log": "solver/test_parallel.py::test_two_processes_equal_one_with_twice_the_batch",
     "`caffe.io` works by scikit-image": "caffe/test_io.py::test_resize_image_without_smoothing_takes_what_lies_there",
     "`caffe.draw` needs pydot": "caffe/test_draw.py::test_files",
+    "a loss of inf or nan": "caffe/test_solver.py::test_training_goes_on_after_a_loss_that_is_no_number",
+    "the rate in the log of a `step(1)`": (
+        "caffe/test_solver.py::test_the_rate_of_single_steps_is_that_since_the_last_display"
+    ),
     "SIGTERM ends a training at once": "solver/test_loop.py::test_signals",
     "`debug_info` of a solver that is driven from Python": "cli/test_logs.py::test_debug_info",
     "training of SSD: `MultiBoxLoss`, `AnnotatedData`": "names",
