@@ -225,7 +225,8 @@ def find_learned_net(state_path: Path, state: SolverState, position: Mapping[str
             f"{str(state_path)!r} was written with other weights than {listed} now {'hold' if found[1:] else 'holds'}; "
             "bring them back, or give the weights to --weights to start from them"
         )
-    logs.info("sgd_solver.cpp:326", f"The weights of {state_path}: {own[0]}")
+    if own[0] != said:
+        logs.info("sgd_solver.cpp:326", f"The weights of {state_path}: {own[0]}")
     return own[0]
 
 

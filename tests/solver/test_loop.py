@@ -190,7 +190,7 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit, heard: 
         ("solver.prototxt", "random_seed: 7", "average_loss: 0", SolverError, "average_loss must be at least 1, got 0"),
         ("solver.prototxt", "fixed", "fixd", SolverError, "did you mean 'fixed'"),
         ("solver.prototxt", "solver_mode: CPU", "solver_mode: GPU", SolverError,
-            "none that PyTorch can use; run with --cpu"),
+            "none that PyTorch can use; write solver_mode: CPU in the solver, or run with --cpu"),
         ("net.prototxt", '"ReLU"', '"ReLUU"', SpecError, "layer 'relu1': unknown type 'ReLUU'; did you mean 'ReLU'"),
         ("net.prototxt", '"ip1" bottom: "label" top: "loss"', '"ip2" bottom: "label" top: "loss"', SpecError, "'ip1'"),
         ("net.prototxt", 'name: "ip1"', 'name: "conv1"', SpecError, "layer 'conv1' is defined twice"),
