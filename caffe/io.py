@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,8 +21,8 @@ from caffe.errors import URLError
 from caffe.resize import ArrayShapeError, resize_cells, zoom_points
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError
+from caffecli.formats import atomic, picture
 from caffecli.formats import datum as datums
-from caffecli.formats import picture
 from caffecli.proto import caffe_pb2
 
 with contextlib.suppress(ImportError):
@@ -296,7 +295,7 @@ def _picture_bytes(source: str | os.PathLike[str] | ByteStream) -> tuple[bytes, 
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise URLError(f"{source!r} cannot be read: {f'HTTP {code}, ' if code else ''}{reason}") from error
     if isinstance(source, str | os.PathLike):
-        return Path(source).read_bytes(), repr(os.fspath(source))
+        return atomic.read_file(source), repr(os.fspath(source))
     name = getattr(source, "name", None)
     called = repr(name) if isinstance(name, str) else "the stream"
     with contextlib.suppress(AttributeError, OSError):  # a pipe cannot

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+import caffe
 from caffecli import host
 from caffecli.errors import CaffeError
 from caffecli.formats import caffemodel, mean, solverstate
+from caffecli.solver.snapshot import find_state
 from caffecli.spec.load import load_net, load_solver
+from converters.from_torch import archive
 
 FAULTS = """
 import resource, sys
+import caffe
 from caffecli import host
 if sys.argv[1] == "prepared":
     host.prepare()
@@ -71,6 +75,13 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path: Path) -> None:
         for read in readers:
             with pytest.raises(CaffeError, match=words):
                 read(path)
+        for others in (archive.read, caffe.io.load_image):
+            with pytest.raises((CaffeError, OSError), match=words):
+                others(path)
+        with pytest.raises(CaffeError, match=f"--snapshot {path}: that is no file"):
+            find_state(path)
+    with pytest.raises(CaffeError, match=r"--snapshot \.: that is no file; give a .solverstate"):
+        find_state(Path())
     with pytest.raises(IsADirectoryError):
         host.check_file(tmp_path)
     host.check_file(__file__)

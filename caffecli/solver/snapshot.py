@@ -165,11 +165,12 @@ def find_state(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    other = path.with_suffix("") if path.suffix == ".h5" else path.with_name(f"{path.name}.h5")
+    other = path.with_suffix("") if path.suffix == ".h5" else Path(f"{path}.h5")
     if ".solverstate" in path.name and other.is_file():
         logs.warning("caffe.cpp:235", f"there is no {path}; resuming from {other}, which is")
         return other
-    raise SolverError(f"--snapshot {path}: no such file; give a .solverstate that a run has written")
+    what = "that is no file" if path.exists() else "no such file"
+    raise SolverError(f"--snapshot {path}: {what}; give a .solverstate that a run has written")
 
 
 def position_path(state: Path) -> Path:

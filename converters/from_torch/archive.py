@@ -22,6 +22,7 @@ from caffecli.errors import FormatError, SpecError
 from caffecli.formats.atomic import cannot_read, read_bytes
 from caffecli.formats.bounds import check_unpacked
 from caffecli.formats.foreign import describe
+from caffecli.host import check_file
 from converters.from_torch.program import Array, Op, Program, Ref, Shape
 from converters.from_torch.simplify import functionalize, simplify
 
@@ -48,6 +49,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
 def read(path: Path_, batch: int | None = None) -> Program:
     """The program in a .pt2 file; a free batch axis gets the size ``batch`` (1). Raises FormatError, SpecError."""
     try:
+        check_file(path)
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
             check_unpacked(path, sum(info.file_size for info in file.infolist()))
