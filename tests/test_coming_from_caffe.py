@@ -33,6 +33,7 @@ CAFFES = {
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
     "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", "CAFFECLI_LAYERS", ".h5",
         ".dot",
+    "CAFFECLI_EXTERNAL_FILES=1", "CAFFECLI_MAX_GB", "OPENCV_IO_MAX_IMAGE_PIXELS", "data_param { shuffle: true }",
     "mean.binaryproto", "step(1)", "solver.step", "GLOG_minloglevel=2", 'sys.path.insert(0, caffe_root + "python")',
     "model_libs",
 }  # fmt: skip
@@ -49,6 +50,7 @@ EVIDENCE = {
     "when to stop": "solver/test_monitor.py::test_early_stop",
     "speed": "solver/test_amp.py::test_training",
     "repeating": "solver/test_deterministic.py::test_a_deterministic_run",
+    "shuffling": "solver/test_resume_data.py::test_shuffled_databases",
     "several GPUs": "solver/test_parallel.py::test_resume_on_another_number_of_processes",
     "scores": "cli/test_predictions.py::test_confusion_counts_pairs_and_tells_each_class",
     "features": "cli/test_extract_features.py::test_all_takes_each_record_once",
@@ -72,6 +74,8 @@ EVIDENCE = {
     "the rate in the log of a `step(1)`": (
         "caffe/test_solver.py::test_the_rate_of_single_steps_is_that_since_the_last_display"
     ),
+    "HDF5 files may read others": "formats/test_bounds.py::test_other_files_are_read_only_if_allowed",
+    "a small file may unpack": "formats/test_bounds.py::test_archives_that_unpack_to_gigabytes",
     "SIGTERM ends a training at once": "solver/test_loop.py::test_signals",
     "`debug_info` of a solver that is driven from Python": "cli/test_logs.py::test_debug_info",
     "training of SSD: `MultiBoxLoss`, `AnnotatedData`": "names",
