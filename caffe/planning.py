@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caffe.building import Step
+from caffecli.errors import CaffeError
 from caffecli.layers.base import Layer, as_tuple
 from caffecli.layers.blobs import Blob, shape_of
 from caffecli.layers.memory import Memory
@@ -102,11 +103,11 @@ class Plan(NamedTuple):
             bottoms = [values[place] for place in reads]
             try:
                 tops = layer(*bottoms)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._leave(done - 1, values, user_memory, take)
-                if isinstance(error, RuntimeError):
-                    raise net.refusal(step.node, bottoms, error) from error
-                raise
+                if isinstance(error, CaffeError):
+                    raise
+                raise net.refusal(step.node, bottoms, error) from error
             values += as_tuple(tops)
             for place, shape in writes:
                 if values[place].shape != shape:

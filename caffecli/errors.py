@@ -14,9 +14,17 @@ A text says where, what was expected, what came, and the remedy, on one line.
 """
 
 
+def words_of(error: BaseException) -> str:
+    """What an error says; nothing where its ``__str__`` fails."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def in_a_line(error: BaseException) -> str:
     """The first line of what an error says; its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip() for line in words_of(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class CaffeError(Exception):
@@ -44,7 +52,7 @@ class SolverError(CaffeError):
 
 
 class PythonLayerError(CaffeError):
-    """A user's own Python layer, or module of layers, that failed.
+    """A user's own layer, in NumPy or PyTorch, or module of layers, that failed.
 
     ``__cause__`` is what it raised, with its traceback.
     """

@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from caffecli import __version__, host
-from caffecli.errors import CaffeError, PythonLayerError
+from caffecli.errors import CaffeError, PythonLayerError, words_of
 from caffecli.wording import did_you_mean
 
 #: name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
@@ -174,7 +174,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         return ": ".join([*names, error.strerror])
-    text = " ".join(str(error).split())
+    text = " ".join(words_of(error).split())
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object!a} cannot be spelled in this locale; set LC_ALL=C.UTF-8"
     if isinstance(error, ValueError) and text == "embedded null byte":
@@ -183,7 +183,8 @@ def _one_line(error: Exception) -> str:
         return (
             f"out of memory; use a smaller batch_size ({text})" if text else "out of memory; use a smaller batch_size"
         )
-    return f"internal: {type(error).__name__}: {text}; run again with --debug for the traceback"
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"internal: {said}; run again with --debug for the traceback"
 
 
 def _close_pipes() -> int:

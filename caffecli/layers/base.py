@@ -230,7 +230,11 @@ class Layer(nn.Module):
         return [getattr(self, name) for name in self.blob_names]
 
     def add_blob(self, name: str, shape: Shape, filler: FillerParameter | None = None, learned: bool = True) -> None:
-        """Declare a blob; it gets memory and values in ``materialize``. Without a filler it starts at zero."""
+        """Declare a blob; it gets memory and values in ``materialize``. Without a filler it starts at zero.
+
+        Raises SpecError for a name that is taken or no word, for what is no shape, and no filler.
+        """
+        self._check_blob(name, shape, filler)
         tensor = torch.empty(tuple(shape), device="meta")
         if learned:
             self.register_parameter(name, nn.Parameter(tensor))
@@ -238,6 +242,21 @@ class Layer(nn.Module):
             self.register_buffer(name, tensor)
         self.blob_names.append(name)
         self.fillers.append(filler)
+
+    def _check_blob(self, name: object, shape: object, filler: object) -> None:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise self.spec_error(f"{name!r} is no name for a blob; expected a word, such as 'weight'")
+        if name in self.blob_names:
+            raise self.spec_error(f"blob {name!r} is declared twice; give one of them another name")
+        if hasattr(self, name):
+            raise self.spec_error(f"a blob cannot be called {name!r}, as the layer has an attribute of this name")
+        if not isinstance(shape, list | tuple) or not all(isinstance(dim, int) and dim >= 0 for dim in shape):
+            raise self.spec_error(f"blob {name!r}: {shape!r:.100} is no shape; expected whole numbers, such as (3, 4)")
+        if filler is not None and not isinstance(filler, FillerParameter):
+            raise self.spec_error(
+                f"blob {name!r}: {filler!r:.60} is no filler; expected a FillerParameter, such as "
+                'caffe_pb2.FillerParameter(type="xavier")'
+            )
 
     def materialize(self) -> None:
         """Give each blob memory on the CPU and its filler's values;
@@ -264,7 +283,17 @@ class Layer(nn.Module):
         copies = {name: blob.clone() if borrowed else blob.to("meta") for name, blob in own}
         with torch.no_grad():
             tops = functional_call(self, copies, tuple(torch.zeros(tuple(shape), device=device) for shape in bottoms))
-        return [top.shape for top in as_tuple(tops)]
+        return [top.shape for top in self.checked(tops)]
+
+    def checked(self, given: object) -> tuple[Tensor, ...]:
+        """What ``forward`` gave, as a tuple; raises SpecError where that is neither a tensor nor a tuple of them."""
+        tops = given if isinstance(given, tuple) else (given,)
+        for top in tops:
+            if not isinstance(top, Tensor):
+                what = "None" if top is None else f"a {type(top).__name__}"
+                inside = f"a tuple with {what} in it" if isinstance(given, tuple) else what
+                raise self.spec_error(f"its forward gave {inside}; expected a tensor, or a tuple of tensors")
+        return tops
 
     def open(self) -> None:
         """Called when the net has made the layer, before it is wired: Caffe opens databases then.

@@ -15,8 +15,9 @@ from torch.autograd.function import once_differentiable
 from caffecli.layers import user_modules
 from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.blobs import Blob, BlobVec
+from caffecli.layers.outside import failure
 from caffecli.layers.registry import register
-from caffecli.layers.user_modules import failure, import_module, on_path
+from caffecli.layers.user_modules import import_module, on_path
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 from caffecli.spec.phase import Phase
 
@@ -147,7 +148,7 @@ class Python(Layer):
         try:
             with on_path(self.folders):
                 return method(*args)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = f"layer {self.name!r} (Python, {self.where}): {what}"
             raise failure(error, where, (__file__, user_modules.__file__, contextlib.__file__)) from error
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from caffecli.errors import CaffeError, PythonLayerError, SpecError
+from caffecli.errors import CaffeError, SpecError
 from caffecli.layers import registry
+from caffecli.layers.outside import failure
 
 _lock = threading.Lock()
 #: the folders that blocks of ``on_path`` have put on Python's path -> how many blocks are running
@@ -83,19 +84,5 @@ def import_module(name: str, folders: Iterable[str], where: str) -> ModuleType:
             raise SpecError(f"{where}: no module {name!r} in {places}; set PYTHONPATH to the folder it is in") from None
         except CaffeError as error:  # of ours, that the module's code has met
             raise type(error)(f"{where}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failure(error, f"{where}: import", (__file__,)) from error
-
-
-def failure(error: Exception, where: str, ours: tuple[str, ...]) -> PythonLayerError:
-    """The error that says ``where`` a user's code has failed; ``error``'s traceback is cut to where that code begins.
-
-    ``ours``: the files whose frames come before it.
-    """
-    before = (*ours, "<frozen importlib", importlib.__file__)
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(before):
-        trace = trace.tb_next
-    error.__traceback__ = trace
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return PythonLayerError(f"{where}: {text}")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from caffecli import host
 from caffecli import layers as _all_layers  # noqa: F401  registers every layer type
-from caffecli.errors import ShapeError, SpecError, in_a_line
-from caffecli.layers import registry
+from caffecli.errors import CaffeError, SpecError, in_a_line
+from caffecli.layers import outside, registry
 from caffecli.layers.base import Context, Layer, Shape, as_tuple
 from caffecli.layers.data import Input, SourceLayer
 from caffecli.net import build_log, crops
@@ -113,12 +113,17 @@ class Net(nn.Module):
             return self._run_source(node, fed)
         try:
             return as_tuple(precision.run(node, node.cut(bottoms)))
-        except RuntimeError as error:
+        except CaffeError:
+            raise
+        except (Exception, SystemExit) as error:
             raise self.refusal(node, bottoms, error) from error
 
-    def refusal(self, node: Node, bottoms: Sequence[Tensor], error: RuntimeError) -> ShapeError:
-        """The error that says which layer torch could not run, and on what."""
-        return _refusal(node.layer, [bottom.shape for bottom in bottoms], error)
+    def refusal(self, node: Node, bottoms: Sequence[Tensor], error: BaseException) -> CaffeError:
+        """The error that says which layer torch could not run, and on what, or which layer of a user's own failed.
+
+        Raises ``error`` itself where it is neither.
+        """
+        return _refusal(node.layer, [bottom.shape for bottom in bottoms], "forward", error)
 
     def _run_source(self, node: Node, fed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The tops of a layer without bottoms: what it was ``fed``, or makes."""
@@ -127,8 +132,12 @@ class Net(nn.Module):
         else:
             try:
                 tops = as_tuple(node.layer())
-            except RuntimeError as error:
-                raise node.layer.shape_error(f"cannot make its tops: {_first_line(error)}") from error
+            except CaffeError:
+                raise
+            except (Exception, SystemExit) as error:
+                if isinstance(error, RuntimeError) and not outside.is_outside(type(node.layer)):
+                    raise node.layer.shape_error(f"cannot make its tops: {_first_line(error)}") from error
+                raise self.refusal(node, (), error) from error
             if fed:
                 tops = tuple(fed.get(n, t) for n, t in zip(node.tops, tops, strict=True))
         if self.param.force_backward and torch.is_grad_enabled():
@@ -182,14 +191,17 @@ class Net(nn.Module):
         layer = registry.create(layer_param, self.phase, self.context)
         layer.bottom_names = [self._split.get(name, name) for name in layer_param.bottom]
         build_log.creating(layer)
-        layer.open()
+        with outside.guarded(type(layer), layer.name, "open"):
+            layer.open()
         build_log.created(layer)
         node = self._wiring.connect(layer, layer_param)
         build_log.wiring(node)
         shapes: list[Shape] = [self.shapes[i] for i in node.inputs]
         if crops.find_offset(node, self.nodes, self.shapes):
             self._cropped.append(layer)
-        layer.setup(shapes)
+        with outside.guarded(type(layer), layer.name, "setup"):
+            layer.setup(shapes)
+        outside.check_blobs(layer)
         if layer.makes_inner_layer:
             build_log.creating(layer)
         tops = top_shapes(layer, shapes)
@@ -227,22 +239,37 @@ class Net(nn.Module):
 
 
 def top_shapes(layer: Layer, bottoms: list[Shape]) -> list[torch.Size]:
-    """``layer.reshape``, with what torch refuses as ShapeErrors that name the layer."""
+    """``layer.reshape``, with what torch refuses as ShapeErrors that name the layer, and a user's own layer checked."""
     try:
-        return layer.reshape(bottoms)
-    except RuntimeError as error:
-        raise _refusal(layer, bottoms, error) from error
+        return outside.reshaped(layer, bottoms) if outside.is_outside(type(layer)) else layer.reshape(bottoms)
+    except CaffeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _refusal(layer, bottoms, "reshape", error) from error
 
 
-def _refusal(layer: Layer, bottoms: list[Shape], error: RuntimeError) -> ShapeError:
-    return layer.shape_error(f"cannot run on {layer.listing(bottoms)}: {_first_line(error)}")
+def _refusal(layer: Layer, bottoms: list[Shape], what: str, error: BaseException) -> CaffeError:
+    """The error for what the layer's method ``what`` raised; raises ``error`` itself where it is a fault of ours."""
+    first = _first_line(error)
+    if outside.is_outside(type(layer)) and first != _NO_MEMORY:
+        remark = f"; on {layer.listing(bottoms)}" if isinstance(error, RuntimeError) and bottoms else ""
+        if what == "reshape" and type(layer).reshape is Layer.reshape:
+            what = "forward, run without values to find the tops' shapes,"
+            remark += "; write a reshape, or say keeps_shape = True" if "meta" in first else ""
+        return outside.failed(type(layer), layer.name, what, error, remark)
+    if not isinstance(error, RuntimeError):
+        raise error
+    return layer.shape_error(f"cannot run on {layer.listing(bottoms)}: {first}")
 
 
-def _first_line(error: RuntimeError) -> str:
+_NO_MEMORY = "out of memory; lower batch_size, or the size of the layer"
+
+
+def _first_line(error: BaseException) -> str:
     """What torch says, in a line; of memory that is short, no more than that."""
     first = in_a_line(error)
     if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in first or "allocate memory" in first:
-        return "out of memory; lower batch_size, or the size of the layer"
+        return _NO_MEMORY
     return first
 
 

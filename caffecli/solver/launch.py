@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from caffecli.errors import CaffeError, SolverError
+from caffecli.errors import CaffeError, SolverError, words_of
 from caffecli.formats import log_file
 from caffecli.solver.parallel import GRACE, TIMEOUT, PeerLost, World, silence_log
 
@@ -150,7 +150,7 @@ def _start(
         world.close()
         code = 0
     except BaseException as error:
-        words = " ".join(str(error).split())
+        words = " ".join(words_of(error).split())
         kind = "lost" if isinstance(error, PeerLost) else "failed"
         pipe.send((kind, words if isinstance(error, CaffeError) else f"{type(error).__name__}: {words}".rstrip(": ")))
         code = 1

@@ -64,7 +64,9 @@ def check(net: NetParameter, types: Collection[str], whole: NetParameter | None 
         hints.append(works)
     elif by_type and not fields and not hints:
         one = len({need.name for need in by_type}) == 1
-        hints.append("it can be written as a Python layer" if one else "they can be written as Python layers")
+        hints.append(
+            f"{'it' if one else 'they'} can be written in PyTorch (docs/your-own-layer.md) and named by --layers"
+        )
     raise SpecError("; ".join([f"{what} needs {' and '.join(parts)}, which {_are(by_type + fields)} not here", *hints]))
 
 

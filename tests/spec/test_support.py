@@ -86,7 +86,7 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             'bottom: "data" }',
             "the net needs the layer BoxAnnotatorOHEM ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is "
             "not here; it can be "
-            "written as a Python layer",
+            "written in PyTorch (docs/your-own-layer.md) and named by --layers",
         ),
         (
             INPUT + 'layer { name: "n" type: "Normalize" bottom: "data" normalize_param { normalize_type: "L1" } }',
@@ -108,7 +108,7 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             'layer { name: "v" type: "VideoData" top: "v" } layer { name: "b" type: "BatchReduction" bottom: "v" }',
             "the net needs the layers VideoData ('v') and BatchReduction ('b') of TSN (yjxiong/caffe), which are "
             "not here; they can be "
-            "written as Python layers",
+            "written in PyTorch (docs/your-own-layer.md) and named by --layers",
         ),
         (
             'layer { name: "v" type: "VideoData" top: "data" }' + RELU,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from caffecli.errors import in_a_line
+from caffecli.errors import CaffeError, in_a_line
+from caffecli.layers import outside
+from caffecli.layers.base import Layer
 from caffecli.net.graph import Node
 from caffecli.net.precision import FULL, PrecisionPolicy
 
@@ -38,7 +40,16 @@ class Runner(ABC):
     def backward(self, result: Result) -> None:
         """One backward pass, from the loss of the last forward pass; diffs of parameters add up in ``.grad``."""
         if result.loss.requires_grad:
-            result.loss.backward()  # type: ignore[no-untyped-call]
+            try:
+                result.loss.backward()  # type: ignore[no-untyped-call]
+            except (Exception, SystemExit) as error:
+                own = None if isinstance(error, CaffeError) else outside.blamed(self._layers(), "backward", error)
+                if own is None:
+                    raise
+                raise own from error
+
+    def _layers(self) -> list[Layer]:
+        return [node.layer for node in self.net.nodes]
 
     def result(self, slots: Sequence[Tensor | None] | Mapping[int, Tensor]) -> Result:
         """The loss and the outputs, of what the net's slots hold."""
@@ -82,7 +93,13 @@ def differentiate(
         outputs, seeds = zip(*pairs, strict=True)
         try:
             grads = torch.autograd.grad(outputs, wanted, seeds, retain_graph=again, allow_unused=True)
-        except RuntimeError as error:
+        except CaffeError:
+            raise
+        except (Exception, SystemExit) as error:
+            if own := outside.blamed([node.layer], "backward", error):
+                raise own from error
+            if not isinstance(error, RuntimeError):
+                raise
             raise node.layer.shape_error(f"cannot run backward: {in_a_line(error)}") from error
     made = iter(grads)
     below = [_or_zeros(next(made), bottom) if bottom.requires_grad else None for bottom in bottoms]
