@@ -157,9 +157,11 @@ def test_check_size_names_the_line(pictures: Path, tmp_path: Path, encoded: bool
     assert {array.shape for array in arrays(tmp_path / "db")} == {(3, 6, 7)}
 
 
-def test_only_one_size_does_not_resize(pictures: Path, tmp_path: Path) -> None:
+def test_only_one_size_does_not_resize(pictures: Path, tmp_path: Path, log: Any) -> None:
     convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "db", Options(resize_height=6))
     assert arrays(tmp_path / "db")[0].shape == (3, 4, 5)
+    words = "The pictures keep their sizes, as in Caffe: give both --resize_width and --resize_height to resize them"
+    assert f"W convert_imageset.cpp:89] {words}" in log.lines
 
 
 def test_encoded_keeps_files_that_fit_and_encodes_others(pictures: Path, tmp_path: Path, log: Any) -> None:
