@@ -86,6 +86,8 @@ class StderrHandler(logging.Handler):
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
         self.stream = stream
+        #: why lines have been lost, if they have: a full disk; the run goes on
+        self.failed: OSError | None = None
         self.setFormatter(GlogFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -100,6 +102,8 @@ class StderrHandler(logging.Handler):
                 stream.flush()
         except BrokenPipeError:
             raise
+        except OSError as error:
+            self.failed = error
         except Exception:
             self.handleError(record)
 

@@ -23,6 +23,8 @@ from caffecli.cli.picture_options import picture_options, whole_numbers
 def classify(**settings: Any) -> None:
     """Classify INPUT_FILE: a picture, a folder of pictures, or a .npy of (N, H, W, K).
 
+    Pictures of a folder that cannot be read are left out, with a word.
+
     The (N, classes) predictions are written to OUTPUT_FILE, a .npy. Without OUTPUT_FILE, or with --labels, the best
     five classes of each picture are printed.
     """

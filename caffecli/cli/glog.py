@@ -49,9 +49,10 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 def shown(ctx: click.Context) -> Iterator[None]:
     """While entered, the log goes where the flags and variables say."""
     with _variables(ctx.meta.get(_META, {})):
-        handlers: list[logging.Handler] = [logs.show()]
+        stderr = logs.show()
+        handlers: list[logging.Handler] = [stderr]
         if not _is_on("GLOG_alsologtostderr", True) and not _is_on("GLOG_logtostderr", False):
-            handlers[0].setLevel(_LEVELS[_level("GLOG_stderrthreshold", 2)])
+            stderr.setLevel(_LEVELS[_level("GLOG_stderrthreshold", 2)])
         folder = os.environ.get("GLOG_log_dir")  # noqa: SIM112 - glog's own spelling
         if folder and not _is_on("GLOG_logtostderr", False):
             from caffecli.formats import log_file
@@ -59,6 +60,8 @@ def shown(ctx: click.Context) -> Iterator[None]:
             handlers.append(log_file.append_glog(folder, _program(ctx)))
         try:
             yield
+            if stderr.failed is not None:
+                raise CaffeError(f"lines of the log on stderr are lost: {stderr.failed.strerror}")
         except CaffeError as error:
             for handler in handlers[1:]:
                 log_file.tell_end(handler, error)

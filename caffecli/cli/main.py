@@ -165,6 +165,8 @@ def _report(error: Exception) -> int:
         return 1
     except BrokenPipeError:
         return _close_pipes()
+    except OSError:  # stderr itself cannot be written
+        return 1
 
 
 def _one_line(error: Exception) -> str:
@@ -180,9 +182,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ValueError) and text == "embedded null byte":
         return "a path holds a zero byte; take it out"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return (
-            f"out of memory; use a smaller batch_size ({text})" if text else "out of memory; use a smaller batch_size"
-        )
+        return "out of memory; free some, or lower batch_size where a net runs" + (f" ({text})" if text else "")
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"internal: {said}; run again with --debug for the traceback"
 

@@ -16,6 +16,7 @@ import click
 
 from caffecli import __version__, logs
 from caffecli.cli import glog
+from caffecli.errors import CaffeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,10 +80,18 @@ class CaffeCommand(click.Command):
         os.environ.setdefault(
             "OPENCV_LOG_LEVEL", "ERROR"
         )  # our own error names a bad picture; OpenCV's lines are not needed
+        _check_working_folder()
         with glog.shown(ctx):
             for flag in ctx.meta.get(_IGNORED, ()):
                 logs.info("caffe.cpp:404", f"{ctx.command.name} has no use for --{flag}, which is ignored")
             return super().invoke(ctx)
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise CaffeError("the working directory is there no more; change to another") from error
 
 
 def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.Context) -> list[str]:

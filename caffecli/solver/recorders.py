@@ -141,10 +141,13 @@ class Lines(Recorder):
 
     def close(self) -> None:
         super().close()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
         self._alone.close()
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:  # of what is still to be written
+            raise atomic.cannot_write(self.path, error) from error
 
 
 class Csv(Lines):

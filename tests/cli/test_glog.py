@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import sys
@@ -121,3 +123,32 @@ def test_the_files_tell_the_error_that_ends_a_run(heard: Callable[..., str], tmp
     with pytest.raises(CaffeError):
         fails.main([f"--log_dir={tmp_path}"], standalone_mode=False)
     assert "no such net" in next(tmp_path.glob("*.ERROR")).read_text()
+
+
+def test_a_log_that_cannot_be_written_is_an_error(heard: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    with pytest.raises(CaffeError, match="lines of the log on stderr are lost: No space left on device"):
+        train.main([], standalone_mode=False)
+
+
+def test_a_working_directory_that_has_gone_is_named(
+    heard: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(CaffeError, match="the working directory is there no more; change to another"):
+        train.main([], standalone_mode=False)
+
+
+def test_a_full_disk_under_a_record_is_named(folder: Path, command: Callable[..., tuple[int, str]]) -> None:
+    for flag in ("--csv", "--jsonl"):
+        code, err = command("train", "--solver=solver.prototxt", f"{flag}=/dev/full")
+        assert (code, err.splitlines()[-1]) == (
+            1,
+            "Error: cannot write '/dev/full': No space left on device; free some space, or write to another disk",
+        )

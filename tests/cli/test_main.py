@@ -177,7 +177,7 @@ def test_command_first(args: list[str], first: list[str]) -> None:
             "Error: 'p\\xf6' cannot be spelled in this locale; set LC_ALL=C.UTF-8\n",
         ),
         (ValueError("embedded null byte"), 1, "Error: a path holds a zero byte; take it out\n"),
-        (MemoryError(), 1, "Error: out of memory; use a smaller batch_size\n"),
+        (MemoryError(), 1, "Error: out of memory; free some, or lower batch_size where a net runs\n"),
         (
             KeyError("a\nb"),
             1,

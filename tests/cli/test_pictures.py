@@ -96,6 +96,28 @@ def test_classify_prints_the_best_five(run: Run) -> None:
     ]
 
 
+def test_classify_a_folder_with_a_broken_picture(run: Run, folder: Path) -> None:
+    (folder / "in").mkdir()
+    for name, seed in {"a.png": 1, "c.PNG": 2, "d.jpg": 3}.items():
+        cv2.imwrite(str(folder / "in" / name), picture(26, 31, 3, seed, 0, 255))
+    (folder / "in" / "b.png").write_bytes(b"<html>")
+    flags = (*PICTURES, "--mean_file=", "--images_dim=24,25", "--ext=png")
+    code, out, err = run("classify", *flags, "in", "out.npy")
+    assert code == 0
+    assert "Left out 1 of 3 pictures, which cannot be read; their rows are NaN." in out
+    assert "Left out 1 files that end in '.jpg'; see --ext." in out
+    assert "b.png" in err and err.endswith("left out")
+    found = np.load("out.npy")
+    assert np.isnan(found).all(1).tolist() == [False, True, False]
+    assert run("classify", *flags, "in/c.PNG", "one.npy")[0] == 0
+    np.testing.assert_array_equal(np.load("one.npy")[0], found[2])
+    for name in ("a.png", "c.PNG"):
+        (folder / "in" / name).write_bytes(b"")
+    code, _, err = run("classify", *flags, "in", "none.npy")
+    assert (code, err) == (1, "Error: none of the 3 pictures in 'in' can be read")
+    assert not Path("none.npy").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
