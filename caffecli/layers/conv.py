@@ -54,6 +54,25 @@ def spatial_setting(
     return values * axes if len(values) == 1 else values
 
 
+def windows_of(
+    sizes: Shape, pads: Sequence[int], extents: Sequence[int], strides: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """How many windows there are along each axis, and by how much a lone one exceeds it; an empty list: by nothing.
+
+    C++ divides towards zero, so that there is one window where the kernel exceeds the padded axis by less than the
+    stride. Under 1 where there is none.
+    """
+    rooms = [size + 2 * pad - extent for size, pad, extent in zip(sizes, pads, extents, strict=True)]
+    counts = [1 if -stride < room < 0 else room // stride + 1 for room, stride in zip(rooms, strides, strict=True)]
+    short = [max(0, -room) for room in rooms]
+    return counts, short if any(short) else []
+
+
+def pad_end(x: Tensor, short: Sequence[int]) -> Tensor:
+    """``x`` (N, C, spatial...) with so many zeros behind each spatial axis."""
+    return F.pad(x, [side for more in reversed(short) for side in (0, more)])
+
+
 def drawn_window(settings: ConvolutionParameter | PoolingParameter) -> list[str]:
     """Kernel size, stride and pad, as a drawing says them: 3, or 3x5."""
     return [
@@ -120,8 +139,10 @@ class BaseConvolution(FoldTarget, Layer):
             self.add_blob("bias", (self.num_output,), param.bias_filler)
         else:
             self.bias = None
-        #: whether the bottoms are as torch wants them, with nothing to fold
-        self.plain = self.channel_axis == 1 and 1 <= self.spatial <= 3
+        #: by how much a lone window reaches past each axis of the bottom; empty where none does
+        self.short: list[int] = []
+        #: whether the bottoms are as torch wants them, with nothing to fold or to pad
+        self.plain = False
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         shape = tuple(bottoms[0])
@@ -134,6 +155,7 @@ class BaseConvolution(FoldTarget, Layer):
         tops = self.top_sizes()
         if any(size < 1 for size in tops):
             raise self.shape_error(self.misfit())
+        self.plain = self.channel_axis == 1 and 1 <= self.spatial <= 3 and not self.short
         return [torch.Size((*shape[: self.channel_axis], self.num_output, *tops))] * len(bottoms)
 
     def _check_channels(self, channels: int) -> None:
@@ -192,7 +214,8 @@ class BaseConvolution(FoldTarget, Layer):
     def _fold(self, x: Tensor) -> Tensor:
         """The operation with all axes before the channels folded into one."""
         lead = x.shape[: self.channel_axis]
-        y = self.apply_weights(x.reshape(lead.numel(), *x.shape[self.channel_axis :]))
+        x = x.reshape(lead.numel(), *x.shape[self.channel_axis :])
+        y = self.apply_weights(pad_end(x, self.short) if self.short else x)
         return y.reshape(*lead, *y.shape[1:])
 
 
@@ -202,7 +225,8 @@ class Convolution(BaseConvolution):
     a group's channels apart.
 
     Blobs: weight (num_output, channels / group, kernel...) and bias (num_output). A spatial axis of size n becomes
-    (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1.
+    (n + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1, by C++'s division, towards zero: where a kernel exceeds
+    the padded axis by less than the stride, there is one output, and zeros beyond the end.
     Source: ``base_conv_layer.cpp``, ``conv_layer.cpp``.
     """
 
@@ -232,8 +256,8 @@ class Convolution(BaseConvolution):
         return self.num_output, channels // self.group
 
     def top_sizes(self) -> list[int]:
-        settings = zip(self.sizes, self.pad, self.extent, self.stride, strict=True)
-        return [(size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in settings]
+        tops, self.short = windows_of(self.sizes, self.pad, self.extent, self.stride)
+        return tops
 
     def misfit(self) -> str:
         what = f"kernel of {self.extent} does not fit the bottom's {list(self.sizes)} with pad {self.pad}"
@@ -305,7 +329,8 @@ class Im2col(Layer):
     ``convolution_param``: kernel_size, pad (0), stride (1) and dilation (1), each once or once per spatial axis, the
     first three also as ``*_h`` and ``*_w``; axis (1): the channels, with independent inputs before it and spatial axes
     behind it, one at least. Its other settings have no effect. Bottom (N, C, n...), top (N, C * kernel..., m...), where
-    m = (n + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1. Raises ShapeError where the kernel does not fit.
+    m = (n + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1, rounded towards zero as for Convolution. Raises
+    ShapeError where the kernel does not fit.
     Source: ``im2col_layer.cpp``.
     """
 
@@ -345,14 +370,16 @@ class Im2col(Layer):
         return [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
 
     def _tops(self, sizes: Shape) -> list[int]:
-        settings = zip(sizes, self.pad, self._extent(), self.stride, strict=True)
-        return [(size + 2 * pad - extent) // stride + 1 for size, pad, extent, stride in settings]
+        return windows_of(sizes, self.pad, self._extent(), self.stride)[0]
 
     def forward(self, x: Tensor) -> Tensor:
         lead, (channels, *sizes) = x.shape[: self.channel_axis], x.shape[self.channel_axis :]
+        tops, short = windows_of(sizes, self.pad, self._extent(), self.stride)
         x = x.reshape(math.prod(lead), channels, *sizes)
+        if short:
+            x = pad_end(x, short)
         columns = F.unfold(x, self.kernel, self.dilation, self.pad, self.stride) if len(sizes) == 2 else self._unfold(x)
-        return columns.reshape(*lead, channels * math.prod(self.kernel), *self._tops(sizes))
+        return columns.reshape(*lead, channels * math.prod(self.kernel), *tops)
 
     def _unfold(self, x: Tensor) -> Tensor:
         """The windows over any number of spatial axes, as (N, C, kernel..., tops...)."""

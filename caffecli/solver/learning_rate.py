@@ -8,9 +8,11 @@ inv        base_lr * (1 + gamma * iter) ^ -power
 multistep  base_lr * gamma ^ (number of steps so far: one at each stepvalue, at most one an iteration)
 poly       base_lr * (1 - iter / max_iter) ^ power
 sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
+cosine     base_lr * (1 + cos(pi * iter / max_iter)) / 2; ours, not Caffe's
 =========  ==============================================================
 
-``RateOptions`` adds to any of them what Caffe does not have: a floor, and a warm-up.
+A setting that is not given is 0, as in Caffe. ``RateOptions`` adds to any of them what Caffe does not have: a floor,
+and a warm-up.
 """
 
 from __future__ import annotations
@@ -18,18 +20,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.wording import did_you_mean
 
-POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
-_NEEDED = {
+#: the policies, and the settings that each makes a factor of
+POLICIES: dict[str, tuple[str, ...]] = {
+    "fixed": (),
     "step": ("gamma", "stepsize"),
     "exp": ("gamma",),
     "inv": ("gamma", "power"),
     "multistep": ("gamma",),
     "poly": ("power",),
     "sigmoid": ("gamma", "stepsize"),
+    "cosine": (),
 }
 
 
@@ -49,7 +54,10 @@ PLAIN = RateOptions()
 
 
 def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
-    """Raise SolverError for an unknown policy, or one whose settings are missing or impossible."""
+    """Raise SolverError for an unknown policy, or settings that no rate can be made of.
+
+    Those that the policy reads and that are not given are named in the log: they are 0.
+    """
     policy = param.lr_policy
     if policy == "plateau":
         raise SolverError(
@@ -59,19 +67,32 @@ def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
     if policy not in POLICIES:
         hint = did_you_mean(policy, POLICIES, f"known policies: {', '.join(POLICIES)}")
         raise SolverError(f"lr_policy: unknown policy {policy!r}{hint}")
-    if not param.HasField("base_lr"):
-        raise SolverError("base_lr is not set; give the solver a learning rate")
-    for name in _NEEDED.get(policy, ()):
-        if not param.HasField(name):
-            raise SolverError(f"lr_policy {policy!r} needs {name}, which is not set")
-    if policy in ("step", "sigmoid") and param.stepsize <= 0:
-        raise SolverError(f"lr_policy {policy!r}: stepsize must be positive, got {param.stepsize}")
-    if policy != "poly" and param.gamma < 0:
-        raise SolverError(f"lr_policy {policy!r}: gamma must not be negative, got {param.gamma:g}")
-    if policy == "multistep" and list(param.stepvalue) != sorted(param.stepvalue):
-        raise SolverError(f"lr_policy 'multistep': stepvalue must rise, got {list(param.stepvalue)}")
+    if policy == "step" and param.stepsize <= 0:
+        raise SolverError(f"lr_policy 'step': stepsize must be positive, got {param.stepsize}")
+    if policy == "cosine" and not param.max_iter:
+        raise SolverError("lr_policy 'cosine' goes down to 0 at max_iter, which is not set; give it")
+    _warn_of_missing(param)
     if not options.min_lr <= max(0.0, param.base_lr):
         raise SolverError(f"--min-lr {options.min_lr:g} is above base_lr {param.base_lr:g}; give a smaller one")
+
+
+def _warn_of_missing(param: SolverParameter) -> None:
+    """Log what the rate is made of and is not given: Caffe takes 0 without a word."""
+    given = {field.name for field, _ in param.ListFields()}
+    missing = [name for name in ("base_lr", *POLICIES[param.lr_policy]) if name not in given]
+    if missing:
+        what = "the learning rate is 0, and nothing is learned" if "base_lr" in missing else "they count as 0"
+        what = what if len(missing) > 1 or "base_lr" in missing else "it counts as 0"
+        if missing == ["gamma"] and param.lr_policy in ("step", "exp"):
+            what += ", so that the learning rate falls to 0 at the first step"
+        logs.warning(
+            "sgd_solver.cpp:27", f"lr_policy {param.lr_policy!r} reads {' and '.join(missing)}, not set: {what}"
+        )
+    if param.lr_policy == "multistep" and list(param.stepvalue) != sorted(param.stepvalue):
+        logs.warning(
+            "sgd_solver.cpp:50",
+            f"stepvalue does not rise: {list(param.stepvalue)}; each step waits for those before it",
+        )
 
 
 def current_step(param: SolverParameter, iteration: int) -> int:
@@ -106,14 +127,31 @@ def _policy(param: SolverParameter, iteration: int) -> float:
     base, gamma, power = param.base_lr, param.gamma, param.power
     match param.lr_policy:
         case "step" | "multistep":
-            return base * gamma ** current_step(param, iteration)
+            return base * _power(gamma, current_step(param, iteration))
         case "exp":
-            return base * gamma**iteration
+            return base * _power(gamma, iteration)
         case "inv":
-            return base * (1 + gamma * iteration) ** -power
+            return base * _power(1 + gamma * iteration, -power)
         case "poly":
-            return base * max(0.0, 1 - iteration / param.max_iter) ** power
+            return base * _power(1 - _done(param, iteration), power)
         case "sigmoid":
             return base / (1 + math.exp(min(-gamma * (iteration - param.stepsize), 700.0)))
+        case "cosine":
+            return base * (1 + math.cos(math.pi * _done(param, iteration))) / 2
         case _:
             return base
+
+
+def _done(param: SolverParameter, iteration: int) -> float:
+    """The part of ``max_iter`` that is done, at most 1."""
+    return min(1.0, iteration / param.max_iter) if param.max_iter else 1.0
+
+
+def _power(base: float, exponent: float) -> float:
+    """C's ``pow``: infinite or no number where Python raises an error."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return math.inf if base == 0 else math.nan

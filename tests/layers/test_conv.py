@@ -181,6 +181,42 @@ def test_refusals(settings: str, words: str) -> None:
     assert str(caught.value).startswith("layer 'l' (Convolution): ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "stride", "pad", "dilation", "more"),
+    [
+        ("kernel_size: 5 stride: 3", [3, 3], [0, 0], [1, 1], (2, 1)),
+        ("kernel_size: 4 stride: 2", [2, 2], [0, 0], [1, 1], (1, 0)),
+        ("kernel_size: 6 stride: 2 pad: 1", [2, 2], [1, 1], [1, 1], (1, 0)),
+        ("kernel_size: 2 dilation: 4 stride: 7", [7, 7], [0, 0], [4, 4], (2, 1)),
+    ],
+)
+def test_a_kernel_that_exceeds_the_bottom_by_less_than_the_stride(
+    settings: str, stride: list[int], pad: list[int], dilation: list[int], more: tuple[int, int]
+) -> None:
+    """C++ divides towards zero: one output along that axis, with zeros beyond the end."""
+    text = f'type: "Convolution" convolution_param {{ num_output: 2 {settings} weight_filler {{ type: "xavier" }} }}'
+
+    def oracle(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        # pad counts on both sides; what is added goes behind the pad
+        x = np.pad(x, [(0, 0), (0, 0), *((p, p + extra) for p, extra in zip(pad, more, strict=True))])
+        return convolve(x, weight, bias, stride, [0, 0], dilation)
+
+    layer = build(text, (2, 7, 3, 4))
+    x = torch.rand(2, 7, 3, 4)
+    y = oracle(x.numpy(), *(blob.detach().numpy() for blob in layer.blobs))
+    assert y.shape[2:] == (1, 1)
+    assert layer.reshape([(2, 7, 3, 4)]) == [torch.Size(y.shape)]
+    np.testing.assert_allclose(layer(x).detach().numpy(), y, atol=1e-5)  # type: ignore[union-attr]
+    layer.reshape([(2, 7, 12, 12)])  # and back to bottoms that are large enough
+    wide = np.random.default_rng(0).random((2, 7, 12, 12), np.float32)
+    weight, bias = (blob.detach().numpy() for blob in layer.blobs)
+    np.testing.assert_allclose(
+        layer(torch.from_numpy(wide)).detach().numpy(),  # type: ignore[union-attr]
+        convolve(wide, weight, bias, stride, pad, dilation),
+        atol=1e-5,
+    )
+
+
 def test_bottoms_and_tops_must_pair_and_match() -> None:
     settings = "convolution_param { num_output: 2 kernel_size: 2 }"
     with pytest.raises(SpecError, match=r"expected as many tops as bottoms, got 2 bottom\(s\) and 1 top\(s\)"):

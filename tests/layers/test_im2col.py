@@ -66,6 +66,16 @@ def test_other_numbers_of_axes(shape: Ints, axis: int) -> None:
     check(f'type: "Im2col" convolution_param {{ {settings} }}', shape, oracle=lambda x: columns(x, first, *want))
 
 
+def test_a_kernel_that_exceeds_the_bottom_by_less_than_the_stride() -> None:
+    layer = build('type: "Im2col" convolution_param { kernel_size: 5 stride: 3 }', SHAPE)
+    x = torch.rand(*SHAPE)
+    y = layer(x)
+    assert isinstance(y, torch.Tensor) and layer.reshape([SHAPE]) == [y.shape] == [torch.Size((2, 7 * 25, 1, 1))]
+    filled = torch.zeros(2, 7, 5, 5)
+    filled[:, :, : x.shape[2], : x.shape[3]] = x
+    assert torch.equal(y.reshape(filled.shape), filled)
+
+
 def test_other_sizes_than_planned() -> None:
     layer = build('type: "Im2col" convolution_param { kernel_size: 2 }', SHAPE)
     assert layer(torch.rand(5, 7, 6, 9)).shape == (5, 28, 5, 8)

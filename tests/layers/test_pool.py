@@ -211,6 +211,16 @@ def test_refusals(settings: str, words: str) -> None:
     assert str(caught.value).startswith("layer 'l' (Pooling): ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+def test_a_kernel_that_exceeds_the_bottom_by_less_than_the_stride(pool: str) -> None:
+    """Rounded up, there is one window; its mean is over the part in the image, as it is not padded."""
+    layer = build(f'type: "Pooling" pooling_param {{ pool: {pool} kernel_size: 5 stride: 3 }}', SHAPE)
+    x = torch.rand(*SHAPE)
+    y = layer(x)
+    assert isinstance(y, torch.Tensor) and layer.reshape([SHAPE]) == [y.shape] == [torch.Size((2, 7, 1, 1))]
+    torch.testing.assert_close(y[..., 0, 0], x.amax((2, 3)) if pool == "MAX" else x.mean((2, 3)))
+
+
 def test_the_bottom_has_4_axes_and_the_mask_is_for_max() -> None:
     with pytest.raises(CaffeError, match=r"expected a bottom of 4 axes .*, got \(2, 7, 3\)"):
         build('type: "Pooling" pooling_param { kernel_size: 2 }', (2, 7, 3))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import pytest
 from google.protobuf import text_format
 
+from caffecli import logs
 from caffecli.errors import SolverError
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver.learning_rate import RateOptions, check, current_step, learning_rate
@@ -35,6 +37,30 @@ def solver(text: str) -> SolverParameter:
         ('lr_policy: "poly" power: 2 max_iter: 10', 10, 0.0),
         ('lr_policy: "sigmoid" gamma: 0.5 stepsize: 4', 6, 0.5 / (1 + math.exp(-1.0))),
         ('lr_policy: "sigmoid" gamma: 50 stepsize: 100', 0, 0.0),
+        ('lr_policy: "cosine" max_iter: 12', 0, 0.5),
+        ('lr_policy: "cosine" max_iter: 12', 2, 0.25 * (1 + math.sqrt(3) / 2)),
+        ('lr_policy: "cosine" max_iter: 12', 4, 0.375),
+        ('lr_policy: "cosine" max_iter: 12', 6, 0.25),
+        ('lr_policy: "cosine" max_iter: 12', 12, 0.0),
+        ('lr_policy: "cosine" max_iter: 12', 99, 0.0),
+        # what is not set is 0, as in Caffe
+        ('lr_policy: "step" stepsize: 10', 9, 0.5),
+        ('lr_policy: "step" stepsize: 10', 10, 0.0),
+        ('lr_policy: "exp"', 0, 0.5),
+        ('lr_policy: "exp"', 1, 0.0),
+        ('lr_policy: "inv" power: 0.75', 5000, 0.5),
+        ('lr_policy: "inv" gamma: 0.1', 5000, 0.5),
+        ('lr_policy: "multistep" stepvalue: 3', 2, 0.5),
+        ('lr_policy: "multistep" stepvalue: 3', 3, 0.0),
+        ('lr_policy: "multistep" gamma: 0.5', 3000, 0.5),
+        ('lr_policy: "poly" max_iter: 10', 5, 0.5),
+        ('lr_policy: "sigmoid"', 6, 0.25),
+        ('lr_policy: "sigmoid" gamma: 1', 2, 0.5 / (1 + math.exp(-2.0))),
+        ('lr_policy: "step" gamma: -0.5 stepsize: 10', 10, -0.25),
+        # the steps come in the order in which they are written, each when its turn and its time have come
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 2', 4, 0.5),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 2', 5, 0.25),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: 5 stepvalue: 2', 6, 0.125),
     ],
 )
 def test_rate(settings: str, iteration: int, rate: float) -> None:
@@ -55,16 +81,46 @@ def test_steps() -> None:
         ('base_lr: 1 lr_policy: "fixd"', "unknown policy 'fixd'; did you mean 'fixed'"),
         ('base_lr: 1 lr_policy: "zzz"', "known policies: fixed, step"),
         ("base_lr: 1", "unknown policy ''"),
-        ('lr_policy: "fixed"', "base_lr is not set"),
-        ('base_lr: 1 lr_policy: "step" gamma: 0.1', "'step' needs stepsize"),
+        ('base_lr: 1 lr_policy: "step" gamma: 0.1', "stepsize must be positive, got 0"),
         ('base_lr: 1 lr_policy: "step" gamma: 0.1 stepsize: 0', "stepsize must be positive, got 0"),
-        ('base_lr: 1 lr_policy: "exp" gamma: -1', "gamma must not be negative"),
-        ('base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 2', "stepvalue must rise"),
+        ('base_lr: 1 lr_policy: "cosine"', "'cosine' goes down to 0 at max_iter, which is not set; give it"),
     ],
 )
 def test_wrong_settings(settings: str, words: str) -> None:
     with pytest.raises(SolverError, match=words):
         check(solver(settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('lr_policy: "fixed"', "'fixed' reads base_lr, not set: the learning rate is 0, and nothing is learned"),
+        (
+            'base_lr: 1 lr_policy: "step" stepsize: 5',
+            "'step' reads gamma, not set: it counts as 0, so that the learning rate falls to 0 at the first step",
+        ),
+        ('base_lr: 1 lr_policy: "inv"', "'inv' reads gamma and power, not set: they count as 0"),
+        ('base_lr: 1 lr_policy: "poly" max_iter: 9', "'poly' reads power, not set: it counts as 0"),
+        (
+            'base_lr: 1 lr_policy: "multistep" gamma: 0.1 stepvalue: 5 stepvalue: 2',
+            "stepvalue does not rise: [5, 2]; each step waits for those before it",
+        ),
+        ('base_lr: 1 lr_policy: "step" stepsize: 5 gamma: 0', ""),
+        ('base_lr: 0 lr_policy: "fixed"', ""),
+    ],
+)
+def test_what_is_not_set_is_said(settings: str, words: str) -> None:
+    stream = io.StringIO()
+    handler = logs.show(stream)
+    check(solver(settings))
+    logs.hide(handler)
+    assert words in stream.getvalue() and stream.getvalue().count("\n") == bool(words)
+
+
+def test_no_number_where_c_has_none() -> None:
+    assert math.isnan(learning_rate(solver('base_lr: 1 lr_policy: "inv" gamma: -1 power: 0.5'), 2))
+    assert learning_rate(solver('base_lr: 1 lr_policy: "exp" gamma: 10'), 400) == math.inf
+    assert learning_rate(solver('base_lr: 1 lr_policy: "inv" gamma: -1 power: 1'), 1) == math.inf
 
 
 def test_warmup() -> None:
