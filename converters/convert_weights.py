@@ -49,7 +49,7 @@ def convert_weights(
         raise FormatError(
             f"{str(target)!r}: NVIDIA's form is one of binary caffemodels; choose a name that ends in .caffemodel"
         )
-    if layers:
+    if layers or os.environ.get("CAFFECLI_LAYERS"):
         from caffecli.layers import user_modules  # takes the time of loading torch
 
         user_modules.load(layers)

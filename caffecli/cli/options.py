@@ -200,8 +200,8 @@ amp_option = click.option(
 )
 
 
-def _modules(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in value.split(",")) if value else ()
+def _modules(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = () if value is None else tuple(part.strip() for part in value.split(","))
     for name in names:
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise click.BadParameter(
@@ -212,8 +212,6 @@ def _modules(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
 
 layers_option = click.option(
     "--layers",
-    default="",
-    envvar="CAFFECLI_LAYERS",
     metavar="MODULE[,MODULE...]",
     callback=_modules,
     help="Python modules that register layers of your own, found on Python's path or in the working directory; "

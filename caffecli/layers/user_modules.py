@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import os
 import sys
 import threading
 from collections import Counter
@@ -16,6 +17,8 @@ from caffecli.errors import CaffeError, SpecError
 from caffecli.layers import registry
 from caffecli.layers.outside import failure
 
+VARIABLE = "CAFFECLI_LAYERS"
+
 _lock = threading.Lock()
 #: the folders that blocks of ``on_path`` have put on Python's path -> how many blocks are running
 _users: Counter[str] = Counter()
@@ -24,19 +27,29 @@ _users: Counter[str] = Counter()
 def load(modules: Iterable[str]) -> None:
     """Import the modules, each of which registers layers by ``registry.register``; to be called before a net is built.
 
+    Without any, those that the variable CAFFECLI_LAYERS names, with commas between them.
     They are looked for on Python's path, then in the working directory. Raises SpecError for a module that is not
     there, that registers no layer, or a type that there is already; PythonLayerError for one whose code fails.
     """
-    for name in modules:
+    source, names = "--layers", tuple(modules)
+    if not names:
+        source, names = VARIABLE, tuple(filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))))
+    for name in names:
+        if not is_name(name):
+            raise SpecError(f"{source}: {name!r} is no name of a module, such as my_layers or package.my_layers")
         here = str(Path.cwd())
         if here not in sys.path:
             sys.path.append(here)  # to stay, as the folder of a program does: its modules may import each other later
-        _load(name)
+        _load(name, f"{source} {name}")
+
+
+def is_name(text: str) -> bool:
+    """Whether a module can be called so."""
+    return not text.endswith(".py") and all(part.isidentifier() for part in text.split("."))
 
 
 @functools.cache  # a module is loaded once in a process
-def _load(name: str) -> None:
-    where = f"--layers {name}"
+def _load(name: str, where: str) -> None:
     before = set(registry.types())
     module = import_module(name, (), where)
     own = {registry.layer_class(kind).__module__ for kind in registry.types()}

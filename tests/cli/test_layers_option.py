@@ -130,6 +130,12 @@ def test_the_variable(half: Path, command: Command, fails: Fails, monkeypatch: p
     assert "no module 'my_other'" in fails(
         "train", "--solver=solver.prototxt", "--layers=my_other"
     )  # the flag goes before it
+    for value, words in (
+        ("my_other", "CAFFECLI_LAYERS my_other: no module 'my_other' in "),
+        ("my_half.py", "CAFFECLI_LAYERS: 'my_half.py' is no name of a module, such as my_layers"),
+    ):
+        monkeypatch.setenv("CAFFECLI_LAYERS", value)
+        assert fails("train", "--solver=solver.prototxt").startswith(words)
 
 
 def test_a_package_on_pythons_path(half: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
