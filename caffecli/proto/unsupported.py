@@ -209,6 +209,11 @@ VALUES = {
 
 #: what to use here instead: by message and field
 INSTEAD: dict[tuple[str, str], str] = {
+    ("SolverParameter", "min_lr"): "give --min-lr to caffecli train",
+    ("SolverParameter", "warmup_iter"): "give --warmup N:LR to caffecli train",
+    ("SolverParameter", "warmup_start_lr"): "give --warmup N:LR to caffecli train",
+    ("LossParameter", "class_weighting"): "use InfogainLoss, whose matrix holds the weights on its diagonal",
+    ("LossParameter", "weight_by_label_freqs"): "use InfogainLoss, whose matrix holds the weights on its diagonal",
     ("ConvolutionParameter", "hole"): "write dilation, which is the same",
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
     ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",

@@ -7,6 +7,7 @@ back the same.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import struct
@@ -30,6 +31,7 @@ M = TypeVar("M", bound=Message)
 #: strings and comments, which the searches below skip
 _SKIP = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
 _COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -108,7 +110,10 @@ def format(message: Message) -> str:
 
 
 def _decode(data: bytes, name: str) -> str:
-    """The text of a file. Comments may be in any encoding, as C++ skips them; the rest is UTF-8."""
+    """The text of a file. Comments may be in any encoding, as C++ skips them; the rest is UTF-8.
+
+    Where it is not, it is taken for GBK if its bytes beyond ASCII come in pairs, else for Latin-1, with a word.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -116,8 +121,14 @@ def _decode(data: bytes, name: str) -> str:
         at = text.find("\ufffd")
         if at < 0:
             return text
-        line, column = _place(text, at)
-        raise SpecError(f"{name}:{line}:{column}: not UTF-8; save the file in that encoding") from None
+    in_pairs = all(len(run) % 2 == 0 for run in _BEYOND_ASCII.findall(data))
+    title, decoded = "Latin-1", data.decode("latin-1")
+    if in_pairs:
+        with contextlib.suppress(UnicodeDecodeError):
+            title, decoded = "GBK", data.decode("gb18030")
+    line, column = _place(text, at)
+    logs.warning("io.cpp:36", f"{name}:{line}:{column}: not UTF-8; read as {title}")
+    return decoded
 
 
 def _place(text: str, at: int) -> tuple[int, int]:
@@ -187,8 +198,36 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
     return what
 
 
+#: names that fields had once, or have in other programs, and what is meant here: by message and name
+_MEANT = {
+    "LayerParameter": {
+        "blobs_lr": "now it is param { lr_mult: ... }, one param for each blob",
+        "weight_decay": "in a layer it is param { decay_mult: ... }, one param for each blob",
+    },
+    "SolverParameter": {
+        "learning_rate": "it is called base_lr",
+        "lr": "it is called base_lr",
+        "batch_size": "it stands in the net, in the layer that reads the data",
+        "epochs": "Caffe counts iterations, of batch_size records each: max_iter",
+        "max_epoch": "Caffe counts iterations, of batch_size records each: max_iter",
+        "beta1": "Adam's beta1 is called momentum",
+        "beta2": "Adam's beta2 is called momentum2",
+        "epsilon": "it is called delta",
+        "eps": "it is called delta",
+        "nesterov": 'write type: "Nesterov"',
+        "steps": "each step is a stepvalue",
+        "decay": "it is called weight_decay",
+        "weight_decay_type": 'it is called regularization_type: "L1" or "L2"',
+        "gpu": "give the flag --gpu, or device_id",
+        "device": "give the flag --gpu, or device_id",
+    },
+}
+
+
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
+    if meant := _MEANT.get(message.name, {}).get(name):
+        return f"{what}; {meant}"
     if fork := forks.of_name(message.name, name):
         return f"{what}; it is one of {fork}, which is not here"
     if (

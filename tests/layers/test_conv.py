@@ -206,12 +206,12 @@ def test_a_kernel_that_exceeds_the_bottom_by_less_than_the_stride(
     y = oracle(x.numpy(), *(blob.detach().numpy() for blob in layer.blobs))
     assert y.shape[2:] == (1, 1)
     assert layer.reshape([(2, 7, 3, 4)]) == [torch.Size(y.shape)]
-    np.testing.assert_allclose(layer(x).detach().numpy(), y, atol=1e-5)  # type: ignore[union-attr]
+    np.testing.assert_allclose(layer(x).detach().numpy(), y, atol=1e-5)
     layer.reshape([(2, 7, 12, 12)])  # and back to bottoms that are large enough
     wide = np.random.default_rng(0).random((2, 7, 12, 12), np.float32)
     weight, bias = (blob.detach().numpy() for blob in layer.blobs)
     np.testing.assert_allclose(
-        layer(torch.from_numpy(wide)).detach().numpy(),  # type: ignore[union-attr]
+        layer(torch.from_numpy(wide)).detach().numpy(),
         convolve(wide, weight, bias, stride, pad, dilation),
         atol=1e-5,
     )

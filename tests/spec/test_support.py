@@ -72,6 +72,7 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "loss_param { class_weighting: 2 } }",
             "the net needs the setting loss_param.class_weighting ('l') of SegNet (alexgkendall/caffe-segnet), "
             "which is not here; "
+            "for loss_param.class_weighting use InfogainLoss, whose matrix holds the weights on its diagonal; "
             "its deploy net, which has neither data layers nor losses, runs",
         ),
         (

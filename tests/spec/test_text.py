@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +85,7 @@ def test_braces(source: str) -> None:
             "keep one GPU here, and give --gpu 0,1 to train on several",
         ),
         ("test_iter: [1] max_iter: [\n1]", "s.prototxt:1:26: field 'max_iter' holds one value, got a list"),
-        ("lr_policy: fixed", "s.prototxt:1:12: expected a text in quotes, got fixed"),
+        ("lr_policy: fixed", 's.prototxt:1:12: expected a text in quotes, got fixed; write "fixed"'),
         ("lr_policy: 'fixed", "s.prototxt:1:12: the quote is not closed: 'fixed"),
         ("debug_info: yes", "s.prototxt:1:13: expected 'true' or 'false', got yes"),
         ("net_param {\n  name: '}' # }\n", "s.prototxt:1:11: the '{' here is not closed"),
@@ -150,9 +152,41 @@ def test_files_that_hold_no_prototxt(tmp_path: Path, golden: Path) -> None:
     assert words(golden / "lenet" / "lenet_iter_10000.caffemodel").endswith(
         "is a binary file; expected a prototxt, the text of a NetParameter"
     )
-    latin = tmp_path / "latin"
-    latin.write_bytes(b"layer { }\nname: '\xe9'\n")
-    assert words(latin) == "T/latin:2:8: not UTF-8; save the file in that encoding"
+
+
+@pytest.mark.parametrize(("encoding", "title", "name"), [("gbk", "GBK", "网络"), ("latin-1", "Latin-1", "modèle")])
+def test_texts_in_another_encoding_are_read_with_a_word(
+    encoding: str, title: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "n.prototxt"
+    path.write_bytes(f'force_backward: true\nname: "{name}"'.encode(encoding))
+    handler = logs.show()
+    net = text.read(path, NetParameter)
+    logs.hide(handler)
+    assert net.name == name
+    assert re.search(rf"{path}:2:\d+: not UTF-8; read as {title}", capsys.readouterr().err)
+    assert text.parse(text.format(net), NetParameter()) == net
+
+
+@pytest.mark.parametrize(
+    ("message", "line", "hint"),
+    [
+        (
+            NetParameter(),
+            'layer { name: "a" blobs_lr: 1 }',
+            "; now it is param { lr_mult: ... }, one param for each blob",
+        ),
+        (NetParameter(), "layer { weight_decay: 1 }", "; in a layer it is param { decay_mult: ... }"),
+        (SolverParameter(), "learning_rate: 1", "; it is called base_lr"),
+        (SolverParameter(), "beta1: 1", "; Adam's beta1 is called momentum"),
+        (SolverParameter(), "batch_size: 1", "; it stands in the net, in the layer that reads the data"),
+    ],
+)
+def test_names_of_other_times_and_programs(message: Message, line: str, hint: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        text.parse(line, message)
+    assert hint in str(caught.value)
+    assert "did you mean" not in str(caught.value)
 
 
 def test_comments_may_be_in_any_encoding(tmp_path: Path) -> None:
