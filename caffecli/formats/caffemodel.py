@@ -62,15 +62,15 @@ def read_with_net(path: str | os.PathLike[str]) -> tuple[NetParameter | None, We
         raise describe(path, data, "a caffemodel")
     weights: Weights = {}
     for layer in _layers(net):
-        arrays = []
+        name, arrays = layer.name if isinstance(layer.name, str) else encoding.as_text(layer.name)[0], []
         for index, blob in enumerate(layer.blobs):
             try:
                 arrays.append(blobs.twin_to_array(blob))
             except FormatError as error:
-                raise FormatError(f"{str(path)!r}, layer {layer.name!r}, blob {index}: {error}") from error
+                raise FormatError(f"{str(path)!r}, layer {name!r}, blob {index}: {error}") from error
         layer.ClearField("blobs")  # gives the memory back early
-        if arrays or layer.name not in weights:
-            weights[layer.name] = arrays
+        if arrays or name not in weights:
+            weights[name] = arrays
     try:
         return _plain(net, path), weights
     except FormatError:
@@ -142,7 +142,9 @@ _to_file = functools.lru_cache(maxsize=2)(wire.to_file)  # every snapshot of a t
 def _plain(net: Any, path: str | os.PathLike[str]) -> NetParameter:
     """A twin without blobs as a plain message."""
     try:
-        return NetParameter.FromString(wire.from_file(net.SerializeToString()))
+        plain = NetParameter.FromString(wire.from_file(net.SerializeToString()))
+        encoding.repair_texts(plain)
+        return plain
     except DecodeError as error:
         raise FormatError(f"{str(path)!r} is damaged: the settings of one of its layers cannot be read") from error
 

@@ -18,6 +18,7 @@ from caffecli.formats import hdf5
 from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.blob import Array
 from caffecli.formats.foreign import describe
+from caffecli.proto import encoding
 
 
 @dataclass
@@ -54,7 +55,11 @@ def read(path: str | os.PathLike[str]) -> SolverState:
             history.append(blobs.twin_to_array(blob))
         except FormatError as error:
             raise FormatError(f"{str(path)!r}, history {index}: {error}") from error
-    return _checked(path, SolverState(state.iter, state.current_step, state.learned_net, history))
+    return _checked(path, SolverState(state.iter, state.current_step, _text(state.learned_net), history))
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else encoding.as_text(value)[0]
 
 
 def _plausible(state: Any) -> bool:

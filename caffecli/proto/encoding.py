@@ -1,13 +1,17 @@
-"""Protobuf's wire format: the fields of a message, one after another, without a schema."""
+"""Protobuf's wire format: the fields of a message, one after another, without a schema; texts that are no UTF-8."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 SIZES = {FIXED64: 8, FIXED32: 4}
+
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 
 
 def pieces(data: bytes) -> list[bytes]:
@@ -65,3 +69,26 @@ def varint(value: int) -> bytes:
         value >>= 7
     made.append(value)
     return bytes(made)
+
+
+def as_text(data: bytes) -> tuple[str, str]:
+    """Bytes as a text, and the encoding's name: UTF-8; else GBK if those beyond ASCII come in pairs, else Latin-1."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return data.decode(), "UTF-8"
+    if all(len(run) % 2 == 0 for run in _BEYOND_ASCII.findall(data)):
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode("gb18030"), "GBK"
+    return data.decode("latin-1"), "Latin-1"
+
+
+def repair_texts(message: Message) -> None:
+    """Make texts of those fields of a message, and of the messages in it, that are read as bytes, being no UTF-8."""
+    for field, value in message.ListFields():
+        many = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+        if field.type == field.TYPE_MESSAGE:
+            for inner in value if many else (value,):
+                repair_texts(inner)
+        elif field.type == field.TYPE_STRING and many and any(isinstance(one, bytes) for one in value):
+            value[:] = [as_text(one)[0] if isinstance(one, bytes) else one for one in value]
+        elif field.type == field.TYPE_STRING and isinstance(value, bytes):
+            setattr(message, field.name, as_text(value)[0])

@@ -7,7 +7,6 @@ back the same.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import struct
@@ -22,7 +21,7 @@ from google.protobuf.message import Message
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.host import check_file
-from caffecli.proto import caffe_pb2, forks
+from caffecli.proto import caffe_pb2, encoding, forks
 from caffecli.spec.upgrade_v1 import TYPE_NAMES
 from caffecli.wording import did_you_mean
 
@@ -31,7 +30,6 @@ M = TypeVar("M", bound=Message)
 #: strings and comments, which the searches below skip
 _SKIP = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
 _COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
-_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -121,11 +119,7 @@ def _decode(data: bytes, name: str) -> str:
         at = text.find("\ufffd")
         if at < 0:
             return text
-    in_pairs = all(len(run) % 2 == 0 for run in _BEYOND_ASCII.findall(data))
-    title, decoded = "Latin-1", data.decode("latin-1")
-    if in_pairs:
-        with contextlib.suppress(UnicodeDecodeError):
-            title, decoded = "GBK", data.decode("gb18030")
+    decoded, title = encoding.as_text(data)
     line, column = _place(text, at)
     logs.warning("io.cpp:36", f"{name}:{line}:{column}: not UTF-8; read as {title}")
     return decoded

@@ -262,3 +262,21 @@ def test_hdf5_leaves_out_a_layer_without_name_and_blobs(tmp_path: Path) -> None:
     net = NetParameter(layer=[LayerParameter(type="Data"), LayerParameter(name="a", type="InnerProduct")])
     caffemodel.write(tmp_path / "a.caffemodel.h5", net, {"": [], "a": [np.ones((2, 3), np.float32)]})
     assert list(caffemodel.read(tmp_path / "a.caffemodel.h5")) == ["a"]
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("latin-1", "modèle"), ("gbk", "网络")])
+def test_names_in_another_encoding(encoding: str, name: str, tmp_path: Path) -> None:
+    """Protobuf gives them as bytes; the text of a prototxt in that encoding has the same name."""
+    net = NetParameter(name="n")
+    net.layer.add(name="x", type="InnerProduct", bottom=["x"]).blobs.add(data=[1, 2]).shape.dim.append(2)
+    raw = name.encode(encoding)
+    stand_in = "N" * len(raw)
+    path = tmp_path / "w.caffemodel"
+    net.layer[0].name = net.layer[0].bottom[0] = stand_in
+    data = net.SerializeToString().replace(stand_in.encode(), raw)
+    path.write_bytes(data)
+    definition, weights = caffemodel.read_with_net(path)
+    assert definition is not None
+    assert (definition.layer[0].name, list(definition.layer[0].bottom)) == (name, [name])
+    assert list(weights) == [name]
+    assert weights[name][0].tolist() == [1, 2]
