@@ -192,6 +192,10 @@ class Layer(nn.Module):
         """
         return []
 
+    def doubt(self) -> str:
+        """What speaks against running the layer as it stands, in its phase, as the end of a sentence; "": nothing."""
+        return ""
+
     def filters(self, bottom: Shape) -> Tensor | None:
         """The weights as filters, (channels of a top, channels of a bottom, kernel...); None where it has none."""
         return self.blobs[0].detach() if self.blobs and self.blobs[0].dim() > 1 else None

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from caffecli.layers.base import Coordinates, Layer, Shape, exporting
 from caffecli.layers.folding import Array, Foldable, Unfoldable, per_channel
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import LayerParameter, LRNParameter
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, LayerParameter, LRNParameter
 
 
 @register("LRN")
@@ -179,6 +179,15 @@ class BatchNorm(Foldable, Layer):
             return self.forward(x[:, None])[:, 0]
         use_global_stats = not self.training if self.use_global_stats is None else self.use_global_stats
         return self._by_sums(x) if use_global_stats else self._by_batch(x)
+
+    def doubt(self) -> str:
+        if self.phase == TRAIN and self.use_global_stats and not self.factor.any():
+            return (
+                "uses stored statistics in training, and has none: leave out use_global_stats, or begin with --weights"
+            )
+        if self.phase == TEST and self.use_global_stats is False:
+            return "uses the statistics of each batch in scoring too: leave out use_global_stats: false"
+        return ""
 
     def _by_sums(self, x: Tensor) -> Tensor:
         share = torch.where(self.factor == 0, 0, 1 / self.factor)

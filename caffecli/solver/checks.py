@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caffecli import logs
@@ -34,6 +34,28 @@ def warn_if_nothing_learns(net: Net) -> None:
         logs.warning("solver.cpp:102", f"net {net.name!r} has no loss: nothing is learned; add a loss layer")
     elif not any(param.lr_mult for param in net.params):
         logs.warning("solver.cpp:102", f"net {net.name!r} has no parameter of lr_mult > 0: nothing is learned")
+
+
+def warn_of_doubts(nets: Sequence[Net], iteration: int, max_iter: int) -> None:
+    """Warn, where a run begins, of what the reference does without a word though it cannot be meant.
+
+    ``nets``: the train net, then the test nets. Weights that are all zero stay so, but for the last layer's.
+    """
+    if iteration >= max_iter:
+        why = f"max_iter {max_iter} is reached" if max_iter else "max_iter is not set"
+        logs.warning("solver.cpp:289", f"iteration {iteration}: {why}: nothing is trained; give a larger max_iter")
+    matrices = [param for param in nets[0].params if param.lr_mult and param.tensor.dim() > 1]
+    if len(matrices) > 1 and not any(bool(param.tensor.any()) for param in matrices):
+        logs.warning(
+            "solver.cpp:289",
+            f"all weights of net {nets[0].name!r} are zero, and most will stay so: give its layers a weight_filler, or "
+            "begin with --weights",
+        )
+    for net in nets:
+        doubted = [(node.name, doubt) for node in net.nodes if (doubt := node.layer.doubt())]
+        if doubted:
+            others = f" (and {len(doubted) - 1} more)" if len(doubted) > 1 else ""
+            logs.warning("solver.cpp:289", f"layer {doubted[0][0]!r}{others} {doubted[0][1]}")
 
 
 def warn_of_uneven_tests(tests: Iterable[Net], test_iter: Iterable[int]) -> None:
