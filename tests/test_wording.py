@@ -79,7 +79,6 @@ NAMES = {
         ("types", "Mul", None),
         ("types", "Linear", None),
         ("types", "Resize", None),
-        ("policies", "cosine", None),
         ("rules", "momentum", None),
         ("fillers", "normal", None),
         ("commands", "predict", None),
