@@ -362,7 +362,7 @@ def damage(folder: Path, kind: str, draw: random.Random) -> None:
 
 def run(folder: Path, arguments: list[str]) -> tuple[list[str], str]:
     """What is wrong with how a command ends in ``folder``, and what it printed."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     out = folder.parent / "output"
     child = os.fork()
     if child == 0:
@@ -386,8 +386,9 @@ def run(folder: Path, arguments: list[str]) -> tuple[list[str], str]:
     elif code and not printed.strip():
         faults.append("failed without a word")
     faults += [f"printed {word!r}" for word in ("Traceback (most", "internal:") if word in printed]
-    if (usage.ru_maxrss - before) * 1024 > MEMORY:
-        faults.append(f"took {(usage.ru_maxrss - before) // 1024} MiB")
+    taken = usage.ru_maxrss * 1024 - before
+    if taken > MEMORY:
+        faults.append(f"took {taken >> 20} MiB")
     return faults, printed
 
 
