@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from caffecli.solver.learning_rate import POLICIES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,3 +32,12 @@ def test_a_page_for_programmers(page: str, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_learning_rates_shows_what_is_printed() -> None:
+    page = (ROOT / "docs/learning-rates.md").read_text()
+    program, shown = (re.search(rf"^```{kind}\n(.*?)^```", page, re.M | re.S)[1] for kind in ("python", "text"))
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == shown
+    assert set(re.findall(r'^\| `"(\w+)"`', page, re.MULTILINE)) == set(POLICIES)
