@@ -18,8 +18,8 @@ demo: $(INSTALLED) ## train, score, stop and resume LeNet on scikit-learn's digi
 test: $(INSTALLED) ## the whole suite but for the slow tests
 	@$(PYTEST) $(PYTEST_FLAGS)
 
-test-all: $(INSTALLED) ## the whole suite
-	@$(PYTEST) -m ""
+test-all: $(INSTALLED) ## the whole suite, its made-up examples drawn anew
+	@$(PYTEST) -m "" --hypothesis-profile=default
 
 coverage: $(INSTALLED) ## as test, and the share of lines that the tests reach
 	@$(MAKE) --no-print-directory test PYTEST_FLAGS="--cov --cov-report= --cov-fail-under=80"

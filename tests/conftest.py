@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from caffecli import logs
+
+settings.register_profile("repeatable", derandomize=True)  # `make test` draws the same examples each time
 
 P = ParamSpec("P")
 T = TypeVar("T")

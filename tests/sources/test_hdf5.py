@@ -115,7 +115,7 @@ def test_shuffles_are_even(files: dict[str, np.ndarray]) -> None:
     prefetch=st.integers(0, 2),
     taken=st.integers(0, 5),
     shard=st.sampled_from([(0, 1), (1, 3)]),
-    seed=st.integers(0, 2**63),
+    seed=st.integers(0, 2**63 - 2),
 )
 def test_restored_goes_on_as_if_never_stopped(
     files: dict[str, np.ndarray],

@@ -73,7 +73,7 @@ def test_shuffles_are_even(make: Any, picture_list: str) -> None:
     prefetch=st.integers(0, 2),
     taken=st.integers(0, 4),
     shard=st.sampled_from([(0, 1), (1, 3)]),
-    seed=st.integers(0, 2**63),
+    seed=st.integers(0, 2**63 - 2),
 )
 def test_restored_goes_on_as_if_never_stopped(
     make: Any, picture_list: str, batch: int, shuffle: bool, rand_skip: int, crop: int, prefetch: int, taken: int,
