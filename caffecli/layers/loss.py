@@ -23,7 +23,7 @@ from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import BlobProto, HingeLossParameter, LossParameter
 
 #: -log of the least normal float32: Caffe's softmax loss of one prediction goes no higher
-_WORST = 126 * math.log(2)
+WORST = 126 * math.log(2)
 #: an ignore_index that no label can have; torch's own default, -100, can be a (wrong) label
 _NEVER = -(2**62) - 1
 #: a smaller probability counts as this one, as in Caffe
@@ -72,6 +72,8 @@ class Loss(Layer):
         """``normalization`` where it is set, else what the older ``normalize`` means, else ``default``."""
         param = self.param.loss_param
         if param.HasField("normalization"):
+            if param.normalization == LossParameter.PRE_FIXED:
+                raise self.spec_error("only SmoothL1LossOHEM takes normalization: PRE_FIXED")
             return param.normalization
         if param.HasField("normalize"):
             return LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
@@ -131,7 +133,7 @@ class SoftmaxWithLoss(Loss):
             rest = () if inner == 1 else (inner,)
             scores, target = x.reshape(outer, classes, *rest), target.reshape(outer, *rest)
         log_p = torch.log_softmax(scores, 1)
-        log_p.data.clamp_(min=-_WORST)  # past autograd, and exp(-87) is 0 to the gradient, which so stays p - 1
+        log_p.data.clamp_(min=-WORST)  # past autograd, and exp(-87) is 0 to the gradient, which so stays p - 1
         loss = self._loss(log_p, target, labels)
         return (loss, torch.softmax(x, axis)) if self.with_prob else loss
 

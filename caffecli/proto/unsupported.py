@@ -52,7 +52,6 @@ FIELDS = {
         "NormalizeParameter": "fix_scale",
         "BNParameter": "var_eps moving_average decay across_spatial",
     },
-    "rfcn": {"LossParameter": "pre_fixed_normalizer"},
     "mscnn": {"ROIPoolingParameter": "pad_ratio"},
     "tsn": {
         "TransformationParameter": "fix_crop multi_scale scale_ratios max_distort is_flow more_fix_crop stride "
@@ -201,7 +200,6 @@ HOW = {
 VALUES = {
     "DataParameter.DB": "DATUMFILE",
     "EltwiseParameter.EltwiseOp": "SORT STOCHASTIC_SUM",
-    "LossParameter.NormalizationMode": "PRE_FIXED",
     "PoolingParameter.PoolMethod": "DEF DEF_ALL DEF_ALL2 DEF_ALL3 DEF_ALL4 LOWRES",
     "ReductionParameter.ReductionOp": "TOPK",
     "SolverParameter.SolverType": "SAG",

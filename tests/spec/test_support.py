@@ -82,10 +82,9 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "which is not here",
         ),
         (
-            INPUT
-            + 'layer { name: "r" type: "BoxAnnotatorOHEM" bottom: "data" } layer { name: "s" type: "BoxAnnotatorOHEM" '
+            INPUT + 'layer { name: "r" type: "Hotspot" bottom: "data" } layer { name: "s" type: "Hotspot" '
             'bottom: "data" }',
-            "the net needs the layer BoxAnnotatorOHEM ('r' and 1 more) of R-FCN (daijifeng001/caffe-rfcn), which is "
+            "the net needs the layer Hotspot ('r' and 1 more) of NormFace and AM-Softmax (happynear/caffe-windows), which is "
             "not here; it can be "
             "written in PyTorch (docs/your-own-layer.md) and named by --layers",
         ),
@@ -179,11 +178,11 @@ def test_the_deploy_net_is_named_only_where_it_runs(source: str, runs: bool) -> 
 
 def test_a_setting_cannot_be_written_as_a_python_layer() -> None:
     layers = (
-        'layer { type: "BoxAnnotatorOHEM" bottom: "data" } '
+        'layer { type: "Hotspot" bottom: "data" } '
         'layer { type: "Pooling" bottom: "data" pooling_param { bin_size: 2 } }'
     )
     said = refused(INPUT + layers)
-    assert "BoxAnnotatorOHEM" in said and "bin_size" in said and "Python layer" not in said
+    assert "Hotspot" in said and "bin_size" in said and "Python layer" not in said
 
 
 def test_what_is_at_its_default_changes_nothing() -> None:
