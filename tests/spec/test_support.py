@@ -84,7 +84,8 @@ def test_what_another_phase_needs_stops_nothing() -> None:
         (
             INPUT + 'layer { name: "r" type: "Hotspot" bottom: "data" } layer { name: "s" type: "Hotspot" '
             'bottom: "data" }',
-            "the net needs the layer Hotspot ('r' and 1 more) of NormFace and AM-Softmax (happynear/caffe-windows), which is "
+            "the net needs the layer Hotspot ('r' and 1 more) of NormFace and AM-Softmax "
+            "(happynear/caffe-windows), which is "
             "not here; it can be "
             "written in PyTorch (docs/your-own-layer.md) and named by --layers",
         ),
