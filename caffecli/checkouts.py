@@ -6,6 +6,9 @@ passed over, and what comes after it on the path is found; modules that a fork's
 as SSD's ``caffe.model_libs``, are still found in it. A checkout that was built for this Python is imported. And
 ``import caffe_pb2``, for which programs put a folder of the checkout on the path, gives ours where there is none.
 
+The compiled modules of py-faster-rcnn's folder ``lib`` give ours (``caffe/rcnn_helpers.py``) where they were not
+compiled.
+
 ``import caffecli`` does this, and the file ``caffecli.pth`` of an installation, which Python reads when it starts.
 """
 
@@ -21,15 +24,23 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+#: modules that others' packages compile, which caffe/rcnn_helpers.py stands in for
+_COMPILED = frozenset({"utils.cython_bbox", "utils.cython_nms", "nms.cpu_nms", "nms.gpu_nms"})
+
+
 class _Finder:
-    """Finds ``caffe`` where a checkout that cannot be imported is on the path, and a ``caffe_pb2`` where none is."""
+    """Finds ``caffe`` where a checkout that cannot be imported is on the path, a ``caffe_pb2`` where none is, and what
+    was not compiled.
+    """
 
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name == "caffe_pb2":
-            return PathFinder.find_spec(name) or _our_caffe_pb2()
+            return PathFinder.find_spec(name) or _ours(name, "proto/caffe_pb2.py")
+        if name in _COMPILED:
+            return PathFinder.find_spec(name, path, target) or _ours(name, "rcnn_helpers.py")
         if name != "caffe":
             return None
         from pathlib import Path  # here, as this module is imported whenever Python starts
@@ -54,12 +65,13 @@ def pass_over() -> None:
         sys.meta_path.insert(0, _Finder)
 
 
-def _our_caffe_pb2() -> ModuleSpec | None:
+def _ours(name: str, file: str) -> ModuleSpec | None:
+    """The file of our package ``caffe`` as a module ``name``."""
     from importlib.util import spec_from_file_location
     from pathlib import Path
 
-    file = Path(__file__).parents[1] / "caffe/proto/caffe_pb2.py"
-    return spec_from_file_location("caffe_pb2", file) if file.is_file() else None
+    place = Path(__file__).parents[1] / "caffe" / file
+    return spec_from_file_location(name, place) if place.is_file() else None
 
 
 def _useless(folder: Path) -> bool:

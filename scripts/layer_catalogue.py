@@ -55,7 +55,11 @@ def catalogue() -> str:
 def examples() -> dict[str, str]:
     """The text of the example of each type."""
     net = text.read(EXAMPLES, NetParameter)
-    return {layer.type: text.format(NetParameter(layer=[layer])).rstrip() for layer in net.layer}
+    return {_class(layer).type: text.format(NetParameter(layer=[layer])).rstrip() for layer in net.layer}
+
+
+def _class(layer: LayerParameter) -> type[Layer]:
+    return type(registry.create(layer))
 
 
 def settings(cls: type[Layer]) -> list[str]:

@@ -14,6 +14,7 @@ keeps but does not learn by gradient (BatchNorm's statistics) are blobs too, dec
 
 from __future__ import annotations
 
+import builtins
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,11 @@ class Layer(nn.Module):
         self.bottom_names = list(param.bottom)
         self.blob_names: list[str] = []
         self.fillers: list[FillerParameter | None] = []
+
+    @classmethod
+    def that_computes(cls, param: LayerParameter, context: Context) -> builtins.type[Layer]:
+        """The class of which ``param`` is a layer: this one, unless its settings name another."""
+        return cls
 
     @property
     def random(self) -> bool:

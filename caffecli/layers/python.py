@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from caffecli.layers import user_modules
+from caffecli.layers import registry, user_modules
 from caffecli.layers.base import Context, Layer, Shape
 from caffecli.layers.blobs import Blob, BlobVec
 from caffecli.layers.outside import failure
 from caffecli.layers.registry import register
-from caffecli.layers.user_modules import import_module, on_path
+from caffecli.layers.user_modules import import_module, is_there, on_path
 from caffecli.proto.caffe_pb2 import TRAIN, LayerParameter
 from caffecli.spec.phase import Phase
 
@@ -68,9 +68,10 @@ class Python(Layer):
 
     Any bottoms and tops. ``python_param``: module, layer; param_str (""), for the class to read; ``share_in_parallel``
     has no effect. The module is looked for on Python's path (PYTHONPATH), in ``folders`` and in the working directory.
-    The class derives from ``caffe.Layer``; blobs that its ``setup`` adds are learned. A top named as a bottom is the
-    same blob. Errors of the class are PythonLayerErrors, which name the layer. Raises SpecError where module or class
-    are not found.
+    Where it is not there, and the class is one of py-faster-rcnn that is here (``rpn.proposal_layer.ProposalLayer``),
+    ours is taken. The class derives from ``caffe.Layer``; blobs that its ``setup`` adds are learned. A top named as a
+    bottom is the same blob. Errors of the class are PythonLayerErrors, which name the layer. Raises SpecError where
+    module or class are not found.
     Source: ``python_layer.hpp``.
     """
 
@@ -83,8 +84,15 @@ class Python(Layer):
     def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
         super().__init__(param, phase, context)
         #: where else modules are looked for
-        self.folders = [str(folder) for folder in (*map(Path.absolute, self.context.folders), Path.cwd())]
+        self.folders = _folders(self.context)
         self.user = PythonLayerBase()
+
+    @classmethod
+    def that_computes(cls, param: LayerParameter, context: Context) -> type[Layer]:
+        """The class registered under the full name of the user's, where his module is not to be found."""
+        setting = param.python_param
+        ours = registry.layer_class(f"{setting.module}.{setting.layer}")
+        return cls if ours is None or is_there(setting.module, _folders(context)) else ours
 
     @property
     def random(self) -> bool:
@@ -173,6 +181,10 @@ class Python(Layer):
         if not (isinstance(cls, type) and issubclass(cls, PythonLayerBase)):
             raise self.spec_error(f"{self.where} ({found.__file__}) is not a layer; write class {name}(caffe.Layer)")
         return cls
+
+
+def _folders(context: Context) -> list[str]:
+    return [str(folder) for folder in (*map(Path.absolute, context.folders), Path.cwd())]
 
 
 class _Call(torch.autograd.Function):

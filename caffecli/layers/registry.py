@@ -78,6 +78,7 @@ def create(param: LayerParameter, phase: int = TRAIN, context: Context | None = 
             raise SpecError(f"{what}; it is one of {' or '.join(map(forks.title, owners))}, which is not here")
         raise SpecError(what + did_you_mean(param.type, _LAYERS, _OWN))
     with outside.guarded(cls, param.name, "__init__"):
+        cls = cls.that_computes(param, context or Context())
         layer = cls(param, TEST if phase == TEST else TRAIN, context)
     if not {"param", "context", "blob_names"} <= vars(layer).keys():
         raise SpecError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
+import importlib.util
 import os
 import sys
 import threading
@@ -78,6 +78,18 @@ def on_path(folders: Iterable[str]) -> Iterator[None]:
                     del _users[folder]
                     if folder in sys.path:
                         sys.path.remove(folder)
+
+
+def is_there(name: str, folders: Iterable[str]) -> bool:
+    """Whether a module of that name is found; its packages are imported, where their code fails it counts as found."""
+    importlib.invalidate_caches()
+    with on_path(folders):
+        try:
+            return importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError as error:
+            return error.name is None or not f"{name}.".startswith(f"{error.name}.")
+        except (Exception, SystemExit):
+            return True
 
 
 def import_module(name: str, folders: Iterable[str], where: str) -> ModuleType:

@@ -111,6 +111,14 @@ CASES: dict[str, Case] = {
         (values(1, 2, 3, 4), values(1, 3, 30, 40)),
         other=(values(1, 2, 4, 4), values(1, 3, 40, 40)),
     ),
+    "Proposal": Case(
+        "proposal_param { feat_stride: 8 min_size: 4 scale: 1 ratio: 1 post_nms_topn: 4 }",
+        (values(1, 2, 4, 3), values(1, 4, 4, 3), Bottom((1, 3), value=30)),
+        2,
+        (values(1, 2, 5, 3), values(1, 4, 5, 3), Bottom((1, 3), value=30)),
+        exports=False,
+        shapes_known=False,
+    ),
     "Python": Case('python_param { module: "contract_layers" layer: "Double" }'),
     "RNN": Case(RECURRENT, STEPS, other=(values(6, 2, 3), numbers(2, 6, 2))),
     "ROIPooling": Case(
@@ -143,6 +151,29 @@ CASES: dict[str, Case] = {
     "Upsample": Case("upsample_param { scale: 2 }"),
     "WindowData": Case(
         'transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2
+    ),
+    "rpn.anchor_target_layer.AnchorTargetLayer": Case(
+        """python_param { param_str: "'feat_stride': 8, 'scales': [1], 'allowed_border': 16" }""",
+        (values(1, 6, 4, 3), Bottom((2, 5), value=3), Bottom((1, 3), value=30)),
+        4,
+        (values(1, 6, 5, 3), Bottom((2, 5), value=3), Bottom((1, 3), value=30)),
+        exports=False,
+    ),
+    "rpn.proposal_layer.ProposalLayer": Case(
+        """python_param { param_str: "'feat_stride': 8, 'scales': [1], 'RPN_MIN_SIZE': 0, 'RPN_POST_NMS_TOP_N': 4" }""",
+        (values(1, 6, 4, 3), values(1, 12, 4, 3), Bottom((1, 3), value=30)),
+        2,
+        (values(1, 6, 5, 3), values(1, 12, 5, 3), Bottom((1, 3), value=30)),
+        exports=False,
+        shapes_known=False,
+    ),
+    "rpn.proposal_target_layer.ProposalTargetLayer": Case(
+        """python_param { param_str: "'num_classes': 4" }""",
+        (Bottom((3, 5), value=0), Bottom((2, 5), value=3)),
+        5,
+        (Bottom((4, 5), value=0), Bottom((2, 5), value=3)),
+        exports=False,
+        shapes_known=False,
     ),
 }
 
