@@ -1,4 +1,4 @@
-"""convert_mean: mean images, Caffe's mean.binaryproto <-> NumPy's mean.npy."""
+"""convert_mean: mean images, Caffe's mean.binaryproto <-> NumPy's mean.npy; and matrices, for InfogainLoss."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ def binaryproto_to_npy(source: str | os.PathLike[str], target: str | os.PathLike
 
 
 def npy_to_binaryproto(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the array in ``source``, (channels, height, width) or 1 × that, as a binaryproto. Raises FormatError."""
+    """Write the array in ``source``, (channels, height, width) or 1 × that, or a matrix (rows, columns), as a
+    binaryproto. Raises FormatError.
+    """
     if not read_bytes(source, 6).startswith(_NUMPY):
         raise describe(source, read_bytes(source), "a numpy array")
     array = npy.read(source)
-    mean.write(target, array[0] if array.ndim == 4 and len(array) == 1 else array)
+    if array.ndim == 4 and len(array) == 1:
+        array = array[0]
+    mean.write(target, array[None] if array.ndim == 2 else array)

@@ -98,34 +98,61 @@ def full(x: Tensor) -> Tensor:
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(Loss):
-    """loss = -sum_i log p_i[label_i] / normalizer, p the softmax of the scores along ``softmax_param.axis`` (1).
+    """loss = -sum_i w_i log p_i[label_i] / normalizer, p the softmax of the scores along ``softmax_param.axis`` (1).
 
-    Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction: (N, …) or (N, 1, …). Tops: the loss and,
-    where asked for, p.
+    Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction: (N, …) or (N, 1, …); where given, weights w,
+    one for each prediction, or one for each of N items. Tops: the loss and, where asked for, p.
     ``ignore_label``: predictions with this label do not count. ``normalization``: VALID (the default) divides by the
-    predictions that count, FULL by all, BATCH_SIZE by N, NONE by 1. No single -log p counts for more than 87.3365, as
-    in Caffe, but its gradient stays p - 1. Raises ShapeError where the labels' count differs, LabelError where a label
-    is not a class; on an accelerator, which must not be waited for, such a label makes the loss NaN.
+    predictions that count, FULL by all, BATCH_SIZE by N, NONE by 1; weights do not change it. ``weight_by_label_freqs``
+    with ``class_weighting``, a weight for each class, which w is multiplied by (1 without either). No single -log p
+    counts for more than 87.3365, as in Caffe, but its gradient stays p - 1. Only the scores have a gradient. Raises
+    ShapeError where the counts of labels or weights differ, LabelError where a label is not a class; on an accelerator,
+    which must not be waited for, such a label makes the loss NaN.
+
+    Differences: the weights are not the reference's. ``class_weighting`` is SegNet's (alexgkendall/caffe-segnet,
+    ``softmax_loss_layer.cpp``), the third bottom that of several forks' WeightedSoftmaxWithLoss.
     """
 
     label_bottoms = (1,)
+    bottom_count = (2, 3)
     top_count = (1, 2)
+    no_gradient = (1, 2)
     makes_inner_layer = True
     class_axis: int
+    class_weights: Tensor | None
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
+        param = self.param.loss_param
         self.mode = self.normalization(LossParameter.VALID)
-        self.mean = self.ignore_label is None and self.mode in (LossParameter.VALID, LossParameter.FULL)
         self.with_prob = len(self.param.top) > 1
+        weights = torch.tensor(param.class_weighting) if param.weight_by_label_freqs else None
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.mean = (
+            self.ignore_label is None
+            and self.mode in (LossParameter.VALID, LossParameter.FULL)
+            and weights is None
+            and len(bottoms) < 3
+        )
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         tops = super().reshape(bottoms)
         self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
-        check_count(self, self.class_axis, bottoms)
+        check_count(self, self.class_axis, bottoms[:2])
+        classes = bottoms[0][self.class_axis]
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            raise self.shape_error(
+                f"expected a class_weighting for each of {classes} classes, got {len(self.class_weights)}"
+            )
+        counts = {math.prod(bottoms[1]), bottoms[0][0]}
+        if len(bottoms) > 2 and math.prod(bottoms[2]) not in counts:
+            expected = " or ".join(map(str, sorted(counts, reverse=True)))
+            raise self.shape_error(
+                f"expected {expected} weights, one for each prediction or for each item, got {self.listing(bottoms)}"
+            )
         return tops
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, x: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         axis, x, target = self.class_axis, full(x), to_classes(labels)
         scores = x
         if axis != 1 or x.dim() != 2 or target.dim() != 1:
@@ -134,21 +161,26 @@ class SoftmaxWithLoss(Loss):
             scores, target = x.reshape(outer, classes, *rest), target.reshape(outer, *rest)
         log_p = torch.log_softmax(scores, 1)
         log_p.data.clamp_(min=-WORST)  # past autograd, and exp(-87) is 0 to the gradient, which so stays p - 1
-        loss = self._loss(log_p, target, labels)
+        loss = self._loss(log_p, target, labels, weights)
         return (loss, torch.softmax(x, axis)) if self.with_prob else loss
 
-    def _loss(self, log_p: Tensor, target: Tensor, labels: Tensor) -> Tensor:
-        """The normalized sum of -log p over the targets that count."""
+    def _loss(self, log_p: Tensor, target: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """The normalized sum of -w log p over the targets that count."""
         ignore, bad = self.ignore_label, None
         kept = None if ignore is None else target != ignore
         if not torch_checks(log_p):
             bad = out_of_range(target, log_p.shape[1], ignore)
             target = target.masked_fill(bad, 0)
+        by_class = None if self.class_weights is None else self.class_weights.to(log_p.dtype)
+        reduction = "none" if weights is not None else "mean" if self.mean else "sum"
         try:
             index = _NEVER if ignore is None else ignore
-            loss = F.nll_loss(log_p, target, ignore_index=index, reduction="mean" if self.mean else "sum")
+            loss = F.nll_loss(log_p, target, weight=by_class, ignore_index=index, reduction=reduction)
         except (IndexError, RuntimeError) as error:
             raise label_error(self, labels, log_p.shape[1], ignore) or error from None
+        if weights is not None:
+            own = weights.detach().to(loss.dtype).flatten()
+            loss = (loss.flatten() * own.repeat_interleave(loss.numel() // len(own))).sum()
         if not self.mean:
             loss = loss / normalizer(self.mode, log_p.shape[0], target.numel(), kept)
         return loss if bad is None else loss.masked_fill(bad.any(), math.nan)

@@ -14,7 +14,6 @@ FIELDS = {
         "TransformationParameter": "resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param",
         "DetectionOutputParameter": "visualize visualize_threshold save_file",
     },
-    "segnet": {"LossParameter": "weight_by_label_freqs class_weighting"},
     "deeplab": {
         "TransformationParameter": "scale_factors crop_width crop_height",
         "BatchNormParameter": "update_global_stats",
@@ -210,8 +209,6 @@ INSTEAD: dict[tuple[str, str], str] = {
     ("SolverParameter", "min_lr"): "give --min-lr to caffecli train",
     ("SolverParameter", "warmup_iter"): "give --warmup N:LR to caffecli train",
     ("SolverParameter", "warmup_start_lr"): "give --warmup N:LR to caffecli train",
-    ("LossParameter", "class_weighting"): "use InfogainLoss, whose matrix holds the weights on its diagonal",
-    ("LossParameter", "weight_by_label_freqs"): "use InfogainLoss, whose matrix holds the weights on its diagonal",
     ("ConvolutionParameter", "hole"): "write dilation, which is the same",
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
     ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",

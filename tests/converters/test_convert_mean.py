@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from caffecli.errors import FormatError
+from caffecli.layers.loss import InfogainLoss
 from converters.convert_mean import binaryproto_to_npy, convert_mean, npy_to_binaryproto
+from tests.layers.oracle import build
 
 
 def test_round_trip(golden: Path, tmp_path: Path) -> None:
@@ -36,6 +38,15 @@ def test_any_mean_either_way(array: np.ndarray, batch: bool) -> None:
         assert np.load(back).tobytes() == array.tobytes()
 
 
+def test_a_matrix_is_one_for_infogain_loss(tmp_path: Path) -> None:
+    matrix = np.diag([0.5, 2, 3]).astype(np.float32)
+    np.save(tmp_path / "h.npy", matrix)
+    convert_mean(tmp_path / "h.npy", tmp_path / "h.binaryproto")
+    layer = build(f'type: "InfogainLoss" infogain_loss_param {{ source: "{tmp_path}/h.binaryproto" }}', (2, 3), (2,))
+    assert isinstance(layer, InfogainLoss) and layer.matrix is not None
+    np.testing.assert_array_equal(layer.matrix, matrix[None, None])
+
+
 def test_several_means_are_none(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 5)))
     with pytest.raises(FormatError, match=r"expected a mean of \(channels, height, width\), got shape \(2, 3, 4, 5\)"):
@@ -49,8 +60,8 @@ def test_wrong_files_are_named(golden: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}], object))
     with pytest.raises(FormatError, match=r"a.npy' is no .npy file of numbers, or damaged .*objects"):
         npy_to_binaryproto(tmp_path / "a.npy", tmp_path / "m")
-    np.save(tmp_path / "b.npy", np.zeros((2, 2)))
-    with pytest.raises(FormatError, match=r"expected a mean of \(channels, height, width\), got shape \(2, 2\)"):
+    np.save(tmp_path / "b.npy", np.zeros(2))
+    with pytest.raises(FormatError, match=r"expected a mean of \(channels, height, width\), got shape \(2,\)"):
         npy_to_binaryproto(tmp_path / "b.npy", tmp_path / "m")
     np.save(tmp_path / "c.npy", np.array(["x"]))
     with pytest.raises(FormatError, match="expected an array of numbers"):

@@ -1,4 +1,4 @@
-"""Every recorded net of tests/golden/layers, forward and backward, layer by layer and all at once."""
+"""Every recorded small net, the reference's and the forks', forward and backward, layer by layer and at once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import torch
 from caffecli.net.net import Net
 from caffecli.net.runners.stepwise import Stepwise
 from caffecli.net.runners.whole import Whole
-from caffecli.proto.caffe_pb2 import NetParameter, Phase
-from caffecli.spec import text
+from caffecli.proto.caffe_pb2 import Phase
+from caffecli.spec import load
 
-FOLDER = Path(__file__).parents[1] / "golden" / "layers"
+GOLDEN = Path(__file__).parents[1] / "golden"
+FOLDERS = ("layers", "segnet")
 TOLERANCE = 2e-4
 
 
-CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+CASES = sorted(f"{folder}/{path.stem}" for folder in FOLDERS for path in (GOLDEN / folder).glob("*.npz"))
 
 
 class Case:
     """A recorded net, built and filled."""
 
     def __init__(self, name: str, channels_last: bool = False) -> None:
-        self.answers = dict(np.load(FOLDER / f"{name}.npz"))
-        param = text.read(FOLDER / f"{name}.prototxt", NetParameter)
+        self.answers = dict(np.load(GOLDEN / f"{name}.npz"))
+        param = load.load_net(GOLDEN / f"{name}.prototxt")
         param.state.phase = Phase.Value(str(self.answers["phase"]))
         self.net = Net(param)
         if channels_last:
@@ -61,7 +62,8 @@ class Case:
 
 
 def test_each_net_has_its_answers() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.prototxt")) == CASES
+    found = [path for folder in FOLDERS for path in (GOLDEN / folder).glob("*.prototxt")]
+    assert sorted(f"{path.parent.name}/{path.stem}" for path in found) == CASES
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -134,6 +134,63 @@ def test_softmax_loss_along_any_axis(axis: int, shape: tuple[int, ...], label_sh
     )
 
 
+@pytest.mark.parametrize("setting, divisor", NORMALIZATIONS)
+@pytest.mark.parametrize("shape", [(2,), (2, 1, 3, 2), (2, 3, 2)], ids=["items", "predictions", "flat"])
+def test_softmax_loss_of_weighted_predictions(setting: str, divisor: str, shape: tuple[int, ...]) -> None:
+    """Each counts by its class's weight times its own; the divisor is that of predictions without weights."""
+    t = labels(4, 2, 1, 3, 2)
+    t[0, 0, 1, 1:] = 255
+    by_class, own = [0.5, 2, 0, 3], np.abs(distinct(*shape, seed=5))
+
+    def oracle(x: np.ndarray, t: np.ndarray, own: np.ndarray) -> np.ndarray:
+        p, flat = softmax(np.moveaxis(x, 1, -1), -1).reshape(-1, 4), t.astype(int).ravel()
+        each = np.repeat(own.ravel(), 12 // own.size)
+        total = -sum(
+            by_class[k] * w * math.log(p[i, k]) for i, (k, w) in enumerate(zip(flat, each, strict=True)) if k != 255
+        )
+        return np.array(total / {"all": 12, "kept": (flat != 255).sum(), "items": 2, "one": 1}[divisor])
+
+    weights = " ".join(f"class_weighting: {weight}" for weight in by_class)
+    check(
+        f"{SOFTMAX_LOSS} loss_param {{ weight_by_label_freqs: true {weights} ignore_label: 255 {setting} }}",
+        (2, 4, 3, 2),
+        t.shape,
+        shape,
+        inputs=[distinct(2, 4, 3, 2), t, own],
+        oracle=oracle,
+        gradient=[0],
+    )
+
+
+def test_softmax_loss_takes_class_weights_only_where_it_is_told_to() -> None:
+    """As caffe-segnet does."""
+    check(
+        f"{SOFTMAX_LOSS} loss_param {{ class_weighting: 3 class_weighting: 4 }}",
+        (6, 5),
+        (6,),
+        inputs=[distinct(6, 5), labels(5, 6)],
+        oracle=lambda x, t: softmax_loss(x, t, "all"),
+        gradient=[0],
+    )
+
+
+@pytest.mark.parametrize(
+    "text, weights, said",
+    [
+        (
+            "weight_by_label_freqs: true class_weighting: 2",
+            [],
+            "expected a class_weighting for each of 5 classes, got 1",
+        ),
+        ("weight_by_label_freqs: true", [], "expected a class_weighting for each of 5 classes, got 0"),
+        ("", [(5,)], "expected 12 or 3 weights, one for each prediction or for each item, got"),
+    ],
+)
+def test_softmax_loss_refuses_another_count_of_weights(text: str, weights: list[tuple[int]], said: str) -> None:
+    with pytest.raises(ShapeError, match=said):
+        build(f"{SOFTMAX_LOSS} loss_param {{ {text} }}", (3, 5, 4), (3, 4), *weights)
+
+
 def test_softmax_loss_gives_the_probabilities_as_second_top() -> None:
     check(
         f'{SOFTMAX_LOSS} top: "loss" top: "prob"',
@@ -243,8 +300,9 @@ def test_losses_refuse_bottoms_of_other_counts(text: str) -> None:
         build(text, (4, 3), (3, 4))
     with pytest.raises(ShapeError, match=r"expected .* got .*\(4, 3\), .*\(4, 2\)"):
         build(text, (4, 3), (4, 2))
-    with pytest.raises(SpecError, match=r"expected 2 bottom blob\(s\), got 3"):
-        build(f'{text} bottom: "c"', (4, 3), (4, 3), (4, 3))
+    too_many = 'bottom: "c" bottom: "d"' if text == SOFTMAX_LOSS else 'bottom: "c"'
+    with pytest.raises(SpecError, match=r"expected 2( to 3)? bottom blob\(s\), got"):
+        build(f"{text} {too_many}", (4, 3), (4,) if text == SOFTMAX_LOSS else (4, 3))
 
 
 # -- SigmoidCrossEntropyLoss ---------------------------------------------------------------------------------------
@@ -299,7 +357,7 @@ def test_euclidean_loss_and_its_gradient_to_both(other: tuple[int, ...]) -> None
 
 
 def test_labels_of_losses_get_no_gradient() -> None:
-    assert [loss.SoftmaxWithLoss.no_gradient, loss.SigmoidCrossEntropyLoss.no_gradient] == [(1,), (1,)]
+    assert [loss.SoftmaxWithLoss.no_gradient, loss.SigmoidCrossEntropyLoss.no_gradient] == [(1, 2), (1,)]
     assert loss.EuclideanLoss.no_gradient == ()
     assert all(cls.is_loss for cls in (loss.SoftmaxWithLoss, loss.SigmoidCrossEntropyLoss, loss.EuclideanLoss))
 

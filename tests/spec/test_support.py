@@ -69,10 +69,9 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             'layer { name: "d" type: "DummyData" top: "data" top: "label" } '
             + RELU
             + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "relu" bottom: "label" '
-            "loss_param { class_weighting: 2 } }",
-            "the net needs the setting loss_param.class_weighting ('l') of SegNet (alexgkendall/caffe-segnet), "
+            "loss_param { label_smoothing: 0.1 } }",
+            "the net needs the setting loss_param.label_smoothing ('l') of NVIDIA (NVIDIA/caffe), "
             "which is not here; "
-            "for loss_param.class_weighting use InfogainLoss, whose matrix holds the weights on its diagonal; "
             "its deploy net, which has neither data layers nor losses, runs",
         ),
         (
@@ -159,7 +158,7 @@ def test_another_phase_is_named_only_where_its_layers_wire_up(layer: str, runs: 
         (DATA + CENSOR + LOSS, False),  # the loss's other bottom is not there
         (DATA + RELU + CENSOR + LOSS + ' layer { type: "Softmax" bottom: "c" top: "s" }', False),
         # a layer that stays reads another top of the source than the first
-        (DATA.replace('"label"', '"info"') + 'layer { type: "Proposal" bottom: "data" bottom: "info" top: "rois" } '
+        (DATA.replace('"label"', '"info"') + 'layer { type: "Hotspot" bottom: "data" bottom: "info" top: "rois" } '
          'layer { name: "r" type: "ReLU" bottom: "rois" top: "r" }', False),
         # deploy nets
         (INPUT + 'layer { type: "ContinuationIndicator" top: "cont" }' + RELU, False),

@@ -32,17 +32,17 @@ class BN(Foldable, Layer):
     batch's; else y is by those kept.
 
     SegNet's, ``bn_param`` scale_filler, shift_filler, bn_mode (LEARN). Blobs (1, C, 1, 1): scale and shift. LEARN: the
-    batch's mean and variance in TRAIN and TEST, eps 1e-9; INFERENCE: y = scale x + shift.
+    batch's mean and variance in TRAIN and TEST, eps 1e-9, which are a second and a third top where asked for,
+    (1, C, 1, 1), without gradient; INFERENCE: y = scale x + shift.
 
     Raises SpecError for a ``bn_param`` of neither or both. Source: Badrinarayanan, Kendall and Cipolla, PAMI 2017
     (SegNet); Zhao et al., CVPR 2017 (hszhao/PSPNet); ``bn_layer.cpp`` of both.
 
-    Differences: SegNet's further tops, the batch's mean and variance, are not given. In caffemodels ``bn_param`` has
-    SegNet's number.
+    Differences: in caffemodels ``bn_param`` has SegNet's number.
     """
 
     stateful = True
-    keeps_shape = True
+    top_count = (1, 3)
     coordinates = Coordinates.SAME
     blob_order = ("scale", "shift", "mean", "variance")
     scale: Tensor
@@ -74,6 +74,9 @@ class BN(Foldable, Layer):
         self.kept = bool(given[1])
         self.fixed = not self.kept and param.bn_mode == INFERENCE
         self.frozen = self.kept and param.frozen
+        self.tops = max(1, len(self.param.top))
+        if self.tops > 1 and (self.kept or self.fixed):
+            raise self.spec_error("only SegNet's, with bn_mode: LEARN, has tops for the batch's mean and variance")
         self.momentum, self.eps = param.momentum, param.eps if self.kept else 1e-9
         fillers = ("slope_filler", "bias_filler") if self.kept else ("scale_filler", "shift_filler")
         blob = (1, self.channels_of(bottoms), 1, 1)
@@ -85,9 +88,16 @@ class BN(Foldable, Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         self.check_fit("channels", self.scale.shape[1], self.channels_of(bottoms), bottoms)
-        return super().reshape(bottoms)
+        return [torch.Size(bottoms[0]), *[self.scale.shape] * 2][: self.tops]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if self.tops < 2:
+            return self._scaled(x)
+        variance, mean = torch.var_mean(x.detach(), self._others(x), correction=0)
+        statistics = (each.reshape(self.scale.shape) for each in (mean, variance))
+        return (self._scaled(x), *statistics)[: self.tops]
+
+    def _scaled(self, x: Tensor) -> Tensor:
         scale, shift = self.scale.flatten(), self.shift.flatten()
         if self.fixed:
             wide = (1, -1, *(1,) * (x.dim() - 2))
@@ -102,10 +112,14 @@ class BN(Foldable, Layer):
             self._keep(x.detach())
         return y
 
+    @staticmethod
+    def _others(x: Tensor) -> list[int]:
+        """The axes but the channels'."""
+        return [axis for axis in range(x.dim()) if axis != 1]
+
     def _keep(self, x: Tensor) -> None:
         """Move the mean and the variance, that of the values themselves, towards the batch's."""
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        variance, mean = torch.var_mean(x, axes, correction=0)
+        variance, mean = torch.var_mean(x, self._others(x), correction=0)
         for kept, now in ((self.mean, mean), (self.variance, variance)):
             kept.mul_(self.momentum).add_(now.reshape(kept.shape), alpha=1 - self.momentum)
 

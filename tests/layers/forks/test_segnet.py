@@ -100,3 +100,9 @@ def test_errors(settings, shape, said):
         build(f'type: "BN" bn_param {{ {settings} }}', shape)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("setting", ["bn_mode: INFERENCE", "slope_filler { value: 1 }"])
+def test_only_segnets_batches_have_statistics_as_tops(setting: str) -> None:
+    with pytest.raises(CaffeError, match="has tops for the batch's mean and variance"):
+        build(f'type: "BN" top: "y" top: "mean" top: "variance" bn_param {{ {setting} }}', (2, 3))
