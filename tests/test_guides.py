@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """The fenced blocks of a page: what they are, and their text."""
-    return re.findall(r"^```(python|prototxt|)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", ["docs/your-own-layer.md", "docs/watching.md"])
