@@ -13,7 +13,7 @@ from caffecli.spec import text
 from scripts import layer_catalogue
 
 #: types whose examples read files or other programs, which their own tests make
-OUTSIDE = {"Data", "ImageData", "HDF5Data", "HDF5Output", "WindowData", "MemoryData", "Python"}
+OUTSIDE = {"AnnotatedData", "Data", "ImageData", "HDF5Data", "HDF5Output", "WindowData", "MemoryData", "Python"}
 
 #: what BVLC Caffe registers
 CAFFE_TYPES = """

@@ -77,7 +77,7 @@ def to_array(datum: Datum, color: bool | None = None, key: bytes | str = b"") ->
         if _is_annotated(datum):
             raise DataError(
                 f"record {_text(key)}: it is an AnnotatedDatum, a picture with boxes, as SSD's convert_annoset writes "
-                "it; here pictures with one label are read, which convert_imageset makes of a list"
+                "it; layer type AnnotatedData reads those, here pictures with one label are read"
             )
         raise DataError(
             f"record {_text(key)}: expected {_product(dims)} numbers, the datum holds {array.size}; "

@@ -44,6 +44,11 @@ class SourceLayer(Layer):
     #: the reference's line that tells the shape of a batch; "": it does not
     size_line: ClassVar[str] = ""
 
+    @classmethod
+    def label_shape(cls, batch_size: int) -> tuple[int, ...]:
+        """The shape of each top but the first, of a batch of pictures that are not there."""
+        return (batch_size,)
+
     def __init__(self, param: LayerParameter, phase: int = TRAIN, context: Context | None = None) -> None:
         super().__init__(param, phase, context)
         self.source: Source | None = None
@@ -131,8 +136,8 @@ class Data(SourceLayer):
     ordered by key.
 
     ``data_param`` { source, backend (LEVELDB), batch_size, rand_skip (0), prefetch (4), shuffle (false): the records,
-    anew in each epoch }, and ``transform_param``. The labels' top may be left out. Source: ``data_layer.cpp``;
-    ``shuffle`` is NVIDIA's and others'.
+    anew in each epoch }, and ``transform_param``, SSD's settings in it too: see AnnotatedData. The labels' top may be
+    left out. Source: ``data_layer.cpp``; ``shuffle`` is NVIDIA's and others'.
     """
 
     reads = sources.DbSource
@@ -152,7 +157,8 @@ class ImageData(SourceLayer):
     """tops: pictures (batch_size, channels, height, width) and labels (batch_size,) of the files that a list names.
 
     ``image_data_param`` { source, root_folder (""), batch_size (1), shuffle (false), rand_skip (0), new_height,
-    new_width (0: as the file), is_color (true) }, and ``transform_param``. Source: ``image_data_layer.cpp``.
+    new_width (0: as the file), is_color (true) }, and ``transform_param``, SSD's settings in it too: see AnnotatedData.
+    Source: ``image_data_layer.cpp``.
     """
 
     reads = sources.ImageListSource

@@ -11,7 +11,6 @@ from __future__ import annotations
 FIELDS = {
     "ssd": {
         "SolverParameter": "eval_type ap_version plateau_winsize show_per_class_result",
-        "TransformationParameter": "resize_param noise_param emit_constraint crop_h crop_w distort_param expand_param",
         "DetectionOutputParameter": "visualize visualize_threshold save_file",
     },
     "deeplab": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.sources.annotations import AnnotatedSource
 from caffecli.sources.base import Batch, Open, Source
 from caffecli.sources.db import DbSource
 from caffecli.sources.hdf5 import Hdf5Source
@@ -15,8 +16,8 @@ from caffecli.sources.prefetch import Prefetch
 from caffecli.sources.window import WindowSource
 
 __all__ = [
-    "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Once", "Open", "Prefetch", "Source",
-        "WindowSource", "create",
+    "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Once", "Open", "Prefetch",
+    "Source", "WindowSource", "create",
 ]  # fmt: skip
 
 

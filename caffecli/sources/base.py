@@ -9,7 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,6 +63,10 @@ class Source(ABC):
         """Called at good moments to read ahead; most sources ignore it and read a batch when it is asked for."""
         return
 
+    def cut(self, batch: Batch, records: int) -> Batch:
+        """The batch with its first ``records`` alone."""
+        return replace(batch, arrays=tuple(array[:records] for array in batch.arrays), keys=batch.keys[:records])
+
     @abstractmethod
     def restore(self, state: State) -> None:
         """Go to where a ``state`` was taken."""
@@ -100,6 +104,10 @@ class Draws:
         bits = np.random.PCG64([self.seed, 1])
         bits.advance(2 * first)
         return bits.random_raw(2 * count).view(np.uint32).reshape(count, 4)[:, :3]
+
+    def generator(self, position: int) -> np.random.Generator:
+        """Any number of random numbers for the record at a position."""
+        return np.random.default_rng([self.seed, 3, position])
 
     def order(self, epoch: int, count: int) -> NDArray[np.int64]:
         """The order of ``count`` records in an epoch when they are shuffled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ class DbSource(RecordSource):
         self._records: Iterator[Record] | None = None
         try:
             key, value = next(self._stream())
-            self._start(self._first_shape(self._decode(key, value), str(key, "utf-8", "replace")))
+            self._begin(key, value)
         except BaseException:
             self._reader.close()
             raise
@@ -66,10 +67,14 @@ class DbSource(RecordSource):
         except FormatError as error:
             raise FormatError(f"{self.where}: {error}") from error
 
+    def _begin(self, key: bytes, value: bytes) -> None:
+        """Learn the shapes from the first record."""
+        self._start(self._first_shape(self._decode(key, value), str(key, "utf-8", "replace")))
+
     def _first_shape(self, datum: Datum, key: str) -> Shape:
         if not datum.encoded and self._transformer.color is not None:
             logs.error("data_transformer.cpp:152", "force_color and force_gray only for encoded datum")
-        return self._transformer.shape(self._picture(datum, key).shape, _name(key))
+        return self._transformer.shape(self._load(datum, key, 0).shape, name_of(key))
 
     def _stream(self) -> Iterator[Record]:
         """This rank's records from the present position on, without end."""
@@ -123,24 +128,33 @@ class DbSource(RecordSource):
         self._records = None
 
     def _read(self) -> tuple[Floats, list[int], tuple[str, ...]]:
+        with self._taken() as (records, keys):
+            small = len(records[0][1]) < self.LARGE and not self._augmenter
+            stacked = datums.stack([value for _, value in records]) if small else None
+            if stacked is None:
+                read = [self._decode(key, value) for key, value in records]
+                data = self._fill(lambda i: self._load(read[i], keys[i], i), lambda i: name_of(keys[i]))
+                return data, [datum.label for datum in read], keys
+            pixels, labels = stacked
+            self._shape = self._transformer.shape(pixels.shape[1:], name_of(keys[0]))
+            data = self._buffers.take((self._batch_size, *self._shape))
+            self._transformer.many(pixels, self._numbers(), data)
+            return data, labels, keys
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[tuple[list[Record], tuple[str, ...]]]:
+        """The records of the batch, and their keys. After an error the next call begins with the same records."""
         if self._records is None:
             self._records = self._stream()
         try:
             records = list(itertools.islice(self._records, self._batch_size))
-            keys = tuple([str(key, "utf-8", "replace") for key, _ in records])
-            stacked = datums.stack([value for _, value in records]) if len(records[0][1]) < self.LARGE else None
-            if stacked is None:
-                read = [self._decode(key, value) for key, value in records]
-                data = self._fill(lambda i: self._picture(read[i], keys[i]), lambda i: _name(keys[i]))
-                return data, [datum.label for datum in read], keys
-            pixels, labels = stacked
-            self._shape = self._transformer.shape(pixels.shape[1:], _name(keys[0]))
-            data = self._buffers.take((self._batch_size, *self._shape))
-            self._transformer.many(pixels, self._numbers(), data)
-            return data, labels, keys
+            yield records, tuple([str(key, "utf-8", "replace") for key, _ in records])
         except BaseException:
-            self._records = None  # a second call of next begins with the same records
+            self._records = None
             raise
+
+    def _load(self, datum: Datum, key: str, index: int) -> Pixels:
+        return self._augmented(self._picture(datum, key), index, name_of(key))[0]
 
     def _decode(self, key: bytes, value: bytes) -> Datum:
         try:
@@ -166,5 +180,6 @@ class DbSource(RecordSource):
         self._reader.close()
 
 
-def _name(key: str) -> str:
+def name_of(key: str) -> str:
+    """What to call a record in an error."""
     return f"record {key!r}"

@@ -41,7 +41,8 @@ class ImageListSource(RecordSource):
         self._entries = self._read_list()
         self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
         first = self._entry(0)
-        self._start(self._transformer.shape(self._picture(first).shape, self._name(first)))
+        picture = self._load(first, 0)
+        self._start(self._transformer.shape(picture.shape, self._name(first)))
 
     def count(self, quick: bool = False) -> int:
         return len(self._entries)
@@ -80,8 +81,11 @@ class ImageListSource(RecordSource):
     def _read(self) -> tuple[Floats, list[int], tuple[str, ...]]:
         first = self._position + self._rank
         entries = [self._entry(first + i * self._ranks) for i in range(self._batch_size)]
-        data = self._fill(lambda i: self._picture(entries[i]), lambda i: self._name(entries[i]))
+        data = self._fill(lambda i: self._load(entries[i], i), lambda i: self._name(entries[i]))
         return data, [entry.label for entry in entries], tuple([entry.path for entry in entries])
+
+    def _load(self, entry: Entry, index: int) -> Pixels:
+        return self._augmented(self._picture(entry), index, self._name(entry))[0]
 
     def _picture(self, entry: Entry) -> Pixels:
         path = self._param.root_folder + entry.path

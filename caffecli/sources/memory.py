@@ -12,6 +12,7 @@ from caffecli import logs
 from caffecli.errors import DataError, SpecError
 from caffecli.formats import form
 from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.sources.augment import Augmenter
 from caffecli.sources.base import Buffers, Floats, Pixels, Shape, State
 from caffecli.sources.records import NumberedSource
 from caffecli.sources.transformer import Transformer
@@ -37,6 +38,7 @@ class MemorySource(NumberedSource):
             )
         self.shapes = ((self._batch_size, *self._shape), (self._batch_size,))
         self._transformer = Transformer(param.transform_param, phase, param.name)
+        self._augmenter = Augmenter(param.transform_param, param.name)
         self._transforms = param.HasField("transform_param")
         self._buffers = Buffers()
         self._data: Floats | None = None
@@ -80,6 +82,9 @@ class MemorySource(NumberedSource):
         data = np.empty((len(pictures), *self._shape), np.float32)
         draws = self._draws.transforms(self._added, len(pictures))
         for i, picture in enumerate(pictures):
+            if self._augmenter:
+                rng = self._draws.generator(self._added + i)
+                picture, _ = self._augmenter.record(picture, f"picture {i}", rng)
             shape = self._transformer.shape(picture.shape, f"picture {i}")
             if shape != self._shape:
                 raise DataError(

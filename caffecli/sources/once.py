@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from caffecli.sources.base import Batch, Source, State
 
 
@@ -36,7 +34,7 @@ class Once(Source):
         self._left = max(0, left - size)
         if not 0 < left < size:
             return batch
-        return replace(batch, arrays=tuple(array[:left] for array in batch.arrays), keys=batch.keys[:left])
+        return self._source.cut(batch, left)
 
     def again(self) -> None:
         """Let ``next`` give the last batch once more, whole."""

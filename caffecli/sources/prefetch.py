@@ -46,6 +46,9 @@ class Prefetch(Source):
     def count(self, quick: bool = False) -> int | None:
         return self._source.count(quick)
 
+    def cut(self, batch: Batch, records: int) -> Batch:
+        return self._source.cut(batch, records)
+
     def read_ahead(self) -> None:
         if self._ahead is not None:
             self._ahead.ask(self._depth // 2)

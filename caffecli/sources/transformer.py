@@ -5,10 +5,13 @@
     top[c, h, w] = (picture[c, y + h, x + w] - mean) * scale          in float32
 
 crop_size   a square of that size: from the middle in TEST, from anywhere, evenly, in TRAIN; 0 (the default) for none
+crop_h, crop_w      in its place, both, a rectangle (SSD's)
 mirror      flips each picture left to right with probability 1/2, in both phases
 mean        ``mean_file`` at the same pixel (c, y + h, x + w); or ``mean_value``, one for all channels or one for each
 scale       1
 force_color, force_gray    how encoded datums are decoded: to three channels, to one; neither: as the file is
+
+What SSD adds, ``resize_param`` and the like, has been done by then: ``sources.augment``.
 
 Source: ``data_transformer.cpp``.
 """
@@ -19,8 +22,11 @@ import numpy as np
 
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import mean as means
-from caffecli.proto.caffe_pb2 import TRAIN, TransformationParameter
+from caffecli.formats.annotated import CORNERS, Boxes
+from caffecli.proto.caffe_pb2 import TRAIN, ResizeParameter, TransformationParameter
+from caffecli.sources.augment import emit_constraint
 from caffecli.sources.base import Floats, Numbers, Pixels, Shape
+from caffecli.sources.boxes import project
 from caffecli.wording import dimensions
 
 
@@ -32,10 +38,16 @@ class Transformer:
 
     def __init__(self, param: TransformationParameter, phase: int, layer: str) -> None:
         self._where = f"layer {layer!r}"
-        self._crop = param.crop_size
-        self._random_crop = bool(param.crop_size) and phase == TRAIN
+        self._crop = self._crop_of(param)
+        self._random_crop = self._crop is not None and phase == TRAIN
         self._mirror = param.mirror
         self._scale = np.float32(param.scale)
+        self._emit = emit_constraint(param)
+        #: what boxes are parts of instead of the crop's size (height, width), where resize_param says so
+        self._of: tuple[int, int] | None = None
+        resize = param.resize_param
+        if resize.resize_mode == ResizeParameter.FIT_SMALL_SIZE and resize.height_scale and resize.width_scale:
+            self._of = resize.height_scale, resize.width_scale
         #: whether records need random numbers
         self.random = self._random_crop or self._mirror
         if param.force_color and param.force_gray:
@@ -48,6 +60,17 @@ class Transformer:
         if self.mean_file is not None:
             self._image = self._read_mean(self.mean_file)
         self._checked: Shape | None = None
+
+    def _crop_of(self, param: TransformationParameter) -> tuple[int, int] | None:
+        """The height and width of the crop; None: there is none."""
+        if param.crop_size:
+            return param.crop_size, param.crop_size
+        if bool(param.crop_h) != bool(param.crop_w):
+            raise SpecError(
+                f"{self._where}: expected crop_h and crop_w together, got {param.crop_h} and {param.crop_w}; set both "
+                "or none"
+            )
+        return (param.crop_h, param.crop_w) if param.crop_h else None
 
     @property
     def mean(self) -> Floats | None:
@@ -74,14 +97,16 @@ class Transformer:
         if picture != self._checked:
             self._check(picture, name)
             self._checked = picture
-        return (channels, self._crop, self._crop) if self._crop else (channels, height, width)
+        return (channels, *self._crop) if self._crop else (channels, height, width)
 
     def _check(self, picture: Shape, name: str) -> None:
         channels, height, width = picture
-        if self._crop > min(height, width):
+        if self._crop and (self._crop[0] > height or self._crop[1] > width):
+            square = self._crop[0] == self._crop[1]
+            what, size = ("crop_size", self._crop[0]) if square else ("crop_h × crop_w", dimensions(self._crop))
             raise DataError(
-                f"{self._where}: crop_size {self._crop} is larger than {name}, which is {height} × {width} (height × "
-                "width); lower crop_size or resize the pictures"
+                f"{self._where}: {what} {size} is larger than {name}, which is {height} × {width} (height × "
+                f"width); lower {what} or resize the pictures"
             )
         if len(self._values) not in (0, 1, channels):
             raise SpecError(
@@ -105,6 +130,21 @@ class Transformer:
         if self._image is not None:
             np.subtract(out, self._part(self._image, top, left)[..., ::step], out=out)
         self._scale_values(out)
+
+    def boxes(self, boxes: Boxes, picture: Shape, draws: Numbers) -> Boxes:
+        """The boxes of a picture of that shape in what ``one`` makes of it: cropped as it is, and mirrored."""
+        height, width = picture[1:]
+        (corner,) = self._corners(picture, draws[None])
+        part = self._crop or (height, width)
+        start = np.array([corner[1] / width, corner[0] / height], np.float32)
+        end = np.array([(corner[1] + part[1]) / width, (corner[0] + part[0]) / height], np.float32)
+        seen = project(boxes, np.concatenate([start, end]), self._emit)
+        if self._mirror and draws[0] % 2:
+            left, right = seen[:, CORNERS.start].copy(), seen[:, CORNERS.start + 2].copy()
+            seen[:, CORNERS.start], seen[:, CORNERS.start + 2] = 1 - right, 1 - left
+        if self._of:
+            seen[:, CORNERS] *= np.array([part[1] / self._of[1], part[0] / self._of[0]] * 2, np.float32)
+        return seen
 
     def many(self, pictures: Pixels, draws: Numbers, out: Floats) -> None:
         """Transform (count, channels, height, width) pictures at once: the quick way for small ones.
@@ -130,7 +170,7 @@ class Transformer:
         """The crop's top left corner for each row of ``draws``."""
         if not self._crop:
             return [(0, 0)] * len(draws)
-        free_rows, free_columns = shape[-2] - self._crop, shape[-1] - self._crop
+        free_rows, free_columns = shape[-2] - self._crop[0], shape[-1] - self._crop[1]
         if not self._random_crop:
             return [(free_rows // 2, free_columns // 2)] * len(draws)
         return list(
@@ -138,7 +178,7 @@ class Transformer:
         )
 
     def _part(self, pixels: Pixels, top: int, left: int) -> Pixels:
-        return pixels[..., top : top + self._crop, left : left + self._crop] if self._crop else pixels
+        return pixels[..., top : top + self._crop[0], left : left + self._crop[1]] if self._crop else pixels
 
     def _scale_values(self, out: Floats) -> None:
         if self._values.size:

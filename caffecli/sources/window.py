@@ -32,6 +32,7 @@ from caffecli.formats.atomic import cannot_read, read_bytes, read_file
 from caffecli.formats.foreign import describe
 from caffecli.formats.list_file import refuse_utf16, why_not_there
 from caffecli.proto.caffe_pb2 import LayerParameter
+from caffecli.sources.augment import Augmenter
 from caffecli.sources.base import Buffers, Floats, Pixels, Workers
 from caffecli.sources.records import NumberedSource
 from caffecli.sources.transformer import Transformer
@@ -126,6 +127,10 @@ class WindowSource(NumberedSource):
         if 2 * settings.context_pad >= self._crop:
             raise SpecError(
                 f"{self.where}: context_pad {settings.context_pad} on both sides fills crop_size {self._crop}; lower it"
+            )
+        if Augmenter(param.transform_param, param.name):
+            logs.warning(
+                "window_data_layer.cpp:237", f"{param.name}: WindowData reads none of SSD's settings in transform_param"
             )
         if param.transform_param.scale != 1:
             logs.warning(

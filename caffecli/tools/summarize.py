@@ -33,7 +33,7 @@ from caffecli.layers.data import SourceLayer
 from caffecli.net import weights as net_weights
 from caffecli.net.graph import Node
 from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter
+from caffecli.proto.caffe_pb2 import BlobShape, LayerParameter, NetParameter, ResizeParameter, TransformationParameter
 from caffecli.spec.filter import takes_part
 from caffecli.tools.open import build_net, read_net
 from caffecli.wording import dimensions
@@ -101,7 +101,8 @@ def summarize(
     """Sum up the net of a prototxt. ``batch`` takes the place of its batch size.
 
     Missing records are taken for pictures of ``picture`` (channels, height, width), or of three channels (one, by
-    ``force_gray``) and ``crop_size``. With ``weights``, the summary tells of the values of the blobs too.
+    ``force_gray``) and the size that ``transform_param`` gives them. With ``weights``, the summary tells of the values
+    of the blobs too.
     ``layers``: modules of the user's own that register layers.
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
     """
@@ -141,18 +142,28 @@ def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     if not hasattr(reads, "source") or Path(reads.source).exists():
         return
     transform = layer.transform_param
-    crop = transform.crop_size or getattr(reads, "crop_size", 0)
-    if picture is None and not crop:
+    size = _size(transform, getattr(reads, "crop_size", 0), picture)
+    if size is None:
         raise SpecError(
             f"layer {layer.name!r}: there is no {reads.source!r}; give its pictures' shape, --input 3,256,256 say"
         )
-    shape = tuple(picture or (1 if transform.force_gray else 3, crop, crop))
-    if picture is not None and crop:
-        shape = (shape[0], crop, crop)
+    shape = (picture[0] if picture else 1 if transform.force_gray else 3, *size)
     logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {dimensions(shape)}")
     layer.type = "Input"
-    dims = [(reads.batch_size, *shape), *[(reads.batch_size,)] * (len(layer.top) - 1)]
+    dims = [(reads.batch_size, *shape), *[kind.label_shape(reads.batch_size)] * (len(layer.top) - 1)]
     layer.input_param.shape.extend(BlobShape(dim=dim) for dim in dims)
+
+
+def _size(transform: TransformationParameter, crop: int, picture: Sequence[int] | None) -> tuple[int, int] | None:
+    """The height and width that ``transform_param`` gives pictures; None where it leaves them as they are, unknown."""
+    if crop := transform.crop_size or crop:
+        return crop, crop
+    if transform.crop_h and transform.crop_w:
+        return transform.crop_h, transform.crop_w
+    resize = transform.resize_param
+    if resize.height and resize.width and resize.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
+        return resize.height, resize.width
+    return (picture[1], picture[2]) if picture is not None else None
 
 
 def _summary(net: Net, definition: NetParameter, valued: bool) -> NetSummary:

@@ -13,6 +13,7 @@ import numpy as np
 
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
+from caffecli.proto.caffe_pb2 import AnnotatedDatum
 from tests.layers.contract import PICTURES, Bottom, Case, numbers, values
 
 VALUES = (4, 3)
@@ -25,6 +26,12 @@ STEPS = (values(4, 2, 3), numbers(2, 4, 2))
 CASES: dict[str, Case] = {
     "AbsVal": Case(),
     "Accuracy": Case("accuracy_param { top_k: 2 }", SCORES),
+    "AnnotatedData": Case(
+        'transform_param { resize_param { height: 5 width: 8 } } data_param { source: "boxes_lmdb" batch_size: 1 '
+        "backend: LMDB }",
+        (),
+        2,
+    ),
     "ArgMax": Case("argmax_param { top_k: 2 axis: 1 }"),
     "Axpy": Case("", (values(2, 6, 1, 1), values(*PICTURES), values(*PICTURES))),
     "BN": Case("bn_param { slope_filler { value: 2 } bias_filler { value: 1 } }"),
@@ -184,6 +191,12 @@ def write_files(folder: Path) -> None:
     with open_writer(folder / "records_lmdb", "lmdb") as writer:
         for i, picture in enumerate(pictures):
             writer.put(b"%08d" % i, from_array(picture, i).SerializeToString())
+    with open_writer(folder / "boxes_lmdb", "lmdb") as writer:
+        for i, picture in enumerate(pictures):
+            boxed = AnnotatedDatum(datum=from_array(picture, i), type=AnnotatedDatum.BBOX)
+            box = boxed.annotation_group.add(group_label=i).annotation.add().bbox
+            box.xmax = box.ymax = 0.5
+            writer.put(b"%08d" % i, boxed.SerializeToString())
     for i, picture in enumerate(pictures):
         cv2.imwrite(str(folder / f"{i}.png"), picture.transpose(1, 2, 0))
     (folder / "records.txt").write_text("".join(f"{i}.png {i}\n" for i in range(4)))

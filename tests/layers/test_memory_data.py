@@ -83,6 +83,18 @@ def test_datums_are_transformed() -> None:
     assert torch.cat([label for _, label in batches]).flatten().tolist() == list(range(6))
 
 
+def test_pictures_of_other_sizes_are_resized_first() -> None:
+    transform = "transform_param { crop_size: 4 resize_param { height: 8 width: 6 } mirror: true mean_value: 3 }"
+    made = layer((3, 4, 4), transform, TEST)
+    images = [RNG.integers(0, 256, (9 - i, 5 + i, 3), dtype=np.uint8) for i in range(2)]
+    made.add_mat_vector(images, [1, 2])
+    data, _ = made()
+    for image, got in zip(images, data, strict=True):
+        cut = cv2.resize(image, (6, 8))[2:6, 1:5].transpose(2, 0, 1) - np.float32(3)
+        assert np.array_equal(got, cut) or np.array_equal(got, cut[..., ::-1])
+    made.close()
+
+
 def test_random_crops_are_repeatable_and_go_on_after_restore() -> None:
     transform = "transform_param { crop_size: 3 mirror: true }"
 

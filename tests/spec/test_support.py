@@ -22,13 +22,12 @@ RELU = ' layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" } '
 CENSOR = 'layer { name: "c" type: "CensorLabel" bottom: "data" bottom: "label" top: "c" } '
 DATA = 'layer { name: "d" type: "Data" top: "data" top: "label" } '
 LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "relu" bottom: "c" }'
-SSD = """name: "ssd"
-layer { name: "data" type: "AnnotatedData" top: "data" top: "label" include { phase: TRAIN }
-  transform_param { resize_param { height: 300 } } annotated_data_param { } }
+MSCNN = """name: "mscnn"
+layer { name: "data" type: "ImageGtData" top: "data" top: "label" include { phase: TRAIN } }
 layer { name: "in" type: "Input" top: "data" include { phase: TEST }
   input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 2 kernel_size: 1 } }
-layer { name: "loss" type: "MultiBoxLoss" bottom: "conv" bottom: "label" top: "loss" include { phase: TRAIN } }
+layer { name: "loss" type: "BboxAccuracy" bottom: "conv" bottom: "label" top: "loss" include { phase: TRAIN } }
 """
 
 
@@ -44,26 +43,23 @@ def refused(source: str, phase: str = "TRAIN") -> str:
 
 
 def test_types_come_first_and_all_at_once() -> None:
-    assert refused(SSD) == (
-        "net 'ssd' needs the layers AnnotatedData ('data') and MultiBoxLoss ('loss') of SSD (weiliu89/caffe), which "
-        "are not here; "
-        "in phase TEST the net runs"
+    assert refused(MSCNN) == (
+        "net 'mscnn' needs the layers ImageGtData ('data') and BboxAccuracy ('loss') of MS-CNN (zhaoweicai/mscnn), "
+        "which are not here; in phase TEST the net runs"
     )
 
 
 def test_what_another_phase_needs_stops_nothing() -> None:
-    assert refused(SSD, "TEST") == ""
+    assert refused(MSCNN, "TEST") == ""
 
 
 @pytest.mark.parametrize(
     ("source", "said"),
     [
         (
-            'layer { name: "d" type: "Data" top: "data" transform_param { resize_param { height: 3 } crop_h: 2 } }'
-            + RELU,
-            "the net needs the settings transform_param.resize_param ('d') and transform_param.crop_h ('d') of SSD "
-            "(weiliu89/caffe), "
-            "which are not here; its deploy net, which has neither data layers nor losses, runs",
+            'layer { name: "d" type: "Data" top: "data" transform_param { multi_scale: true fix_crop: true } }' + RELU,
+            "the net needs the settings transform_param.multi_scale ('d') and transform_param.fix_crop ('d') of TSN "
+            "(yjxiong/caffe), which are not here; its deploy net, which has neither data layers nor losses, runs",
         ),
         (
             'layer { name: "d" type: "DummyData" top: "data" top: "label" } '
@@ -136,13 +132,13 @@ def test_what_is_missing_of_which_fork_and_what_works_all_the_same(source: str, 
         ('type: "Input" top: "data" input_param { shape { dim: 1 } }', True),
         ('type: "Input" top: "other" input_param { shape { dim: 1 } }', False),
         ('type: "NobodyKnows" top: "data"', False),
-        ('type: "AnnotatedData" top: "data"', False),
+        ('type: "ImageGtData" top: "data"', False),
     ],
 )
 def test_another_phase_is_named_only_where_its_layers_wire_up(layer: str, runs: bool) -> None:
     test = f'layer {{ name: "in" {layer} include {{ phase: TEST }} }}'
     said = refused(
-        'layer { name: "d" type: "AnnotatedData" top: "data" include { phase: TRAIN } } '
+        'layer { name: "d" type: "ImageGtData" top: "data" include { phase: TRAIN } } '
         + test
         + RELU
         + ' layer { name: "l" type: "EuclideanLoss" bottom: "relu" bottom: "data" }'

@@ -147,6 +147,22 @@ def test_records_that_are_not_there(summed: Any) -> None:
     assert summed(data % "transform_param { crop_size: 24 force_gray: true }").layers[0].tops["x"] == (8, 1, 24, 24)
 
 
+@pytest.mark.parametrize(
+    ("transform", "shape"),
+    [
+        ("crop_h: 20 crop_w: 30 resize_param { height: 40 width: 50 }", (3, 20, 30)),
+        ("resize_param { height: 40 width: 50 }", (3, 40, 50)),
+        ("force_gray: true resize_param { height: 40 width: 50 resize_mode: FIT_LARGE_SIZE_AND_PAD }", (1, 40, 50)),
+    ],
+)
+def test_boxes_that_are_not_there(summed: Any, transform: str, shape: tuple[int, ...]) -> None:
+    found = summed(
+        'layer { name: "data" type: "AnnotatedData" top: "data" top: "label" '
+        f'transform_param {{ {transform} }} data_param {{ source: "no_lmdb" batch_size: 4 }} }}'
+    )
+    assert found.layers[0].tops == {"data": (4, *shape), "label": (1, 1, 1, 8)}
+
+
 def test_weights(tmp_path: Path) -> None:
     text = (
         dims(2, 3)

@@ -1,0 +1,52 @@
+"""AnnotatedDatum <-> a Datum and its boxes: the records of SSD's databases.
+
+Boxes are rows ``class, instance, xmin, ymin, xmax, ymax, difficult`` of float32, the coordinates as parts of the
+picture's width and height.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from caffecli.errors import DataError
+from caffecli.proto.caffe_pb2 import AnnotatedDatum
+
+Boxes = NDArray[np.float32]
+
+#: the columns of the coordinates, and of ``difficult``
+CORNERS = slice(2, 6)
+DIFFICULT = 6
+
+
+def decode(value: bytes, key: bytes | str = b"") -> AnnotatedDatum:
+    """The annotated datum in a database's value. Raises DataError, naming ``key``, when it is none."""
+    name = repr(key.decode("utf-8", "replace") if isinstance(key, bytes) else key)
+    try:
+        record = AnnotatedDatum.FromString(value)
+    except DecodeError as error:
+        raise DataError(
+            f"record {name}: the value is not an AnnotatedDatum; the database is damaged or was not made by "
+            "convert_annoset"
+        ) from error
+    if not record.HasField("datum"):
+        raise DataError(
+            f"record {name}: the value is not an AnnotatedDatum, a picture with boxes, as convert_annoset writes it; "
+            "layer type Data reads databases of pictures with one label"
+        )
+    return record
+
+
+def boxes(record: AnnotatedDatum) -> Boxes:
+    """The boxes of a record (count, 7), in its order: group by group."""
+    rows = [
+        (
+            group.group_label, annotation.instance_id,
+            annotation.bbox.xmin, annotation.bbox.ymin, annotation.bbox.xmax, annotation.bbox.ymax,
+            annotation.bbox.difficult,
+        )
+        for group in record.annotation_group
+        for annotation in group.annotation
+    ]  # fmt: skip
+    return np.array(rows, np.float32).reshape(-1, 7)

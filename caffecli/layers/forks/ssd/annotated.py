@@ -1,0 +1,44 @@
+"""AnnotatedData: pictures with boxes."""
+
+from __future__ import annotations
+
+from caffecli import sources
+from caffecli.layers.data import SourceLayer
+from caffecli.layers.registry import register
+from caffecli.proto.caffe_pb2 import LayerParameter
+
+
+@register("AnnotatedData")
+class AnnotatedData(SourceLayer):
+    """tops: pictures (batch_size, channels, height, width) and their boxes (1, 1, K, 8), of an LMDB or LevelDB that
+    ``convert_annoset`` made, ordered by key.
+
+    A row for each of the K boxes of the batch: the picture's place in it, class, instance, xmin, ymin, xmax, ymax
+    (parts of the picture's width and height), difficult; one row of -1 where there is none. Records that have no type,
+    as ``convert_annoset`` makes them of labels, give those (batch_size,), unless ``anno_type`` is given.
+
+    ``data_param`` as for Data. ``annotated_data_param`` { batch_sampler: draws windows of the picture, of which one, of
+    all that were kept, is cut out: use_original_image (true; else it draws none), sampler { min_scale, max_scale,
+    min_aspect_ratio, max_aspect_ratio, all 1 }, sample_constraint { min_ and max_jaccard_overlap, min_ and
+    max_sample_coverage, min_ and max_object_coverage: one box has to satisfy all }, max_sample: how many to keep,
+    max_trials (100); anno_type: BBOX; label_map_file is not read }. ``transform_param`` in this order: distort_param,
+    expand_param (in mean_value's colour), the window, resize_param (WARP, FIT_SMALL_SIZE with batch_size 1,
+    FIT_LARGE_SIZE_AND_PAD), noise_param, crop_size or crop_h and crop_w, mirror, mean_value or mean_file, scale;
+    emit_constraint { emit_type: CENTER or MIN_OVERLAP, emit_overlap }: which boxes stay where a part is cut.
+    Source: Liu et al., ECCV 2016 (SSD); ``annotated_data_layer.cpp``, ``sampler.cpp``, ``data_transformer.cpp``.
+
+    Differences: SSD encodes the picture as a JPEG after each of the first three steps; here no pixel is lost so. Where
+    a sample_constraint has bounds of several kinds, SSD looks at the first alone.
+    """
+
+    reads = sources.AnnotatedSource
+    settings_name = "data_param"
+    size_line = "annotated_data_layer.cpp:64"
+
+    @classmethod
+    def label_shape(cls, batch_size: int) -> tuple[int, ...]:
+        return 1, 1, 1, 8
+
+    @classmethod
+    def drawn_at_tops(cls, param: LayerParameter) -> str:
+        return f"Batch {param.data_param.batch_size}"

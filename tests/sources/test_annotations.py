@@ -1,0 +1,303 @@
+"""Pictures with boxes: AnnotatedData's batches, and SSD's settings in Data and ImageData."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from caffecli import logs, sources
+from caffecli.errors import DataError, SpecError
+from caffecli.formats.datum import from_array
+from caffecli.formats.db import open_writer
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, AnnotatedDatum, Datum, LayerParameter
+from caffecli.sources import Once
+from tests.sources.opening import opened
+
+Make = Any
+
+#: ten pictures of 16 × 24: a black ground, the box's area in its own colour
+BOXES = [(4 * i % 12, i % 8, 4 * i % 12 + 8 + i % 3, i % 8 + 6) for i in range(10)]
+
+
+def picture(i: int, channels: int = 3) -> np.ndarray:
+    image = np.zeros((16, 24, channels), np.uint8)
+    x1, y1, x2, y2 = BOXES[i]
+    image[y1:y2, x1:x2] = 20 * i + 30
+    return image
+
+
+def record(i: int, typed: bool = True, raw: bool = False, grow: int = 1) -> AnnotatedDatum:
+    """Picture i, ``grow`` times as large, with its box, of class i, and for odd i a second one over the whole."""
+    image = picture(i).repeat(grow, 0).repeat(grow, 1)
+    data = cv2.imencode(".png", image)[1].tobytes()
+    datum = from_array(image.transpose(2, 0, 1), i) if raw else Datum(data=data, encoded=True, label=i)
+    made = AnnotatedDatum(datum=datum)
+    if typed:
+        made.type = AnnotatedDatum.BBOX
+        for label, corners in ((i, BOXES[i]), (99, (0, 0, 24, 16)))[: 1 + i % 2]:
+            x1, y1, x2, y2 = corners
+            box = made.annotation_group.add(group_label=label).annotation.add(instance_id=3).bbox
+            box.xmin, box.ymin, box.xmax, box.ymax, box.difficult = x1 / 24, y1 / 16, x2 / 24, y2 / 16, i == 2
+    return made
+
+
+def write(path: str, records: list[AnnotatedDatum]) -> None:
+    with open_writer(path) as db:
+        for i, made in enumerate(records):
+            db.put(b"%08d_%d" % (i, i), made.SerializeToString())
+
+
+@pytest.fixture
+def annotated(in_tmp: Path) -> str:
+    write("boxes", [record(i) for i in range(10)])
+    return "boxes"
+
+
+def layer(
+    source: str, batch: int = 4, transform: str = "", annotated: str = "", tops: int = 2, extra: str = ""
+) -> LayerParameter:
+    top = 'top: "data"' + ' top: "label"' * (tops > 1)
+    return text_format.Parse(
+        f'name: "data" type: "AnnotatedData" {top} transform_param {{ {transform} }} '
+        f"annotated_data_param {{ {annotated} }} "
+        f'data_param {{ source: "{source}" batch_size: {batch} backend: LMDB {extra} }}',
+        LayerParameter(),
+    )
+
+
+def batches(
+    param: LayerParameter, count: int, phase: int = TRAIN, seed: int = 1, **more: Any
+) -> list[tuple[np.ndarray, ...]]:
+    with closing(opened(param, phase, seed, **more)) as source:
+        return [tuple(array.copy() for array in source.next().arrays) for _ in range(count)]
+
+
+def same(a: list[tuple[np.ndarray, ...]], b: list[tuple[np.ndarray, ...]]) -> bool:
+    return all(np.array_equal(x, y) for pair in zip(a, b, strict=True) for x, y in zip(*pair, strict=True))
+
+
+def test_pictures_and_rows(annotated: str) -> None:
+    with closing(opened(layer(annotated), TEST, 1)) as source:
+        assert source.shapes == ((4, 3, 16, 24), (1, 1, 1, 8))
+        batch = source.next()
+    data, label = batch.arrays
+    assert batch.keys == ("00000000_0", "00000001_1", "00000002_2", "00000003_3")
+    np.testing.assert_array_equal(data, np.stack([picture(i).transpose(2, 0, 1) for i in range(4)]))
+    expected = []
+    for i in range(4):
+        x1, y1, x2, y2 = BOXES[i]
+        expected.append([i, i, 3, x1 / 24, y1 / 16, x2 / 24, y2 / 16, i == 2])
+        if i % 2:
+            expected.append([i, 99, 3, 0, 0, 1, 1, 0])
+    assert label.dtype == np.float32 and label.shape == (1, 1, 6, 8)
+    np.testing.assert_allclose(label[0, 0], expected, atol=1e-6)
+
+
+def test_one_top_needs_no_boxes(annotated: str) -> None:
+    ((data,),) = batches(layer(annotated, tops=1), 1)
+    assert data.shape == (4, 3, 16, 24)
+
+
+def test_no_box_in_a_batch_is_a_row_of_minus_ones(in_tmp: Path) -> None:
+    empty = record(0)
+    del empty.annotation_group[:]
+    write("empty", [empty])
+    with closing(opened(layer("empty", batch=2), TEST, 1)) as source:
+        assert source.shapes[1] == (1, 1, 1, 8)
+        np.testing.assert_array_equal(source.next().arrays[1], np.full((1, 1, 1, 8), -1))
+
+
+def test_records_without_a_type_have_labels(in_tmp: Path) -> None:
+    write("labels", [record(i, typed=False) for i in range(4)])
+    ((_, label),) = batches(layer("labels"), 1)
+    assert label.tolist() == [0, 1, 2, 3]
+    ((_, rows),) = batches(layer("labels", annotated="anno_type: BBOX"), 1)
+    np.testing.assert_array_equal(rows, np.full((1, 1, 1, 8), -1))
+
+
+def test_a_record_without_a_type_among_others(in_tmp: Path) -> None:
+    write("mixed", [record(0), record(1, typed=False)])
+    with pytest.raises(
+        DataError, match="'data', 'mixed': record '00000001_1' has no type, and the first record has one"
+    ):
+        batches(layer("mixed", batch=2), 1)
+    ((_, rows),) = batches(layer("mixed", batch=2, annotated="anno_type: BBOX"), 1)
+    assert rows.shape == (1, 1, 1, 8)
+
+
+def test_a_database_of_plain_datums(in_tmp: Path, make: Make) -> None:
+    make.db("plain", [picture(0).transpose(2, 0, 1)])
+    with pytest.raises(
+        DataError, match=r"record '00000000': the value is not an AnnotatedDatum.*layer type Data reads"
+    ):
+        batches(layer("plain"), 1)
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["encoded", "raw"])
+@pytest.mark.parametrize("phase", [TRAIN, TEST])
+def test_boxes_stay_on_their_pixels(in_tmp: Path, raw: bool, phase: int) -> None:
+    """Whatever is done to the picture: the pixels of its colour fill the box, and lie nowhere else."""
+    write("boxes", [record(i, raw=raw, grow=8) for i in range(10)])
+    transform = (
+        "mirror: true crop_h: 24 crop_w: 28 expand_param { prob: 0.5 max_expand_ratio: 2 } "
+        "resize_param { height: 32 width: 32 resize_mode: FIT_LARGE_SIZE_AND_PAD interp_mode: NEAREST }"
+    )
+    samplers = (
+        "batch_sampler { max_sample: 1 max_trials: 1 } batch_sampler { max_sample: 1 sampler { min_scale: 0.6 } }"
+    )
+    checked = 0
+    for data, label in batches(layer("boxes", 5, transform, samplers), 12, phase):
+        assert data.shape == (5, 3, 24, 28)
+        for row in label[0, 0]:
+            if row[0] >= 0 and row[1] != 99:
+                lit = np.argwhere(data[int(row[0]), 0] == 20 * row[1] + 30)
+                x1, y1, x2, y2 = row[3:7] * [28, 24, 28, 24]
+                if len(lit) and min(x2 - x1, y2 - y1) > 3:
+                    np.testing.assert_allclose(lit.min(0), [y1, x1], atol=1.5)
+                    np.testing.assert_allclose(lit.max(0) + 1, [y2, x2], atol=1.5)
+                    checked += 1
+    assert checked > 30
+
+
+def test_mirror_turns_the_boxes(annotated: str) -> None:
+    plain = batches(layer(annotated, 10), 1, TEST)[0]
+    turned = batches(layer(annotated, 10, "mirror: true"), 1, TEST)[0]
+    mirrored = [i for i in range(10) if not np.array_equal(plain[0][i], turned[0][i])]
+    assert 0 < len(mirrored) < 10
+    for one, other in zip(plain[1][0, 0], turned[1][0, 0], strict=True):
+        x1, x2 = (1 - one[5], 1 - one[3]) if int(one[0]) in mirrored else (one[3], one[5])
+        np.testing.assert_array_equal(other, [*one[:3], x1, one[4], x2, *one[6:]])
+
+
+def test_a_crop_in_the_middle_and_emit_constraint(annotated: str) -> None:
+    ((_, label),) = batches(layer(annotated, 10, "crop_size: 8"), 1, TEST)
+    ((_, centred),) = batches(layer(annotated, 10, "crop_size: 8 emit_constraint { emit_type: CENTER }"), 1, TEST)
+    whole = label[0, 0][label[0, 0, :, 1] == 99]
+    np.testing.assert_array_equal(whole[:, 3:7], [[0, 0, 1, 1]] * 5)
+    x1, y1, x2, y2 = BOXES[4]  # the crop is columns 8 to 16, rows 4 to 12
+    (row,) = label[0, 0][label[0, 0, :, 1] == 4]
+    np.testing.assert_allclose(
+        row[3:7], np.clip([(x1 - 8) / 8, (y1 - 4) / 8, (x2 - 8) / 8, (y2 - 4) / 8], 0, 1), atol=1e-6
+    )
+    inside = [i for i, (x1, y1, x2, y2) in enumerate(BOXES) if 8 <= (x1 + x2) / 2 <= 16 and 4 <= (y1 + y2) / 2 <= 12]
+    assert [int(label) for label in centred[0, 0, :, 1] if label != 99] == inside
+
+
+def test_fit_small_size_and_the_size_that_boxes_are_parts_of(annotated: str) -> None:
+    transform = "resize_param { resize_mode: FIT_SMALL_SIZE height: 8 width: 8 height_scale: 4 width_scale: 6 } "
+    ((data, label),) = batches(layer(annotated, 1, transform), 1, TEST)
+    assert data.shape == (1, 3, 8, 12)
+    x1, y1, x2, y2 = BOXES[0]
+    np.testing.assert_allclose(label[0, 0, 0, 3:7], np.array([x1 / 24, y1 / 16, x2 / 24, y2 / 16]) * 2, atol=1e-6)
+
+
+ALL = (
+    "mirror: true crop_size: 10 distort_param { brightness_prob: 0.5 brightness_delta: 30 hue_prob: 1 hue_delta: 18 } "
+    "expand_param { max_expand_ratio: 3 } resize_param { height: 16 width: 16 interp_mode: LINEAR interp_mode: AREA } "
+    "noise_param { saltpepper: true saltpepper_param { fraction: 0.1 value: 0 } } mean_value: 50"
+)
+SAMPLERS = "batch_sampler { max_sample: 1 sampler { min_scale: 0.3 } sample_constraint { min_jaccard_overlap: 0.1 } }"
+
+
+@pytest.mark.parametrize("extra", ["", "shuffle: true"])
+def test_resumed_and_sharded(annotated: str, extra: str) -> None:
+    """Batches are a function of the seed and the position: for a resumed source, and for each of several ranks."""
+    param = layer(annotated, 4, ALL, SAMPLERS, extra=extra)
+    all_batches = batches(param, 6)
+    assert same(all_batches, batches(param, 6))
+    assert not same(all_batches, batches(param, 6, seed=2))
+    with closing(opened(param, TRAIN, 1)) as source:
+        for _ in range(3):
+            state = source.next().state
+    with closing(opened(param, TRAIN, 7)) as source:
+        source.restore(state)
+        assert same(all_batches[3:], [tuple(array.copy() for array in source.next().arrays) for _ in range(3)])
+    param.data_param.batch_size = 2
+    ranks = [batches(param, 6, shard=(rank, 2)) for rank in range(2)]
+    for i, (data, label) in enumerate(all_batches):
+        for rank in range(2):
+            np.testing.assert_array_equal(data[rank::2], ranks[rank][i][0])
+            rows = label[0, 0][label[0, 0, :, 0] % 2 == rank] if label[0, 0, 0, 0] >= 0 else label[0, 0, :0]
+            theirs = ranks[rank][i][1][0, 0]
+            np.testing.assert_array_equal(rows[:, 1:], theirs[theirs[:, 0] >= 0][:, 1:])
+            np.testing.assert_array_equal(rows[:, 0] // 2, theirs[theirs[:, 0] >= 0][:, 0])
+
+
+def test_each_record_once(annotated: str) -> None:
+    with closing(opened(layer(annotated, 4), TEST, 1)) as source:
+        once = Once(source, 10)
+        found = [once.next() for _ in range(3)]
+    assert [len(batch.arrays[0]) for batch in found] == [4, 4, 2]
+    assert found[2].arrays[1][0, 0, :, :2].tolist() == [[0, 8], [1, 9], [1, 99]]
+    assert sum(batch.arrays[1].shape[2] for batch in found) == 15
+
+
+def test_the_settings_in_data_and_image_data(in_tmp: Path, make: Make) -> None:
+    """What they do to a picture is what they do in AnnotatedData, by the same numbers."""
+    write("boxes", [record(i) for i in range(10)])
+    make.db("plain", [picture(i).transpose(2, 0, 1) for i in range(10)])
+    Path("pics").mkdir()
+    for i in range(10):
+        cv2.imwrite(f"pics/{i}.png", picture(i))
+    Path("list.txt").write_text("".join(f"{i}.png {i}\n" for i in range(10)))
+    expected = [data for data, _ in batches(layer("boxes", 4, ALL), 3)]
+    others = [make.data("plain", 4, transform=ALL), make.image_data("list.txt", 4, 'root_folder: "pics/"', ALL)]
+    for other in others:
+        got = batches(other, 3)
+        assert all(np.array_equal(a, b) for a, (b, _) in zip(expected, got, strict=True))
+        assert [int(label) for _, labels in got for label in labels] == [i % 10 for i in range(12)]
+
+
+def test_pictures_of_several_sizes_fit_once_resized(in_tmp: Path, make: Make) -> None:
+    make.db("plain", [np.zeros((3, 5 + i, 9 - i), np.uint8) for i in range(4)])
+    ((data, _),) = batches(make.data("plain", 4, transform="resize_param { height: 6 width: 7 }"), 1)
+    assert data.shape == (4, 3, 6, 7)
+
+
+def test_window_data_says_that_it_reads_none_of_them(in_tmp: Path) -> None:
+    cv2.imwrite("0.png", picture(0))
+    Path("windows.txt").write_text("# 0\n0.png\n3\n16\n24\n2\n1 0.9 0 0 5 4\n2 0.1 1 1 6 5\n")
+    param = text_format.Parse(
+        'name: "data" type: "WindowData" top: "data" top: "label" '
+        "transform_param { crop_size: 4 resize_param { height: 9 width: 9 } } "
+        'window_data_param { source: "windows.txt" batch_size: 4 }',
+        LayerParameter(),
+    )
+    heard = io.StringIO()
+    handler = logs.show(heard)
+    try:
+        assert batches(param, 1)[0][0].shape == (4, 3, 4, 4)
+    finally:
+        logs.hide(handler)
+    assert "data: WindowData reads none of SSD's settings in transform_param" in heard.getvalue()
+
+
+def test_errors_name_the_record(annotated: str, make: Make, in_tmp: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"layer 'data': record '00000000_0' has 1 channel; distort_param's hue works on"
+    ):
+        batches(layer(annotated, 4, "force_gray: true distort_param { hue_prob: 1 hue_delta: 3 }"), 1)
+    with pytest.raises(DataError, match="crop_h × crop_w 20 × 9 is larger than record '00000000_0', which is 16 × 24"):
+        batches(layer(annotated, 4, "crop_h: 20 crop_w: 9"), 1)
+    with pytest.raises(SpecError, match="expected crop_h and crop_w together, got 20 and 0; set both or none"):
+        batches(layer(annotated, 4, "crop_h: 20"), 1)
+    make.db("floats", [np.zeros((3, 5, 5), np.float32)])
+    with pytest.raises(DataError, match="record '00000000' has float32 numbers; noise_param works on 8-bit pictures"):
+        batches(make.data("floats", 1, transform="noise_param { inverse: true }"), 1)
+
+
+def test_a_source_that_failed_begins_with_the_same_records(annotated: str) -> None:
+    with closing(opened(layer(annotated, 4, extra="prefetch: 0"), TEST, 1)) as source:
+        assert isinstance(source, sources.AnnotatedSource)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(source, "_augmented", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                source.next()
+        assert source.next().keys[0] == "00000000_0"
