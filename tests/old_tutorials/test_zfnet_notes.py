@@ -21,11 +21,7 @@ def test_the_training(caffe_root: Path, typed: Terminal) -> None:
         images, labels = pictures(count, 3, 32, 10)
         write_database(Path(f"examples/cifar10/cifar10_{split}_lmdb"), "lmdb", images, labels)
     shutil.copy(GOLDEN / "cifar10_quick/mean.binaryproto", "examples/cifar10")
-    net = (
-        (MODELS / "cifar10_quick/cifar10_quick_train_test.prototxt")
-        .read_text()
-        .replace("data/cifar10", "examples/cifar10")
-    )
+    net = (MODELS / "cifar10_quick/train_val.prototxt").read_text().replace("data/cifar10", "examples/cifar10")
     net = re.sub(r"batch_size: \d+", "batch_size: 20", net)
     Path("examples/cifar10/cifar10_quick_train_test.prototxt").write_text(net)
     Path("examples/cifar10/cifar10_quick_solver.prototxt").write_text(
