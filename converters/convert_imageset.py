@@ -6,9 +6,10 @@ import functools
 import os
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -26,10 +27,22 @@ from caffecli.proto.caffe_pb2 import Datum
 from caffecli.wording import dimensions
 from converters.parallel import ordered_map
 
-_SOURCE = "convert_imageset.cpp"
 _NOT_THERE = "is not there"
 #: for how many pictures that are not there the reason is looked for, which reads their folder
 _EXPLAINED = 20
+
+
+class Listed(Protocol):
+    """A line of a list: its number, and the picture's path."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def path(self) -> str: ...
+
+
+E = TypeVar("E", bound=Listed)
 
 
 @dataclass(frozen=True)
@@ -61,28 +74,63 @@ def convert_imageset(
     """
     options = options or Options()
     entries = read_list(list_file)
+    before = prefix(root, entries)
+    return write_records(
+        entries, functools.partial(_read, options=options, before=before), before, list_file, db, options, _PLACES
+    )
+
+
+class Places(NamedTuple):
+    """The file of Caffe's source, and the lines in it, that the log names."""
+
+    source: str
+    shuffle: int
+    total: int
+    encode: int
+    guess: int
+    processed: int
+    last: int
+
+    def __call__(self, line: int) -> str:
+        return f"{self.source}:{line}"
+
+
+_PLACES = Places("convert_imageset.cpp", 86, 89, 92, 117, 147, 153)
+
+
+def write_records(
+    entries: list[E],
+    read: Callable[[E], Record | str],
+    before: str,
+    list_file: str | os.PathLike[str],
+    db: str | os.PathLike[str],
+    options: Options,
+    places: Places,
+) -> int:
+    """Write what ``read`` makes of each entry, found under ``before`` + its path, to a new database; returns how many.
+
+    Where it gives a text, the picture cannot be read, and the text says why, to follow its name.
+    """
     if options.shuffle:
-        logs.info(f"{_SOURCE}:86", "Shuffling data")
+        logs.info(places(places.shuffle), "Shuffling data")
         entries = shuffled(entries, options.seed)
-    logs.info(f"{_SOURCE}:89", f"A total of {len(entries)} images.")
+    logs.info(places(places.total), f"A total of {len(entries)} images.")
     if (options.resize_width > 0) != (options.resize_height > 0):
         logs.warning(
-            f"{_SOURCE}:89",
+            places(places.total),
             "The pictures keep their sizes, as in Caffe: give both --resize_width and --resize_height to resize them",
         )
     if options.encode_type and not options.encoded:
-        logs.info(f"{_SOURCE}:92", "encode_type specified, assuming encoded=true.")
-    before = _prefix(root, entries)
+        logs.info(places(places.encode), "encode_type specified, assuming encoded=true.")
     count = 0
     left_out: Counter[str] = Counter()
     reason = ""
-    first: _Record | None = None
+    first: Record | None = None
     with open_writer(db, options.backend) as writer, Bar(len(entries), unit="images") as progress:
-        records = ordered_map(functools.partial(_read, options=options, before=before), entries)
-        for index, (entry, record) in enumerate(zip(entries, records, strict=True)):
+        for index, (entry, record) in enumerate(zip(entries, ordered_map(read, entries), strict=True)):
             progress.advance()
             if options.encoded and not options.encode_type and "." not in entry.path:
-                logs.warning(f"{_SOURCE}:117", f"Failed to guess the encoding of '{entry.path}'")
+                logs.warning(places(places.guess), f"Failed to guess the encoding of '{entry.path}'")
             if isinstance(record, str):
                 left_out[record.partition(";")[0]] += 1
                 if record == _NOT_THERE and left_out[_NOT_THERE] <= _EXPLAINED:
@@ -99,25 +147,25 @@ def convert_imageset(
             writer.put(b"%08d_" % index + os.fsencode(entry.path), record.value)
             count += 1
             if count % 1000 == 0:
-                logs.info(f"{_SOURCE}:147", f"Processed {count} files.")
+                logs.info(places(places.processed), f"Processed {count} files.")
         if not count:
             raise DataError(
-                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {root!r}: {reason}"
+                f"none of the {len(entries)} pictures of {str(list_file)!r} could be read below {before!r}: {reason}"
             )
     if count % 1000:
-        logs.info(f"{_SOURCE}:153", f"Processed {count} files.")
+        logs.info(places(places.last), f"Processed {count} files.")
     if left_out:
         causes = ", ".join(f"{many} {cause.removeprefix('is ')}" for cause, many in left_out.most_common())
-        logs.warning(f"{_SOURCE}:153", f"Left out {left_out.total()} of the {len(entries)} pictures: {causes}")
+        logs.warning(places(places.last), f"Left out {left_out.total()} of the {len(entries)} pictures: {causes}")
     return count
 
 
-def shuffled(entries: list[Entry], seed: int | None = None) -> list[Entry]:
+def shuffled(entries: list[E], seed: int | None = None) -> list[E]:
     """The entries in a random order, a new one each time unless ``seed`` is given."""
     return random.Random(seed).sample(entries, len(entries))
 
 
-def _prefix(root: str, entries: list[Entry]) -> str:
+def prefix(root: str, entries: Sequence[Listed]) -> str:
     """The text before each name: Caffe joins root and name without a slash between.
 
     So a root must end in a slash, or be the beginning of the names; one that is a folder gets the slash that it lacks.
@@ -128,8 +176,8 @@ def _prefix(root: str, entries: list[Entry]) -> str:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """A serialized datum, and the dimensions (channels last) of its picture."""
+class Record:
+    """What is stored, and the dimensions (channels last) of its picture."""
 
     value: bytes
     dims: tuple[int, ...]
@@ -143,45 +191,61 @@ class _Record:
         return dimensions(self.dims)
 
 
-def _read(entry: Entry, options: Options, before: str) -> _Record | str:
+def _read(entry: Entry, options: Options, before: str) -> Record | str:
     """The record of one picture; where it cannot be read, what it is, to follow its name."""
+    made = read_picture(entry, options, before)
+    if isinstance(made, str):
+        return made
+    data, image = made
+    if options.resize_height > 0 and options.resize_width > 0:
+        image = resized(image, (options.resize_width, options.resize_height), entry)
+    datum = datum_of(entry, options, image, data, entry.label, options.resize_height > 0 or options.resize_width > 0)
+    return Record(datum.SerializeToString(), image.shape)
+
+
+def read_picture(entry: Listed, options: Options, before: str) -> tuple[bytes, NDArray[Any]] | str:
+    """The bytes of a picture's file, and its pixels; where it cannot be read, what it is, to follow its name."""
     try:
         data = read_file(before + entry.path)
-        image: NDArray[Any] = picture.decode(data, not options.gray)
+        return data, picture.decode(data, not options.gray)
     except (FileNotFoundError, NotADirectoryError):
         return _NOT_THERE
     except (OSError, ValueError) as error:
         return _NOT_THERE if not entry.path else f"cannot be read ({getattr(error, 'strerror', None) or error})"
     except DataError as error:
         return str(error)
-    if options.resize_height > 0 and options.resize_width > 0:
-        try:
-            image = cv2.resize(image, (options.resize_width, options.resize_height))
-        except cv2.error as error:
-            size = f"{options.resize_height} × {options.resize_width}"
-            raise DataError(
-                f"{entry.path!r} (line {entry.line}): no memory for {size} pixels; "
-                "lower --resize_height and --resize_width"
-            ) from error
+
+
+def resized(image: NDArray[Any], size: tuple[int, int], entry: Listed) -> NDArray[Any]:
+    """The picture in another size (width, height)."""
+    try:
+        return cv2.resize(image, size)
+    except cv2.error as error:
+        raise DataError(
+            f"{entry.path!r} (line {entry.line}): no memory for {size[1]} × {size[0]} pixels; "
+            "lower --resize_height and --resize_width"
+        ) from error
+
+
+def datum_of(entry: Listed, options: Options, image: NDArray[Any], data: bytes, label: int, changed: bool) -> Datum:
+    """The datum of a picture: its pixels, or a picture file: ``data``, its own, unless it is ``changed`` or the
+    encoding is another.
+    """
     if options.encoded or options.encode_type:
-        datum = Datum(data=_encoded(entry, options, image, data), label=entry.label, encoded=True)
-    else:
-        array = from_image(image)
-        channels, height, width = array.shape
-        datum = Datum(
-            channels=channels, height=height, width=width, data=array.tobytes(), label=entry.label, encoded=False
-        )
-    return _Record(datum.SerializeToString(), image.shape)
+        return Datum(data=_encoded(entry, options, image, data, changed), label=label, encoded=True)
+    array = from_image(image)
+    channels, height, width = array.shape
+    return Datum(channels=channels, height=height, width=width, data=array.tobytes(), label=label, encoded=False)
 
 
-def _encoded(entry: Entry, options: Options, image: NDArray[Any], data: bytes) -> bytes:
+def _encoded(entry: Listed, options: Options, image: NDArray[Any], data: bytes, changed: bool) -> bytes:
     """The picture's file as it is, when nothing about it changes; otherwise encoded anew."""
     extension = _extension(entry.path)
     wanted = options.encode_type or extension
     if not wanted:
         raise DataError(f"{entry.path!r} (line {entry.line}) has no extension to tell its encoding; give --encode_type")
     same = extension == wanted.lower() or (wanted.lower() == "jpg" and extension == "jpeg")
-    if same and options.resize_height <= 0 and options.resize_width <= 0:
+    if same and not changed:
         return data
     try:
         done, encoded = cv2.imencode(f".{wanted}", image)

@@ -107,6 +107,19 @@ KINDS = {
     "hdf5-list": Kind("hdf5.txt", ("train --solver data_hdf5.prototxt",), text=True),
     "windows": Kind("windows.txt", ("train --solver windows.prototxt",), text=True),
     "log": Kind("train.log", ("parse_log train.log .", "plot_log 6 out.png train.log"), text=True),
+    "boxes-xml": Kind(
+        "boxes.xml", ("convert_annoset --anno_type detection --label_map_file map.prototxt ./ xml.txt out",), text=True
+    ),
+    "boxes-json": Kind(
+        "boxes.json",
+        ("convert_annoset --anno_type detection --label_type json --label_map_file map.prototxt ./ json.txt out",),
+        text=True,
+    ),
+    "label-map": Kind(
+        "map.prototxt",
+        ("convert_annoset --anno_type detection --label_map_file map.prototxt ./ xml.txt out",),
+        text=True,
+    ),
     "idx": Kind("images-idx3", ("convert_mnist_data images-idx3 labels-idx1 out",)),
 }
 
@@ -142,6 +155,15 @@ layers { name: "conv" type: CONVOLUTION bottom: "data" top: "conv" blobs_lr: 1 b
 layers { name: "relu" type: RELU bottom: "conv" top: "conv" }
 layers { name: "pool" type: POOLING bottom: "conv" top: "pool" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
 layers { name: "prob" type: SOFTMAX bottom: "pool" top: "prob" }
+"""
+
+
+BOXES_XML = """<annotation><size><width>12</width><height>12</height></size>
+<object><name>cat</name><difficult>0</difficult>
+<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>10</ymax></bndbox></object></annotation>
+"""
+BOXES_JSON = """{"image": {"width": 12, "height": 12},
+"annotation": [{"category_id": "cat", "bbox": [1, 2, 8, 8], "iscrowd": 0}]}
 """
 
 
@@ -184,6 +206,10 @@ def make_seeds() -> None:
     Path("windows.txt").write_text(windows)
     np.save("mean.npy", pictures[0].transpose(2, 0, 1).astype("f4"))
     np.save("pictures.npy", pictures.astype("f4") / 255)
+    for form, text in (("xml", BOXES_XML), ("json", BOXES_JSON)):
+        Path(f"boxes.{form}").write_text(text)
+        Path(f"{form}.txt").write_text("".join(f"{name} boxes.{form}\n" for name in names))
+    Path("map.prototxt").write_text('item { name: "cat" label: 1 display_name: "a cat" }\n')
     Path("images-idx3").write_bytes(struct.pack(">4i", 2051, 4, 5, 5) + bytes(100))
     Path("labels-idx1").write_bytes(struct.pack(">2i", 2049, 4) + bytes(4))
 

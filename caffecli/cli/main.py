@@ -29,6 +29,9 @@ COMMANDS = {
     "device_query": "Show the CUDA devices.",
     "extract_features": "Write blobs of a trained net, record by record.",
     "convert_imageset": "Put pictures into a database.",
+    "convert_annoset": "Put pictures with boxes into a database.",
+    "create_label_map": "Number the classes of boxes.",
+    "get_image_size": "List the sizes of pictures.",
     "compute_image_mean": "Compute the mean picture of a database.",
     "convert_mnist_data": "Put MNIST into a database.",
     "convert_cifar_data": "Put CIFAR-10 into databases.",
@@ -208,6 +211,21 @@ def extract_features() -> NoReturn:
 def convert_imageset() -> NoReturn:
     """The program ``convert_imageset``."""
     run(load_command("convert_imageset"))
+
+
+def convert_annoset() -> NoReturn:
+    """The program ``convert_annoset``."""
+    run(load_command("convert_annoset"))
+
+
+def create_label_map() -> NoReturn:
+    """The program ``create_label_map``."""
+    run(load_command("create_label_map"))
+
+
+def get_image_size() -> NoReturn:
+    """The program ``get_image_size``."""
+    run(load_command("get_image_size"))
 
 
 def compute_image_mean() -> NoReturn:

@@ -35,6 +35,14 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
+def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
+    """The lines of ``read_text``, without blanks at their ends, whatever system's ends of lines they have."""
+    lines = re.split(r"\r\n|\n|\r", read_text(path, what))
+    if not lines[-1]:
+        lines.pop()
+    return [line.strip(" \t") for line in lines]
+
+
 def refuse_utf16(path: str | os.PathLike[str], data: bytes) -> None:
     """Raise FormatError where the bytes begin with the mark of UTF-16."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -47,10 +55,7 @@ def read_list(path: str | os.PathLike[str]) -> list[Entry]:
     Raises FormatError when the file cannot be read or lists nothing, DataError, naming the line, for one that is
     something else.
     """
-    lines = re.split(r"\r\n|\n|\r", read_text(path, "an image list"))
-    if not lines[-1]:
-        lines.pop()
-    entries = [_entry(path, number, line.strip(" \t")) for number, line in enumerate(lines, 1)]
+    entries = [_entry(path, number, line) for number, line in enumerate(read_lines(path, "an image list"), 1)]
     if not any(entry.path for entry in entries):
         raise FormatError(f"{str(path)!r} lists no pictures; expected a path and its label on each line")
     return entries

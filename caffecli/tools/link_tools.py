@@ -20,6 +20,9 @@ _MAIN, _OLD = "caffecli.cli.main", "caffecli.cli.old_tools"
 PROGRAMS = {
     "tools/caffe": f"{_MAIN}:main",
     "tools/convert_imageset": f"{_MAIN}:convert_imageset",
+    "tools/convert_annoset": f"{_MAIN}:convert_annoset",
+    "tools/create_label_map": f"{_MAIN}:create_label_map",
+    "tools/get_image_size": f"{_MAIN}:get_image_size",
     "tools/compute_image_mean": f"{_MAIN}:compute_image_mean",
     "tools/extract_features": f"{_MAIN}:extract_features",
     "tools/upgrade_net_proto_text": f"{_MAIN}:upgrade_net_proto_text",

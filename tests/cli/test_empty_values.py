@@ -24,7 +24,7 @@ def test_every_flag_and_argument(folder: Path, command: Callable[..., tuple[int,
         words = ["x"] * len(arguments)
         words[i] = ""
         code, err = command(name, *words)
-        if (name, arguments[i].name) != ("convert_imageset", "rootfolder"):
+        if arguments[i].name != "rootfolder":
             assert (code, err.count("\n")) == (2, 1), err
             assert " is empty; give it a value" in err
     for param in made.params:

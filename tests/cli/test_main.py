@@ -91,7 +91,7 @@ def test_each_command_has_the_name_it_stands_under() -> None:
 
 def test_console_scripts_exist() -> None:
     scripts = re.findall(r'^(\w+) = "caffecli\.cli\.main:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert len(scripts) == 11
+    assert len(scripts) == 14
     for name, target in scripts:
         function = getattr(main, target)
         assert callable(function)
