@@ -62,6 +62,10 @@ class Reader(ABC):
         Raises FormatError on damage.
         """
 
+    def spread(self, count: int) -> Iterator[Record]:
+        """Up to ``count`` records at about even distances, in their order; none where that takes a look at all keys."""
+        return iter(())
+
     @abstractmethod
     def close(self) -> None:
         """Give back files and memory; iterators end with it. Closing twice is fine."""

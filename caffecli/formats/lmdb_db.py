@@ -120,6 +120,21 @@ class LmdbReader(Reader):
             raise self.damaged(f"page {pages[leaf]} has changed")
         return self._record(meta, page, nodes[position - ends[leaf]])
 
+    def spread(self, count: int) -> Iterator[Record]:
+        meta = self._meta()
+        count = min(count, meta.entries)
+        for i in range(count):
+            number, share = meta.root, (i + 0.5) / count
+            for depth in range(1, meta.depth + 1):
+                page = self._page(meta, number, depth)
+                nodes = self._nodes(page)
+                if not nodes:
+                    raise self.damaged(f"page {number} is empty")
+                place, share = divmod(share * len(nodes), 1)
+                if depth < meta.depth:
+                    number = self._below(page)[int(place)]
+            yield self._record(meta, page, nodes[int(place)])
+
     def close(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
@@ -160,18 +175,25 @@ class LmdbReader(Reader):
             seen += 1
             if seen > meta.last_page:
                 raise self.damaged("its pages form a circle")
-            page = self._read(self._place(meta, number), meta.page_size)
-            own, _, kind, *_ = _PAGE.unpack_from(page)
-            if own != number or kind & (_OVERFLOW | _META_PAGE | _FIXED_KEYS):
-                raise self.damaged(f"page {number} is not of the tree of records")
-            if depth == meta.depth and kind & _LEAF:
+            page = self._page(meta, number, depth)
+            if depth == meta.depth:
                 yield page
-            elif depth < meta.depth and kind & _BRANCH:
-                parts = (_NODE.unpack_from(page, node) for node in self._nodes(page))
-                below = [low | middle << 16 | high << 32 for low, middle, high, _ in parts]
-                pending += [(child, depth + 1) for child in reversed(below)]
             else:
-                raise self.damaged(f"page {number} is not of the tree of records")
+                pending += [(child, depth + 1) for child in reversed(self._below(page))]
+
+    def _page(self, meta: _Meta, number: int, depth: int) -> bytes:
+        """A page of the tree of records, ``depth`` levels down; 1 is the root's."""
+        page = self._read(self._place(meta, number), meta.page_size)
+        own, _, kind, *_ = _PAGE.unpack_from(page)
+        wanted = _LEAF if depth == meta.depth else _BRANCH
+        if own != number or kind & (_OVERFLOW | _META_PAGE | _FIXED_KEYS) or not kind & wanted:
+            raise self.damaged(f"page {number} is not of the tree of records")
+        return page
+
+    def _below(self, page: bytes) -> list[int]:
+        """The pages that a branch's nodes lead to."""
+        parts = (_NODE.unpack_from(page, node) for node in self._nodes(page))
+        return [low | middle << 16 | high << 32 for low, middle, high, _ in parts]
 
     def _nodes(self, page: bytes) -> tuple[int, ...]:
         """Where in the page its nodes begin."""

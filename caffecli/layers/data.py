@@ -4,6 +4,7 @@ Input.
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from collections.abc import Sequence
@@ -106,6 +107,14 @@ class SourceLayer(Layer):
             raise self.spec_error("rand_skip leaves records out, --all wants each of them; take rand_skip out")
         return count
 
+    def doubt(self) -> str:
+        if self.phase != TRAIN or len(self.param.top) < 2 or not are_sorted(self._opened().spread_labels(64)):
+            return ""
+        return (
+            f"reads records that are sorted by label, so that a batch has few of them: set {self.settings_name} "
+            "{ shuffle: true }, or make the data anew in another order (convert_imageset --shuffle)"
+        )
+
     def read_ahead(self) -> None:
         """Tell the source that now is a good moment to read ahead: the device has its work."""
         self._opened().read_ahead()
@@ -128,6 +137,12 @@ class SourceLayer(Layer):
         if self.source is None:
             raise RuntimeError(f"layer {self.name!r} has not been set up, or has been closed")
         return self.source
+
+
+def are_sorted(labels: Sequence[int]) -> bool:
+    """Whether a sample's labels rise, and cannot do so by chance: eight or more kinds, or of each at least three."""
+    runs = [len(list(run)) for _, run in itertools.groupby(labels)]
+    return len(labels) >= 32 and list(labels) == sorted(labels) and len(runs) > 1 and (len(runs) > 7 or min(runs) > 2)
 
 
 @register("Data")

@@ -26,6 +26,9 @@ class AnnotatedSource(DbSource):
     Raises what ``DbSource`` raises, and DataError for records that have a type among others that have none.
     """
 
+    def spread_labels(self, count: int) -> list[int]:
+        return []
+
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
         self._boxes = param.annotated_data_param.HasField("anno_type")
         self._any_type = self._boxes

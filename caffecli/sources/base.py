@@ -59,6 +59,12 @@ class Source(ABC):
     def next(self) -> Batch:
         """The next batch. Raises DataError for a record that cannot be used, FormatError for a damaged file."""
 
+    def spread_labels(self, count: int) -> list[int]:
+        """The labels of up to ``count`` records at about even distances, in the order in which they are read; empty
+        where they are shuffled, or that is not quickly found.
+        """
+        return []
+
     def read_ahead(self) -> None:
         """Called at good moments to read ahead; most sources ignore it and read a batch when it is asked for."""
         return

@@ -57,6 +57,15 @@ class DbSource(RecordSource):
         ):  # not self's reader, which a thread may be using to read ahead
             return len(reader)
 
+    def spread_labels(self, count: int) -> list[int]:
+        if self._shuffle:
+            return []
+        try:
+            with logs.quiet(), open_reader(self._source) as reader:
+                return [self._decode(key, value).label for key, value in reader.spread(count)]
+        except (FormatError, DataError):  # to be told where the record is read, if it ever is
+            return []
+
     def _open(self, data: DataParameter) -> Reader:
         if not data.source:
             raise SpecError(f'{self.where}: data_param names no database; set source: "path/to/db"')

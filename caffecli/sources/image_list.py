@@ -47,6 +47,13 @@ class ImageListSource(RecordSource):
     def count(self, quick: bool = False) -> int:
         return len(self._entries)
 
+    def spread_labels(self, count: int) -> list[int]:
+        if self._param.shuffle:
+            return []
+        total = len(self._entries)
+        count = min(count, total)
+        return [self._entries[i * total // count].label for i in range(count)]
+
     def _read_list(self) -> list[Entry]:
         source = self._param.source
         if not Path(source).exists():

@@ -46,6 +46,9 @@ class Prefetch(Source):
     def count(self, quick: bool = False) -> int | None:
         return self._source.count(quick)
 
+    def spread_labels(self, count: int) -> list[int]:
+        return self._source.spread_labels(count)
+
     def cut(self, batch: Batch, records: int) -> Batch:
         return self._source.cut(batch, records)
 

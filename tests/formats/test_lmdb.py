@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import struct
@@ -151,3 +152,15 @@ def test_what_we_write_is_what_the_library_reads(tmp_path: Path) -> None:
         for key, value in records:
             writer.put(key, value)
     assert by_library(tmp_path / "x") == records
+
+
+@pytest.mark.parametrize(("count", "largest"), [(1, 0), (7, 3000), (400, 9000), (3000, 40)])
+def test_records_at_even_distances(tmp_path: Path, count: int, largest: int) -> None:
+    write(tmp_path / "db", some_records(count, largest))
+    every = [key for key, _ in by_library(tmp_path / "db")]
+    with open_reader(tmp_path / "db") as reader:
+        found = list(reader.spread(40))
+        assert all(dict(by_library(tmp_path / "db"))[key] == value for key, value in found)
+    places = [every.index(key) for key, _ in found]
+    assert places == sorted(places) and len(found) == min(40, count)
+    assert all(b - a <= 0.15 * count + 1 for a, b in itertools.pairwise(places))
