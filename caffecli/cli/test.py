@@ -30,6 +30,12 @@ from caffecli.cli.options import amp_option, caffe_command, device_options, laye
 @click.option(
     "--blob", help="The blob that scores the classes; by default the one that Accuracy, the loss or Softmax reads."
 )
+@click.option(
+    "--ap_version",
+    type=click.Choice(["Integral", "11point", "MaxIntegral"]),
+    default="Integral",
+    help="How a detector's average precisions are made: 11point as VOC2007, MaxIntegral as VOC2012.",
+)
 @amp_option
 @device_options
 @net_state_options
@@ -40,6 +46,7 @@ def test(predictions: Path | None, confusion: Path | None, blob: str | None, **s
     The CSV files have a row for each record (key, label, classes and scores as the blob holds them), and a row for each
     true class with a column for each predicted one; the log then tells the accuracy of each class. Where a loss of
     values (EuclideanLoss, SigmoidCrossEntropyLoss) takes the place of classes, a record has its targets and values.
+    Of DetectionEvaluate's output the log tells the average precision of each class, and their mean.
     """
     if settings["each"] and settings["iterations"] is not None:
         raise click.UsageError("--all takes each record once, --iterations so many batches; give one of them.")

@@ -27,12 +27,15 @@ class SolverState:
     the history.
 
     The history is the update rule's: one blob a parameter; for AdaDelta and Adam two, all first ones before all second.
+    ``minimum_loss`` and ``iter_last_event`` are those of SSD's ``lr_policy: "plateau"``, and None where there is none.
     """
 
     iter: int
     current_step: int = 0
     learned_net: str = ""
     history: list[Array] = field(default_factory=list)
+    minimum_loss: float | None = None
+    iter_last_event: int | None = None
 
 
 _StateTwin = blobs.twin("SolverState")
@@ -55,7 +58,11 @@ def read(path: str | os.PathLike[str]) -> SolverState:
             history.append(blobs.twin_to_array(blob))
         except FormatError as error:
             raise FormatError(f"{str(path)!r}, history {index}: {error}") from error
-    return _checked(path, SolverState(state.iter, state.current_step, _text(state.learned_net), history))
+    minimum = state.minimum_loss if state.HasField("minimum_loss") else None
+    event = state.iter_last_event if state.HasField("iter_last_event") else None
+    return _checked(
+        path, SolverState(state.iter, state.current_step, _text(state.learned_net), history, minimum, event)
+    )
 
 
 def _text(value: str | bytes) -> str:
@@ -75,7 +82,10 @@ def write(path: str | os.PathLike[str], state: SolverState) -> None:
         _write_hdf5(path, state)
         return
     blobs.check_size(path, sum(array.size * 4 for array in state.history))
-    made = _StateTwin(iter=state.iter, current_step=state.current_step, learned_net=state.learned_net)
+    made = _StateTwin(
+        iter=state.iter, current_step=state.current_step, learned_net=state.learned_net,
+        minimum_loss=state.minimum_loss, iter_last_event=state.iter_last_event,
+    )  # fmt: skip
     for array in state.history:
         blobs.fill_twin(made.history.add(), array)
     data = made.SerializeToString()
@@ -99,6 +109,8 @@ def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
             current_step=_number(file["current_step"]),
             learned_net=hdf5.read_string(file["learned_net"]) if "learned_net" in file else "",
             history=[hdf5.numbers(file["history"][name]) for name in names],
+            minimum_loss=float(hdf5.numbers(file["minimum_loss"]).item()) if "minimum_loss" in file else None,
+            iter_last_event=_number(file["iter_last_event"]) if "iter_last_event" in file else None,
         )
     return _checked(path, state)
 
@@ -113,7 +125,12 @@ def _number(dataset: Any) -> int:
 
 def _checked(path: str | os.PathLike[str], state: SolverState) -> SolverState:
     """The state; raises FormatError for numbers that no run can have reached."""
-    for name, value in (("iter", state.iter), ("current_step", state.current_step)):
+    numbers = (
+        ("iter", state.iter),
+        ("current_step", state.current_step),
+        ("iter_last_event", state.iter_last_event or 0),
+    )
+    for name, value in numbers:
         if not 0 <= value < 2**31:
             raise FormatError(
                 f"{str(path)!r} is damaged: {name} is {value}; resume from another snapshot, or copy it again"
@@ -126,6 +143,10 @@ def _write_hdf5(path: str | os.PathLike[str], state: SolverState) -> None:
         file.create_dataset("iter", data=np.array([state.iter], "<i4"))
         hdf5.write_string(file, "learned_net", state.learned_net)
         file.create_dataset("current_step", data=np.array([state.current_step], "<i4"))
+        if state.minimum_loss is not None:
+            file.create_dataset("minimum_loss", data=np.array([state.minimum_loss], "<f4"))
+        if state.iter_last_event is not None:
+            file.create_dataset("iter_last_event", data=np.array([state.iter_last_event], "<i4"))
         history = file.create_group("history")
         for index, array in enumerate(state.history):
             history.create_dataset(str(index), data=np.asarray(array, np.float32))

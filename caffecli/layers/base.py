@@ -141,6 +141,8 @@ class Layer(nn.Module):
     ignore_label: int | None = None
     #: whether its tops are better when they are greater: True, False, or None where that cannot be told
     greater_is_better: ClassVar[bool | None] = None
+    #: the classes whose detections its top tells of, row by row (``solver.detection``); none: it tells of none
+    detection_classes: tuple[int, ...] = ()
     #: the colour of its box in a drawing of the net
     color: ClassVar[str] = "#6495ED"
 

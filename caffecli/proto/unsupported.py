@@ -10,7 +10,6 @@ from __future__ import annotations
 #: fields that would change what is computed: by fork, by message
 FIELDS = {
     "ssd": {
-        "SolverParameter": "eval_type ap_version plateau_winsize show_per_class_result",
         "DetectionOutputParameter": "visualize visualize_threshold save_file",
     },
     "deeplab": {
@@ -212,11 +211,6 @@ INSTEAD: dict[tuple[str, str], str] = {
     ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
     ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",
     ("SoftmaxLossParameter", "ignore_label"): "write loss_param { ignore_label: N }, which takes one label",
-    (
-        "SolverParameter",
-        "plateau_winsize",
-    ): 'write lr_policy: "fixed", and give --plateau N:GAMMA to caffecli train; that watches a test output and counts '
-    "tests, where SSD watches the training loss and counts iterations, so that the rates will differ",
 }
 
 #: fields and values of which only the name is known: by fork, then by message or enum. Those of layers have a place in

@@ -12,7 +12,7 @@ from caffecli.formats.solverstate import SolverState
 from caffecli.net import records, weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import learning_rate
+from caffecli.solver import detection, learning_rate
 from caffecli.solver.learning_rate import RateOptions
 from caffecli.solver.rules import Rule
 
@@ -20,6 +20,7 @@ from caffecli.solver.rules import Rule
 def settings(param: SolverParameter, rate: RateOptions) -> None:
     """Raise SolverError for a setting that cannot work."""
     learning_rate.check(param, rate)
+    detection.check(param)
     for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
         if getattr(param, name) < least:
             raise SolverError(f"{name} must be at least {least}, got {getattr(param, name)}")

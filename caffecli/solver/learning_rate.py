@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the iteration, by ``lr_policy``.
+"""The learning rate as a function of the iteration, by ``lr_policy``.
 
 =========  ==============================================================
 fixed      base_lr
@@ -8,6 +8,7 @@ inv        base_lr * (1 + gamma * iter) ^ -power
 multistep  base_lr * gamma ^ (number of steps so far: one at each stepvalue, at most one an iteration)
 poly       base_lr * (1 - iter / max_iter) ^ power
 sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
+plateau    base_lr * gamma ^ (number of steps so far, by the loss: ``LossPlateau``); SSD's
 cosine     base_lr * (1 + cos(pi * iter / max_iter)) / 2; ours, not Caffe's
 =========  ==============================================================
 
@@ -20,8 +21,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from caffecli import logs
 from caffecli.errors import SolverError
+from caffecli.formats.solverstate import SolverState
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.wording import did_you_mean
 
@@ -34,6 +38,7 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "multistep": ("gamma",),
     "poly": ("power",),
     "sigmoid": ("gamma", "stepsize"),
+    "plateau": ("gamma",),
     "cosine": (),
 }
 
@@ -53,17 +58,45 @@ class RateOptions:
 PLAIN = RateOptions()
 
 
+@dataclass
+class LossPlateau:
+    """``lr_policy: "plateau"``: the rate steps down where the smoothed loss has had no new minimum for
+    ``plateau_winsize`` iterations, of which each step has its own; after the last one it stays.
+
+    ``event``: the iteration of the last minimum or step. Source: SSD's ``sgd_solver.cpp``.
+    """
+
+    step: int = 0
+    minimum: float = 3.4028234663852886e38  # the largest float32, as SSD begins with
+    event: int = 0
+
+    @classmethod
+    def of(cls, state: SolverState) -> LossPlateau:
+        """Where a solverstate says that it stands; without its fields it begins anew, at the state's step."""
+        if state.minimum_loss is None:
+            return cls(state.current_step)
+        return cls(state.current_step, state.minimum_loss, state.iter_last_event or 0)
+
+    def update(self, param: SolverParameter, iteration: int, loss: float) -> None:
+        """Look at the smoothed loss of an iteration, the rate's; in float32, as a solverstate keeps it."""
+        loss = float(np.float32(loss))
+        if loss < self.minimum:
+            self.minimum, self.event = loss, iteration
+        windows = param.plateau_winsize
+        if self.step < len(windows) and iteration >= self.event + windows[self.step]:
+            self.step, self.event = self.step + 1, iteration
+            logs.info("sgd_solver.cpp:76", f"Plateau Status: Iteration {iteration}, step = {self.step}")
+        if param.display and iteration % param.display == 0 and self.event > iteration - param.display:
+            minimum = f"current minimum_loss = {logs.number(self.minimum)}"
+            logs.info("sgd_solver.cpp:83", f"Plateau Status: Iteration {iteration}, {minimum}")
+
+
 def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
     """Raise SolverError for an unknown policy, or settings that no rate can be made of.
 
     Those that the policy reads and that are not given are named in the log: they are 0.
     """
     policy = param.lr_policy
-    if policy == "plateau":
-        raise SolverError(
-            "lr_policy 'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches a test "
-            "output"
-        )
     if policy not in POLICIES:
         hint = did_you_mean(policy, POLICIES, f"known policies: {', '.join(POLICIES)}")
         raise SolverError(f"lr_policy: unknown policy {policy!r}{hint}")
@@ -88,6 +121,8 @@ def _warn_of_missing(param: SolverParameter) -> None:
         logs.warning(
             "sgd_solver.cpp:27", f"lr_policy {param.lr_policy!r} reads {' and '.join(missing)}, not set: {what}"
         )
+    if param.lr_policy == "plateau" and not param.plateau_winsize:
+        logs.warning("sgd_solver.cpp:70", "lr_policy 'plateau' has no plateau_winsize: the rate stays at base_lr")
     if param.lr_policy == "multistep" and list(param.stepvalue) != sorted(param.stepvalue):
         logs.warning(
             "sgd_solver.cpp:50",
@@ -109,13 +144,15 @@ def current_step(param: SolverParameter, iteration: int) -> int:
     return 0
 
 
-def learning_rate(param: SolverParameter, iteration: int, options: RateOptions = PLAIN, factor: float = 1.0) -> float:
-    """The rate at ``iteration``, counted from 0. ``check`` the settings before.
+def learning_rate(
+    param: SolverParameter, iteration: int, options: RateOptions = PLAIN, factor: float = 1.0, step: int = 0
+) -> float:
+    """The rate at ``iteration``, counted from 0. ``check`` the settings before. ``step`` is that of ``plateau``.
 
     ``max(min_lr, factor * policy)``; in the first ``warmup`` iterations
     ``start_lr + (that - start_lr) * (iter + 1) / warmup``.
     """
-    rate = factor * _policy(param, iteration)
+    rate = factor * _policy(param, iteration, step)
     if options.min_lr:
         rate = max(options.min_lr, rate)
     if iteration + 1 < options.warmup:
@@ -123,11 +160,13 @@ def learning_rate(param: SolverParameter, iteration: int, options: RateOptions =
     return rate
 
 
-def _policy(param: SolverParameter, iteration: int) -> float:
+def _policy(param: SolverParameter, iteration: int, step: int) -> float:
     base, gamma, power = param.base_lr, param.gamma, param.power
     match param.lr_policy:
         case "step" | "multistep":
             return base * _power(gamma, current_step(param, iteration))
+        case "plateau":
+            return base * _power(gamma, step)
         case "exp":
             return base * _power(gamma, iteration)
         case "inv":

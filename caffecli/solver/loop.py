@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from caffecli import logs
-from caffecli.errors import DataError
+from caffecli.errors import DataError, SolverError
 from caffecli.net.net import Net
 from caffecli.net.runners.base import Result, Runner
-from caffecli.solver import learning_rate, progress, snapshot
+from caffecli.solver import detection, learning_rate, progress, snapshot
 from caffecli.solver.callbacks import plain
+from caffecli.solver.detection import DetectionTest
 from caffecli.solver.signals import Action
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ def final_loss(solver: Solver) -> None:
 
 
 def _learning_rate(solver: Solver, display: bool) -> float:
-    param = solver.param
-    rate = learning_rate.learning_rate(param, solver.iter, solver.rate, solver.lr_factor)
+    param, plateau = solver.param, solver.plateau
+    if plateau is not None:
+        plateau.update(param, solver.iter, solver.losses.smoothed)
+    step = plateau.step if plateau is not None else 0
+    rate = learning_rate.learning_rate(param, solver.iter, solver.rate, solver.lr_factor, step)
     step = learning_rate.current_step(param, solver.iter)
     if param.lr_policy == "multistep" and step > learning_rate.current_step(param, solver.iter - 1):
         logs.info("sgd_solver.cpp:50", f"MultiStep Status: Iteration {solver.iter}, step = {step}")
@@ -123,6 +127,7 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     logs.info("solver.cpp:347", f"Iteration {solver.iter}, Testing net (#{index})")
     net, count = solver.test_nets[index], solver.param.test_iter[index]
     sums: dict[str, Tensor] = {}
+    detections = DetectionTest() if detection.is_asked(solver.param) else None
     total = torch.zeros((), device=solver.device)
     world = solver.world
     first, end = world.portion(count)
@@ -143,16 +148,21 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
                 continue
             loss, outputs = forward(solver.test_runners[index])
             total += loss
-            for name, value in outputs.items():
-                sums[name] = sums[name] + value if name in sums else value.detach().clone()
+            if detections is not None:
+                detections.add(outputs)
+            else:
+                _add(sums, outputs, index)
             bar.advance()
     if world.size > 1:
         snapshot.skip(net, count - end)
         total, sums = _sum_over_ranks(solver, total, sums)
     if solver.param.test_compute_loss:
         logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
-    means = {name: value / count for name, value in sums.items()}
-    progress.test_outputs(net, means)
+    if detections is not None:
+        means = _score(solver, detections)
+    else:
+        means = {name: value / count for name, value in sums.items()}
+        progress.test_outputs(net, means)
     if solver.callbacks:
         shown = plain(means)
         for callback in solver.callbacks:
@@ -160,10 +170,37 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     return means
 
 
+def _add(sums: dict[str, Tensor], outputs: dict[str, Tensor], index: int) -> None:
+    """Add a batch's outputs to the sums."""
+    for name, value in outputs.items():
+        if name in sums and sums[name].shape != value.shape:
+            raise SolverError(
+                f"test net #{index}: output {name!r} changes its shape from batch to batch, "
+                f"{tuple(sums[name].shape)} and then {tuple(value.shape)}, and has no mean; for detections set "
+                'eval_type: "detection"'
+            )
+        sums[name] = sums[name] + value if name in sums else value.detach().clone()
+
+
+def _score(solver: Solver, detections: DetectionTest) -> dict[str, Tensor]:
+    """The figures of a test of detections, which are logged; all ranks get those of all batches."""
+    if solver.world.size > 1:
+        parts = solver.world.gather(detections)
+        detections = DetectionTest()
+        detections.join(parts)
+    param = solver.param
+    found: dict[str, Tensor] = {}
+    for i, (name, one) in enumerate(detections.outputs.items()):
+        figures = detection.log_precisions(name, one.precisions(param.ap_version), param.show_per_class_result)
+        logs.info("solver.cpp:546", f"    Test net output #{i}: {name} = {logs.number(figures[name])}")
+        found |= {name: torch.tensor(value) for name, value in figures.items()}
+    return found
+
+
 def _sum_over_ranks(solver: Solver, total: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and outputs of a test, summed over the ranks; a rank may have had no batch."""
     parts = solver.world.gather((total.cpu(), {name: value.cpu() for name, value in sums.items()}))
-    full = [outputs for _, outputs in parts if outputs]
+    full = [outputs for _, outputs in parts if outputs] or [{}]
     summed = {name: sum((outputs[name] for outputs in full[1:]), full[0][name]).to(solver.device) for name in full[0]}
     return sum((part for part, _ in parts), torch.zeros(())), summed
 

@@ -74,11 +74,12 @@ class Monitor:
         return value > than if self.goal == "max" else value < than
 
     @classmethod
-    def find(cls, asked: str, nets: list[Net]) -> Monitor:
+    def find(cls, asked: str, nets: list[Net], figures: list[list[str]] | None = None) -> Monitor:
         """The output that ``INDEX:NAME:GOAL`` asks for; INDEX may be left out for 0, GOAL for losses and accuracies.
 
-        ``""``: the first accuracy of test net #0, else its first loss. Raises SolverError, naming the outputs that
-        there are.
+        ``""``: the first accuracy of test net #0, else its first loss. ``figures``: the names of the numbers that a
+        test of each net gives, by default its outputs of one value. Raises SolverError, naming the outputs that there
+        are.
         """
         if not nets:
             raise SolverError(
@@ -90,19 +91,21 @@ class Monitor:
             known = "there is only #0" if len(nets) == 1 else f"there are #0 to #{len(nets) - 1}"
             raise SolverError(f"--monitor {asked!r}: there is no test net #{index}; {known}")
         net = nets[index]
-        goals = {name: _goal(net, name) for name in net.outputs if math.prod(net.shape(name)) == 1}
+        single = [name for name in net.outputs if math.prod(net.shape(name)) == 1]
+        goals = {name: _goal(net, name) for name in (single if figures is None else figures[index])}
         if parts is None:
             firsts = [name for goal in ("max", "min") for name in goals if goals[name] == goal]
             if not firsts:
                 raise SolverError(
                     "test net #0 has neither accuracy nor loss to watch; choose by --monitor NAME:max"
-                    + _known_outputs(net)
+                    + _known_outputs(net.outputs)
                 )
             return cls(index, firsts[0], str(goals[firsts[0]]))
         name, goal = parts["name"], parts["goal"]
-        if name not in net.outputs:
+        there = [*net.outputs, *(figure for figure in goals if figure not in net.outputs)]
+        if name not in there:
             raise SolverError(
-                f"--monitor {asked!r}: test net #{index} has no output {name!r}{_known_outputs(net, name)}"
+                f"--monitor {asked!r}: test net #{index} has no output {name!r}{_known_outputs(there, name)}"
             )
         if name not in goals:
             raise SolverError(
@@ -118,7 +121,11 @@ def _goal(net: Net, name: str) -> str | None:
     """Whether an output is better when it is larger (max) or smaller (min), by its layer, weight or name; None:
     unclear.
     """
+    if name not in net.outputs:
+        return "max"  # the average precision of a class
     maker = [node.layer for node in net.nodes if name in node.tops][-1]
+    if maker.detection_classes:
+        return "max"
     weighted = dict(zip(net.outputs, net.output_weights, strict=True))[name]
     if weighted:
         return "min" if weighted > 0 else "max"
@@ -129,8 +136,8 @@ def _goal(net: Net, name: str) -> str | None:
     return "max" if re.search("acc", name, re.IGNORECASE) else None
 
 
-def _known_outputs(net: Net, name: str = "") -> str:
-    return f"{did_you_mean(name, net.outputs) or ';'} its outputs: {', '.join(net.outputs) or 'none'}"
+def _known_outputs(known: list[str], name: str = "") -> str:
+    return f"{did_you_mean(name, known) or ';'} its outputs: {', '.join(known) or 'none'}"
 
 
 class Watcher(Callback):
@@ -148,7 +155,9 @@ class Watcher(Callback):
     def monitor(self, solver: Solver) -> Monitor:
         """What is watched. Raises SolverError when there is no such output."""
         if self._monitor is None:
-            self._monitor = Monitor.find(self._asked, solver.test_nets)
+            self._monitor = Monitor.find(
+                self._asked, solver.test_nets, list(map(solver.test_figures, range(len(solver.test_nets))))
+            )
             if self._of and self._of != str(self._monitor):
                 logs.warning(
                     "solver.cpp:316", f"{self.name} watched {self._of} before, now {self._monitor}: it starts anew"

@@ -157,8 +157,9 @@ class Csv(Lines):
     """
 
     def head(self, solver: Solver) -> str:
-        nets = {"train": solver.net, **{f"test{i}": net for i, net in enumerate(solver.test_nets)}}
-        columns = [f"{name}/{output}" for name, net in nets.items() for output in _outputs(net)]
+        outputs = {"train": _outputs(solver.net, [])}
+        outputs |= {f"test{i}": _outputs(net, solver.test_figures(i)) for i, net in enumerate(solver.test_nets)}
+        columns = [f"{name}/{output}" for name, listed in outputs.items() for output in listed]
         self._columns = ["iteration", "seconds", *_FIGURES, *columns]
         return _csv_line(self._columns)
 
@@ -250,9 +251,13 @@ class TensorBoard(Recorder):
             self._writer = None
 
 
-def _outputs(net: Net) -> list[str]:
-    """A name for each value of each output blob."""
-    return [name for blob in net.outputs for name in _names(blob, math.prod(net.shape(blob)))]
+def _outputs(net: Net, figures: list[str]) -> list[str]:
+    """A name for each value of each output blob; those of ``figures`` have one."""
+    names = []
+    for blob in net.outputs:
+        names += [blob] if blob in figures else _names(blob, math.prod(net.shape(blob)))
+        names += [figure for figure in figures if figure.startswith(f"{blob}/") and figure not in net.outputs]
+    return names
 
 
 def _flat(outputs: Mapping[str, Output]) -> Iterator[tuple[str, float]]:

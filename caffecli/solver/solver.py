@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from caffecli.net.params import Param
 from caffecli.net.runners.base import Runner
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import NetParameter, SolverParameter
-from caffecli.solver import checks, learning_rate, loop, nets, rules, snapshot
+from caffecli.solver import checks, detection, learning_rate, loop, nets, rules, snapshot
 from caffecli.solver.averaging import Averaging
 from caffecli.solver.callbacks import Callback, callback_states, checked, restore_callbacks
 from caffecli.solver.debug import Debug, first_bad_blob
-from caffecli.solver.learning_rate import RateOptions
+from caffecli.solver.learning_rate import LossPlateau, RateOptions
 from caffecli.solver.parallel import World
 from caffecli.solver.progress import Losses, Speed
 from caffecli.solver.rules import Rule
@@ -84,6 +85,9 @@ class Solver:
         self.net = self._net(nets.train_net(self.param))
         checks.warn_if_nothing_learns(self.net)
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
+        if detection.is_asked(self.param):
+            for index, net in enumerate(self.test_nets):
+                detection.check_net(net, index)
         checks.warn_of_uneven_tests(self.test_nets, self.param.test_iter)
         if self.world.size > 1:
             checks.refuse_shared_files([self.net, *self.test_nets])
@@ -97,7 +101,9 @@ class Solver:
         self.averaging = Averaging(self.world, [p.tensor for p in self.net.params]) if self.world.size > 1 else None
         self.rule = rule(self.param, self.net.params)
         snapshot.check_written(self.param, self.net, self.rule.history)
-        self.losses = Losses(self.param.average_loss, self.device)
+        #: of lr_policy "plateau": its steps, which follow the loss
+        self.plateau = LossPlateau() if self.param.lr_policy == "plateau" else None
+        self.losses = self._losses()
         self.speed = Speed()
         self._follow_rank_0()
         logs.info("solver.cpp:57", "Solver scaffolding done.")
@@ -156,6 +162,13 @@ class Solver:
             for callback in self.callbacks:
                 callback.tests_done(self)
 
+    def test_figures(self, index: int) -> list[str]:
+        """The names of the single numbers that a test of net ``index`` gives."""
+        net = self.test_nets[index]
+        if detection.is_asked(self.param):
+            return detection.figures(net, self.param.show_per_class_result)
+        return [name for name in net.outputs if math.prod(net.shape(name)) == 1]
+
     def settled_loss(self) -> float:
         """The smoothed loss of all iterations so far; raises SolverError at the first that was not finite."""
         bad = self.losses.settle()
@@ -207,6 +220,9 @@ class Solver:
             return self._snapshotted(*snapshot.paths(self.param, self.iter, name), name)
         history = [weights.to_numpy(blob) for blob in self.rule.history]
         state = SolverState(self.iter, learning_rate.current_step(self.param, max(0, self.iter - 1)), "", history)
+        if self.plateau is not None:
+            state.current_step, state.minimum_loss = self.plateau.step, self.plateau.minimum
+            state.iter_last_event = self.plateau.event
         position = {
             "random": ranks[0],
             "ranks": ranks[1:],
@@ -236,6 +252,8 @@ class Solver:
         for blob, array in zip(self.rule.history, state.history, strict=True):
             blob.copy_(torch.from_numpy(array.copy()).reshape(blob.shape))
         self.iter = state.iter
+        if self.plateau is not None:
+            self.plateau = LossPlateau.of(state)
         self.last_snapshot = path
         self._follow_rank_0()
         if position is not None:
@@ -263,7 +281,11 @@ class Solver:
         for net in self.test_nets:
             weights.share(net, self.net)  # what moves is made anew in each net
         self.rule.to(device)
-        self.device, self.losses = device, Losses(self.param.average_loss, device)
+        self.device = device
+        self.losses = self._losses()
+
+    def _losses(self) -> Losses:
+        return Losses(self.param.average_loss, self.device, each=self.plateau is not None)
 
     def close(self) -> None:
         """End the data layers' threads, and what the callbacks hold."""

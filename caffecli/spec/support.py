@@ -75,8 +75,6 @@ def check_solver(solver: SolverParameter, name: str) -> None:
     needs = [_need(setting, "") for setting in _settings(solver, unsupported_only=True)]
     if needs:
         instead = {need.name: need.instead for need in needs if need.instead}
-        if "plateau_winsize" in instead and solver.lr_policy != "plateau":
-            instead["plateau_winsize"] = 'leave it out: only lr_policy "plateau" reads it'
         hints = [f"for {field} {remedy}" for field, remedy in instead.items()]
         what = f"{name}: the solver needs {' and '.join(_said('settings', needs))}, which {_are(needs)} not here"
         raise SpecError("; ".join([what, *hints]))

@@ -22,6 +22,7 @@ from caffecli.net.records import record_count, uneven
 from caffecli.net.runners.base import Result
 from caffecli.net.runners.whole import Whole
 from caffecli.solver import progress
+from caffecli.solver.detection import DetectionTest, log_precisions
 from caffecli.tools import predictions
 from caffecli.tools.blobs import run_and_observe
 from caffecli.tools.open import open_net, split_names
@@ -40,7 +41,8 @@ class TestOptions:
     the net has an end of records, else 50 batches; ``each``: each record once, whatever is asked for.
 
     ``predictions`` and ``confusion`` are CSV files to write; ``blob`` and ``top`` are theirs: see
-    ``predictions.writing``. ``layers``: modules of the user's own that register layers.
+    ``predictions.writing``. ``layers``: modules of the user's own that register layers. ``ap_version``: how the average
+    precisions of detections are made, see ``solver.detection``.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks
@@ -59,11 +61,14 @@ class TestOptions:
     amp: bool = False
     layers: tuple[str, ...] = ()
     each: bool = False
+    ap_version: str = "Integral"
 
 
 @torch.no_grad()
 def test(options: TestOptions) -> dict[str, Tensor]:
     """Score the net; logs Caffe's lines and returns the mean of each output blob.
+
+    Of DetectionEvaluate's top it is the mean average precision, and beside it ``NAME/classN`` that of each class.
 
     Raises SpecError for a net that has Input layers and no data.
     """
@@ -88,10 +93,15 @@ def test(options: TestOptions) -> dict[str, Tensor]:
         batches, turn = _plan(options, net)
         with predictions.writing(net, *wanted) as writer:
             logs.info("caffe.cpp:281", f"Running for {batches} iterations.")
-            loss, means = _run(runner, batches, writer, turn)
+            detections = DetectionTest()
+            loss, means = _run(runner, batches, writer, turn, detections)
     logs.info("caffe.cpp:309", f"Loss: {number(loss)}")
-    for line in progress.output_lines(progress.flat(net, means)):
-        logs.info("caffe.cpp:321", line)
+    for name, weight in zip(net.outputs, net.output_weights, strict=True):
+        if name in detections.outputs:
+            found = log_precisions(name, detections.outputs[name].precisions(options.ap_version), each=True)
+            means |= {figure: torch.tensor(value) for figure, value in found.items()}
+        for line in progress.output_lines((name, value, weight) for value in means[name].reshape(-1).tolist()):
+            logs.info("caffe.cpp:321", line)
     return means
 
 
@@ -161,9 +171,17 @@ def _has_an_end(net: Net) -> bool:
 
 
 def _run(
-    runner: Whole, iterations: int, writer: predictions.PredictionWriter, turn: _Turn | None
+    runner: Whole,
+    iterations: int,
+    writer: predictions.PredictionWriter,
+    turn: _Turn | None,
+    detections: DetectionTest,
 ) -> tuple[float, dict[str, Tensor]]:
-    """The means of the loss and of each output; a cut batch counts by its records."""
+    """The means of the loss and of each output; a cut batch counts by its records.
+
+    Outputs that tell of detections go to ``detections``.
+    """
+    scored = {top for node in runner.net.nodes if node.layer.detection_classes for top in node.tops}
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     total = weights = 0.0
@@ -176,8 +194,11 @@ def _run(
             weight = turn.rows(i) / turn.size if turn else 1.0
             total += float(loss) * weight
             weights += weight
-            for name, value, _ in progress.flat(runner.net, outputs):
-                logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
+            detections.add({name: blob for name, blob in outputs.items() if name in scored})
+            outputs = {name: blob for name, blob in outputs.items() if name not in scored}
+            for name, blob in outputs.items():
+                for value in blob.detach().float().reshape(-1).tolist():
+                    logs.info("caffe.cpp:304", f"Batch {i}, {name} = {number(value)}")
             for name, blob in outputs.items():
                 if name not in sums:
                     sums[name], counts[name] = torch.zeros_like(blob, dtype=torch.float32), torch.zeros_like(blob)

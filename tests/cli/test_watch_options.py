@@ -72,11 +72,3 @@ def test_what_does_not_fit_the_run(fails: Fails, flags: tuple[str, ...], words: 
 def test_nothing_to_watch(edit: Callable[..., None], fails: Fails) -> None:
     edit("solver.prototxt", "test_iter: 1 test_interval: 10", "")
     assert "there is no test net; give the solver test_iter and test_interval" in fails(*TRAIN, "--early-stop=3")
-
-
-def test_ssds_plateau_names_the_flag(edit: Callable[..., None], fails: Fails) -> None:
-    edit("solver.prototxt", 'lr_policy: "fixed"', 'lr_policy: "plateau" gamma: 0.1')
-    assert 'give lr_policy: "fixed", and --plateau N:GAMMA' in fails(*TRAIN)
-    edit("solver.prototxt", "gamma: 0.1", "gamma: 0.1 plateau_winsize: 100 plateau_winsize: 200")
-    line = fails(*TRAIN)
-    assert "needs the setting plateau_winsize of SSD" in line and "give --plateau N:GAMMA to caffecli train" in line

@@ -10,8 +10,9 @@ from google.protobuf import text_format
 
 from caffecli import logs
 from caffecli.errors import SolverError
+from caffecli.formats.solverstate import SolverState
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver.learning_rate import RateOptions, check, current_step, learning_rate
+from caffecli.solver.learning_rate import LossPlateau, RateOptions, check, current_step, learning_rate
 
 
 def solver(text: str) -> SolverParameter:
@@ -158,8 +159,36 @@ def test_min_lr_above_base_lr(least: float) -> None:
         check(solver('base_lr: 0.5 lr_policy: "fixed"'), RateOptions(min_lr=least))
 
 
-def test_plateau_is_a_flag() -> None:
-    with pytest.raises(
-        SolverError, match="'plateau' is SSD's; give lr_policy: \"fixed\", and --plateau N:GAMMA, which watches"
-    ):
-        check(solver('base_lr: 0.5 lr_policy: "plateau" gamma: 0.1'))
+PLATEAU = 'base_lr: 0.5 lr_policy: "plateau" gamma: 0.1 plateau_winsize: 3 plateau_winsize: 2 display: 2'
+
+
+def test_plateau_steps_down_where_the_loss_has_no_new_minimum(caplog: pytest.LogCaptureFixture) -> None:
+    """Three iterations after the last minimum, then two after that step or a later minimum; then it stays."""
+    param, plateau = solver(PLATEAU), LossPlateau()
+    losses = [5, 4, 4, 4, 4, 3, 3, 9, 9, 9, 9]
+    rates = []
+    with caplog.at_level("INFO", "caffecli"):
+        for iteration, loss in enumerate(losses):
+            plateau.update(param, iteration, loss)
+            rates.append(learning_rate(param, iteration, step=plateau.step))
+    assert rates == pytest.approx([0.5] * 4 + [0.05] * 3 + [0.005] * 4)
+    assert plateau == LossPlateau(2, 3.0, 7)
+    assert [record.message for record in caplog.records] == [
+        "Plateau Status: Iteration 0, current minimum_loss = 5",
+        "Plateau Status: Iteration 2, current minimum_loss = 4",
+        "Plateau Status: Iteration 4, step = 1",
+        "Plateau Status: Iteration 4, current minimum_loss = 4",
+        "Plateau Status: Iteration 6, current minimum_loss = 3",
+        "Plateau Status: Iteration 7, step = 2",
+        "Plateau Status: Iteration 8, current minimum_loss = 3",
+    ]
+
+
+def test_plateau_of_a_solverstate() -> None:
+    assert LossPlateau.of(SolverState(9, 1, minimum_loss=2.5, iter_last_event=7)) == LossPlateau(1, 2.5, 7)
+    assert LossPlateau.of(SolverState(9, 1)).minimum > 1e38  # another's: the next loss is a new minimum
+
+
+def test_plateau_without_windows(caplog: pytest.LogCaptureFixture) -> None:
+    check(solver('base_lr: 0.5 lr_policy: "plateau" gamma: 0.1'))
+    assert "lr_policy 'plateau' has no plateau_winsize: the rate stays at base_lr" in caplog.text
