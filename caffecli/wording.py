@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,9 +46,17 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"; {otherwise}" if otherwise else ""
 
 
-def does_not_exist(what: str, remedy: str) -> str:
+def does_not_exist(what: str, path: str, remedy: str) -> str:
     """What is said of a path in a net where there is nothing: such paths count from the working directory."""
-    return f"{what} does not exist; {remedy} (paths are relative to the working directory, {str(Path.cwd())!r})"
+    hint = unexpanded(path) or f" (paths are relative to the working directory, {str(Path.cwd())!r})"
+    return f"{what} {path!r} does not exist; {remedy}{hint}"
+
+
+def unexpanded(path: str | os.PathLike[str]) -> str:
+    """What is said, behind the rest, of a path that a shell would have changed: in files nothing is expanded."""
+    text = os.fspath(path)
+    meant = os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111 - a Path fails for a user who is not there
+    return f"; no shell reads it: write {meant!r} for {text!r}" if meant != text else ""
 
 
 def dimensions(shape: Iterable[int]) -> str:

@@ -14,7 +14,8 @@ from hypothesis import settings
 
 from caffecli import logs
 
-settings.register_profile("repeatable", derandomize=True)  # `make test` draws the same examples each time
+#: `make test` draws the same examples each time, however long the machine takes for them
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -152,7 +152,7 @@ def test_did_you_mean() -> None:
 
 def test_paths_and_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = wording.does_not_exist("source 'x'", "make it first")
+    text = wording.does_not_exist("source", "x", "make it first")
     assert (
         text
         == f"source 'x' does not exist; make it first (paths are relative to the working directory, {str(tmp_path)!r})"

@@ -21,11 +21,13 @@ from typing import IO, Any
 from caffecli.errors import FormatError
 from caffecli.formats import locks
 from caffecli.host import check_file
+from caffecli.wording import unexpanded
 
 _REMEDIES = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or write to another disk",
+    errno.EISDIR: "name a file in it",
     errno.EACCES: "check the permissions of the folder",
     errno.EPERM: "check the permissions of the folder",
     errno.EROFS: "write to another disk",
@@ -50,7 +52,9 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> FormatError:
 def cannot_read(path: str | os.PathLike[str], error: OSError) -> FormatError:
     """The one-line error for a file that cannot be read."""
     why = error.strerror or str(error)
-    return FormatError(f"cannot read {str(path)!r}: {why}; check the path and its permissions")
+    remedy = "name a file in it" if error.errno == errno.EISDIR else "check the path and its permissions"
+    hint = unexpanded(path) if error.errno == errno.ENOENT else ""
+    return FormatError(f"cannot read {str(path)!r}: {why}{hint or f'; {remedy}'}")
 
 
 def read_file(path: str | os.PathLike[str], count: int = -1) -> bytes:
@@ -71,7 +75,9 @@ def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
 def refuse_existing(path: str | os.PathLike[str]) -> None:
     """Raise FormatError when something lies at ``path``."""
     if os.path.lexists(path):
-        raise FormatError(f"{os.fspath(path)!r} exists; remove it or choose another name")
+        here = Path(path).resolve() in (Path.cwd(), *Path.cwd().parents)
+        remedy = "the folder that you are in, or one above it; choose" if here else "exists; remove it or choose"
+        raise FormatError(f"{os.fspath(path)!r} {'is ' if here else ''}{remedy} another name")
 
 
 @contextlib.contextmanager
@@ -117,8 +123,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises FormatError when ``path`` exists already, or cannot be written.
     """
     target = Path(path)
-    if os.path.lexists(target):
-        raise FormatError(f"{str(path)!r} exists; remove it or choose another name")
+    refuse_existing(target)
     real = target.resolve()
     hidden = _hidden_name(real)
     try:

@@ -30,6 +30,7 @@ from caffecli.formats.solverstate import SolverState
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
+from caffecli.wording import unexpanded
 
 _RANDOM = {"cpu": str}
 #: the form of a position file; the data layers, losses and callbacks check what is theirs
@@ -59,8 +60,9 @@ def check_writable(snapshot_prefix: str) -> None:
     where = f"snapshot_prefix {snapshot_prefix!r}"
     try:
         if not folder.is_dir():
-            what = "is a file; name a folder" if folder.exists() else "does not exist; make it, or name another"
-            raise SolverError(f"{where}: the folder {str(folder)!r} {what}")
+            what = "is a file; name a folder" if folder.exists() else "does not exist"
+            hint = unexpanded(snapshot_prefix) or ("" if folder.exists() else "; make it, or name another")
+            raise SolverError(f"{where}: the folder {str(folder)!r} {what}{hint}")
         handle, name = tempfile.mkstemp(
             prefix=f".{Path(snapshot_prefix).name}_iter_1000000.solverstate.json", dir=folder
         )

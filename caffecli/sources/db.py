@@ -70,7 +70,7 @@ class DbSource(RecordSource):
         if not data.source:
             raise SpecError(f'{self.where}: data_param names no database; set source: "path/to/db"')
         if not Path(data.source).exists():
-            raise FormatError(does_not_exist(f"{self.where}: source {data.source!r}", "make the database first"))
+            raise FormatError(does_not_exist(f"{self.where}: source", data.source, "make the database first"))
         try:
             return open_reader(data.source, "lmdb" if data.backend == DataParameter.LMDB else "leveldb")
         except FormatError as error:

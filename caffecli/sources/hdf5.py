@@ -64,9 +64,8 @@ class Hdf5Source(NumberedSource):
 
     def _read_list(self) -> list[str]:
         if not Path(self._source).exists():
-            raise FormatError(
-                does_not_exist(f"{self.where}: source {self._source!r}", "make a text file that names the HDF5 files")
-            )
+            remedy = "make a text file that names the HDF5 files"
+            raise FormatError(does_not_exist(f"{self.where}: source", self._source, remedy))
         logs.info("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {self._source}")
         try:
             if hdf5.starts_hdf5(read_bytes(self._source, 8)):
@@ -88,9 +87,9 @@ class Hdf5Source(NumberedSource):
         import h5py
 
         if not Path(file).exists():
-            what = f"{self.where}: {file!r}, which {self._source!r} names,"
             why = why_not_there(file)
-            raise FormatError(does_not_exist(what, "mend the list" if why.startswith("check") else why))
+            remedy = "mend the list" if why.startswith("check") else why
+            raise FormatError(does_not_exist(f"{self.where}: in {self._source!r},", file, remedy))
         try:
             check_file(file)
         except OSError as error:

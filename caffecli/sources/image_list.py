@@ -57,7 +57,7 @@ class ImageListSource(RecordSource):
     def _read_list(self) -> list[Entry]:
         source = self._param.source
         if not Path(source).exists():
-            raise FormatError(does_not_exist(f"{self.where}: source {source!r}", "make the list first"))
+            raise FormatError(does_not_exist(f"{self.where}: source", source, "make the list first"))
         logs.info("image_data_layer.cpp:38", f"Opening file {source}")
         try:
             entries = [entry for entry in read_list(source) if entry.path]

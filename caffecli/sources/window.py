@@ -172,7 +172,7 @@ class WindowSource(NumberedSource):
     def _read_windows(self) -> tuple[Windows, Windows]:
         source = self._param.source
         if not Path(source).exists():
-            raise FormatError(does_not_exist(f"{self.where}: source {source!r}", "make the window file first"))
+            raise FormatError(does_not_exist(f"{self.where}: source", source, "make the window file first"))
         foreground: list[Windows] = []
         background: list[Windows] = []
         classes: Counter[int] = Counter({0: 0})

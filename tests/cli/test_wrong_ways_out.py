@@ -121,7 +121,7 @@ def with_bn(prepared: Path, edit: Callable[..., None]) -> Path:
     [
         ("none/OUT", "No such file or directory; create the folder 'none' first"),
         ("w.caffemodel/OUT", "Not a directory; 'w.caffemodel' is no folder, name another"),
-        ("FOLDER", "Is a directory; check the path"),
+        ("FOLDER", "Is a directory; name a file in it"),
     ],
 )
 def test_a_place_that_cannot_be_written(with_bn: Path, fails: Fails, writer: str, place: str, words: str) -> None:

@@ -187,7 +187,7 @@ def test_values_are_rounded_to_float32(in_tmp: Path) -> None:
         (param(source="a.h5"), "source 'a.h5' is itself an HDF5 file; put its name into a text file"),
         (param(source="empty.txt"), "source 'empty.txt' names no files"),
         (param(source="binary"), "'binary' is not a list of HDF5 files"),
-        (param(source="missing.txt"), "'gone.h5', which 'missing.txt' names, does not exist"),
+        (param(source="missing.txt"), "in 'missing.txt', 'gone.h5' does not exist"),
         (param(source="foreign.txt"), "'list.txt' is not an HDF5 file: it is text"),
         (param(source="void.txt"), "'void.h5' is not an HDF5 file: it is empty"),
         (param(source="cut.txt"), "cannot read HDF5 file 'cut.h5': it is damaged or truncated"),
