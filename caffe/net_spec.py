@@ -101,12 +101,22 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
 
 
 def _put(put: Callable[[Any], None], value: Any, proto: Any, name: str) -> None:
+    field = proto.DESCRIPTOR.fields_by_name[name]
+    whole = field.cpp_type in _WHOLE and field.enum_type is None and isinstance(value, float) and value.is_integer()
     try:
-        put(value)
+        put(int(value) if whole else value)  # Python 2's division gave whole numbers where Python 3's gives floats
     except (TypeError, ValueError, AttributeError):
-        field = proto.DESCRIPTOR.fields_by_name[name]
         what = f"{proto.DESCRIPTOR.name}.{name}: expected {_kind(field)}, got {value!r}"
         raise FieldValueError(what) from None
+
+
+#: the C++ types of whole numbers
+_WHOLE = (
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+)
 
 
 def _kind(field: FieldDescriptor) -> str:

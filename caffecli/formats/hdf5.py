@@ -45,6 +45,10 @@ def reading(path: str | os.PathLike[str]) -> Iterator[Any]:
         with h5py.File(os.fspath(path), "r") as file:
             _check(path, file)
             yield file
+    except RecursionError as error:
+        raise FormatError(
+            f"cannot read HDF5 file {str(path)!r}: its groups contain themselves, or are nested too deeply"
+        ) from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         text = str(error).replace("\n", " ")
         raise FormatError(

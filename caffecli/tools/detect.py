@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from caffe import io
 from caffe.detector import Detector
+from caffecli import logs
 from caffecli.errors import DataError
 from caffecli.formats.atomic import replacing
 from caffecli.tools.picture_options import PictureOptions
@@ -48,7 +50,13 @@ def detect(options: DetectOptions) -> None:
     if options.crop_mode == "list":
         detections: list[dict[str, Any]] = []
         pending: list[tuple[str, list[list[int]]]] = []
-        for filename, windows in read_windows(options.input_file).items():
+        every = read_windows(options.input_file)
+        readable = {name: windows for name, windows in every.items() if can_be_read(name)}
+        if not readable and every:
+            raise DataError(f"none of the {len(every)} pictures in {options.input_file!r} can be read")
+        if len(readable) < len(every):
+            print(f"Left out {len(every) - len(readable)} of {len(every)} pictures, which cannot be read.")
+        for filename, windows in readable.items():
             pending.append((filename, windows))
             if sum(len(windows) for _, windows in pending) >= CHUNK:
                 detections += net.detect_windows(pending)
@@ -60,6 +68,16 @@ def detect(options: DetectOptions) -> None:
     start = time.time()
     (_write_csv if options.output_file.lower().endswith(".csv") else _write_hdf5)(options.output_file, detections)
     print(f"Saved to {options.output_file} in {time.time() - start:.3f} s.")
+
+
+def can_be_read(picture: str) -> bool:
+    """Whether a picture can be read; one that cannot is named in a warning."""
+    try:
+        io.load_image(picture)
+    except (DataError, OSError) as error:
+        logs.warning("io.py:303", f"{error}; left out")
+        return False
+    return True
 
 
 def channel_mean(mean: NDArray[Any]) -> NDArray[Any]:

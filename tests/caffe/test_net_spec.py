@@ -134,7 +134,7 @@ def test_a_top_may_be_called_as_a_method_of_ssd() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"pad": 3.0}, "ConvolutionParameter.pad: expected a whole number from 0 on, got 3.0"),
+        ({"pad": 1.5}, "ConvolutionParameter.pad: expected a whole number from 0 on, got 1.5"),
         ({"num_output": -1}, "ConvolutionParameter.num_output: expected a whole number from 0 on, got -1"),
         ({"axis": "1"}, "ConvolutionParameter.axis: expected a whole number, got '1'"),
         ({"bias_term": "no"}, "ConvolutionParameter.bias_term: expected True or False, got 'no'"),
@@ -198,3 +198,13 @@ def test_param_names() -> None:
     names = param_name_dict()
     assert names["InnerProduct"] == "inner_product" and names["LRN"] == "lrn" and names["Transformation"] == "transform"
     assert isinstance(L.Input(), Top) and P.Pooling.STOCHASTIC == 2
+
+
+def test_whole_floats_are_whole_numbers() -> None:
+    """Scripts of Python 2's time divide: ``pad = kernel / 2``."""
+    n = NetSpec()
+    n.data = L.Input(shape={"dim": [1.0, 3, 8, 8]})
+    n.conv = L.Convolution(n.data, num_output=64 / 2, pad=[4 / 2, np.float64(1)], kernel_size=3)
+    layers = n.to_proto().layer
+    assert list(layers[0].input_param.shape[0].dim) == [1, 3, 8, 8]
+    assert (layers[1].convolution_param.num_output, list(layers[1].convolution_param.pad)) == (32, [2, 1])

@@ -165,6 +165,22 @@ def test_detect_windows_of_a_list(chunk: int, run: Run, answers: Any, monkeypatc
         np.testing.assert_allclose(h5["prediction"][:], answers["detect/context"], atol=1e-4)
 
 
+def test_detect_goes_on_after_a_broken_picture(run: Run) -> None:
+    lines = ["filename,ymin,xmin,ymax,xmax", "windows.png,1,1,9,9"]
+    flags = (*WINDOWS, "--mean_file=", "--context_pad=2", "--crop_mode=list")
+    Path("broken.png").write_bytes(b"no picture")
+    Path("in.csv").write_text("\n".join([*lines, "broken.png,0,0,10,10", "gone.png,0,0,10,10"]) + "\n")
+    code, out, err = run("detect", "in.csv", "out.csv", *flags)
+    assert code == 0, err
+    assert "Left out 2 of 3 pictures" in out and "gone.png" in err
+    with Path("out.csv").open() as file:
+        assert len(file.readlines()) == len(lines)
+    Path("in.csv").write_text(f"{lines[0]}\nbroken.png,0,0,10,10\n")
+    code, _, err = run("detect", "in.csv", "none.csv", *flags)
+    assert code == 1 and "none of the 1 pictures in 'in.csv' can be read" in err
+    assert not Path("none.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
