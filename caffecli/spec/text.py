@@ -214,6 +214,48 @@ _MEANT = {
         "weight_decay_type": 'it is called regularization_type: "L1" or "L2"',
         "gpu": "give the flag --gpu, or device_id",
         "device": "give the flag --gpu, or device_id",
+        "epoch": "Caffe counts iterations, of batch_size records each: max_iter",
+        "iterations": "it is called max_iter",
+        "l2": "it is called weight_decay",
+        "optimizer": "it is called type",
+        "seed": "it is called random_seed",
+    },
+    "ConvolutionParameter": {
+        "filters": "it is called num_output",
+        "kernel": "it is called kernel_size",
+        "size": "it is called kernel_size",
+        "padding": "it is called pad",
+        "groups": "it is called group",
+        "bias": "it is called bias_term",
+    },
+    "PoolingParameter": {
+        "method": "it is called pool",
+        "type": "it is called pool",
+        "kernel": "it is called kernel_size",
+        "size": "it is called kernel_size",
+        "padding": "it is called pad",
+    },
+    "InnerProductParameter": {
+        "units": "it is called num_output",
+        "bias": "it is called bias_term",
+    },
+    "DropoutParameter": {
+        "p": "it is called dropout_ratio",
+        "rate": "it is called dropout_ratio",
+        "dropout": "it is called dropout_ratio",
+        "keep_prob": "dropout_ratio is 1 - keep_prob",
+    },
+    "BatchNormParameter": {
+        "epsilon": "it is called eps",
+        "momentum": "it is called moving_average_fraction",
+        "decay": "it is called moving_average_fraction",
+        "affine": "a Scale layer after it scales and shifts",
+    },
+    "LRNParameter": {"size": "it is called local_size", "n": "it is called local_size"},
+    "TransformationParameter": {
+        "mean": "it is called mean_value or mean_file",
+        "flip": "it is called mirror",
+        "resize": "pictures are resized by convert_imageset, or by ImageData's new_height and new_width",
     },
 }
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from caffecli import logs
 from caffecli.errors import SpecError
+from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, PowerParameter, SolverParameter
 from caffecli.spec import text
 
@@ -275,3 +276,15 @@ def test_what_stands_in_a_message_of_which_nothing_is_known_is_stepped_over(monk
         text.parse("layer { apl_param { a: 1\n b: 2 }\n   nam: 'x' }", NetParameter())
     with pytest.raises(SpecError, match=r"<string>:1:19: the '{' here is not closed"):
         text.parse("layer { apl_param { a: 1", NetParameter())
+
+
+def test_the_names_that_hints_give_are_there() -> None:
+    """A wrong hint is worse than none."""
+    for message, hints in text._MEANT.items():
+        fields = LayerParameter.DESCRIPTOR.file.message_types_by_name[message].fields_by_name
+        for name, hint in hints.items():
+            known = name in fields and forks.is_of_reference(message, fields[name].number)
+            assert not known, f"{message} has {name} itself"
+            if hint.startswith("it is called "):
+                first, _, second = hint.removeprefix("it is called ").partition(":")[0].partition(" or ")
+                assert {first, second or first} <= set(fields), f"{message}.{name}: {hint}"
