@@ -37,7 +37,6 @@ CAFFES = {
     "mean.binaryproto", "step(1)", "solver.step", "GLOG_minloglevel=2", 'sys.path.insert(0, caffe_root + "python")',
     "model_libs",
 }  # fmt: skip
-NOT_THERE = {"MultiBoxLoss", "AnnotatedData"}
 
 #: how a row begins -> the test that holds it, FILE::NAME below tests/; "block": the page's own; "names": these are
 #: looked up
@@ -78,7 +77,6 @@ EVIDENCE = {
     "a small file may unpack": "formats/test_bounds.py::test_archives_that_unpack_to_gigabytes",
     "SIGTERM ends a training at once": "solver/test_loop.py::test_signals",
     "`debug_info` of a solver that is driven from Python": "cli/test_logs.py::test_debug_info",
-    "training of SSD: `MultiBoxLoss`, `AnnotatedData`": "names",
     "the C++ library, its headers, layers of your own in C++ or CUDA": "block",
     "other layers of forks": "block",
     "cuDNN's choice by `engine`": "here",
@@ -138,10 +136,7 @@ def known_setting(name: str) -> bool:
 
 @pytest.mark.parametrize("span", SPANS)
 def test_what_it_names_is_there(span):
-    if span in NOT_THERE:
-        assert span not in caffe.layer_type_list()
-    else:
-        assert span in CAFFES or is_there(span), f"{PAGE.name} names {span!r}, and who knows it?"
+    assert span in CAFFES or is_there(span), f"{PAGE.name} names {span!r}, and who knows it?"
 
 
 def test_each_row_of_its_tables_is_held_by_a_test():

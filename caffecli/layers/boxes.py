@@ -1,4 +1,4 @@
-"""Boxes in torch: how much they overlap, and which of those that overlap stay.
+"""Boxes in torch: how much they overlap, which of those that overlap stay, which belong together, and SSD's codes.
 
 A box is (xmin, ymin, xmax, ymax). ``pixel`` is 0 for boxes between points, as parts of an image, and 1 where both ends
 are pixels of the box, as in R-CNN, so that a box from 3 to 3 is 1 wide.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from caffecli.proto.caffe_pb2 import PriorBoxParameter
 
 #: how many boxes are compared with each other at once
 _BLOCK = 512
@@ -58,3 +60,57 @@ def first_of_those_that_stay(boxes: Tensor, threshold: float, pixel: float = 0, 
         if 0 < most <= len(kept):
             return kept[:most]
     return kept
+
+
+def match(overlap: Tensor, threshold: float | None = None) -> Tensor:
+    """Which of m true boxes each of n boxes belongs to, by their overlaps (..., n, m): indices (..., n), -1 for none.
+
+    First the pair that overlaps most, then the next of what is left over, each box and each true box once. Then, where
+    a threshold is given, each other box belongs to the true one that it overlaps with most, if by the threshold or
+    more. Of equals the first counts; boxes that do not overlap do not belong together.
+    """
+    n, m = overlap.shape[-2:]
+    left = overlap.reshape(overlap.shape[:-2].numel(), n, m).clone()
+    found = left.new_full((len(left), n), -1, dtype=torch.long)
+    rows = torch.arange(len(left), device=left.device)
+    for _ in range(min(n, m)):
+        best, at = left.flatten(1).max(1)
+        box, true = at // m, at % m
+        found[rows, box] = torch.where(best > 0, true, found[rows, box])
+        left[rows, box], left[rows, :, true] = 0, 0
+    found = found.reshape(overlap.shape[:-1])
+    if threshold is not None and n and m:
+        best, true = overlap.max(-1)
+        found = torch.where((found < 0) & (best > 0) & (best >= threshold), true, found)
+    return found
+
+
+def decode(change: Tensor, priors: Tensor, variances: Tensor | None, code: int) -> Tensor:
+    """The boxes that ``change`` makes of ``priors``, both (..., 4), as a ``PriorBoxParameter.CodeType`` says:
+
+    CORNER p + v c; CORNER_SIZE p + v c (width, height); CENTER_SIZE centre + v c (width, height), and sizes exp(v c).
+    ``variances`` v (..., 4); None: 1.
+    """
+    change = change if variances is None else change * variances
+    if code == PriorBoxParameter.CORNER:
+        return priors + change
+    size = sizes(priors)
+    if code == PriorBoxParameter.CORNER_SIZE:
+        return priors + change * torch.cat([size, size], -1)
+    centre = (priors[..., :2] + priors[..., 2:]) / 2 + change[..., :2] * size
+    half = change[..., 2:].exp() * size / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def encode(boxes: Tensor, priors: Tensor, variances: Tensor | None, code: int) -> Tensor:
+    """The change (..., 4) of ``priors`` that ``decode`` makes ``boxes`` of; of boxes without area it is not finite."""
+    if code == PriorBoxParameter.CORNER:
+        change = boxes - priors
+    else:
+        size = sizes(priors)
+        if code == PriorBoxParameter.CORNER_SIZE:
+            change = (boxes - priors) / torch.cat([size, size], -1)
+        else:
+            between = (boxes[..., :2] + boxes[..., 2:]) / 2 - (priors[..., :2] + priors[..., 2:]) / 2
+            change = torch.cat([between / size, (sizes(boxes) / size).log()], -1)
+    return change if variances is None else change / variances

@@ -35,6 +35,7 @@ FIELDS = {
         "rand_resize_ratio_upper vertical_stretch_lower vertical_stretch_upper horizontal_stretch_lower "
         "horizontal_stretch_upper interpolation_algo_down interpolation_algo_up allow_upscale",
         "LossParameter": "label_smoothing",
+        "MultiBoxLossParameter": "ignore_difficult_gt",
         "BatchNormParameter": "scale_filler bias_filler scale_bias",
         "ELUParameter": "lambda",
         "ImageDataParameter": "short_side",
@@ -117,9 +118,10 @@ FIELDS = {
         "aug_way gray np_in_lmdb transform_body_joint put_gaussian visualize_label stride",
     },
     "deconvnet": {"ImageDataParameter": "other_object_label"},
-    "refinedet": {"DetectionOutputParameter": "objectness_score"},
+    "refinedet": {"DetectionOutputParameter": "objectness_score", "MultiBoxLossParameter": "objectness_score"},
     "textboxes_pp": {
         "DetectionOutputParameter": "use_polygon",
+        "MultiBoxLossParameter": "use_polygon",
         "PriorBoxParameter": "denser_prior_boxes",
     },
     "caffe_augmentation": {

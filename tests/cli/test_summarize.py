@@ -90,11 +90,11 @@ def test_a_net_whose_data_wait_for_a_stage(net: Path) -> None:
 
 def test_what_is_missing_is_said_of_the_whole_net(net: Path) -> None:
     """Neither phase is said to run where both lack a layer."""
-    loss = 'layer { name: "l" type: "MultiBoxLoss" bottom: "conv" top: "l" include { phase: %s } }'
+    loss = 'layer { name: "l" type: "L1Loss" bottom: "conv" top: "l" include { phase: %s } }'
     net.write_text(f"{NET} {loss % 'TRAIN'}")
     result = CliRunner().invoke(load_command("summarize"), ["--phase", "TRAIN", str(net)])
-    assert "MultiBoxLoss" in str(result.exception) and "in phase TEST the net runs" in str(result.exception)
+    assert "L1Loss" in str(result.exception) and "in phase TEST the net runs" in str(result.exception)
     net.write_text(f"{NET} {loss % 'TRAIN'} {loss % 'TEST'}")
     for phase in ("TRAIN", "TEST"):
         result = CliRunner().invoke(load_command("summarize"), ["--phase", phase, str(net)])
-        assert "MultiBoxLoss" in str(result.exception) and "the net runs" not in str(result.exception)
+        assert "L1Loss" in str(result.exception) and "the net runs" not in str(result.exception)

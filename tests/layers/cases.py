@@ -100,6 +100,12 @@ CASES: dict[str, Case] = {
     "Log": Case("log_param { base: 10 }"),
     "MVN": Case("mvn_param { across_channels: true }"),
     "MemoryData": Case("memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", (), 2, shapes_known=False),
+    "MultiBoxLoss": Case(
+        "multibox_loss_param { num_classes: 2 background_label_id: 1 mining_type: NONE code_type: CORNER }",
+        (values(1, 24), values(1, 12), values(1, 2, 24), values(1, 1, 6, 8)),
+        other=(values(1, 28), values(1, 14), values(1, 2, 28), values(1, 1, 7, 8)),
+        exports=False,
+    ),
     "MultinomialLogisticLoss": Case("", SCORES, exports=False),
     "Normalize": Case("norm_param { across_spatial: false scale_filler { value: 20 } channel_shared: false }"),
     "PReLU": Case("prelu_param { filler { value: 0.25 } }"),

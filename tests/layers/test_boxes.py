@@ -77,3 +77,20 @@ def test_no_boxes() -> None:
 def test_a_box_that_is_no_number_removes_those_after_it() -> None:
     rows = torch.tensor([[0.0, 0, 1, 1], [float("nan")] * 4, [5, 5, 6, 6]])
     assert boxes.suppress(rows, 0.5).tolist()[0] is True
+
+
+@pytest.mark.parametrize("code", [1, 2, 3], ids=["CORNER", "CENTER_SIZE", "CORNER_SIZE"])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_what_is_encoded_is_decoded(code: int, scaled: bool) -> None:
+    priors, true = (torch.from_numpy(drawn(9, seed)).double() for seed in (0, 1))
+    variances = torch.tensor([0.1, 0.2, 0.3, 0.4]).double().expand(9, 4) if scaled else None
+    change = boxes.encode(true, priors, variances, code)
+    torch.testing.assert_close(boxes.decode(change, priors, variances, code), true)
+
+
+def test_matching_takes_pair_by_pair() -> None:
+    table = torch.tensor([[0.6, 0.7, 0], [0.5, 0.9, 0], [0.5, 0.5, 0], [0, 0, 0]])
+    assert boxes.match(table).tolist() == [0, 1, -1, -1]
+    assert boxes.match(table, 0.5).tolist() == [0, 1, 0, -1]
+    assert boxes.match(torch.stack([table, table.flip(0)]), 0.5).tolist() == [[0, 1, 0, -1], [-1, 0, 1, 0]]
+    assert boxes.match(table[:, :0], 0.5).tolist() == [-1] * 4

@@ -15,7 +15,7 @@ from caffecli.proto.caffe_pb2 import Phase
 from caffecli.spec import load
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FOLDERS = ("layers", "segnet")
+FOLDERS = ("layers", "segnet", "ssd")
 TOLERANCE = 2e-4
 
 

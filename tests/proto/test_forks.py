@@ -268,9 +268,10 @@ def test_each_field_of_a_fork_is_read_or_listed():
 
 def test_a_type_of_a_fork_is_said_to_be_its():
     with pytest.raises(SpecError) as error:
-        registry.create(LayerParameter(name="mbox_loss", type="MultiBoxLoss"))
+        registry.create(LayerParameter(name="spot", type="Hotspot"))
     assert str(error.value) == (
-        "layer 'mbox_loss': unknown type 'MultiBoxLoss'; it is one of SSD (weiliu89/caffe), which is not here"
+        "layer 'spot': unknown type 'Hotspot'; it is one of NormFace and AM-Softmax (happynear/caffe-windows), which "
+        "is not here"
     )
     with pytest.raises(SpecError, match=r"it is one of NVIDIA \(NVIDIA/caffe\) or FlowNet \(lmb-freiburg/flownet2\)"):
         registry.create(LayerParameter(name="l1", type="L1Loss"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,19 @@ from caffecli.layers.registry import register
 
 Array = NDArray[np.float32]
 CORNER, CENTER_SIZE, CORNER_SIZE = 1, 2, 3
+
+
+def check_predictions(layer: Layer, bottoms: list[Shape], boxes_per_prior: int, classes: int) -> None:
+    """Raise ShapeError where the first three bottoms are not locations, confidences and priors that fit each other."""
+    locations, confidences, priors = (tuple(shape) for shape in bottoms[:3])
+    count = priors[2] // 4 if len(priors) > 2 else 0
+    expected = [count * boxes_per_prior * 4, count * classes]
+    came = [math.prod(shape[1:]) for shape in (locations, confidences)]
+    if not count or priors[1] != 2 or expected != came or locations[:1] != confidences[:1]:
+        raise layer.shape_error(
+            f"expected locations (num, priors * {boxes_per_prior * 4}), confidences (num, priors * {classes}) and "
+            f"priors (1, 2, priors * 4), got {layer.listing(bottoms)}"
+        )
 
 
 @register("DetectionOutput")
@@ -67,15 +82,7 @@ class DetectionOutput(Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """How many boxes there will be is not known: one."""
-        locations, confidences, priors = (tuple(shape) for shape in bottoms[:3])
-        count = priors[2] // 4 if len(priors) > 2 else 0
-        expected = [count * self.boxes_per_prior * 4, count * self.classes]
-        came = [int(np.prod(shape[1:], dtype=int)) for shape in (locations, confidences)]
-        if not count or priors[1] != 2 or expected != came or locations[:1] != confidences[:1]:
-            raise self.shape_error(
-                f"expected locations (num, priors * {self.boxes_per_prior * 4}), confidences (num, priors * "
-                f"{self.classes}) and priors (1, 2, priors * 4), got {self.listing(bottoms)}"
-            )
+        check_predictions(self, bottoms, self.boxes_per_prior, self.classes)
         return [torch.Size((1, 1, 1, 7))]
 
     def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *_: Tensor) -> Tensor:
