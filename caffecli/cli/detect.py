@@ -21,19 +21,88 @@ from caffecli.cli.picture_options import picture_options
 @click.option(
     "--context_pad", type=click.IntRange(0), default=16, help="Pixels of the net's input that show what is around."
 )
+@click.option("--draw", metavar="FOLDER", help="Write the pictures, or videos, with their boxes into FOLDER.")
+@click.option(
+    "--format",
+    type=click.Choice(["json", "csv", "coco", "voc"]),
+    help="Of OUTPUT_FILE; voc: a folder, with a file for each class. [default: csv where it ends so, else json]",
+)
+@click.option("--label_map_file", help="SSD's label map, for the classes' names.")
+@click.option(
+    "--mean_value", help="What to subtract from each channel of a detector's pictures. [default: 104,117,123]"
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.3, help="The least score of an object.")
 @click.argument("input_file")
-@click.argument("output_file")
-def detect(input_file: str, crop_mode: str, **settings: Any) -> None:
-    """Classify windows of pictures.
+@click.argument("output_file", required=False)
+def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
+    """Find the objects in pictures with a detector; or classify windows of pictures.
 
-    INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for selective_search a .txt of
-    the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else HDF5: filename, window,
-    prediction.
+    With a detector (SSD and its kin; --model_def its deploy net, --pretrained_model its weights) INPUT_FILE is a
+    picture, a folder of pictures, or a video, and OUTPUT_FILE takes the boxes: JSON, .csv, COCO's or VOC's results.
+
+    \b
+      caffecli detect street.jpg boxes.json --draw seen --label_map_file labelmap_voc.prototxt \\
+          --model_def deploy.prototxt --pretrained_model ssd.caffemodel
+
+    To classify windows INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for
+    selective_search a .txt of the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else
+    HDF5: filename, window, prediction. --crop_mode, --context_pad, --mean_file and --raw_scale are for windows.
     """
-    if crop_mode == "list" and not input_file.lower().endswith(".csv"):
+    if input_file.lower().endswith((".csv", ".txt")):
+        _classify_windows(input_file, output_file, settings)
+    else:
+        _find_objects(input_file, output_file, settings)
+
+
+def _classify_windows(input_file: str, output_file: str | None, settings: dict[str, Any]) -> None:
+    if output_file is None:
+        raise click.UsageError("Missing argument 'OUTPUT_FILE'.")
+    if settings["crop_mode"] == "list" and not input_file.lower().endswith(".csv"):
         raise click.UsageError(f"--crop_mode list takes its windows from a .csv, not {input_file!r}.")
-    if not input_file.lower().endswith((".csv", ".txt")):
-        raise click.UsageError(f"{input_file!r} is neither a .csv of windows nor a .txt of the names of pictures.")
+    for name in ("draw", "format", "label_map_file", "mean_value", "threshold"):
+        if _given(name):
+            raise click.UsageError(f"--{name} is for a detector, whose INPUT_FILE is a picture, a folder or a video.")
+        settings.pop(name)
     from caffecli.tools import detect as tool
 
-    tool.detect(tool.DetectOptions(input_file=input_file, crop_mode=crop_mode, **settings))
+    tool.detect(tool.DetectOptions(input_file=input_file, output_file=output_file, **settings))
+
+
+def _find_objects(input_file: str, output_file: str | None, settings: dict[str, Any]) -> None:
+    if not settings["model_def"] or not settings["pretrained_model"]:
+        raise click.UsageError(
+            f"{input_file!r} is neither a .csv of windows nor a .txt of the names of pictures; to find objects in it "
+            "give a detector by --model_def and --pretrained_model."
+        )
+    for name in ("crop_mode", "context_pad", "mean_file", "raw_scale"):
+        if _given(name) and settings[name] != "":
+            raise click.UsageError(
+                f"--{name} is for windows of pictures, and {input_file!r} is neither a .csv of windows nor a .txt of "
+                "the names of pictures."
+            )
+        settings.pop(name)
+    if output_file is None and settings["draw"] is None:
+        raise click.UsageError("give OUTPUT_FILE, or --draw FOLDER, or both.")
+    swap, scale, mean = (settings.pop(name) for name in ("channel_swap", "input_scale", "mean_value"))
+    if swap not in (None, (2, 1, 0)):
+        raise click.UsageError("--channel_swap of a detector is 2,1,0 (blue first) or '' (red first).")
+    settings["format"] = settings["format"] or ("csv" if (output_file or "").lower().endswith(".csv") else "json")
+    settings["bgr"] = swap is not None
+    if scale is not None:
+        settings["input_scale"] = scale
+    if mean is not None:
+        settings["mean_value"] = _numbers(mean)
+    from caffecli.tools import detect_objects as tool
+
+    tool.detect_objects(tool.ObjectOptions(input_file=input_file, output_file=output_file, **settings))
+
+
+def _given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _numbers(value: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not numbers with ',' between.", param_hint="--mean_value") from None

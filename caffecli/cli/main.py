@@ -37,7 +37,7 @@ COMMANDS = {
     "convert_cifar_data": "Put CIFAR-10 into databases.",
     "convert_mnist_siamese_data": "Put pairs of MNIST's pictures into a database.",
     "classify": "Tell the classes of pictures.",
-    "detect": "Tell the classes of windows of pictures.",
+    "detect": "Find the objects in pictures and videos, or classify windows.",
     "draw_net": "Draw a net.",
     "upgrade_net_proto_text": "Bring an old net prototxt up to date.",
     "upgrade_net_proto_binary": "Bring old weights up to date.",

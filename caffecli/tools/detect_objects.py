@@ -1,0 +1,324 @@
+"""``caffecli detect`` with a detector: the objects in pictures and videos."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import caffe
+from caffe import mode
+from caffecli import logs
+from caffecli.errors import DataError, SpecError
+from caffecli.formats import picture
+from caffecli.formats.atomic import read_file, replacing
+from caffecli.layers import user_modules
+from caffecli.proto.caffe_pb2 import LabelMap
+from caffecli.spec import text
+
+Pixels = NDArray[np.uint8]
+Format = Literal["json", "csv", "coco", "voc"]
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
+#: colours of boxes, blue first, in turn by class
+_COLORS = ((66, 66, 230), (60, 180, 75), (200, 130, 0), (48, 130, 245), (180, 30, 145), (180, 180, 0), (240, 50, 240))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectOptions:
+    """``input_file``: a picture, a folder of pictures, or a video; ``output_file``: a file, for ``voc`` a folder, None
+    for none; ``draw``: the folder for the pictures, or the videos, with boxes.
+
+    A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean_value``) * ``input_scale`` in the net.
+    """
+
+    model_def: str
+    pretrained_model: str
+    input_file: str
+    output_file: str | None = None
+    format: Format = "json"
+    draw: str | None = None
+    label_map_file: str | None = None
+    threshold: float = 0.3
+    mean_value: tuple[float, ...] = (104, 117, 123)
+    input_scale: float = 1
+    bgr: bool = True
+    gpu: bool = False
+    layers: tuple[str, ...] = ()
+
+
+class Object(NamedTuple):
+    """An object: its class, how sure the net is, and its box in pixels."""
+
+    label: int
+    name: str
+    score: float
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Found(NamedTuple):
+    """What was found in a picture, or a video's frame."""
+
+    picture: str
+    width: int
+    height: int
+    objects: list[Object]
+
+
+def detect_objects(options: ObjectOptions) -> list[Found]:
+    """Find objects, print how many of which class, write and draw them; returns them."""
+    user_modules.load(options.layers)
+    if options.gpu:
+        mode.set_mode_gpu()
+    else:
+        mode.set_mode_cpu()
+    names = read_names(options.label_map_file)
+    net = caffe.Net(options.model_def, options.pretrained_model, caffe.TEST)
+    check(net, options)
+    found: list[Found] = []
+    with Drawing(options.draw) as drawing:
+        for name, frame in frames(Path(options.input_file)):
+            objects = [each for each in run(net, frame, options, names) if each.score >= options.threshold]
+            found.append(Found(name, frame.shape[1], frame.shape[0], objects))
+            drawing.add(found[-1], frame)
+            print(f"{name}: {said(objects)}", flush=True)
+    if not found:
+        raise DataError(f"{options.input_file!r} holds no picture that can be read")
+    if options.output_file is not None:
+        WRITERS[options.format](options.output_file, found)
+        print(f"Wrote {options.output_file}")
+    return found
+
+
+def read_names(path: str | None) -> dict[int, str]:
+    """The classes' names to show by number, of a label map. Raises SpecError."""
+    if path is None:
+        return {}
+    return {item.label: item.display_name or item.name for item in text.read(path, LabelMap).item}
+
+
+def check(net: Any, options: ObjectOptions) -> None:
+    """Raise SpecError where the net is no detector, or takes other pictures."""
+    shapes = {name: net.blobs[name].shape for name in net.outputs}
+    if len([shape for shape in shapes.values() if is_boxes(shape)]) != 1:
+        what = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise SpecError(
+            f"{options.model_def!r} is no detector's deploy net: expected one output of (1, 1, boxes, 7), as "
+            f"DetectionOutput makes it, it has {what or 'none'}; for windows of pictures give a .csv"
+        )
+    shape: tuple[int, ...] = tuple(net.blobs[net.inputs[0]].shape) if net.inputs else ()
+    if len(shape) != 4 or len(options.mean_value) not in (1, shape[1]) or shape[1] not in (1, 3):
+        raise SpecError(
+            f"{options.model_def!r}: expected an input (num, 3, height, width) and a mean_value, or one for each of "
+            f"its channels, got {shape} and {len(options.mean_value)}"
+        )
+
+
+def is_boxes(shape: Iterable[int]) -> bool:
+    dims = tuple(shape)
+    return len(dims) == 4 and dims[:2] == (1, 1) and dims[3] == 7
+
+
+def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+    """The pictures of a file or a folder, or a video's frames, blue first, with their names.
+
+    A picture of a folder that cannot be read is named in a warning and left out. Raises DataError.
+    """
+    if path.suffix.lower() in VIDEOS:
+        yield from _video(path)
+        return
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        if not files:
+            raise DataError(f"the folder {str(path)!r} has no pictures; their names end in {', '.join(PICTURES)}")
+    for file in files:
+        try:
+            yield file.name, picture.decode(read_file(file))
+        except (DataError, OSError) as error:
+            why = f"{str(file)!r} {error}" if isinstance(error, DataError) else f"cannot read {error}"
+            if not path.is_dir():
+                raise DataError(why) from error
+            logs.warning("io.cpp:70", f"{why}; left out")
+
+
+def _video(path: Path) -> Iterator[tuple[str, Pixels]]:
+    import cv2
+
+    if not path.is_file():
+        raise DataError(f"there is no video {str(path)!r}")
+    video = cv2.VideoCapture(str(path))
+    try:
+        number = 0
+        while True:
+            there, frame = video.read()
+            if not there:
+                break
+            yield f"{path.name}#{number}", np.asarray(frame, np.uint8)
+            number += 1
+    finally:
+        video.release()
+
+
+def run(net: Any, frame: Pixels, options: ObjectOptions, names: dict[int, str]) -> list[Object]:
+    """The objects that the net finds in a picture, blue first."""
+    import cv2
+
+    blob = net.blobs[net.inputs[0]]
+    _, channels, height, width = blob.shape
+    pixels: NDArray[Any] = cv2.resize(frame, (width, height)).astype(np.float32)
+    if channels == 1:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
+    elif not options.bgr:
+        pixels = pixels[..., ::-1]
+    pixels = (pixels - np.array(options.mean_value, np.float32)) * np.float32(options.input_scale)
+    if blob.shape[0] != 1:
+        blob.reshape(1, channels, height, width)
+    blob.data[...] = pixels.transpose(2, 0, 1)
+    net.forward()
+    rows = next(net.blobs[name].data for name in net.outputs if is_boxes(net.blobs[name].shape)).reshape(-1, 7)
+    size = np.array([frame.shape[1], frame.shape[0]] * 2)
+    return [
+        Object(int(label), names.get(int(label), str(int(label))), float(score), *map(float, np.clip(box, 0, 1) * size))
+        for _, label, score, *box in rows
+        if label >= 0
+    ]
+
+
+def said(objects: list[Object]) -> str:
+    """``2 dog (0.98, 0.61), 1 cat (0.87)``."""
+    by_name: dict[str, list[str]] = {}
+    for each in sorted(objects, key=lambda one: -one.score):
+        by_name.setdefault(each.name, []).append(f"{each.score:.2f}")
+    return ", ".join(f"{len(scores)} {name} ({', '.join(scores)})" for name, scores in by_name.items()) or "nothing"
+
+
+class Drawing:
+    """Writes pictures, or videos, with boxes into a folder; nothing where that is None."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._video: Any = None
+        self._path: Path | None = None
+
+    def __enter__(self) -> Drawing:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._video is not None:
+            self._video.release()
+
+    def add(self, found: Found, frame: Pixels) -> None:
+        if self.folder is None:
+            return
+        import cv2
+
+        drawn = with_boxes(frame, found.objects)
+        name, _, number = found.picture.partition("#")
+        target = self.folder / name
+        if not number:
+            whole, data = cv2.imencode(target.suffix, drawn)
+            if not whole:
+                raise DataError(f"cannot write {str(target)!r} as {target.suffix}")
+            with replacing(target) as file:
+                file.write(data.tobytes())
+            return
+        if self._video is None:
+            self._path = target.with_suffix(".avi")
+            code = cv2.VideoWriter.fourcc(*"MJPG")
+            self._video = cv2.VideoWriter(str(self._path), code, 25.0, (found.width, found.height))
+            if not self._video.isOpened():
+                raise DataError(f"cannot write the video {str(self._path)!r}")
+        self._video.write(drawn)
+
+
+def with_boxes(frame: Pixels, objects: list[Object]) -> Pixels:
+    """A copy of a picture, blue first, with the boxes drawn, and names and scores above them."""
+    import cv2
+
+    drawn = frame.copy()
+    thick = max(1, round(min(frame.shape[:2]) / 200))
+    size = max(0.4, min(frame.shape[:2]) / 700)
+    for each in sorted(objects, key=lambda one: one.score):  # the surest on top
+        color = _COLORS[each.label % len(_COLORS)]
+        left, top, right, bottom = (round(value) for value in each[3:])
+        cv2.rectangle(drawn, (left, top), (right, bottom), color, thick)
+        words = f"{each.name} {each.score:.2f}"
+        (wide, high), below = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        base = top - below if top > high + below else top + high + below
+        cv2.rectangle(drawn, (left, base - high - below // 2), (left + wide, base + below), color, -1)
+        white = (255, 255, 255)
+        cv2.putText(drawn, words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, size, white, 1, cv2.LINE_AA)
+    return drawn
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def _write_json(path: str, found: list[Found]) -> None:
+    """A list of pictures, each with its objects."""
+    whole = [each._asdict() | {"objects": [one._asdict() for one in each.objects]} for each in found]
+    with replacing(path, "w") as file:
+        json.dump(whole, file, indent=1)
+        file.write("\n")
+
+
+def _write_csv(path: str, found: list[Found]) -> None:
+    """A line for each object."""
+    with replacing(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["picture", *Object._fields])
+        for each in found:
+            writer.writerows([each.picture, *one] for one in each.objects)
+
+
+def _write_coco(path: str, found: list[Found]) -> None:
+    """COCO's results: a list of objects; ``category_id`` is the name where that is a number, as in SSD's label map."""
+    whole = [
+        {
+            "image_id": int(stem) if (stem := _stem(each.picture)).isdigit() else stem,
+            "category_id": int(one.name) if one.name.isdigit() else one.label,
+            "bbox": [one.xmin, one.ymin, one.xmax - one.xmin, one.ymax - one.ymin],
+            "score": one.score,
+        }
+        for each in found
+        for one in each.objects
+    ]
+    with replacing(path, "w") as file:
+        json.dump(whole, file)
+        file.write("\n")
+
+
+def _write_voc(path: str, found: list[Found]) -> None:
+    """VOC's results: a file for each class in the folder, a line for each object."""
+    lines: dict[str, list[str]] = {}
+    for each in found:
+        for one in each.objects:
+            corners = " ".join(f"{value:.6f}" for value in one[3:])
+            lines.setdefault(one.name, []).append(f"{_stem(each.picture)} {one.score:.6f} {corners}\n")
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, own in lines.items():
+        safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+        with replacing(folder / f"comp4_det_test_{safe}.txt", "w") as file:
+            file.write("".join(own))
+
+
+def _stem(picture_name: str) -> str:
+    name, _, number = picture_name.partition("#")
+    return Path(name).stem + (f"#{number}" if number else "")
+
+
+WRITERS = {"json": _write_json, "csv": _write_csv, "coco": _write_coco, "voc": _write_voc}
