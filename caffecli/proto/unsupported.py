@@ -120,6 +120,7 @@ FIELDS = {
     "deconvnet": {"ImageDataParameter": "other_object_label"},
     "refinedet": {"DetectionOutputParameter": "objectness_score", "MultiBoxLossParameter": "objectness_score"},
     "textboxes_pp": {
+        "DetectionEvaluateParameter": "use_polygon",
         "DetectionOutputParameter": "use_polygon",
         "MultiBoxLossParameter": "use_polygon",
         "PriorBoxParameter": "denser_prior_boxes",

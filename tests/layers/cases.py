@@ -59,6 +59,12 @@ CASES: dict[str, Case] = {
     ),
     "Deconvolution": Case(f"convolution_param {{ num_output: 4 group: 2 stride: 2 {KERNEL} }}"),
     "DepthwiseConvolution": Case(f"convolution_param {{ num_output: 6 group: 6 {KERNEL} }}"),
+    "DetectionEvaluate": Case(
+        "detection_evaluate_param { num_classes: 2 background_label_id: 1 }",
+        (values(1, 1, 3, 7), values(1, 1, 4, 8)),
+        other=(values(1, 1, 5, 7), values(1, 1, 2, 8)),
+        exports=False,
+    ),
     "DetectionOutput": Case(
         "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.9 } keep_top_k: 1 confidence_threshold: "
         "0.01 }",
