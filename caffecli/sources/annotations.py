@@ -26,6 +26,8 @@ class AnnotatedSource(DbSource):
     Raises what ``DbSource`` raises, and DataError for records that have a type among others that have none.
     """
 
+    tells_turns = False
+
     def spread_labels(self, count: int) -> list[int]:
         return []
 

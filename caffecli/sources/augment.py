@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError, SpecError
 from caffecli.formats import picture
-from caffecli.formats.annotated import CORNERS, Boxes
+from caffecli.formats.annotated import Boxes
 from caffecli.proto.caffe_pb2 import (
     BatchSampler,
     DistortionParameter,
@@ -316,19 +316,24 @@ def _padded(image: Image, param: ResizeParameter) -> Image:
 
 
 def resized_boxes(boxes: Boxes, size: tuple[int, ...], param: ResizeParameter) -> Boxes:
-    """The boxes of a picture of that size (height, width) in the one that ``resize`` makes of it."""
-    if not len(boxes) or param.resize_mode != ResizeParameter.FIT_LARGE_SIZE_AND_PAD:
+    """The boxes of a picture of that size (height, width) in the one that ``resize`` makes of it.
+
+    By way of pixels, in float32, as SSD computes it: where two priors overlap a box alike, the last bit decides.
+    """
+    if not len(boxes):
         return boxes
-    wanted = np.array([param.width, param.height], np.float32)
-    aspect = np.float32(size[1]) / np.float32(size[0])
-    inner = (
-        np.array([wanted[0], wanted[0] / aspect])
-        if aspect > wanted[0] / wanted[1]
-        else np.array([wanted[1] * aspect, wanted[1]])
-    )
-    before = (wanted - inner) / 2
+    old, wanted = np.array([size[1], size[0]], np.float32), np.array([param.width, param.height], np.float32)
+    aspect, pads = old[0] / old[1], param.resize_mode == ResizeParameter.FIT_LARGE_SIZE_AND_PAD
+    inner = wanted.copy()  # without what is padded
+    if param.resize_mode != ResizeParameter.WARP:
+        flat = aspect > wanted[0] / wanted[1] if pads else aspect < wanted[0] / wanted[1]
+        inner = np.array([wanted[0], wanted[0] / aspect] if flat else [aspect * wanted[1], wanted[1]], np.float32)
+    before = (wanted - inner) / 2 if pads else np.zeros(2, np.float32)
+    whole = wanted if pads else inner
     moved = boxes.copy()
-    moved[:, CORNERS] = (np.tile(before, 2) + boxes[:, CORNERS].clip(0, 1) * np.tile(inner, 2)) / np.tile(wanted, 2)
+    low, high = (boxes[:, corner] * old * inner / old for corner in (slice(2, 4), slice(4, 6)))
+    moved[:, 2:4] = (before + np.maximum(low, 0)) / whole
+    moved[:, 4:6] = (before + np.minimum(high, whole)) / whole
     return moved
 
 

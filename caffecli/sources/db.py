@@ -29,6 +29,8 @@ class DbSource(RecordSource):
 
     #: pictures of at least this many bytes are transformed one by one, on several cores; smaller ones all at once
     LARGE = 2**15
+    #: whether the log tells of each turn over the records
+    tells_turns = True
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
         data = param.data_param
@@ -99,7 +101,7 @@ class DbSource(RecordSource):
                 if not len(self._reader):
                     raise self._empty()
                 yield from self._reader.items(start % len(self._reader))
-                logs.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+                self._tell_turn()
             while True:
                 any_record = False
                 for record in self._reader.items():
@@ -107,9 +109,13 @@ class DbSource(RecordSource):
                     yield record
                 if not any_record:
                     raise self._empty()
-                logs.info("data_layer.cpp:73", "Restarting data prefetching from start.")
+                self._tell_turn()
         except FormatError as error:
             raise FormatError(f"{self.where}: {error}") from error
+
+    def _tell_turn(self) -> None:
+        if self.tells_turns:
+            logs.info("data_layer.cpp:73", "Restarting data prefetching from start.")
 
     def _shuffled(self, position: int) -> Iterator[Record]:
         """The records at this position and each further one of this rank, in each epoch in a new order."""

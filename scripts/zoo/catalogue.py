@@ -14,7 +14,6 @@ from scripts.zoo import (
     segnet,
     small,
     squeezenet,
-    ssd,
     vgg,
     vgg_cnn,
 )
@@ -31,7 +30,6 @@ FAMILIES = (
     small,
     segmentation,
     segnet,
-    ssd,
     faces,
     captions,
 )

@@ -247,7 +247,23 @@ def test_boxes_follow_the_padding() -> None:
     np.testing.assert_allclose(row[2:6], [(4 + 6) / 32, 0.25, (4 + 18) / 32, 0.5])
     for mode in ("WARP", "FIT_SMALL_SIZE"):
         param = resize_param(f"height: 32 width: 8 resize_mode: {mode}")
-        np.testing.assert_array_equal(augment.resized_boxes(BOX, (12, 16), param), BOX)
+        np.testing.assert_allclose(augment.resized_boxes(BOX, (12, 16), param), BOX, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["WARP", "FIT_SMALL_SIZE"])
+def test_boxes_are_computed_in_ssds_steps(mode: str) -> None:
+    """To pixels, to the new size, to parts: each number rounded to float32."""
+    rng = np.random.default_rng(2)
+    boxes = np.zeros((50, 7), np.float32)
+    boxes[:, 2:4], boxes[:, 4:6] = rng.random((50, 2)) * 0.5, 0.5 + rng.random((50, 2)) * 0.5
+    got = augment.resized_boxes(boxes, (61, 73), resize_param(f"height: 48 width: 48 resize_mode: {mode}"))
+    for row, box in zip(got, boxes, strict=True):
+        for place, value in enumerate(box[2:6].tolist()):
+            old = np.float32((73, 61)[place % 2])
+            aspect = np.float32(73) / np.float32(61)
+            new = aspect * np.float32(48) if mode != "WARP" and place % 2 == 0 else np.float32(48)
+            pixels = np.float32(np.float32(np.float32(value) * old) * new) / old
+            assert row[2 + place] == np.float32(pixels) / new
 
 
 # -- noise -------------------------------------------------------------------------------------------------------

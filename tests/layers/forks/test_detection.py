@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_prior_box(settings, sizes, others, clip, variance):
     settings += f" clip: {clip}" + "".join(f" variance: {each}" for each in variance)
     text = f'type: "PriorBox" prior_box_param {{ {settings} }}'
     check(text, FEATURES, IMAGE, oracle=lambda *_: np.stack([boxes, variances])[None], gradient=False)
+
+
+def test_prior_box_to_the_last_bit():
+    """Centres in float32, the rest in float64, rounded once: as C++ computes SSD's expressions."""
+    text = 'type: "PriorBox" prior_box_param { min_size: 7 max_size: 19 offset: 0.3 }'
+    bottoms = torch.zeros(1, 2, 3, 7), torch.zeros(1, 3, 50, 61)
+    got = build(text, *(bottom.shape for bottom in bottoms))(*bottoms)[0, 0].reshape(3, 7, 2, 4)
+    single = np.float32
+    for row, column, size in itertools.product(range(3), range(7), range(2)):
+        x = (single(column) + single(0.3)) * (single(61) / single(7))
+        y = (single(row) + single(0.3)) * (single(50) / single(3))
+        side = float(single((7, math.sqrt(7 * 19))[size])) / 2
+        x, y = float(x), float(y)
+        expected = [(x - side) / 61, (y - side) / 50, (x + side) / 61, (y + side) / 50]
+        np.testing.assert_array_equal(got[row, column, size], np.array(expected, single))
 
 
 def decode(prior, variance, change, code):

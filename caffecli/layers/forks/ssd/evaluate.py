@@ -41,6 +41,7 @@ class DetectionEvaluate(Layer):
     stateful = True
     bottom_count = (2, 2)
     no_gradient = (0, 1)
+    greater_is_better = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.settings = self.param.detection_evaluate_param
@@ -52,6 +53,7 @@ class DetectionEvaluate(Layer):
         self.resize = param.resize_param if param.HasField("resize_param") else None
         self.originals = read_originals(param.name_size_file) if param.name_size_file else []
         self.seen = 0  # images of passes before
+        self.detection_classes = tuple(self._classes())
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """As many rows as there are detections; only a pass tells how many have a label."""

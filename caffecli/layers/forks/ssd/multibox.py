@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caffecli import logs
-from caffecli.layers import boxes
+from caffecli.layers import boxes, std_sort
 from caffecli.layers.base import Shape
 from caffecli.layers.forks.ssd.detection import check_predictions
 from caffecli.layers.labels import LabelError, to_classes
@@ -57,7 +57,8 @@ class MultiBoxLoss(Loss):
     Source: Liu et al., ECCV 2016 (SSD), section 2.2; ``multibox_loss_layer.cpp``, ``bbox_util.cpp``.
 
     Differences: with LOGISTIC, mining NONE and several images SSD writes the labels of all but the first into wrong
-    rows; here they are each prior's own.
+    rows; here they are each prior's own. Of equal losses SSD mines those that GNU's ``std::sort`` puts first, and so
+    does this on the CPU; on GPUs it takes the first priors.
     """
 
     bottom_count = (4, 4)
@@ -249,11 +250,23 @@ class MultiBoxLoss(Loss):
         if self.suppresses:
             mined = self._suppressed(order, candidates, count, own)
         else:
+            if loss.device.type == "cpu":
+                self._order_ties(order, loss, candidates, count)
             first = torch.arange(loss.shape[1], device=loss.device) < count[:, None]
             mined = candidates & torch.zeros_like(candidates).scatter(1, order, first)
         if self.mining == MultiBoxLossParameter.MAX_NEGATIVE:
             return matched | mined
         return mined & overlap.isfinite()
+
+    def _order_ties(self, order: Tensor, loss: Tensor, candidates: Tensor, count: Tensor) -> None:
+        """Order the candidates of images in which ``count`` parts equal losses, as SSD's ``std::sort`` does."""
+        some, falling = candidates.sum(1), loss.gather(1, order)
+        last = (count - 1).clamp(0, loss.shape[1] - 1)[:, None]
+        after = (last + 1).clamp(max=loss.shape[1] - 1)
+        tied = (count > 0) & (count < some) & (falling.gather(1, last) == falling.gather(1, after))[:, 0]
+        for image in tied.nonzero()[:, 0].tolist():
+            places = candidates[image].nonzero()[:, 0]
+            order[image, : len(places)] = places[std_sort.falling(loss[image, places].tolist())]
 
     def _suppressed(self, order: Tensor, candidates: Tensor, count: Tensor, own: Tensor) -> Tensor:
         """As many candidates as ``count`` says, by falling loss, without those that others suppress."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class PriorBox(Layer):
             if ratio <= 0:
                 raise self.spec_error(f"expected each aspect_ratio above 0, got {ratio:g}")
             if all(abs(ratio - other) >= 1e-6 for other in ratios):
-                ratios += [ratio, 1 / ratio] if flip else [ratio]
+                ratios += [ratio, float(np.float32(1 / ratio))] if flip else [ratio]
         return ratios[1:]
 
     def _sizes(self, least: list[float], most: list[float], ratios: list[float]) -> list[tuple[float, float]]:
@@ -72,7 +73,8 @@ class PriorBox(Layer):
         for i, low in enumerate(map(int, least)):
             sides = [float(low)] + ([math.sqrt(low * int(most[i]))] if most else [])
             sizes += [(side, side) for side in sides]
-            sizes += [(low * math.sqrt(ratio), low / math.sqrt(ratio)) for ratio in ratios]
+            roots = [np.sqrt(np.float32(ratio)) for ratio in ratios]
+            sizes += [(float(np.float32(low) * root), float(np.float32(low) / root)) for root in roots]
         return sizes
 
     def _pair(self, param: object, name: str, both: str) -> tuple[float, float] | None:
@@ -92,11 +94,12 @@ class PriorBox(Layer):
         high, wide = self.image or (image.shape[2], image.shape[3])
         rows, columns = features.shape[2], features.shape[3]
         down, across = self.step or (high / rows, wide / columns)
-        y = _centres(rows, self.offset, down / high, features).reshape(-1, 1, 1, 1)
-        x = _centres(columns, self.offset, across / wide, features).reshape(-1, 1, 1)
+        y = _centres(rows, self.offset, down, features).reshape(-1, 1, 1, 1)
+        x = _centres(columns, self.offset, across, features).reshape(-1, 1, 1)
         centre = torch.cat([part.expand(rows, columns, 1, 1) for part in (x, y, x, y)], -1)
-        reach = [[-w / 2 / wide, -h / 2 / high, w / 2 / wide, h / 2 / high] for w, h in self.sizes]
-        boxes = centre + torch.tensor(reach, device=features.device, dtype=features.dtype)
+        reach = torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in self.sizes], dtype=torch.float32)
+        whole = torch.tensor([wide, high] * 2, dtype=torch.float64, device=features.device)
+        boxes = ((centre + reach.to(whole)) / whole).to(features.dtype)
         if self.clip:
             boxes = boxes.clamp(0, 1)
         variances = boxes.new_tensor(self.variance).expand(4).expand_as(boxes)
@@ -104,7 +107,10 @@ class PriorBox(Layer):
 
 
 def _centres(count: int, offset: float, step: float, like: Tensor) -> Tensor:
-    return (torch.arange(count, device=like.device, dtype=like.dtype) + offset) * step
+    """Centres in pixels, in float32, for float64: so SSD computes them, and where two priors overlap a box alike, the
+    last bit decides.
+    """
+    return ((torch.arange(count, dtype=torch.float32, device=like.device) + offset) * step).double()
 
 
 def _numbers(values: list[float]) -> str:
