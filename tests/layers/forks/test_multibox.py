@@ -89,8 +89,8 @@ def cross_entropy(scores, label, target):
     return float(np.sum(np.logaddexp(0, scores) - target * scores))
 
 
-def multibox(loc, conf, priors, truth, options, nms=None, normalization="VALID", down=(True, True)):
-    """The loss of arrays in float64."""
+def multibox(loc, conf, priors, truth, options, nms=None, normalization="VALID", down=(True, True), objects=None):
+    """The loss of arrays in float64; ``objects`` (num, priors): which priors can be mined."""
     count, classes, back = priors.shape[2] // 4, options["num_classes"], options["background_label_id"]
     prior, variance = priors.reshape(2, count, 4)
     code, num = options["code_type"], len(loc)
@@ -135,6 +135,7 @@ def multibox(loc, conf, priors, truth, options, nms=None, normalization="VALID",
             hard = mining == "HARD_EXAMPLE"
             ranked = np.array(wrong) + (each_loc[0] if hard else 0)
             can = [p for p in range(count) if hard or (found[p] == -1 and overlaps[p] < options["neg_overlap"])]
+            can = [p for p in can if objects is None or objects[image, p]]
             most = options["sample_size"] if hard else int((found >= 0).sum() * options["neg_pos_ratio"])
             can.sort(key=lambda p: -ranked[p])
             if nms:
@@ -252,6 +253,91 @@ def test_with_encode_variance_in_target_the_gradient_is_not_divided() -> None:
     made(options, bottoms)(*bottoms).backward()
     assert loc.grad is not None
     assert loc.grad[0].tolist() == pytest.approx([-1, 0, -0.5, 0])
+
+
+def first_stage(bottoms: list[Tensor], seed: int) -> list[Tensor]:
+    """Objectness around 0.3, and small changes of the priors."""
+    random = np.random.default_rng(seed)
+    num, count = len(bottoms[0]), bottoms[2].shape[2] // 4
+    return [
+        torch.from_numpy(random.random((num, 2 * count))),
+        torch.from_numpy(random.normal(0, 0.5, (num, 4 * count))),
+    ]
+
+
+REFINED: list[dict[str, Any]] = [
+    {},
+    {"mining_type": "NONE", "code_type": "CORNER"},
+    {"encode_variance_in_target": True, "bp_inside": True, "ignore_cross_boundary_bbox": True},
+    {"mining_type": "HARD_EXAMPLE", "sample_size": 9, "use_prior_for_matching": False},
+]
+
+
+@pytest.mark.parametrize("changed", REFINED, ids=str)
+def test_only_priors_with_objectness_are_mined(changed: dict[str, Any]) -> None:
+    options = {**PLAIN, **changed}
+    bottoms = drawn(options, 4)
+    objectness = first_stage(bottoms, 1)[0]
+    objects = (objectness.reshape(3, -1, 2)[..., 1] >= 0.3).numpy()
+    layer = made({**options, "objectness_score": 0.3}, [*bottoms, objectness])
+    expected = multibox(*arrays(bottoms), options, objects=objects)
+    assert float(layer(*bottoms, objectness)) == pytest.approx(expected, rel=1e-9)
+    assert changed.get("mining_type") == "NONE" or expected != multibox(*arrays(bottoms), options)
+
+
+@pytest.mark.parametrize("changed", REFINED[:3], ids=str)
+def test_the_first_stage_moves_the_priors_of_each_image(changed: dict[str, Any]) -> None:
+    options = {**PLAIN, **changed}
+    bottoms = drawn(options, 4)
+    first = first_stage(bottoms, 1)
+    loc, conf, priors, truth = arrays(bottoms)
+    prior, variance = priors.reshape(2, -1, 4)
+    scale = np.ones_like(variance) if options["encode_variance_in_target"] else variance
+    expected = 0.0
+    for image in range(3):
+        change = first[1][image].reshape(-1, 4).numpy()
+        moved = [decode(*each, options["code_type"]) for each in zip(prior, scale, change, strict=True)]
+        own = truth.reshape(-1, 8)[truth.reshape(-1, 8)[:, 0] == image].copy()
+        own[:, 0] = 0
+        objects = first[0][image].reshape(1, -1, 2)[..., 1].numpy() >= 0.3
+        expected += multibox(loc[image : image + 1], conf[image : image + 1], np.stack([moved, variance])[None].reshape(
+            1, 2, -1), own, options, normalization="NONE", objects=objects)  # fmt: skip
+    said = {**options, "objectness_score": 0.3}
+    layer = made(said, [*bottoms, *first], more="loss_param { normalization: NONE }")
+    assert float(layer(*bottoms, *first)) == pytest.approx(expected, rel=1e-9)
+    if not changed.get("encode_variance_in_target"):
+        given = [bottom.requires_grad_() for bottom in bottoms[:2]]
+        assert torch.autograd.gradcheck(lambda loc, conf: layer(loc, conf, *bottoms[2:], *first), given, fast_mode=True)
+
+
+def test_hard_examples_are_ranked_by_the_priors_themselves() -> None:
+    """As in RefineDet: to the first prior the box is far, to the place where the first stage moved it near."""
+    options = {**PLAIN, "num_classes": 2, "code_type": "CORNER", "mining_type": "HARD_EXAMPLE", "sample_size": 1}
+    box = [0.3, 0.3, 0.5, 0.5]
+    bottoms = simple([[0, 1, 0, *box, 0]], [[0.0, 0.0, 0.2, 0.2], [0.3, 0.3, 0.5, 0.52]])
+    first = [torch.ones(1, 4), torch.tensor([[3.0, 3.0, 3.0, 3.0, 0.0, 0.0, 0.0, 0.0]])]
+    conf = bottoms[1].requires_grad_()
+    made(options, [*bottoms, *first])(*bottoms, *first).backward()
+    assert conf.grad is not None
+    assert conf.grad.reshape(2, 2).ne(0).any(1).tolist() == [True, False]
+
+
+def test_in_refinedets_first_stage_every_class_is_an_object() -> None:
+    rows = [[0, 7, 0, *SQUARE, 0]]
+    bottoms = simple(rows, [SQUARE, FAR])
+    options = {**PLAIN, "num_classes": 2, "code_type": "CORNER"}
+    with pytest.raises(LabelError):
+        made(options, bottoms)(*bottoms)
+    assert float(made({**options, "objectness_score": 0.01}, bottoms)(*bottoms)) == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("shapes", [[(1, 3)], [(1, 4), (1, 4)], [(2, 4), (1, 8)]], ids=str)
+def test_what_does_not_come_from_a_first_stage_is_refused(shapes: list[tuple[int, int]]) -> None:
+    with pytest.raises(
+        CaffeError, match=r"expected objectness \(num, priors \* 2\) and, with share_location: true, loc"
+    ):
+        build('type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 }', (1, 8), (1, 4), (1, 2, 8), (1, 1, 1, 8),
+              *shapes)  # fmt: skip
 
 
 @pytest.mark.parametrize(("down", "parts"), [("true false", (1, 0)), ("false true", (0, 1))])

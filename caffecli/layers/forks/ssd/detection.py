@@ -30,6 +30,22 @@ def check_predictions(layer: Layer, bottoms: list[Shape], boxes_per_prior: int, 
         )
 
 
+def check_first_stage(layer: Layer, bottoms: list[Shape], begin: int, boxes_per_prior: int) -> None:
+    """Raise ShapeError where the bottoms from ``begin`` on, objectness and locations of RefineDet's first stage, do not
+    fit the priors, the third bottom.
+    """
+    num, count = bottoms[0][0], bottoms[2][2] // 4
+    wrong = any(
+        tuple(shape)[:1] != (num,) or math.prod(shape[1:]) != count * values
+        for shape, values in zip(bottoms[begin:], (2, 4), strict=False)
+    )
+    if wrong or (boxes_per_prior > 1 and len(bottoms) > begin + 1):
+        raise layer.shape_error(
+            "expected objectness (num, priors * 2) and, with share_location: true, locations (num, priors * 4) of the "
+            f"first stage as bottoms {begin} and {begin + 1}, got {layer.listing(bottoms)}"
+        )
+
+
 @register("DetectionOutput")
 class DetectionOutput(Layer):
     """The boxes found in each image: predictions decoded, by class the best of those that overlap, in all the best few.

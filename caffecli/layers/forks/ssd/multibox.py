@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from caffecli import logs
 from caffecli.layers import boxes, std_sort
 from caffecli.layers.base import Shape
-from caffecli.layers.forks.ssd.detection import check_predictions
+from caffecli.layers.forks.ssd.detection import check_first_stage, check_predictions
 from caffecli.layers.labels import LabelError, to_classes
 from caffecli.layers.loss import WORST, Loss, full, normalizer
 from caffecli.layers.registry import register
@@ -32,6 +32,9 @@ class MultiBoxLoss(Loss):
     Bottoms: locations (N, P L 4), confidences (N, P C), priors (1, 2, P 4) as PriorBox gives them, true boxes
     (1, 1, K, 8) as AnnotatedData gives them: item, label, instance, xmin, ymin, xmax, ymax, difficult; rows of item -1
     do not count. L is 1 with share_location (true), else C. Top: the loss. Only the first two have a gradient.
+    RefineDet's second stage has two bottoms more, what the first stage makes of the priors: objectness (N, P 2), whose
+    second value has to be objectness_score (0.01) or more for a prior to be mined, and locations (N, P 4). The priors
+    that those change are matched, and encode the boxes, in each image its own. The first of them may stand alone.
 
     ``multibox_loss_param``: num_classes C, with the background's, background_label_id (0). Matching, by intersection
     over union of the priors (or of the predicted boxes, with use_prior_for_matching: false) with the true boxes: first
@@ -49,20 +52,22 @@ class MultiBoxLoss(Loss):
     (false): coordinates of matched boxes outside of the image do not count. c: conf_loss_type SOFTMAX (default): -log p
     of the label, at most 87.3365; LOGISTIC: sigmoid cross entropies, summed over classes, their targets 1 for the
     label, else background_label_id; unmatched priors have the target 1 for the background only where they are mined.
-    map_object_to_agnostic (false): all objects are class background_label_id + 1. ``loss_param``: normalization: VALID
-    (the default) divides by the number of matches, FULL by N P, BATCH_SIZE by N, NONE by 1, at least by 1.
+    map_object_to_agnostic (false): all objects are class background_label_id + 1; with num_classes 2 a written
+    objectness_score does the same, as in RefineDet's first stage. ``loss_param``: normalization: VALID (the default)
+    divides by the number of matches, FULL by N P, BATCH_SIZE by N, NONE by 1, at least by 1.
     ``propagate_down``: false takes a bottom's part out of the loss.
     Raises SpecError for settings that contradict each other, ShapeError where the bottoms do not fit, LabelError where
     a true box's label is no class, or the background.
-    Source: Liu et al., ECCV 2016 (SSD), section 2.2; ``multibox_loss_layer.cpp``, ``bbox_util.cpp``.
+    Source: Liu et al., ECCV 2016 (SSD), section 2.2; ``multibox_loss_layer.cpp``, ``bbox_util.cpp``; Zhang et al., CVPR
+    2018 (RefineDet), and the same files of sfzhang15/RefineDet.
 
     Differences: with LOGISTIC, mining NONE and several images SSD writes the labels of all but the first into wrong
     rows; here they are each prior's own. Of equal losses SSD mines those that GNU's ``std::sort`` puts first, and so
     does this on the CPU; on GPUs it takes the first priors.
     """
 
-    bottom_count = (4, 4)
-    no_gradient = (2, 3)
+    bottom_count = (4, 6)
+    no_gradient = (2, 3, 4, 5)
     makes_inner_layer = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -73,6 +78,8 @@ class MultiBoxLoss(Loss):
         self.background = param.background_label_id - (param.background_label_id >> 31 << 32)  # SSD keeps it as int32
         self.locations = 1 if param.share_location else self.classes
         self.logistic = param.conf_loss_type == MultiBoxLossParameter.LOGISTIC
+        first_stage = param.HasField("objectness_score") and self.classes == 2 and self.background == 0
+        self.agnostic = param.map_object_to_agnostic or first_stage
         self.mode = self.normalization(LossParameter.VALID)
         down = list(self.param.propagate_down) or [True] * 4
         self.counts_locations, self.counts_confidences = down[0], down[1]
@@ -112,9 +119,12 @@ class MultiBoxLoss(Loss):
         check_predictions(self, bottoms, self.locations, self.classes)
         if tuple(bottoms[3])[-1:] != (8,):
             raise self.shape_error(f"expected true boxes (1, 1, count, 8), got {self.listing(bottoms)}")
+        check_first_stage(self, bottoms, 4, self.locations)
         return [torch.Size()]
 
-    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, truth: Tensor) -> Tensor:
+    def forward(
+        self, locations: Tensor, confidences: Tensor, priors: Tensor, truth: Tensor, *first_stage: Tensor
+    ) -> Tensor:
         num = len(locations)
         loc = full(locations).reshape(num, -1, self.locations, 4).transpose(1, 2)
         conf = full(confidences).reshape(num, -1, self.classes)
@@ -122,18 +132,29 @@ class MultiBoxLoss(Loss):
         with torch.no_grad():
             true, labels = (each.to(loc.device) for each in self._true_boxes(truth, num))
             scale = None if self.settings.encode_variance_in_target else variance
-            predicted = boxes.decode(loc, prior, scale, self.settings.code_type)
-            matches, overlap = self._match(predicted, prior, true.to(loc.dtype), labels)
-        each_loc = self._location_losses(loc, predicted, prior, variance, true.to(loc.dtype), matches)
+            true, own = true.to(loc.dtype), prior[None, None]
+            predicted = boxes.decode(loc, own, scale, self.settings.code_type)
+            if len(first_stage) > 1:
+                change = full(first_stage[1]).reshape(num, 1, -1, 4)
+                own = boxes.decode(change, own, scale, self.settings.code_type)
+            matches, overlap = self._match(predicted, own, true, labels)
+            matched = boxes.decode(loc, own, scale, self.settings.code_type) if len(first_stage) > 1 else predicted
+        each_loc = self._location_losses(loc, matched, own, variance, true, matches)
         label = torch.where(matches < 0, self.background, self._own(labels, matches))
-        if self.settings.map_object_to_agnostic:
+        if self.agnostic:
             label = label.where(matches < 0, self.background + 1)
         each_conf, wrongness = self._confidence_losses(conf, label, matches)
         if self.mining == MultiBoxLossParameter.HARD_EXAMPLE:
-            wrongness = wrongness + each_loc.detach()[:, 0]
+            ranked = each_loc  # RefineDet ranks as if there were no first stage
+            if len(first_stage) > 1:
+                ranked = self._location_losses(loc, predicted, prior[None, None], variance, true, matches)
+            wrongness = wrongness + ranked.detach()[:, 0]
         if self.mining != MultiBoxLossParameter.NONE:
-            own = prior.expand_as(predicted[:, 0]) if self.settings.use_prior_for_nms else predicted[:, 0]
-            chosen = self._mine(wrongness, matches[:, 0], overlap[:, 0], own, (labels >= 0).any(1))
+            counts = (labels >= 0).any(1, keepdim=True)
+            if first_stage:
+                counts = counts & (first_stage[0].reshape(num, -1, 2)[..., 1] >= self.settings.objectness_score)
+            shape = prior.expand_as(predicted[:, 0]) if self.settings.use_prior_for_nms else predicted[:, 0]
+            chosen = self._mine(wrongness, matches[:, 0], overlap[:, 0], shape, counts)
             each_conf, matches = each_conf.where(chosen, 0), matches.where(chosen[:, None], -1)
         loss = loc.new_zeros(())
         if self.counts_locations:
@@ -162,7 +183,7 @@ class MultiBoxLoss(Loss):
 
     def _check_labels(self, rows: Tensor, item: Tensor, label: Tensor, counts: Tensor) -> None:
         wrong = counts & ((label == self.background) | (label < 0))
-        if not self.settings.map_object_to_agnostic:
+        if not self.agnostic:
             wrong |= counts & (label >= self.classes)
         if not wrong.any():
             return
@@ -180,7 +201,7 @@ class MultiBoxLoss(Loss):
         (num, 1 or L, priors), infinite where it takes no part.
         """
         param = self.settings
-        own = prior[None, None] if param.use_prior_for_matching else predicted
+        own = prior if param.use_prior_for_matching else predicted
         overlap = boxes.overlaps(own, true[:, None])
         counts = (labels >= 0)[:, None, None]
         classes = torch.arange(self.locations, device=labels.device)[:, None]
@@ -236,8 +257,10 @@ class MultiBoxLoss(Loss):
         target = own[:, 0].to(conf.dtype)
         return each, F.binary_cross_entropy_with_logits(conf.detach(), target, reduction="none").sum(-1)
 
-    def _mine(self, loss: Tensor, matches: Tensor, overlap: Tensor, own: Tensor, has_boxes: Tensor) -> Tensor:
-        """Which priors (num, priors) count, by their ``loss`` (num, priors), as boxes ``own`` (num, priors, 4)."""
+    def _mine(self, loss: Tensor, matches: Tensor, overlap: Tensor, own: Tensor, counts: Tensor) -> Tensor:
+        """Which priors (num, priors) count, by their ``loss`` (num, priors), as boxes ``own`` (num, priors, 4): of
+        those that ``counts`` (num, 1 or priors) says.
+        """
         param, matched = self.settings, matches >= 0
         if self.mining == MultiBoxLossParameter.MAX_NEGATIVE:
             candidates = ~matched & (overlap < param.neg_overlap)
@@ -245,7 +268,7 @@ class MultiBoxLoss(Loss):
         else:
             candidates = torch.ones_like(matched)
             count = torch.full_like(matched[:, 0], param.sample_size, dtype=torch.long)
-        candidates &= has_boxes[:, None]
+        candidates &= counts
         order = loss.masked_fill(~candidates, -math.inf).argsort(dim=1, descending=True, stable=True)
         if self.suppresses:
             mined = self._suppressed(order, candidates, count, own)
