@@ -28,7 +28,14 @@ def pictures(page: Path) -> list[str]:
     return re.findall(r"\]\(pictures/([\w.-]+)\)", page.read_text())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+#: takes minutes
+LONG = ("09-find-objects",)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else [], id=page.stem) for page in PAGES],
+)
 def test_the_page_runs_and_prints_what_it_shows(page, digits, tmp_path):
     for name in ("models", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -36,6 +43,8 @@ def test_the_page_runs_and_prints_what_it_shows(page, digits, tmp_path):
         shutil.copytree(digits, tmp_path / "tutorial")
     done = run(tmp_path, ROOT / "scripts/tutorial.py", page)
     assert done.returncode == 0, done.stdout + done.stderr
+    if page.stem == "09-find-objects":
+        assert float(re.search(r"output #0: score = (\S+)", done.stdout)[1]) >= 0.85
     for name in pictures(page):
         picture = cv2.imread(str(tmp_path / "tutorial" / name))
         assert picture is not None, f"{page.name} shows {name}, and does not make it"
