@@ -126,9 +126,15 @@ def training(name: str, picture: tuple[int, ...]) -> float:
 
 
 def _made_up(layer: LayerParameter, picture: tuple[int, ...]) -> None:
-    """Make a data layer one of random pictures, whose classes are 0. A label alone is one of each pixel."""
-    layer.type = "DummyData"
+    """Make a data layer one of random pictures, whose classes are 0, and without boxes. A label alone is one of each
+    pixel.
+    """
+    boxes, layer.type = layer.type == "AnnotatedData", "DummyData"
     for top in layer.top:
+        if boxes and top in NUMBERS:
+            layer.dummy_data_param.shape.add(dim=(1, 1, 1, 8))
+            layer.dummy_data_param.data_filler.add(type="constant", value=-1)
+            continue
         numbers = (1, 1, *picture[2:]) if len(layer.top) == 1 else (1, 1) if len(picture) == 2 else (1,)
         layer.dummy_data_param.shape.add(dim=SHAPES.get(top, numbers if top in NUMBERS else picture))
         layer.dummy_data_param.data_filler.add(type="constant" if top in NUMBERS else "gaussian")

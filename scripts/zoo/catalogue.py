@@ -14,6 +14,7 @@ from scripts.zoo import (
     segnet,
     small,
     squeezenet,
+    ssd,
     vgg,
     vgg_cnn,
 )
@@ -30,6 +31,7 @@ FAMILIES = (
     small,
     segmentation,
     segnet,
+    ssd,
     faces,
     captions,
 )

@@ -20,7 +20,7 @@ from scripts.zoo.surgery import interpolation
 LARGE = {
     *("vgg16", "vgg19", "vgg_face", "vgg_cnn_f", "vgg_cnn_m", "vgg_cnn_s", "resnet50", "resnet101", "resnet152"),
     *("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed", "segnet", "s2vt", "bvlc_googlenet", "binary_hashing"),
-    *("finetune_flickr_style", "bvlc_reference_rcnn_ilsvrc13", "nin_imagenet"),
+    *("ssd300_vgg16", "finetune_flickr_style", "bvlc_reference_rcnn_ilsvrc13", "nin_imagenet"),
 }
 #: Where the pictures may have any size, small ones.
 SMALL = {
@@ -33,6 +33,7 @@ SHAPES = {
     "mnist_siamese": {"pair_data": (4, 2, 28, 28), "sim": (4,)},
     "vanilla_cnn": {"X": (4, 3, 40, 40), "landmarks": (4, 10)},
     "segnet": {"data": (1, 3, 360, 480), "label": (1, 1, 360, 480)},
+    **{name: {"data": (2, 3, 300, 300), "label": (1, 1, 3, 8)} for name in ("ssd300_vgg16", "mobilenet_ssd")},
     "s2vt": {
         **dict.fromkeys(("cont_sentence", "input_sentence", "target_sentence", "stage_indicator"), (3, 2)),
         "frame_fc7": (3, 2, 4096),
@@ -42,6 +43,8 @@ SHAPES = {
         for name in ("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed")
     },
 }
+#: item, class, instance, corners, difficult
+BOXES = [[0, 3, 0, 0.1, 0.1, 0.5, 0.6, 0], [0, 7, 0, 0.4, 0.3, 0.9, 0.9, 0], [1, 3, 0, 0.2, 0.05, 0.6, 0.4, 0]]
 WHOLE = ("sim", "cont_sentence", "input_sentence", "target_sentence", "stage_indicator")
 TRAINED = [name for name in ZOO if "train_val.prototxt" in ZOO[name].files]
 
@@ -81,7 +84,9 @@ def batch(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     given = {}
     for name, shape in shapes.items():
         count = int(np.prod(shape))
-        if name == "label":
+        if name == "label" and shape[-1] == 8 and len(shape) == 4:
+            values = torch.tensor(BOXES)
+        elif name == "label":
             values = torch.ones(count)
         elif name in WHOLE:
             values = (torch.arange(count) % 2).float()
