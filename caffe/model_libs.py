@@ -16,7 +16,9 @@ from typing import Any
 import caffe
 from caffe import layers as L
 from caffe import params as P
+from caffe.conv_bn import FROZEN, ConvBNLayer, UnpackVariable, learned
 from caffe.errors import ArgumentError
+from caffe.inception import InceptionTower, InceptionV3Body
 from caffe.net_spec import NetSpec, Top
 from caffe.proto import caffe_pb2
 
@@ -41,8 +43,6 @@ __all__ = [
     "os",
 ]
 
-FROZEN = {"lr_mult": 0, "decay_mult": 0}
-
 
 def check_if_exist(path: str) -> bool:
     """Whether something lies at ``path``."""
@@ -52,101 +52,6 @@ def check_if_exist(path: str) -> bool:
 def make_if_not_exist(path: str) -> None:
     """Make the folder, and those above it, unless it is there."""
     Path(path).mkdir(parents=True, exist_ok=True)
-
-
-def UnpackVariable(var: Any, num: int) -> list[Any]:
-    """``num`` values: those of a list of as many, or one value, alone or in a list, again and again."""
-    values = var if isinstance(var, list) else [var]
-    if len(values) not in (1, num):
-        raise ArgumentError(f"expected one value or {num}, got {var!r}")
-    return values if len(values) == num else values * num
-
-
-def ConvBNLayer(
-    net: NetSpec,
-    from_layer: str,
-    out_layer: str,
-    use_bn: bool,
-    use_relu: bool,
-    num_output: int,
-    kernel_size: Any,
-    pad: Any,
-    stride: Any,
-    dilation: int = 1,
-    use_scale: bool = True,
-    lr_mult: float = 1,
-    conv_prefix: str = "",
-    conv_postfix: str = "",
-    bn_prefix: str = "",
-    bn_postfix: str = "_bn",
-    scale_prefix: str = "",
-    scale_postfix: str = "_scale",
-    bias_prefix: str = "",
-    bias_postfix: str = "_bias",
-    **bn_params: Any,
-) -> None:
-    """A convolution, with ``use_bn`` a BatchNorm and a Scale (or a Bias) after it, and with ``use_relu`` a ReLU.
-
-    ``kernel_size``, ``pad`` and ``stride`` are one value, or a list of height and width. ``bn_params``: eps (0.001),
-    moving_average_fraction (0.999), use_global_stats (False; else Scale and Bias do not learn either).
-    """
-    conv, bn, scale, bias = (
-        f"{prefix}{out_layer}{postfix}"
-        for prefix, postfix in (
-            (conv_prefix, conv_postfix),
-            (bn_prefix, bn_postfix),
-            (scale_prefix, scale_postfix),
-            (bias_prefix, bias_postfix),
-        )
-    )
-    weights = {"lr_mult": lr_mult, "decay_mult": 1}
-    if use_bn:
-        learned = {"param": [weights], "weight_filler": {"type": "gaussian", "std": 0.01}, "bias_term": False}
-    else:
-        learned = _learned(lr_mult)
-    net[conv] = L.Convolution(net[from_layer], num_output=num_output, **_window(kernel_size, pad, stride), **learned)
-    if dilation > 1:
-        net.update(conv, {"dilation": dilation})
-    if use_bn:
-        frozen = bool(bn_params.get("use_global_stats", False))
-        statistics = (
-            {"use_global_stats": bn_params["use_global_stats"]}
-            if frozen
-            else {"moving_average_fraction": bn_params.get("moving_average_fraction", 0.999)}
-        )
-        net[bn] = L.BatchNorm(
-            net[conv], in_place=True, param=[FROZEN] * 3, eps=bn_params.get("eps", 0.001), **statistics
-        )
-        own = {"lr_mult": 0 if frozen else lr_mult, "decay_mult": 0}
-        zero = {"type": "constant", "value": 0.0}
-        if use_scale:
-            one = {"type": "constant", "value": 1.0}
-            net[scale] = L.Scale(net[bn], in_place=True, bias_term=True, param=[own] * 2, filler=one, bias_filler=zero)
-        else:
-            net[bias] = L.Bias(net[bn], in_place=True, param=[own], filler=zero)
-    if use_relu:
-        net[f"{conv}_relu"] = L.ReLU(net[conv], in_place=True)
-
-
-def _learned(lr_mult: float = 1) -> dict[str, Any]:
-    """The settings of a layer with weights and biases."""
-    return {
-        "param": [{"lr_mult": lr_mult, "decay_mult": 1}, {"lr_mult": 2 * lr_mult, "decay_mult": 0}],
-        "weight_filler": {"type": "xavier"},
-        "bias_filler": {"type": "constant", "value": 0},
-    }
-
-
-def _window(kernel_size: Any, pad: Any, stride: Any) -> dict[str, Any]:
-    """A convolution's window: by one number each where it is as high as wide."""
-    pairs = {
-        "kernel": UnpackVariable(kernel_size, 2),
-        "pad": UnpackVariable(pad, 2),
-        "stride": UnpackVariable(stride, 2),
-    }
-    if pairs["kernel"][0] == pairs["kernel"][1]:
-        return {"kernel_size": pairs["kernel"][0], "pad": pairs["pad"][0], "stride": pairs["stride"][0]}
-    return {f"{name}_{side}": value for name, pair in pairs.items() for side, value in zip("hw", pair, strict=True)}
 
 
 def _same(kernel_size: int, dilation: int) -> int:
@@ -186,7 +91,7 @@ def VGGNetBody(
         name = f"conv{block}_{count + 1}" if nopool else f"pool{block}"
         if nopool:
             stride = 1 if block == 5 and dilated else 2
-            net[name] = L.Convolution(net[top], num_output=width, pad=1, kernel_size=3, stride=stride, **_learned())
+            net[name] = L.Convolution(net[top], num_output=width, pad=1, kernel_size=3, stride=stride, **learned())
         elif keeps:
             net[name] = L.Pooling(net[top], pool=P.Pooling.MAX, kernel_size=3, stride=1, pad=1)
         else:
@@ -245,7 +150,7 @@ def ZFNetBody(
     if need_fc8:
         last = net[net.keys()[-1]]
         net.fc8 = (
-            L.Convolution(last, num_output=1000, kernel_size=1, **_learned())
+            L.Convolution(last, num_output=1000, kernel_size=1, **learned())
             if fully_conv
             else L.InnerProduct(last, num_output=1000)
         )
@@ -267,7 +172,7 @@ def _conv_relu(
         {"dilation": dilation} if name[0] == "5" and dilation else {}
     )
     net[f"conv{name}"] = L.Convolution(
-        net[top], num_output=width, pad=pad, kernel_size=kernel_size, **further, **_learned()
+        net[top], num_output=width, pad=pad, kernel_size=kernel_size, **further, **learned()
     )
     net[f"relu{name}"] = L.ReLU(net[f"conv{name}"], in_place=True)
     return f"relu{name}"
@@ -279,7 +184,7 @@ def _fully_connected(net: NetSpec, top: str, width: int, fc6: Mapping[str, Any] 
         net[f"fc{i}"] = (
             L.InnerProduct(net[top], num_output=width)
             if window is None
-            else L.Convolution(net[top], num_output=width, **window, **_learned())
+            else L.Convolution(net[top], num_output=width, **window, **learned())
         )
         top = f"relu{i}"
         net[top] = L.ReLU(net[f"fc{i}"], in_place=True)
@@ -290,7 +195,7 @@ def _fully_connected(net: NetSpec, top: str, width: int, fc6: Mapping[str, Any] 
 def _freeze(net: NetSpec, layers: Sequence[str]) -> None:
     for layer in layers:
         if layer in net.tops:
-            net.update(layer, {**_learned(), "param": [FROZEN] * 2})
+            net.update(layer, {**learned(), "param": [FROZEN] * 2})
 
 
 # -- ResNet --------------------------------------------------------------------------------------------------------
@@ -370,124 +275,6 @@ def _resnet(
             top = f"res{block}"
     if use_pool5:
         net.pool5 = L.Pooling(net.res5c, pool=P.Pooling.AVE, global_pooling=True)
-    return net
-
-
-# -- Inception -----------------------------------------------------------------------------------------------------
-
-
-def InceptionTower(
-    net: NetSpec, from_layer: str, tower_name: str, layer_params: Sequence[Mapping[str, Any]], **bn_param: Any
-) -> Top:
-    """Layers one behind the other, by their settings, ``name`` among them; a pooling where that says ``pool``."""
-    for settings in layer_params:
-        rest = {key: value for key, value in settings.items() if key != "name"}
-        layer = f"{tower_name}/{settings['name']}"
-        if "pool" in layer:
-            net[layer] = L.Pooling(net[from_layer], **rest)
-        else:
-            ConvBNLayer(net, from_layer, layer, use_bn=True, use_relu=True, use_scale=False, **rest, **bn_param)
-        from_layer = layer
-    top: Top = net[from_layer]
-    return top
-
-
-#: a layer of a tower: outputs, height and width of the kernel, and whether it halves the size, without a pad
-_Conv = tuple[int, int, int, bool]
-
-
-def _conv(width: int, high: int = 1, wide: int | None = None, halves: bool = False) -> _Conv:
-    return width, high, high if wide is None else wide, halves
-
-
-def _chain(*convs: _Conv) -> list[dict[str, Any]]:
-    """The settings of convolutions one behind the other: conv, conv_1, ..."""
-    chain = []
-    for i, (width, high, wide, halves) in enumerate(convs):
-        square = high == wide
-        pads = [0 if halves else high // 2, 0 if halves else wide // 2]
-        stride = 2 if halves else 1
-        chain.append(
-            {
-                "name": f"conv_{i}" if i else "conv",
-                "num_output": width,
-                "kernel_size": high if square else [high, wide],
-                "pad": pads[0] if square else pads,
-                "stride": stride if square else [stride, stride],
-            }
-        )
-    return chain
-
-
-def _pool(kind: int, halves: bool = False) -> dict[str, Any]:
-    return {"name": "pool", "pool": kind, "kernel_size": 3, "pad": 0 if halves else 1, "stride": 2 if halves else 1}
-
-
-def InceptionV3Body(net: NetSpec, from_layer: str, output_pred: bool = False, **bn_param: Any) -> NetSpec:
-    """Inception v3: conv to mixed_10/join, and with ``output_pred`` its 1008 classes."""
-
-    def tower(name: str, *layers: Mapping[str, Any], top: str = "") -> Top:
-        return InceptionTower(net, top or from_layer, name, layers, **bn_param)
-
-    def join(name: str, *towers: Top) -> str:
-        net[name] = L.Concat(*towers, axis=1)
-        return name
-
-    stem = (("conv", 32, 3, 0, 2), ("conv_1", 32, 3, 0, 1), ("conv_2", 64, 3, 1, 1), "pool", ("conv_3", 80, 1, 0, 1))
-    for part in (*stem, ("conv_4", 192, 3, 0, 1), "pool_1"):
-        if isinstance(part, str):
-            name = part
-            net[name] = L.Pooling(net[from_layer], pool=P.Pooling.MAX, kernel_size=3, stride=2, pad=0)
-        else:
-            name, width, kernel_size, pad, stride = part
-            ConvBNLayer(net, from_layer, name, True, True, width, kernel_size, pad, stride, use_scale=False, **bn_param)
-        from_layer = name
-
-    for i, width in enumerate((32, 64, 64)):
-        mixed = f"mixed_{i}" if i else "mixed"
-        from_layer = join(
-            f"{mixed}/join",
-            tower(mixed, *_chain(_conv(64))),
-            tower(f"{mixed}/tower", *_chain(_conv(48), _conv(64, 5))),
-            tower(f"{mixed}/tower_1", *_chain(_conv(64), _conv(96, 3), _conv(96, 3))),
-            tower(f"{mixed}/tower_2", _pool(P.Pooling.AVE), *_chain(_conv(width))),
-        )
-    from_layer = join(
-        "mixed_3/join",
-        tower("mixed_3", *_chain(_conv(384, 3, halves=True))),
-        tower("mixed_3/tower", *_chain(_conv(64), _conv(96, 3), _conv(96, 3, halves=True))),
-        tower("mixed_3", _pool(P.Pooling.MAX, halves=True)),
-    )
-    for i, width in enumerate((128, 160, 160, 192), 4):
-        mixed = f"mixed_{i}"
-        down, across = _conv(width, 7, 1), _conv(width, 1, 7)
-        from_layer = join(
-            f"{mixed}/join",
-            tower(mixed, *_chain(_conv(192))),
-            tower(f"{mixed}/tower", *_chain(_conv(width), across, _conv(192, 7, 1))),
-            tower(f"{mixed}/tower_1", *_chain(_conv(width), down, across, down, _conv(192, 1, 7))),
-            tower(f"{mixed}/tower_2", _pool(P.Pooling.AVE), *_chain(_conv(192))),
-        )
-    from_layer = join(
-        "mixed_8/join",
-        tower("mixed_8/tower", *_chain(_conv(192), _conv(320, 3, halves=True))),
-        tower("mixed_8/tower_1", *_chain(_conv(192), _conv(192, 1, 7), _conv(192, 7, 1), _conv(192, 3, halves=True))),
-        tower("mixed_8", _pool(P.Pooling.MAX, halves=True)),
-    )
-    for i, kind in ((9, P.Pooling.AVE), (10, P.Pooling.MAX)):
-        mixed = f"mixed_{i}"
-        towers = [tower(mixed, *_chain(_conv(320)))]
-        for name, chain in (("tower", _chain(_conv(384))), ("tower_1", _chain(_conv(448), _conv(384, 3)))):
-            tower(f"{mixed}/{name}", *chain)
-            top, split = f"{mixed}/{name}/{chain[-1]['name']}", f"{mixed}/{name}/mixed"
-            parts = [tower(split, part, top=top) for part in _chain(_conv(384, 1, 3), _conv(384, 3, 1))]
-            towers.append(net[join(split, *parts)])
-        towers.append(tower(f"{mixed}/tower_2", _pool(kind), *_chain(_conv(192))))
-        from_layer = join(f"{mixed}/join", *towers)
-    if output_pred:
-        net.pool_3 = L.Pooling(net[from_layer], pool=P.Pooling.AVE, kernel_size=8, pad=0, stride=1)
-        net.softmax = L.InnerProduct(net.pool_3, num_output=1008)
-        net.softmax_prob = L.Softmax(net.softmax)
     return net
 
 

@@ -65,7 +65,7 @@ def _classify_windows(input_file: str, output_file: str | None, settings: dict[s
         settings.pop(name)
     from caffecli.tools import detect as tool
 
-    tool.detect(tool.DetectOptions(input_file=input_file, output_file=output_file, **settings))
+    tool.detect_windows(tool.WindowOptions(input_file=input_file, output_file=output_file, **settings))
 
 
 def _find_objects(input_file: str, output_file: str | None, settings: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
         settings["input_scale"] = scale
     if mean is not None:
         settings["mean_value"] = _numbers(mean)
-    from caffecli.tools import detect_objects as tool
+    from caffecli.tools import detect as tool
 
     tool.detect_objects(tool.ObjectOptions(input_file=input_file, output_file=output_file, **settings))
 

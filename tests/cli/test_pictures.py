@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from caffecli.cli import main
-from caffecli.tools import classify, detect
+from caffecli.tools import classify, detect_windows
 from tests.caffe.pictures import picture
 
 Run = Callable[..., tuple[int, str, str]]
@@ -147,7 +147,7 @@ def test_classify_names_mistakes(args: tuple[str, ...], words: str, run: Run) ->
 
 @pytest.mark.parametrize("chunk", [1, 256])
 def test_detect_windows_of_a_list(chunk: int, run: Run, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "CHUNK", chunk)
+    monkeypatch.setattr(detect_windows, "CHUNK", chunk)
     np.save("mean.npy", picture(24, 24, 3, 9, 90, 130).transpose(2, 0, 1).astype(float)[None])
     rows = [f"windows.png, {x0}, {y0}, {x1}, {y1}\n" for y0, x0, y1, x1 in BOXES]
     Path("in.csv").write_text("filename, xmin, ymin, xmax, ymax\n" + "".join(rows))

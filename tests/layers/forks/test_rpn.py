@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +225,10 @@ def test_several_pictures_and_a_class_too_many() -> None:
         made(torch.ones(1, 5), torch.from_numpy(OBJECTS))
 
 
-def test_the_users_own_module_comes_first(tmp_path: Path) -> None:
+def test_the_users_own_module_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("rpn", "rpn.proposal_layer"):  # not to stay
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
     param = layer_param('type: "Python" python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" }')
     context = Context(folders=(tmp_path,))
     assert type(registry.create(param, TRAIN, context)) is rpn.ProposalLayer
