@@ -118,7 +118,7 @@ class Layer(nn.Module):
     #: and the diffs of its tops in that of the first bottom's diffs
     shares_diff: ClassVar[bool] = False
     #: its forward changes what it keeps (statistics, a state, its place in the records), so that it is run once a pass
-    stateful: ClassVar[bool] = False
+    stateful: bool = False
     #: its forward differentiates by itself, so that it is not run in torch's inference mode
     needs_autograd: ClassVar[bool] = False
     #: what it computes in under ``--amp``
@@ -126,7 +126,7 @@ class Layer(nn.Module):
     #: False: ``--compile`` leaves it out, as it branches on values, or runs code that is not torch's
     compiles: ClassVar[bool] = True
     #: writes a file, which several processes cannot share
-    one_process: ClassVar[bool] = False
+    one_process: bool = False
     #: why it cannot be part of a ``torch.export`` program, as the end of a sentence; "": it can
     not_exported: ClassVar[str] = ""
     #: whether OpenCV's importer of Caffe nets (4.x) knows the type; ``caffecli import`` asks it of what it writes

@@ -13,6 +13,8 @@ from caffecli.proto.caffe_pb2 import PriorBoxParameter
 
 #: how many boxes are compared with each other at once
 _BLOCK = 512
+#: and how many of those with all of them, on a processor
+_ROWS = 128
 
 
 def sizes(boxes: Tensor, pixel: float = 0) -> Tensor:
@@ -25,12 +27,23 @@ def overlaps(a: Tensor, b: Tensor, pixel: float = 0) -> Tensor:
 
     0 where they do not meet; a box whose end is before its begin has no area.
     """
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    shared = (high - low + pixel).clamp(min=0).prod(-1)
-    areas = [sizes(boxes, pixel).clamp(min=0).prod(-1) for boxes in (a, b)]
-    union = areas[0][..., :, None] + areas[1][..., None, :] - shared
-    return torch.where(shared > 0, shared / union, shared)
+    areas = _areas(a, pixel)[..., :, None], _areas(b, pixel)[..., None, :]
+    return _overlap(a[..., :, None, :], b[..., None, :, :], *areas, pixel)
+
+
+def _areas(boxes: Tensor, pixel: float) -> Tensor:
+    return sizes(boxes, pixel).clamp(min=0).prod(-1)
+
+
+def _overlap(a: Tensor, b: Tensor, area_a: Tensor, area_b: Tensor, pixel: float) -> Tensor:
+    ours, theirs = a.unbind(-1), b.unbind(-1)
+    wide, high = (  # one after the other, and in place, which takes a third of the time
+        torch.minimum(ours[i + 2], theirs[i + 2]).sub_(torch.maximum(ours[i], theirs[i])).add_(pixel).clamp_(min=0)
+        for i in (0, 1)
+    )
+    shared = wide.mul_(high)
+    parts = shared / (area_a + area_b).sub_(shared)
+    return parts.masked_fill_(shared == 0, 0)  # without an area, 0 / 0
 
 
 def suppress(boxes: Tensor, threshold: float, pixel: float = 0, valid: Tensor | None = None) -> Tensor:
@@ -40,6 +53,8 @@ def suppress(boxes: Tensor, threshold: float, pixel: float = 0, valid: Tensor | 
     All are compared at once, and the mask is found by repetition: whatever stays in a round removes in the next, until
     nothing changes. After round k the first k are right; mostly all are after a few.
     """
+    if boxes.dim() == 2 and boxes.device.type == "cpu":
+        return _suppress_by_pairs(boxes, threshold, pixel, valid)
     removes = (~(overlaps(boxes, boxes, pixel) <= threshold)).to(boxes.dtype).triu(1)  # a NaN removes
     alive = boxes.new_ones(boxes.shape[:-1]) if valid is None else valid.to(boxes.dtype)
     stay = alive
@@ -48,6 +63,48 @@ def suppress(boxes: Tensor, threshold: float, pixel: float = 0, valid: Tensor | 
         if torch.equal(after, stay):
             return stay.bool()
         stay = after
+
+
+def _suppress_by_pairs(boxes: Tensor, threshold: float, pixel: float, valid: Tensor | None) -> Tensor:
+    """``suppress`` for a processor: what its cache holds at once, and then only the pairs that overlap."""
+    boxes = boxes.t().contiguous().t()  # all of one coordinate side by side
+    areas = _areas(boxes, pixel)
+    pairs = []
+    for begin in range(0, len(boxes), _ROWS):
+        own = slice(begin, begin + _ROWS)
+        overlap = _overlap(boxes[own, None], boxes[None, begin:], areas[own, None], areas[None, begin:], pixel)
+        pairs.append((~(overlap <= threshold)).triu_(1).nonzero() + begin)
+    better, worse = torch.cat(pairs).unbind(1) if pairs else (areas.long(), areas.long())
+    alive = torch.ones_like(areas, dtype=torch.bool) if valid is None else valid
+    stay = alive
+    while True:
+        after = alive.clone()
+        after[worse[stay[better]]] = False
+        if torch.equal(after, stay):
+            return stay
+        stay = after
+
+
+def suppress_in_turn(boxes: Tensor, threshold: float, valid: Tensor, eta: float) -> Tensor:
+    """As ``suppress`` for boxes (groups, n, 4), where each box that stays multiplies the threshold of its group by
+    ``eta`` while that is above 0.5. In as many steps as boxes stay in a group.
+    """
+    boxes = boxes.transpose(1, 2).contiguous().transpose(1, 2)  # all of one coordinate side by side
+    areas, rows = _areas(boxes, 0), torch.arange(len(boxes), device=boxes.device)
+    worst = torch.zeros_like(areas)
+    limit = worst.new_full((len(boxes), 1), threshold)
+    undecided, stay = valid.clone(), torch.zeros_like(valid)
+    for _ in range(boxes.shape[1]):
+        some, first = undecided.byte().max(1)
+        if not some.any():
+            break
+        stay[rows, first] |= some.bool()
+        overlap = _overlap(boxes[rows, first][:, None], boxes, areas[rows, first][:, None], areas, 0)
+        limit = torch.where(some.bool()[:, None] & (limit > 0.5), limit * eta, limit)
+        worst = torch.maximum(worst, overlap)
+        undecided &= worst <= limit
+        undecided[rows, first] = False
+    return stay
 
 
 def first_of_those_that_stay(boxes: Tensor, threshold: float, pixel: float = 0, most: int = 0) -> Tensor:

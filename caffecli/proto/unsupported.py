@@ -9,9 +9,7 @@ from __future__ import annotations
 
 #: fields that would change what is computed: by fork, by message
 FIELDS = {
-    "ssd": {
-        "DetectionOutputParameter": "visualize visualize_threshold save_file",
-    },
+    "ssd": {},
     "deeplab": {
         "TransformationParameter": "scale_factors crop_width crop_height",
         "BatchNormParameter": "update_global_stats",
@@ -174,6 +172,7 @@ FIELDS = {
 
 #: fields without influence on the result (how the fork computes, what it shows): logged once, then ignored; by message
 HOW = {
+    "DetectionOutputParameter": "visualize visualize_threshold save_file",
     "NetParameter": "auto_insert_gathers bn_stats_batch_size compile_net_state default_backward_math "
     "default_backward_type default_conv_algos_override default_cudnn_math_override default_forward_math "
     "default_forward_type eltwise_mem_sharing engine global_grad_scale global_grad_scale_adaptive mem_param "

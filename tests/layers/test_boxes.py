@@ -94,3 +94,15 @@ def test_matching_takes_pair_by_pair() -> None:
     assert boxes.match(table, 0.5).tolist() == [0, 1, 0, -1]
     assert boxes.match(torch.stack([table, table.flip(0)]), 0.5).tolist() == [[0, 1, 0, -1], [-1, 0, 1, 0]]
     assert boxes.match(table[:, :0], 0.5).tolist() == [-1] * 4
+
+
+def test_all_ways_to_suppress_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boxes, "_ROWS", 7)
+    table = torch.from_numpy(np.stack([drawn(60, seed) for seed in range(3)]))
+    valid = torch.ones(3, 60, dtype=torch.bool)
+    valid[1, 40:] = False
+    together = boxes.suppress(table, 0.3, valid=valid)
+    for each, own, mask in zip(table, valid, together, strict=True):
+        assert torch.equal(boxes.suppress(each, 0.3, valid=own), mask)
+    assert torch.equal(boxes.suppress_in_turn(table, 0.3, valid, 0.9), together)  # eta is for thresholds above 0.5
+    assert not torch.equal(boxes.suppress_in_turn(table, 0.9, valid, 0.5), boxes.suppress(table, 0.9, valid=valid))

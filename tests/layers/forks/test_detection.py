@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from caffecli.errors import CaffeError
+from caffecli.layers.base import Layer
 from caffecli.proto.caffe_pb2 import TEST
 from tests.layers.oracle import build, check
 
@@ -208,17 +210,148 @@ SAVE = """type: "DetectionOutput" detection_output_param { num_classes: 3
     output_format: "VOC" resize_param { resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR } """
 
 
-def test_files_are_not_written_and_that_is_said(caplog):
+def test_where_the_label_map_is_not_there_nothing_is_written_and_that_is_said(caplog):
     """The deploy nets that SSD's scripts write have save_output_param, and those for a webcam a bottom more."""
     shapes = [(2, 20), (2, 15), (1, 2, 20), (2, 3, 8, 8)]
     with caplog.at_level("WARNING"):
         build(SAVE + "} }", *shapes)
         assert not caplog.records
         layer = build(SAVE + 'output_directory: "found" name_size_file: "s.txt" num_test_image: 4 } }', *shapes)
-    assert [record.message.split(": ", 1)[-1] for record in caplog.records] == [
-        "save_output_param is ignored, nothing is written to 'found'."
+        build(
+            SAVE.replace('label_map_file: "l.prototxt"', "") + 'output_directory: "found" } visualize: true }', *shapes
+        )
+    assert [record.message for record in caplog.records] == [
+        "Layer 'l': nothing is written to 'found': label_map_file 'l.prototxt' is not there.",
+        "Layer 'l': nothing is written to 'found': save_output_param has no label_map_file.",
+        "Layer 'l': visualize is ignored, nothing is shown.",
     ]
     assert layer(*map(torch.zeros, shapes)).shape == (1, 1, 20, 7)
+
+
+SIZES = "000001 100 200\nb 50 50\n"
+MAP = 'item { name: "none" label: 0 } item { name: "cat" label: 1 } item { name: "7" label: 2 }'
+
+
+def saving(folder: Path, form: str, more: str = "", label_map: str = MAP, sizes: str = SIZES) -> Layer:
+    (folder / "l.prototxt").write_text(label_map)
+    (folder / "s.txt").write_text(sizes)
+    return build(
+        f"""type: "DetectionOutput" detection_output_param {{ num_classes: 3 save_output_param {{
+        output_directory: "{folder}/a/b" label_map_file: "{folder}/l.prototxt" name_size_file: "{folder}/s.txt"
+        output_format: "{form}" {more} }} confidence_threshold: 0.3 }}""",
+        (1, 8),
+        (1, 6),
+        (1, 2, 8),
+        phase=TEST,
+    )
+
+
+PRIOR = torch.tensor([[[0.1, 0.1, 0.3, 0.4, 0.6, 0.6, 0.9, 1.2], [0.1] * 8]])
+PREFIX = 'output_name_prefix: "c4_" '
+
+
+@pytest.mark.parametrize(
+    ("form", "more", "expected"),
+    [
+        (
+            "VOC",
+            PREFIX,
+            {
+                "c4_cat.txt": "000001 0.5 20 10 60 40\nb 0.5 5 5 15 20\n",
+                "c4_7.txt": "000001 0.75 120 60 180 100\nb 0.75 30 30 45 50\n",
+            },
+        ),
+        (
+            "ILSVRC",
+            "",
+            {
+                "detections.txt": "000001 1 0.5 20 10 60 40\n000001 2 0.75 120 60 180 100\nb 1 0.5 5 5 15 20\n"
+                "b 2 0.75 30 30 45 50\n"
+            },
+        ),
+        (
+            "COCO",
+            PREFIX + "num_test_image: 1",
+            {
+                "c4_.json": """[
+{"image_id": 1, "category_id": "cat", "bbox": [20.0, 10.0, 40.0, 30.0], "score": 0.5},
+{"image_id": 1, "category_id": 7, "bbox": [120.0, 60.0, 60.0, 40.0], "score": 0.75}
+]
+"""
+            },
+        ),
+        (
+            "VOC",
+            PREFIX + "resize_param { resize_mode: FIT_LARGE_SIZE_AND_PAD height: 300 width: 300 }",
+            {
+                "c4_cat.txt": "000001 0.5 20 0 60 30\nb 0.5 5 5 15 20\n",
+                "c4_7.txt": "000001 0.75 120 70 180 100\nb 0.75 30 30 45 50\n",
+            },
+        ),
+    ],
+)
+def test_what_is_found_is_written_when_all_pictures_have_passed(
+    tmp_path: Path, form: str, more: str, expected: dict[str, str]
+) -> None:
+    layer = saving(tmp_path, form, more)
+    assert not (tmp_path / "a").exists()
+    bottoms = torch.zeros(1, 8), torch.tensor([[0.1, 0.5, 0.1, 0.1, 0.2, 0.75]]), PRIOR
+    layer(*bottoms)
+    assert [*(tmp_path / "a/b").iterdir()] == [] or "num_test_image" in more
+    for _ in range(3):
+        layer(*bottoms)
+    assert {path.name: path.read_text() for path in (tmp_path / "a/b").iterdir()} == expected
+
+
+def test_without_any_box_the_files_are_there_and_empty(tmp_path: Path) -> None:
+    for form, name, content in (("VOC", "cat.txt", ""), ("COCO", "detections.json", "[\n]\n")):
+        layer = saving(tmp_path, form)
+        for _ in range(2):
+            layer(torch.zeros(1, 8), torch.zeros(1, 6), PRIOR)
+        assert (tmp_path / "a/b" / name).read_text() == content
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layer = saving(tmp_path, "VOC")
+    (tmp_path / "a").write_text("")
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            assert layer(torch.zeros(1, 8), torch.ones(1, 6), PRIOR).shape == (1, 1, 4, 7)
+    (said,) = (record.message for record in caplog.records)
+    assert said == f"Layer 'l': nothing is written to '{tmp_path}/a/b': it cannot be made (Not a directory)."
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"form": "XML"}, """expected output_format: "VOC", "COCO" or "ILSVRC", got 'XML'"""),
+        ({"form": "VOC", "label_map": 'item { name: "cat" label: 1 }'}, "l.prototxt' has no item of label 2"),
+        ({"form": "VOC", "label_map": MAP.replace("cat", "../cat")}, "'../cat' cannot be part of a file's name"),
+        ({"form": "COCO", "more": 'output_name_prefix: "/etc/x"'}, "'/etc/x' cannot be part of a file's name"),
+        ({"form": "COCO", "more": "num_test_image: 3"}, "num_test_image: 3, but "),
+        ({"form": "COCO", "sizes": "a 5\n"}, "line 1: expected a name, a height and a width in pixels, got 'a 5'"),
+    ],
+)
+def test_results_that_cannot_be_written(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+    with pytest.raises(CaffeError) as error:
+        saving(tmp_path, **settings)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("changed", [{"top_k": 4}, {"top_k": 40, "keep_top_k": 9}, {}], ids=str)
+def test_equal_confidences_stand_in_the_order_of_the_priors(changed):
+    options = {**PLAIN, **changed}
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 0.6, (60, 2))
+    priors = np.stack([np.concatenate([corner, corner + 0.2], 1).ravel(), np.full(240, 0.1)])[None].astype(np.float32)
+    loc = np.zeros((2, 240), np.float32)
+    conf = random.integers(1, 5, (2, 180)).astype(np.float32) / 8
+    text = f"""type: "DetectionOutput" detection_output_param {{ num_classes: 3 code_type: CENTER_SIZE nms_param {{
+        nms_threshold: 0.45 top_k: {options["top_k"]} }} keep_top_k: {options["keep_top_k"]}
+        confidence_threshold: 0.1 }}"""
+    expected = detections(*(each.astype(np.float64) for each in (loc, conf, priors)), classes=3, **options)  # type: ignore[misc]
+    got = build(text, (2, 240), (2, 180), (1, 2, 240), phase=TEST)(*map(torch.from_numpy, (loc, conf, priors)))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 PRIORS = 'type: "PriorBox" prior_box_param { '

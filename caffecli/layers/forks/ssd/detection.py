@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli import logs
+from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
+from caffecli.layers.forks.ssd.results import Results
+from caffecli.layers.loss import full
 from caffecli.layers.registry import register
 
-Array = NDArray[np.float32]
-CORNER, CENTER_SIZE, CORNER_SIZE = 1, 2, 3
+#: up to how many boxes of each class are compared with each other at once
+_AT_ONCE = 1024
 
 
 def check_predictions(layer: Layer, bottoms: list[Shape], boxes_per_prior: int, classes: int) -> None:
@@ -62,14 +63,24 @@ class DetectionOutput(Layer):
     union is above nms_threshold (0.3) the one of lower confidence goes, among the top_k (-1: all) best; eta (1): factor
     for the threshold, after each box kept, while it is above 0.5. keep_top_k (-1: all): the best of all classes of an
     image.
+
+    save_output_param: writes what was found, each time that num_test_image (all of name_size_file) pictures have
+    passed, where output_directory, label_map_file and name_size_file (lines ``NAME HEIGHT WIDTH``, in the order of the
+    pictures) are given: in pixels of those sizes, to which resize_param was applied. output_format: VOC, a file
+    PREFIX NAME.txt for each class, of lines picture, confidence, xmin, ymin, xmax, ymax; ILSVRC, PREFIX.txt of lines
+    picture, label, confidence and corners; COCO, PREFIX.json, a list of image_id, category_id (the class's name; both
+    numbers where they are such), bbox (x, y, width, height) and score. PREFIX is output_name_prefix. A file is there
+    when it is complete. Where the label map or the sizes are not there, a warning says that nothing is written.
     Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``.
 
-    Differences: no files are written; a warning says so where SSD would write some (``save_output_param``). Nothing is
-    shown: ``visualize`` is an error; a fourth bottom, the images for it, is taken and not looked at.
+    Differences: nothing is shown: ``visualize`` is ignored, with a warning; a fourth bottom, the images for it, is
+    taken and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``. A box in
+    the padding alone is without area, where SSD takes it as if there were none.
     """
 
     read_by_opencv = True
     compiles = False
+    not_exported = "makes a list of boxes, whose length depends on their values"
     bottom_count = (3, 4)
     no_gradient = (0, 1, 2, 3)
 
@@ -85,15 +96,14 @@ class DetectionOutput(Layer):
         self.classes, self.background, self.code = param.num_classes, param.background_label_id, param.code_type
         self.boxes_per_prior = 1 if param.share_location else self.classes
         self.scaled, self.keep_top_k = not param.variance_encoded_in_target, param.keep_top_k
-        self.threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -np.inf
+        self.threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -math.inf
         self.overlap, self.eta = param.nms_param.nms_threshold, param.nms_param.eta
         self.top_k = param.nms_param.top_k if param.nms_param.HasField("top_k") else -1
-        saved = param.save_output_param
-        if saved.output_directory and saved.label_map_file and saved.name_size_file:
+        self.results = Results.of(self)
+        self.stateful = self.one_process = self.results is not None
+        if param.visualize:
             logs.warning(
-                "detection_output_layer.cpp:56",
-                f"Layer {self.param.name!r}: save_output_param is ignored, nothing is written to "
-                f"{saved.output_directory!r}.",
+                "detection_output_layer.cpp:98", f"Layer {self.name!r}: visualize is ignored, nothing is shown."
             )
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
@@ -102,67 +112,64 @@ class DetectionOutput(Layer):
         return [torch.Size((1, 1, 1, 7))]
 
     def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *_: Tensor) -> Tensor:
-        num = locations.shape[0]
-        given = [bottom.detach().float().cpu().numpy() for bottom in (locations, confidences, priors)]
-        scores = given[1].reshape(num, -1, self.classes)
-        with np.errstate(over="ignore", invalid="ignore"):  # an untrained net's boxes can be of any size
-            boxes = self._decode(given[0].reshape(num, -1, self.boxes_per_prior, 4), given[2].reshape(2, -1, 1, 4))
-            rows = [row for image in range(num) for row in self._found(image, boxes[image], scores[image])]
-        if not rows:
-            rows = [np.array([[image, -1, -1, -1, -1, -1, -1]], np.float32) for image in range(num)]
-        return torch.from_numpy(np.concatenate(rows)).to(locations)[None, None]
+        with torch.no_grad():
+            rows = self._found(full(locations), full(confidences), full(priors))
+        if self.results is not None:
+            self.results.add(rows, len(locations))
+        if not len(rows):
+            rows = rows.new_full((len(locations), 7), -1)
+            rows[:, 0] = torch.arange(len(rows))
+        return rows.to(locations.dtype)[None, None]
 
-    def _decode(self, change: Array, priors: Array) -> Array:
-        """Boxes (..., 4) of predicted changes (num, priors, L, 4) to the priors."""
-        prior, variance = priors
-        change = change * variance if self.scaled else change
-        if self.code == CORNER:
-            return prior + change
-        size = prior[..., 2:] - prior[..., :2]
-        if self.code == CORNER_SIZE:
-            return prior + change * np.concatenate([size, size], -1)
-        centre = (prior[..., :2] + prior[..., 2:]) / 2 + change[..., :2] * size
-        half = np.exp(change[..., 2:]) * size / 2
-        return np.concatenate([centre - half, centre + half], -1)
-
-    def _found(self, image: int, boxes: Array, scores: Array) -> list[Array]:
-        """The rows of an image, by label; ``boxes`` (priors, L, 4), ``scores`` (priors, classes)."""
-        rows = []
-        for label in range(self.classes):
-            if label == self.background:
-                continue
-            own = boxes[:, label if self.boxes_per_prior > 1 else 0]
-            kept = self._suppress(own, scores[:, label])
-            if kept.size:
-                head = np.stack([np.full(kept.size, image), np.full(kept.size, label), scores[kept, label]], -1)
-                rows.append(np.concatenate([head, own[kept]], -1).astype(np.float32))
-        if -1 < self.keep_top_k < sum(map(len, rows)):
-            every = np.concatenate(rows)
-            best = np.sort(np.argsort(-every[:, 2], kind="stable")[: self.keep_top_k])  # back into the order by label
-            rows = [every[best]] if best.size else []
+    def _found(self, locations: Tensor, confidences: Tensor, priors: Tensor) -> Tensor:
+        """The rows (K, 7) of all images, by image, label and falling confidence."""
+        num = len(locations)
+        scores = confidences.reshape(num, -1, self.classes)
+        prior, variance = priors.reshape(2, -1, 4)
+        counts = scores > self.threshold
+        if 0 <= self.background < self.classes:
+            counts[..., self.background] = False
+        if 0 < self.top_k < len(prior) and counts.count_nonzero() > num * self.classes * self.top_k:
+            least = scores.transpose(1, 2).contiguous().topk(self.top_k, sorted=False)[0].amin(-1)
+            counts &= scores >= least[:, None]  # far fewer to sort, and those that are equal
+        image, at, label = counts.nonzero(as_tuple=True)
+        score, group = scores[image, at, label], image * self.classes + label
+        order = score.argsort(dim=0, descending=True, stable=True)
+        order = order[group[order].argsort(dim=0, stable=True)]  # by image and label, the best first
+        rank = _ranks(group[order], num * self.classes)
+        if self.top_k > -1:
+            order, rank = order[rank < self.top_k], rank[rank < self.top_k]
+        image, at, label, score, group = (each[order] for each in (image, at, label, score, group))
+        change = locations.reshape(num, len(prior), -1, 4)[image, at, label if self.boxes_per_prior > 1 else 0]
+        found = boxes.decode(change, prior[at], variance[at] if self.scaled else None, self.code)
+        kept = self._stay(found, group, rank)
+        rows = torch.cat([torch.stack([image, label], 1).to(score), score[:, None], found], 1)[kept]
+        if self.keep_top_k > -1:
+            best = rows[:, 2].argsort(dim=0, descending=True, stable=True)
+            best = best[rows[best, 0].argsort(dim=0, stable=True)]  # by image
+            best = best[_ranks(rows[best, 0].long(), num) < self.keep_top_k]
+            rows = rows[best.sort()[0]]
         return rows
 
-    def _suppress(self, boxes: Array, scores: Array) -> NDArray[np.int64]:
-        """Which boxes stay, best first."""
-        order = np.flatnonzero(scores > self.threshold)
-        order = order[np.argsort(-scores[order], kind="stable")]
-        order = order[: self.top_k] if self.top_k > -1 else order
-        boxes = boxes[order]
-        worst, limit = np.zeros(len(order)), self.overlap  # worst: a box's largest overlap with one that was kept
-        kept = []
-        for i in range(len(order)):
-            if not worst[i] <= limit:  # above it, or not a number
-                continue
-            kept.append(i)
-            worst[i + 1 :] = np.maximum(worst[i + 1 :], overlaps(boxes[i], boxes[i + 1 :]))
-            limit = limit * self.eta if limit > 0.5 else limit
-        return order[kept]
+    def _stay(self, found: Tensor, group: Tensor, rank: Tensor) -> Tensor:
+        """Which boxes (M, 4) stay (M,), each suppressed by the better ones of its group."""
+        most = int(rank.max()) + 1 if len(rank) else 0
+        groups, row, sizes = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
+        turns = self.eta < 1 and self.overlap > 0.5
+        if not turns and (most > _AT_ONCE or found.device.type == "cpu"):
+            kept = torch.zeros_like(group, dtype=torch.bool)
+            ends = sizes.cumsum(0).tolist()
+            for begin, end in zip([0, *ends], ends, strict=False):
+                kept[boxes.first_of_those_that_stay(found[begin:end], self.overlap) + begin] = True
+            return kept
+        table, valid = found.new_zeros(len(groups), most, 4), group.new_zeros(len(groups), most, dtype=torch.bool)
+        table[row, rank], valid[row, rank] = found, True
+        if turns:
+            return boxes.suppress_in_turn(table, self.overlap, valid, self.eta)[row, rank]
+        return boxes.suppress(table, self.overlap, valid=valid)[row, rank]
 
 
-def overlaps(box: Array, boxes: Array) -> Array:
-    """Intersection over union of a box (4,) with others (n, 4); 0 where they do not meet."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0), -1)
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), -1)
-    union = np.prod(np.maximum(box[2:] - box[:2], 0)) + areas - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+def _ranks(group: Tensor, groups: int) -> Tensor:
+    """The place of each element within its group, where equal ones of ``group`` (M,) follow each other."""
+    counts = group.bincount(minlength=groups)
+    return torch.arange(len(group), device=group.device) - (counts.cumsum(0) - counts)[group]

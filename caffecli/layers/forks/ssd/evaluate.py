@@ -34,7 +34,7 @@ class DetectionEvaluate(Layer):
     box of the background's class. Source: Liu et al., ECCV 2016 (SSD); ``detection_evaluate_layer.cpp``.
 
     Differences: with name_size_file SSD goes one line further for each image that has detections, here for each image;
-    boxes that do not meet overlap by 0, where SSD counts a pixel.
+    boxes that do not meet overlap by 0, where SSD counts a pixel; a box in the padding alone is without area.
     """
 
     compiles = False
