@@ -116,7 +116,6 @@ FIELDS = {
         "aug_way gray np_in_lmdb transform_body_joint put_gaussian visualize_label stride",
     },
     "deconvnet": {"ImageDataParameter": "other_object_label"},
-    "refinedet": {"DetectionOutputParameter": "objectness_score"},
     "textboxes_pp": {
         "DetectionEvaluateParameter": "use_polygon",
         "DetectionOutputParameter": "use_polygon",

@@ -354,6 +354,44 @@ def test_equal_confidences_stand_in_the_order_of_the_priors(changed):
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("code", ["CORNER", "CENTER_SIZE"])
+def test_a_first_stage_says_where_objects_are_and_moves_the_priors(code):
+    """RefineDet's: in each image by itself."""
+    random, count = np.random.default_rng(2), 12
+    corner = random.uniform(0, 0.6, (count, 2))
+    prior = np.concatenate([corner, corner + 0.3], 1)
+    variance = np.tile([0.1, 0.1, 0.2, 0.2], (count, 1))
+    shapes = (2, count * 4), (2, count * 3), (2, count * 2), (2, count * 4)
+    loc, conf, objectness, moves = (random.uniform(0, 1, shape) for shape in shapes)
+    settings = f"num_classes: 3 code_type: {code} confidence_threshold: 0.2 nms_param {{ nms_threshold: 0.45 }}"
+    objects = (objectness.reshape(2, count, 2)[..., 1:] >= 0.4) * conf.reshape(2, count, 3)
+    for bottoms in (3, 4):
+        expected = []
+        for image in range(2):
+            own = [decode(*each, code) for each in zip(prior, variance, moves[image].reshape(-1, 4), strict=True)]
+            priors = np.stack([np.stack(own) if bottoms == 4 else prior, variance]).reshape(1, 2, -1)
+            options = {**PLAIN, "code": code, "threshold": 0.2}
+            rows = detections(loc[image : image + 1], objects[image : image + 1], priors, 3, **options)[0, 0]
+            rows[:, 0] = image
+            expected += list(rows)
+        priors = np.stack([prior, variance]).reshape(1, 2, -1)
+        given = [torch.from_numpy(each) for each in (loc, conf, priors, objectness, moves)[: bottoms + 1]]
+        text = f'type: "DetectionOutput" detection_output_param {{ {settings} objectness_score: 0.4 }}'
+        layer = build(text, *(each.shape for each in given), phase=TEST)
+        np.testing.assert_allclose(layer(*given)[0, 0].numpy(), expected, rtol=1e-6)
+
+
+def test_a_fourth_bottom_is_objectness_or_images():
+    text = 'type: "DetectionOutput" detection_output_param { num_classes: 3 %s }'
+    shapes = (2, 20), (2, 15), (1, 2, 20)
+    assert build(text % "", *shapes, (2, 10, 1, 1)).has_first_stage
+    assert not build(text % "", *shapes, (2, 3, 8, 8)).has_first_stage
+    assert not build(text % "visualize: true", *shapes, (2, 10, 1, 1)).has_first_stage
+    for others in ([(2, 11)], [(2, 10), (2, 16)], [(1, 10), (2, 20)], [(2, 3, 8, 8), (2, 20)]):
+        with pytest.raises(CaffeError, match=r"expected objectness \(num, priors \* 2\) and, with"):
+            build(text % "", *shapes, *others)
+
+
 PRIORS = 'type: "PriorBox" prior_box_param { '
 OUT = 'type: "DetectionOutput" detection_output_param { '
 

@@ -52,7 +52,10 @@ class DetectionOutput(Layer):
     """The boxes found in each image: predictions decoded, by class the best of those that overlap, in all the best few.
 
     Bottoms: locations (N, P L 4), confidences (N, P C), priors (1, 2, P 4) as PriorBox gives them; L is 1 with
-    share_location (true), else C. Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin,
+    share_location (true), else C. RefineDet's has two bottoms more, what the first stage makes of the priors:
+    objectness (N, P 2), whose second value has to be objectness_score (0.01) or more for a prior's confidences to count as more
+    than 0, and locations (N, P 4), which change the priors of each image first; the first of them may stand alone.
+    Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin,
     ymin, xmax, ymax, by image, label and falling confidence; without any box a row for each image, the image and -1s.
     No gradient.
 
@@ -71,18 +74,19 @@ class DetectionOutput(Layer):
     picture, label, confidence and corners; COCO, PREFIX.json, a list of image_id, category_id (the class's name; both
     numbers where they are such), bbox (x, y, width, height) and score. PREFIX is output_name_prefix. A file is there
     when it is complete. Where the label map or the sizes are not there, a warning says that nothing is written.
-    Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``.
+    Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``; Zhang et al., CVPR 2018
+    (RefineDet), and the same files of sfzhang15/RefineDet.
 
-    Differences: nothing is shown: ``visualize`` is ignored, with a warning; a fourth bottom, the images for it, is
-    taken and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``. A box in
-    the padding alone is without area, where SSD takes it as if there were none.
+    Differences: nothing is shown: ``visualize`` is ignored, with a warning; the fourth bottom for it,
+    images, is taken and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``.
+    A box in the padding alone is without area, where SSD takes it as if there were none.
     """
 
     read_by_opencv = True
     compiles = False
     not_exported = "makes a list of boxes, whose length depends on their values"
-    bottom_count = (3, 4)
-    no_gradient = (0, 1, 2, 3)
+    bottom_count = (3, 5)
+    no_gradient = (0, 1, 2, 3, 4)
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.param.detection_output_param
@@ -99,6 +103,7 @@ class DetectionOutput(Layer):
         self.threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -math.inf
         self.overlap, self.eta = param.nms_param.nms_threshold, param.nms_param.eta
         self.top_k = param.nms_param.top_k if param.nms_param.HasField("top_k") else -1
+        self.objectness, self.visualizes = param.objectness_score, param.visualize
         self.results = Results.of(self)
         self.stateful = self.one_process = self.results is not None
         if param.visualize:
@@ -109,11 +114,16 @@ class DetectionOutput(Layer):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """How many boxes there will be is not known: one."""
         check_predictions(self, bottoms, self.boxes_per_prior, self.classes)
+        images = len(bottoms) == 4 and (self.visualizes or math.prod(bottoms[3][2:]) > 1)
+        self.has_first_stage = len(bottoms) > 3 and not images
+        if self.has_first_stage:
+            check_first_stage(self, bottoms, 3, self.boxes_per_prior)
         return [torch.Size((1, 1, 1, 7))]
 
-    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *_: Tensor) -> Tensor:
+    def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *others: Tensor) -> Tensor:
+        first_stage = others if self.has_first_stage else ()
         with torch.no_grad():
-            rows = self._found(full(locations), full(confidences), full(priors))
+            rows = self._found(full(locations), full(confidences), full(priors), *map(full, first_stage))
         if self.results is not None:
             self.results.add(rows, len(locations))
         if not len(rows):
@@ -121,11 +131,14 @@ class DetectionOutput(Layer):
             rows[:, 0] = torch.arange(len(rows))
         return rows.to(locations.dtype)[None, None]
 
-    def _found(self, locations: Tensor, confidences: Tensor, priors: Tensor) -> Tensor:
+    def _found(self, locations: Tensor, confidences: Tensor, priors: Tensor, *first_stage: Tensor) -> Tensor:
         """The rows (K, 7) of all images, by image, label and falling confidence."""
         num = len(locations)
         scores = confidences.reshape(num, -1, self.classes)
         prior, variance = priors.reshape(2, -1, 4)
+        if first_stage:
+            objects = first_stage[0].reshape(num, -1, 2)[..., 1:] >= self.objectness
+            scores = scores.where(objects, 0)
         counts = scores > self.threshold
         if 0 <= self.background < self.classes:
             counts[..., self.background] = False
@@ -141,7 +154,10 @@ class DetectionOutput(Layer):
             order, rank = order[rank < self.top_k], rank[rank < self.top_k]
         image, at, label, score, group = (each[order] for each in (image, at, label, score, group))
         change = locations.reshape(num, len(prior), -1, 4)[image, at, label if self.boxes_per_prior > 1 else 0]
-        found = boxes.decode(change, prior[at], variance[at] if self.scaled else None, self.code)
+        own, scale = prior[at], variance[at] if self.scaled else None
+        if len(first_stage) > 1:
+            own = boxes.decode(first_stage[1].reshape(num, -1, 4)[image, at], own, scale, self.code)
+        found = boxes.decode(change, own, scale, self.code)
         kept = self._stay(found, group, rank)
         rows = torch.cat([torch.stack([image, label], 1).to(score), score[:, None], found], 1)[kept]
         if self.keep_top_k > -1:
