@@ -53,11 +53,10 @@ class DetectionOutput(Layer):
 
     Bottoms: locations (N, P L 4), confidences (N, P C), priors (1, 2, P 4) as PriorBox gives them; L is 1 with
     share_location (true), else C. RefineDet's has two bottoms more, what the first stage makes of the priors:
-    objectness (N, P 2), whose second value has to be objectness_score (0.01) or more for a prior's confidences to count as more
-    than 0, and locations (N, P 4), which change the priors of each image first; the first of them may stand alone.
-    Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin,
-    ymin, xmax, ymax, by image, label and falling confidence; without any box a row for each image, the image and -1s.
-    No gradient.
+    objectness (N, P 2), whose second value has to be objectness_score (0.01) or more for a prior's confidences to count
+    as more than 0, and locations (N, P 4), which change the priors of each image first; the first of them may stand
+    alone. Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin, ymin, xmax, ymax, by image,
+    label and falling confidence; without any box a row for each image, the image and -1s. No gradient.
 
     ``detection_output_param``: num_classes C; background_label_id (0): the class that is no object, -1 for none;
     code_type: how locations l change a prior p, v being its variances (all 1 with variance_encoded_in_target):
@@ -77,9 +76,9 @@ class DetectionOutput(Layer):
     Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``; Zhang et al., CVPR 2018
     (RefineDet), and the same files of sfzhang15/RefineDet.
 
-    Differences: nothing is shown: ``visualize`` is ignored, with a warning; the fourth bottom for it,
-    images, is taken and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``.
-    A box in the padding alone is without area, where SSD takes it as if there were none.
+    Differences: nothing is shown: ``visualize`` is ignored, with a warning; the fourth bottom for it, images, is taken
+    and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``. A box in the
+    padding alone is without area, where SSD takes it as if there were none.
     """
 
     read_by_opencv = True
