@@ -27,7 +27,7 @@ from torch.func import functional_call
 
 from caffecli.errors import ShapeError, SpecError
 from caffecli.layers.fillers import fill
-from caffecli.proto.caffe_pb2 import TRAIN, FillerParameter, LayerParameter
+from caffecli.proto.caffe_pb2 import TRAIN, FillerParameter, LayerParameter, NetParameter
 
 Shape = Sequence[int]
 
@@ -171,6 +171,9 @@ class Layer(nn.Module):
         return False
 
     # -- to be written by each layer -------------------------------------------------------------------------------
+
+    def placed_in(self, net: NetParameter) -> None:
+        """Once, before ``setup``: learn from the net that it is in what its own settings leave open."""
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Once, before all else: check the settings and declare the blobs with ``add_blob``."""

@@ -199,6 +199,7 @@ class Net(nn.Module):
         shapes: list[Shape] = [self.shapes[i] for i in node.inputs]
         if crops.find_offset(node, self.nodes, self.shapes):
             self._cropped.append(layer)
+        layer.placed_in(self.param)
         with outside.guarded(type(layer), layer.name, "setup"):
             layer.setup(shapes)
         outside.check_blobs(layer)

@@ -1470,7 +1470,9 @@ FIELDS: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
         11: (("ssd", 11),),
         12: (("ssd", 12),),
         13: (("ssd", 13),),
-        14: (("textboxes_pp", 14),),
+        14: (("textboxes_pp", 14), ("faceboxes", 8000014)),
+        15: (("faceboxes", 15),),
+        16: (("faceboxes", 16),),
     },
     "ProposalParameter": {
         1: (("caffe_windows", 1),),

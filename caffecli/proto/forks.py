@@ -68,6 +68,7 @@ FORKS = {
     "deep_compression": "DeepCompression (may0324/DeepCompression-caffe)",
     "enet": "ENet (TimoSaemann/caffe-enet)",
     "structured_sparsity": "structured sparsity (wenwei202/caffe)",
+    "faceboxes": "FaceBoxes (lippman1125/faceboxes_lqy)",
 }
 
 #: fields that hold one value here, and several in a fork: (message, field) -> the fork

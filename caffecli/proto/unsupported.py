@@ -120,7 +120,6 @@ FIELDS = {
         "DetectionEvaluateParameter": "use_polygon",
         "DetectionOutputParameter": "use_polygon",
         "MultiBoxLossParameter": "use_polygon",
-        "PriorBoxParameter": "denser_prior_boxes",
     },
     "caffe_augmentation": {
         "TransformationParameter": "min_scaling_factor max_scaling_factor rotation_angle_interval "
