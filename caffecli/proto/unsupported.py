@@ -170,7 +170,6 @@ FIELDS = {
 
 #: fields without influence on the result (how the fork computes, what it shows): logged once, then ignored; by message
 HOW = {
-    "DetectionOutputParameter": "visualize visualize_threshold save_file",
     "NetParameter": "auto_insert_gathers bn_stats_batch_size compile_net_state default_backward_math "
     "default_backward_type default_conv_algos_override default_cudnn_math_override default_forward_math "
     "default_forward_type eltwise_mem_sharing engine global_grad_scale global_grad_scale_adaptive mem_param "

@@ -127,7 +127,7 @@ class DetectionOutput(Layer):
             self.results.add(rows, len(locations))
         if not len(rows):
             rows = rows.new_full((len(locations), 7), -1)
-            rows[:, 0] = torch.arange(len(rows))
+            rows[:, 0] = torch.arange(len(rows), device=rows.device)
         return rows.to(locations.dtype)[None, None]
 
     def _found(self, locations: Tensor, confidences: Tensor, priors: Tensor, *first_stage: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class DetectionEvaluate(Layer):
 
     Differences: with name_size_file SSD goes one line further for each image that has detections, here for each image;
     boxes that do not meet overlap by 0, where SSD counts a pixel; a box in the padding alone is without area.
+    With height_scale and width_scale SSD's areas lack the pixel of their ends, which its intersections have.
     """
 
     compiles = False
