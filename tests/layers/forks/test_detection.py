@@ -447,7 +447,8 @@ def test_a_net_that_shows_what_it_finds_is_told_once_that_it_does_not(caplog):
         shape { dim: 1 dim: 8 } shape { dim: 1 dim: 6 } shape { dim: 1 dim: 2 dim: 8 }
         shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }
         layer { name: "out" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "prior" bottom: "image"
-        top: "out" detection_output_param { num_classes: 3 visualize: true visualize_threshold: 0.5 save_file: "shown.avi" } }"""
+        top: "out" detection_output_param { num_classes: 3 visualize: true visualize_threshold: 0.5
+        save_file: "shown.avi" } }"""
     with caplog.at_level("WARNING"):
         Net(spec_text.parse(text, NetParameter()))
     assert [record.message for record in caplog.records] == ["Layer 'out': visualize is ignored, nothing is shown."]
