@@ -16,6 +16,8 @@ from caffecli.layers.registry import register
 
 #: up to how many boxes of each class are compared with each other at once
 _AT_ONCE = 1024
+#: up to how many pairs of boxes all classes are compared at once on the CPU; more do not fit into its cache
+_PAIRS = 2**18
 
 
 def check_predictions(layer: Layer, bottoms: list[Shape], boxes_per_prior: int, classes: int) -> None:
@@ -171,7 +173,8 @@ class DetectionOutput(Layer):
         most = int(rank.max()) + 1 if len(rank) else 0
         groups, row, sizes = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
         turns = self.eta < 1 and self.overlap > 0.5
-        if not turns and (most > _AT_ONCE or found.device.type == "cpu"):
+        on_cpu = found.device.type == "cpu"
+        if not turns and (most > _AT_ONCE or (on_cpu and len(groups) * most**2 > _PAIRS)):
             kept = torch.zeros_like(group, dtype=torch.bool)
             ends = sizes.cumsum(0).tolist()
             for begin, end in zip([0, *ends], ends, strict=False):
