@@ -13,11 +13,12 @@ from caffecli.sources.image_list import ImageListSource
 from caffecli.sources.memory import MemorySource
 from caffecli.sources.once import Once
 from caffecli.sources.prefetch import Prefetch
+from caffecli.sources.regions import ObjectSource
 from caffecli.sources.window import WindowSource
 
 __all__ = [
-    "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "Once", "Open", "Prefetch",
-    "Source", "WindowSource", "create",
+    "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "ObjectSource", "Once",
+    "Open", "Prefetch", "Source", "WindowSource", "create",
 ]  # fmt: skip
 
 

@@ -171,6 +171,11 @@ CASES: dict[str, Case] = {
     "WindowData": Case(
         'transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2
     ),
+    "roi_data_layer.layer.RoIDataLayer": Case(
+        """python_param { param_str: "'num_classes': 4, 'source': 'boxes_lmdb', 'SCALES': [8]" }""",
+        (),
+        3,
+    ),
     "rpn.anchor_target_layer.AnchorTargetLayer": Case(
         """python_param { param_str: "'feat_stride': 8, 'scales': [1], 'allowed_border': 16" }""",
         (values(1, 6, 4, 3), Bottom((2, 5), value=3), Bottom((1, 3), value=30)),

@@ -1,4 +1,4 @@
-"""Faster R-CNN's region proposal network: its anchors, what they should become, and the regions they propose.
+"""Faster R-CNN's region proposal network: its pictures, its anchors, what they should become, and what they propose.
 
 In py-faster-rcnn these layers are Python code of its own, named in nets by their modules. Where those modules are not
 to be found, ``Python`` takes these classes. Their settings are those of ``param_str``, and of py-faster-rcnn's
@@ -13,16 +13,21 @@ Source: Ren, He, Girshick and Sun, NIPS 2015; rbgirshick/py-faster-rcnn, ``lib/r
 from __future__ import annotations
 
 import ast
+import functools
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from caffecli import sources
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.boxes import first_of_those_that_stay, overlaps, sizes
+from caffecli.layers.data import SourceLayer
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import TRAIN
+from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter
 
 #: of the least overlap etc. that mark a target as none
 _IGNORED = -1.0
@@ -63,7 +68,8 @@ def drawn(mask: Tensor, count: int) -> Tensor:
 
 
 class FromParamStr(Layer):
-    """A layer whose settings are those of ``python_param { param_str }``: Python's words for a dictionary's contents.
+    """A layer whose settings are those of ``python_param { param_str }``: names and values, one a line or with ','
+    between, as YAML or Python write them.
 
     ``defaults`` says which there are; None has to be given.
     """
@@ -73,8 +79,12 @@ class FromParamStr(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         text = self.param.python_param.param_str
+        lines = [
+            line.strip().rstrip(",") for line in text.strip().strip("{}").replace("!!python/tuple", "").splitlines()
+        ]
+        quoted = [re.sub(r"^(\w+)\s*:", r"'\1':", line) for line in lines if line]
         try:
-            given = ast.literal_eval("{" + text.strip().strip("{}") + "}")
+            given = ast.literal_eval("{" + ", ".join(quoted) + "}")
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             given = None
         if not isinstance(given, dict):
@@ -84,14 +94,17 @@ class FromParamStr(Layer):
         if unknown or missing:
             what = f"has no setting {unknown[0]!r}" if unknown else f"needs the setting {missing[0]!r}"
             raise self.spec_error(f"its param_str {what}; its settings: {', '.join(self.defaults)}")
-        self.settings: dict[str, Any] = {**self.defaults, **given}
+        self.given: dict[str, Any] = {**self.defaults, **given}
         wrong = [key for key, value in given.items() if not self._fits(value, self.defaults[key])]
         if wrong:
-            raise self.spec_error(f"expected a number for {wrong[0]!r}, got {given[wrong[0]]!r:.80}")
+            expected = "a text" if isinstance(self.defaults[wrong[0]], str) else "a number"
+            raise self.spec_error(f"expected {expected} for {wrong[0]!r}, got {given[wrong[0]]!r:.80}")
 
     @staticmethod
     def _fits(value: object, default: object) -> bool:
-        """Whether a value is of the default's kind: a number, or as many numbers, or any number of them."""
+        """Whether a value is of the default's kind: a text, a number, or numbers."""
+        if isinstance(default, str):
+            return isinstance(value, str)
         if isinstance(default, tuple):
             return isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value)
         return isinstance(value, int | float)
@@ -107,7 +120,7 @@ class _Anchored(FromParamStr):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        self._make_anchors(self.settings["feat_stride"], 16, (0.5, 1, 2), self.settings["scales"])
+        self._make_anchors(self.given["feat_stride"], 16, (0.5, 1, 2), self.given["scales"])
 
     def _make_anchors(self, stride: float, base: int, ratios: Sequence[float], scales: Sequence[float]) -> None:
         if stride <= 0 or base < 1 or min(*ratios, *scales, 1) <= 0:
@@ -172,13 +185,13 @@ class AnchorTarget(_Anchored):
         height, width = scores.shape[2:]
         every = self.all_anchors(height, width, scores.device)
         info, objects = info.detach().flatten().double(), objects.detach().reshape(-1, 5).double()
-        border = self.settings["allowed_border"]
+        border = self.given["allowed_border"]
         inside = (every[:, :2] >= -border).all(1) & (every[:, 2:] < info[:2].flip(0) + border).all(1)
         boxes = every[inside]
         labels, nearest = self._labels(boxes, objects)
         change = changes(boxes, objects[nearest, :4]) if len(objects) else torch.zeros_like(boxes)
         positive, negative = labels == 1, labels == 0
-        weights = boxes.new_tensor(self.settings["RPN_BBOX_INSIDE_WEIGHTS"]) * positive[:, None]
+        weights = boxes.new_tensor(self.given["RPN_BBOX_INSIDE_WEIGHTS"]) * positive[:, None]
         of_positive, of_negative = self._outside_weights(positive, negative)
         outside = (positive * of_positive + negative * of_negative)[:, None].expand_as(boxes)
         blobs = []
@@ -190,7 +203,7 @@ class AnchorTarget(_Anchored):
 
     def _labels(self, boxes: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
         """The label of each box, -1 for those left out, and which object is nearest to it."""
-        setting = self.settings
+        setting = self.given
         labels = boxes.new_full((len(boxes),), _IGNORED)
         if not len(objects) or not len(boxes):
             labels[:] = 0
@@ -210,7 +223,7 @@ class AnchorTarget(_Anchored):
         return sample, nearest
 
     def _outside_weights(self, positive: Tensor, negative: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        share = self.settings["RPN_POSITIVE_WEIGHT"]
+        share = self.given["RPN_POSITIVE_WEIGHT"]
         counts = positive.sum().clamp(min=1), negative.sum().clamp(min=1)
         if share < 0:
             every = 1 / (positive.sum() + negative.sum()).clamp(min=1).double()
@@ -285,9 +298,9 @@ class ProposalLayer(_Proposes):
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         counts = (12000, 2000) if self.phase == TRAIN else (6000, 300)
-        given = (self.settings["RPN_PRE_NMS_TOP_N"], self.settings["RPN_POST_NMS_TOP_N"])
+        given = (self.given["RPN_PRE_NMS_TOP_N"], self.given["RPN_POST_NMS_TOP_N"])
         self.before, self.after = (own if own >= 0 else count for own, count in zip(given, counts, strict=True))
-        self.threshold, self.least = self.settings["RPN_NMS_THRESH"], self.settings["RPN_MIN_SIZE"]
+        self.threshold, self.least = self.given["RPN_NMS_THRESH"], self.given["RPN_MIN_SIZE"]
 
 
 @register("Proposal")
@@ -353,7 +366,7 @@ class ProposalTarget(FromParamStr):
         for shape in bottoms[:2]:
             if len(shape) < 2 or tuple(shape[1:]) != (5, *(1,) * (len(shape) - 2)):
                 raise self.shape_error(f"expected regions and objects (count, 5), got {self.listing(bottoms)}")
-        return [torch.Size((1, 5)), torch.Size((1,)), *[torch.Size((1, 4 * self.settings["num_classes"]))] * 3]
+        return [torch.Size((1, 5)), torch.Size((1,)), *[torch.Size((1, 4 * self.given["num_classes"]))] * 3]
 
     def forward(self, regions: Tensor, objects: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
         regions, objects = (bottom.detach().reshape(-1, 5) for bottom in (regions, objects))
@@ -361,26 +374,26 @@ class ProposalTarget(FromParamStr):
             raise self.shape_error("expected the regions of one picture, 0")
         regions = torch.cat([regions, torch.cat([objects.new_zeros(len(objects), 1), objects[:, :4]], 1)])
         kept, classes, nearest = self._sample(regions[:, 1:].double(), objects.double())
-        regions, count = regions[kept], self.settings["num_classes"]
+        regions, count = regions[kept], self.given["num_classes"]
         change = regions.new_zeros(len(kept), 4 * count)
         inside = torch.zeros_like(change)
         found = (classes > 0).nonzero()[:, 0]
         if len(found):
             targets = changes(regions[found, 1:].double(), objects[nearest[found], :4].double())
-            if self.settings["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
-                means, deviations = (self.settings[f"BBOX_NORMALIZE_{what}"] for what in ("MEANS", "STDS"))
+            if self.given["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
+                means, deviations = (self.given[f"BBOX_NORMALIZE_{what}"] for what in ("MEANS", "STDS"))
                 targets = (targets - targets.new_tensor(means)) / targets.new_tensor(deviations)
-            first = torch.ones_like(found) if self.settings["AGNOSTIC"] else classes[found].long()
+            first = torch.ones_like(found) if self.given["AGNOSTIC"] else classes[found].long()
             if int(first.max()) >= count:
                 raise self.shape_error(f"an object is of class {int(first.max())}, num_classes is {count}")
             columns = 4 * first[:, None] + torch.arange(4, device=first.device)
             change[found[:, None], columns] = targets.to(change.dtype)
-            inside[found[:, None], columns] = inside.new_tensor(self.settings["BBOX_INSIDE_WEIGHTS"])
+            inside[found[:, None], columns] = inside.new_tensor(self.given["BBOX_INSIDE_WEIGHTS"])
         return regions, classes.to(regions.dtype), change, inside, (inside > 0).to(inside.dtype)
 
     def _sample(self, boxes: Tensor, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which boxes are in the sample, the class of each, and which object is nearest to it."""
-        setting = self.settings
+        setting = self.given
         if len(objects):
             most, nearest = overlaps(boxes, objects[:, :4], 1).max(1)
         else:
@@ -394,3 +407,60 @@ class ProposalTarget(FromParamStr):
         classes = boxes.new_zeros(len(kept))
         classes[: len(found)] = objects[nearest[found], 4] if len(objects) else 0
         return kept, classes, nearest[kept]
+
+
+@register("roi_data_layer.layer.RoIDataLayer")
+class RoIData(FromParamStr, SourceLayer):
+    """tops: a picture (1, 3, H, W), its height, width and scale (1, 3), and its objects (G, 5), of a database that
+    ``convert_annoset`` made: one picture a batch, shuffled.
+
+    Objects are rows (xmin, ymin, xmax, ymax, class) in pixels of the picture that comes out.
+
+    Settings of ``param_str``: num_classes, required; source: the database, ours, and required here, where
+    py-faster-rcnn's training gives the layer its pictures from outside; backend ("LMDB"); SCALES (600): the lengths of
+    the shorter side, one drawn by chance; MAX_SIZE (1000): of the longer one; USE_FLIPPED (True): half of the pictures
+    are mirrored, drawn by chance; PIXEL_MEANS (102.9801, 115.9465, 122.7717), blue first.
+    Source: py-faster-rcnn, ``roi_data_layer/layer.py``.
+
+    Differences: boxes are what the database has, times the size; of VOC's, which count pixels from 1, py-faster-rcnn
+    takes 1 off. A picture without objects is served.
+    """
+
+    top_count = (3, 3)
+    compiles = True
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "num_classes": None,
+        "source": "",
+        "backend": "LMDB",
+        "SCALES": (600,),
+        "MAX_SIZE": 1000,
+        "USE_FLIPPED": True,
+        "PIXEL_MEANS": (102.9801, 115.9465, 122.7717),
+    }
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        FromParamStr.setup(self, bottoms)
+        if not self.given["source"]:
+            raise self.spec_error(
+                "py-faster-rcnn's code, which gives it pictures, is not here; name a database of convert_annoset: "
+                "param_str: \"'num_classes': 21, 'source': 'trainval_lmdb'\""
+            )
+        SourceLayer.setup(self, bottoms)
+
+    def open_source(self) -> None:
+        self.close()
+        setting = self.given
+        param = LayerParameter(name=self.name, top=self.param.top)
+        param.data_param.source, param.data_param.batch_size, param.data_param.shuffle = setting["source"], 1, True
+        if setting["backend"] not in ("LMDB", "LEVELDB"):
+            raise self.spec_error(f"expected a backend of LMDB or LEVELDB, got {setting['backend']!r:.40}")
+        param.data_param.backend = DataParameter.DB.Value(setting["backend"])
+        reads = functools.partial(
+            sources.ObjectSource,
+            sides=setting["SCALES"],
+            most=setting["MAX_SIZE"],
+            flipped=bool(setting["USE_FLIPPED"]) and self.phase == TRAIN,
+            means=setting["PIXEL_MEANS"],
+        )
+        seed = secrets.randbits(63) if self.context.seed is None else self.context.seed
+        self.source = sources.create(reads, param, self.phase, seed, self.context.shard)

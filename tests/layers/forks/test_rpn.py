@@ -197,11 +197,36 @@ def test_all_regions_without_a_class_of_their_own_and_normalized() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "'feat_stride': 16, 'scales': [8, 16]",
+        "{'feat_stride': 16, 'scales': (8, 16)}",
+        "'feat_stride': 16 \\n'scales': !!python/tuple [8, 16]",
+        "feat_stride: 16\\nscales: [8, 16]\\n",
+    ],
+)
+def test_ways_to_write_the_settings(text: str) -> None:
+    """As published nets do."""
+    made = layer("ProposalLayer", text, (1, 12, HEIGHT, WIDTH), (1, 24, HEIGHT, WIDTH), (1, 3))
+    assert isinstance(made, rpn.ProposalLayer)
+    assert made.stride == 16 and len(made.base) == 6
+
+
+def test_pictures_need_a_database() -> None:
+    python = """python_param { module: "roi_data_layer.layer" layer: "RoIDataLayer" param_str: "'num_classes': 21" }"""
+    made = registry.create(layer_param(f'type: "Python" top: "a" top: "b" top: "c" {python}'))
+    with pytest.raises(
+        CaffeError, match="gives it pictures, is not here; name a database of convert_annoset: param_str"
+    ):
+        made.setup([])
+
+
+@pytest.mark.parametrize(
     ("kind", "setting", "said"),
     [
         ("ProposalLayer", "", "its param_str needs the setting 'feat_stride'; its settings: feat_stride, scales"),
         ("ProposalLayer", "'feat_strid': 16", "its param_str has no setting 'feat_strid'; its settings: feat_stride"),
-        ("ProposalLayer", "feat_stride: 16", "expected a param_str such as"),
+        ("ProposalLayer", "feat_stride 16", "expected a param_str such as"),
         ("ProposalLayer", "'feat_stride': '16'", "expected a number for 'feat_stride', got '16'"),
         ("ProposalLayer", "'feat_stride': 16, 'scales': 8", "expected a number for 'scales', got 8"),
         ("ProposalLayer", "'feat_stride': 0", "above 0"),
