@@ -90,9 +90,9 @@ class SoftmaxWithLossOHEM(Loss):
     """loss = -sum_i log p_i[label_i] / normalizer, as SoftmaxWithLoss; its third top has each prediction's own part.
 
     Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction. Tops: the loss; where asked for, the
-    probabilities; and -log p_i[label_i] in the shape of the labels, 0 where ``ignore_label`` is, not normalized, and
-    without gradient. ``loss_param``: ignore_label, normalization, as of SoftmaxWithLoss; ``softmax_param``: axis (1).
-    Raises ShapeError where the labels' count differs, LabelError where a label is not a class.
+    probabilities; and -log p_i[label_i] in the shape of the labels, with axes of length 1 at its end up to four, 0
+    where ``ignore_label`` is, not normalized, and without gradient. ``loss_param``: ignore_label, normalization, as of
+    SoftmaxWithLoss; ``softmax_param``: axis (1). Raises ShapeError where the labels' count differs, LabelError where a label is not a class.
     Source: Dai, Li, He and Sun, NIPS 2016 (R-FCN); microsoft/caffe, ``softmax_loss_ohem_layer.cpp``.
     """
 
@@ -109,7 +109,8 @@ class SoftmaxWithLossOHEM(Loss):
         super().reshape(bottoms)
         self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
         check_count(self, self.class_axis, bottoms)
-        return [torch.Size(), torch.Size(bottoms[0]), torch.Size(bottoms[1])][: max(1, len(self.param.top))]
+        each = torch.Size((*bottoms[1], *(1,) * (4 - len(bottoms[1]))))
+        return [torch.Size(), torch.Size(bottoms[0]), each][: max(1, len(self.param.top))]
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
         log_p = torch.log_softmax(full(x), self.class_axis)
@@ -123,14 +124,16 @@ class SoftmaxWithLossOHEM(Loss):
         if wrong is not None:
             each = each.masked_fill(wrong, math.nan)
         loss = each.sum() / normalizer(self.mode, x.shape[0], len(each), kept)
-        return (loss, log_p.detach().exp(), each.detach().reshape(labels.shape))[: max(1, len(self.param.top))]
+        each = each.detach().reshape(*labels.shape, *(1,) * (4 - labels.dim()))
+        return (loss, log_p.detach().exp(), each)[: max(1, len(self.param.top))]
 
 
 @register("SmoothL1LossOHEM")
 class SmoothL1LossOHEM(Loss):
     """loss = sum f(w (a - b)) / normalizer, f(d) = d^2 / 2 where |d| < 1, else |d| - 1/2; a part for each region too.
 
-    Bottoms: predictions a and targets b, (N, C, H, W) or (N, C), and, where given, weights w of that shape (1 without).
+    Bottoms: predictions a and targets b, (N, C, H, W) or (N, C), and, where given, weights w, all of that shape (axes
+    of length 1 may be left out at the end); without weights w is 1.
     Tops: the loss; where asked for, (N, 1, H, W): the sum over the channels, not normalized, and without gradient. The
     gradient to a is clip(d, -1, 1) / normalizer, to b its negative: it has no second factor w, as in the fork.
     ``loss_param``: normalization VALID (the default) and FULL divide by N H W, BATCH_SIZE by N, PRE_FIXED by
@@ -149,15 +152,15 @@ class SmoothL1LossOHEM(Loss):
         self.mode = LossParameter.NONE if self.fixed else self.normalization(LossParameter.VALID)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        if len({tuple(shape) for shape in bottoms}) > 1 or not 2 <= len(bottoms[0]) <= 4:
+        if len({(*shape, 1, 1)[:4] for shape in bottoms}) > 1 or any(not 2 <= len(shape) <= 4 for shape in bottoms):
             raise self.shape_error(f"expected (num, channels, height, width) for all, got {self.listing(bottoms)}")
         items, _, height, width = (*bottoms[0], 1, 1)[:4]
         return [torch.Size(), torch.Size((items, 1, height, width))][: max(1, len(self.param.top))]
 
     def forward(self, a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
-        difference = full(a) - full(b)
+        difference = full(a) - full(b).reshape(a.shape)
         if weights is not None:
-            difference = difference + (difference * (weights - 1)).detach()
+            difference = difference + (difference * (weights.reshape(a.shape) - 1)).detach()
         each = F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none").sum(1, keepdim=True)
         fixed = max(1.0, self.param.loss_param.pre_fixed_normalizer)
         loss = each.sum() / (fixed if self.fixed else normalizer(self.mode, len(a), each.numel(), None))

@@ -426,7 +426,7 @@ class RoIData(FromParamStr, SourceLayer):
     takes 1 off. A picture without objects is served.
     """
 
-    top_count = (3, 3)
+    top_count = (3, 6)
     compiles = True
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_classes": None,
@@ -440,6 +440,11 @@ class RoIData(FromParamStr, SourceLayer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         FromParamStr.setup(self, bottoms)
+        if len(self.param.top) > 3:
+            raise self.spec_error(
+                "has the tops of Fast R-CNN, which learns on regions proposed beforehand: that needs py-faster-rcnn's "
+                "code; with the three tops data, im_info and gt_boxes a net is trained end to end"
+            )
         if not self.given["source"]:
             raise self.spec_error(
                 "py-faster-rcnn's code, which gives it pictures, is not here; name a database of convert_annoset: "

@@ -127,7 +127,7 @@ def test_softmax_loss_has_a_largest_part_and_names_a_wrong_label() -> None:
     scores = torch.tensor([[0.0, 300, 0], [0, 0, 0]], requires_grad=True)
     loss, _, each = layer(scores, torch.tensor([0.0, 2]))
     loss.backward()
-    assert each[0].item() == pytest.approx(126 * math.log(2))
+    assert each.shape == (2, 1, 1, 1) and each[0].item() == pytest.approx(126 * math.log(2))
     assert scores.grad[0].tolist() == pytest.approx([-0.5, 0.5, 0])
     with pytest.raises(CaffeError, match="3"):
         layer(scores, torch.tensor([0.0, 3]))
@@ -165,6 +165,15 @@ def test_smooth_l1_loss_tells_each_part(loss_param: str, divisor: float) -> None
 def test_smooth_l1_loss_of_vectors() -> None:
     layer = check('type: "SmoothL1LossOHEM" top: "y" top: "e"', (6, 8), (6, 8))
     assert layer.reshape([(6, 8)] * 2) == [(), (6, 1, 1, 1)]
+
+
+def test_smooth_l1_loss_of_pooled_predictions() -> None:
+    """As R-FCN's nets have it: (regions, values, 1, 1) beside targets (regions, values)."""
+    a, b, w = (torch.from_numpy(distinct(6, 8, seed=i)) for i in range(3))
+    text = 'type: "SmoothL1LossOHEM" top: "y" top: "e"'
+    pooled = build(text, (6, 8, 1, 1), (6, 8), (6, 8))(a[..., None, None], b, w)
+    plain = build(text, (6, 8), (6, 8), (6, 8))(a, b, w)
+    assert all(map(torch.equal, pooled, plain))
 
 
 def test_only_smooth_l1_loss_takes_a_fixed_divisor() -> None:

@@ -219,6 +219,9 @@ def test_pictures_need_a_database() -> None:
         CaffeError, match="gives it pictures, is not here; name a database of convert_annoset: param_str"
     ):
         made.setup([])
+    made = registry.create(layer_param(f'type: "Python" {"".join(f"top: {c!r} " for c in "abcdef")} {python}'))
+    with pytest.raises(CaffeError, match="has the tops of Fast R-CNN, which learns on regions proposed beforehand"):
+        made.setup([])
 
 
 @pytest.mark.parametrize(
