@@ -92,7 +92,8 @@ class SoftmaxWithLossOHEM(Loss):
     Bottoms: scores (N, C, …), labels 0 to C - 1, one for each prediction. Tops: the loss; where asked for, the
     probabilities; and -log p_i[label_i] in the shape of the labels, with axes of length 1 at its end up to four, 0
     where ``ignore_label`` is, not normalized, and without gradient. ``loss_param``: ignore_label, normalization, as of
-    SoftmaxWithLoss; ``softmax_param``: axis (1). Raises ShapeError where the labels' count differs, LabelError where a label is not a class.
+    SoftmaxWithLoss; ``softmax_param``: axis (1). Raises ShapeError where the labels' count differs, LabelError where a
+    label is not a class.
     Source: Dai, Li, He and Sun, NIPS 2016 (R-FCN); microsoft/caffe, ``softmax_loss_ohem_layer.cpp``.
     """
 
