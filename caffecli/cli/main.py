@@ -155,6 +155,7 @@ def _report(error: Exception) -> int:
     """Print the error to stderr; returns the exit code."""
     if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
         return _close_pipes()
+    error = _of_a_layer(error)
     try:
         if isinstance(error, click.Abort):  # Click's word for KeyboardInterrupt
             click.echo("Interrupted", err=True)
@@ -170,6 +171,18 @@ def _report(error: Exception) -> int:
         return _close_pipes()
     except OSError:  # stderr itself cannot be written
         return 1
+
+
+def _of_a_layer(error: Exception) -> Exception:
+    """The error as one of the layer of a user's own in whose code it was raised, if it was."""
+    outside = sys.modules.get("caffecli.layers.outside")
+    if outside is None or isinstance(error, CaffeError | click.ClickException | click.Abort):
+        return error
+    own: PythonLayerError | None = outside.at_fault(error)
+    if own is None:
+        return error
+    own.__cause__ = error
+    return own
 
 
 def _one_line(error: Exception) -> str:

@@ -192,7 +192,9 @@ gpu_option = click.option(
 
 def device_options(command: F) -> F:
     """``--gpu`` (str or None) and ``--cpu`` (bool)."""
-    return gpu_option(click.option("--cpu", is_flag=True, help="Use the CPU, whatever the solver says.")(command))
+    return gpu_option(
+        click.option("--cpu", is_flag=True, help="Use the CPU, whatever --gpu or the solver says.")(command)
+    )
 
 
 amp_option = click.option(

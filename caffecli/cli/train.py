@@ -61,7 +61,7 @@ def _counted(
             return 0, None
         count, colon, more = value.partition(":")
         if not re.fullmatch(r"\d{1,9}", count) or int(count) < 1:
-            raise click.BadParameter(f"{value!r} does not begin with a count above 0.", ctx, param)
+            raise click.BadParameter(f"{value!r} does not begin with a count from 1 to 999999999.", ctx, param)
         if not colon:
             return int(count), None
         try:
@@ -74,6 +74,12 @@ def _counted(
         return int(count), number
 
     return read
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value:g} is no learning rate, a finite number of at least 0.", ctx, param)
+    return value
 
 
 _WATCH_FLAGS = [
@@ -91,7 +97,8 @@ _WATCH_FLAGS = [
         help="The test output that these three watch; the first accuracy of test net 0, else its loss, when left out.",
     ),
     click.option(
-        "--min-lr", type=click.FloatRange(min=0), metavar="LR", help="The learning rate never falls below LR."
+        "--min-lr", type=click.FloatRange(min=0), callback=_finite, metavar="LR",
+        help="The learning rate never falls below LR.",
     ),
     click.option(
         "--warmup", callback=_counted("learning rate", 0.0), metavar="N[:LR]",

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from caffecli import logs
 from caffecli.errors import CaffeError, PythonLayerError, SpecError, words_of
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape, exporting
+from caffecli.proto.caffe_pb2 import LayerParameter
 
 _OURS = (str(Path(__file__).parents[1]), *torch.__path__, contextlib.__file__)
 
@@ -76,6 +77,21 @@ def blamed(layers: Iterable[Layer], what: str, error: BaseException) -> PythonLa
     for layer in layers:
         if is_outside(type(layer)) and _file(type(layer)) in files:
             return failed(type(layer), layer.name, what, error)
+    return None
+
+
+def at_fault(error: BaseException) -> PythonLayerError | None:
+    """``failed`` of the user's layer in one of whose methods ``error`` was raised; None where there is none."""
+    trace = error.__traceback__
+    while trace is not None:
+        values, code = trace.tb_frame.f_locals, trace.tb_frame.f_code
+        layer = values.get("self")
+        cls = values.get("cls") if layer is None else type(layer)
+        if isinstance(cls, type) and issubclass(cls, Layer) and is_outside(cls) and code.co_filename == _file(cls):
+            param = layer.param if isinstance(layer, Layer) else values.get("param")
+            error.__traceback__ = trace
+            return failed(cls, param.name if isinstance(param, LayerParameter) else "", code.co_name, error)
+        trace = trace.tb_next
     return None
 
 

@@ -63,7 +63,7 @@ class Slice(Layer):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.count == 1:
             return x
-        pieces = self.sizes or x.shape[self.slice_axis] // self.count
+        pieces = self.sizes or [x.shape[self.slice_axis] // self.count] * self.count
         return torch.split(x, pieces, self.slice_axis)
 
 

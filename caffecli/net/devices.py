@@ -16,11 +16,13 @@ def choose(gpu: str | None, cpu: bool, wanted_by: str = "") -> torch.device:
 
 
 def choose_all(gpu: str | None, cpu: bool, wanted_by: str = "") -> list[torch.device]:
-    """The devices for ``--gpu`` (ids, or ``all``) and ``--cpu``; without ``gpu``, the CPU.
+    """The devices for ``--gpu`` (ids, or ``all``) and ``--cpu``, which goes before it; without ``gpu``, the CPU.
 
     ``wanted_by`` says who asked for the GPU when no flag did (``solver_mode: GPU``). Raises SolverError when it is not
     there.
     """
+    if cpu and gpu:
+        logs.warning("caffe.cpp:197", f"--cpu goes before --gpu {gpu}: leave out the one that is not meant")
     if cpu or not gpu:
         return [torch.device("cpu")]
     asked = wanted_by or f"--gpu {gpu}"

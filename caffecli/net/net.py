@@ -260,6 +260,8 @@ def _refusal(layer: Layer, bottoms: list[Shape], what: str, error: BaseException
         return outside.failed(type(layer), layer.name, what, error, remark)
     if not isinstance(error, RuntimeError):
         raise error
+    if first != _NO_MEMORY and any(0 in shape for shape in bottoms):
+        first = "it needs values, and a dimension is 0"
     return layer.shape_error(f"cannot run on {layer.listing(bottoms)}: {first}")
 
 

@@ -18,12 +18,15 @@ from caffecli.solver.rules import Rule
 
 
 def settings(param: SolverParameter, rate: RateOptions) -> None:
-    """Raise SolverError for a setting that cannot work."""
+    """Raise SolverError for a setting that cannot work.
+
+    Counts below 0 are let through where the reference runs them: ``display`` and ``snapshot`` count without their sign.
+    """
     learning_rate.check(param, rate)
     detection.check(param)
-    for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0), ("display", 0), ("snapshot", 0)):
-        if getattr(param, name) < least:
-            raise SolverError(f"{name} must be at least {least}, got {getattr(param, name)}")
+    for name in ("average_loss", "iter_size"):
+        if getattr(param, name) < 1:
+            raise SolverError(f"{name} must be at least 1, got {getattr(param, name)}")
     for name in ("base_lr", "momentum", "weight_decay", "clip_gradients"):
         if not math.isfinite(getattr(param, name)):
             raise SolverError(f"{name} must be a finite number, got {getattr(param, name)}")
@@ -62,6 +65,9 @@ def warn_of_doubts(nets: Sequence[Net], iteration: int, max_iter: int) -> None:
 def warn_of_uneven_tests(tests: Iterable[Net], test_iter: Iterable[int]) -> None:
     """Warn of each test that counts some records more often than others: the reference does so without a word."""
     for i, (net, batches) in enumerate(zip(tests, test_iter, strict=True)):
+        if batches < 1:
+            logs.warning("solver.cpp:191", f"Test net #{i}, test_iter {batches}: nothing is scored; give a larger one")
+            continue
         words = records.uneven(net, batches)
         if words is not None:
             better = records.even(net)

@@ -86,7 +86,7 @@ class LossPlateau:
         if self.step < len(windows) and iteration >= self.event + windows[self.step]:
             self.step, self.event = self.step + 1, iteration
             logs.info("sgd_solver.cpp:76", f"Plateau Status: Iteration {iteration}, step = {self.step}")
-        if param.display and iteration % param.display == 0 and self.event > iteration - param.display:
+        if param.display and iteration % param.display == 0 and self.event > iteration - abs(param.display):
             minimum = f"current minimum_loss = {logs.number(self.minimum)}"
             logs.info("sgd_solver.cpp:83", f"Plateau Status: Iteration {iteration}, {minimum}")
 

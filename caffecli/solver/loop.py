@@ -126,6 +126,8 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     """
     logs.info("solver.cpp:347", f"Iteration {solver.iter}, Testing net (#{index})")
     net, count = solver.test_nets[index], solver.param.test_iter[index]
+    if count < 1:
+        return {}
     sums: dict[str, Tensor] = {}
     detections = DetectionTest() if detection.is_asked(solver.param) else None
     total = torch.zeros((), device=solver.device)

@@ -158,6 +158,12 @@ class Watcher(Callback):
             self._monitor = Monitor.find(
                 self._asked, solver.test_nets, list(map(solver.test_figures, range(len(solver.test_nets))))
             )
+            index = self._monitor.index
+            if solver.param.test_iter[index] < 1:
+                raise SolverError(
+                    f"{self.name} watches test net #{index}, and test_iter {solver.param.test_iter[index]} scores "
+                    "nothing; give a larger test_iter"
+                )
             if self._of and self._of != str(self._monitor):
                 logs.warning(
                     "solver.cpp:316", f"{self.name} watched {self._of} before, now {self._monitor}: it starts anew"

@@ -48,9 +48,6 @@ def test_nets(param: SolverParameter) -> list[tuple[str, NetParameter]]:
         )
     if nets and param.test_interval <= 0:
         raise SolverError(f"test_interval must be positive when there are test nets, got {param.test_interval}")
-    for count in param.test_iter:
-        if count <= 0:
-            raise SolverError(f"test_iter must be positive, got {count}")
     states = list(param.test_state) or [NetState()] * len(nets)
     return [(source, _with_state(net, TEST, state)) for (source, net), state in zip(nets, states, strict=True)]
 

@@ -78,6 +78,25 @@ def test_each_command_that_builds_a_net(half: Path, command: Command) -> None:
     assert {path.name for path in half.glob("out.*")} == {"out.npy", "out.keys.npy", "out.png", "out.pt2", "out.dot"}
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "args"),
+    [
+        ("def multiply_adds(self, bottoms, tops):", "half", ("summarize", "deploy.prototxt")),
+        ("def doubt(self):", "relu1", ("train", "--solver=solver.prototxt")),
+        ("@classmethod\n    def drawn(cls, param):", "half", ("draw_net", "--phase=TEST", "deploy.prototxt", "o.dot")),
+    ],
+)
+def test_a_method_that_raises(half: Path, command: Command, method: str, name: str, args: tuple[str, ...]) -> None:
+    (half / "my_half.py").write_text(f"{HALF}\n    {method}\n        return {{}}['k']\n")
+    code, err = command(*args, "--layers=my_half")
+    lines = [line for line in err.splitlines() if not line.startswith(("I", "W"))]
+    called = method.split("def ")[1].split("(")[0]
+    line = len(HALF.splitlines()) + 2 + method.count("\n") + 1
+    assert code == 1
+    assert lines[-1] == f"Error: layer {name!r} (Half): its {called} failed: KeyError: 'k' (my_half.py, line {line})"
+    assert "click" not in err and "internal" not in err
+
+
 def test_classify(half: Path, command: Command) -> None:
     assert command("train", "--solver=solver.prototxt", "--layers=my_half")[0] == 0
     picture = next(path for path in sorted((half / "images").rglob("*.*")))

@@ -39,12 +39,15 @@ def test_an_early_stop_is_no_failure(folder: Path, edit: Callable[..., None], co
     [
         (("--early-stop=0",), "0 is not in the range x>=1"),
         (("--early-stop=x",), "'x' is not a valid integer"),
-        (("--plateau=0:0.1",), "'0:0.1' does not begin with a count above 0"),
+        (("--plateau=0:0.1",), "'0:0.1' does not begin with a count from 1 to 999999999"),
         (("--plateau=2:",), "'' in '2:' is no gamma, a number between 0 and 1"),
         (("--plateau=2:1.5",), "'1.5' in '2:1.5' is no gamma, a number between 0 and 1"),
-        (("--warmup=-3",), "'-3' does not begin with a count above 0"),
+        (("--warmup=-3",), "'-3' does not begin with a count from 1 to 999999999"),
+        (("--warmup=999999999999:0.1",), "'999999999999:0.1' does not begin with a count from 1 to 999999999"),
         (("--warmup=10:nan",), "'nan' in '10:nan' is no learning rate, a number of at least 0"),
         (("--min-lr=-1",), "-1.0 is not in the range x>=0"),
+        (("--min-lr=nan",), "nan is no learning rate, a finite number of at least 0"),
+        (("--min-lr=inf",), "inf is no learning rate, a finite number of at least 0"),
         (("--monitor=loss",), "--monitor says what --early-stop, --plateau and --best watch; give one of them"),
     ],
 )
@@ -67,6 +70,12 @@ def test_wrong_use(fails: Fails, flags: tuple[str, ...], words: str) -> None:
 )
 def test_what_does_not_fit_the_run(fails: Fails, flags: tuple[str, ...], words: str) -> None:
     assert words in fails(*TRAIN, *flags)
+
+
+def test_the_cpu_goes_before_gpus(folder: Path, command: Callable[..., tuple[int, str]]) -> None:
+    code, log = command(*TRAIN, "--gpu=0", "--cpu")
+    assert code == 0 and "Use CPU." in log
+    assert "--cpu goes before --gpu 0: leave out the one that is not meant" in log
 
 
 def test_nothing_to_watch(edit: Callable[..., None], fails: Fails) -> None:

@@ -301,6 +301,29 @@ def test_wrong_definitions(text: str, kind: type[CaffeError], words: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [("Pooling", "pooling_param { kernel_size: 2 }"), ("MVN", ""), ("Im2col", "convolution_param { kernel_size: 1 }"),
+     ("Deconvolution", "convolution_param { num_output: 2 kernel_size: 2 }"), ("Upsample", "")],
+)  # fmt: skip
+def test_bottoms_without_values(kind: str, setting: str) -> None:
+    source = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 0 dim: 4 dim: 4 } } } '
+        f'layer {{ name: "l" type: "{kind}" bottom: "x" top: "y" {setting} }}'
+    )
+    with pytest.raises(ShapeError, match=r"cannot run on 'x' \(2, 0, 4, 4\): it needs values, and a dimension is 0$"):
+        Net(text_format.Parse(source, NetParameter()))({"x": torch.zeros(2, 0, 4, 4)})
+
+
+def test_slices_without_values() -> None:
+    source = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 0 dim: 4 } } } '
+        'layer { name: "l" type: "Slice" bottom: "x" top: "y" top: "z" }'
+    )
+    tops = Net(text_format.Parse(source, NetParameter()))({"x": torch.zeros(2, 0, 4)})
+    assert [top.shape for top in tops.values()] == [(2, 0, 4)] * 2
+
+
 def test_layers_that_keep_nothing_may_share_a_name(tmp_path: Path) -> None:
     """As those of Caffe's autoencoder do; a layer with weights may share its name with them.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from caffecli.errors import DataError, SolverError
+from caffecli.errors import DataError, PythonLayerError, SolverError
 from caffecli.formats import caffemodel
 from caffecli.layers import registry
 from caffecli.layers.base import Layer
@@ -23,6 +27,7 @@ from caffecli.net.runners import compiled
 from caffecli.net.runners.compiled import Compiled
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import TRAIN, NetParameter
+from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
 from caffecli.spec import load, text
 from caffecli.tools import train
@@ -109,6 +114,76 @@ def test_an_error_names_the_record(run_folder: Path, edit: Edit, uncompiled: Non
         DataError, match=r"layer 'loss': label \d of item \d+ is past the 4 classes .*; record '\d+' of layer 'data'"
     ):
         Solver(load.load_solver(Path("solver.prototxt")), runner=Compiled).solve()
+
+
+class Fails(Layer):
+    """A layer from outside whose forward fails where shapes are not known before."""
+
+    keeps_shape = True
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0] @ torch.ones(7, 6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_layer_from_outside_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced(monkeypatch)
+    monkeypatch.setitem(registry._LAYERS, "Fails", Fails)
+    param = forks()
+    param.layer[4].type = "Fails"
+    with pytest.raises(PythonLayerError, match=r"layer 'relu' .*: its forward failed: RuntimeError: .* 'conv' \(4, 4,"):
+        Compiled(Net(param)).forward()
+
+
+def test_signals_wait_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that is started meanwhile inherits that: Ctrl-C reaches all processes of the terminal."""
+    blocked: list[set[int]] = []
+
+    def watched(function: Callable[..., tuple[Tensor, ...]], **_: object) -> Callable[..., tuple[Tensor, ...]]:
+        def code(*bottoms: Tensor) -> tuple[Tensor, ...]:
+            blocked.append({*signal.pthread_sigmask(signal.SIG_BLOCK, [])})
+            return function(*bottoms)
+
+        return code
+
+    monkeypatch.setattr(torch, "compile", watched)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with Signals() as signals:
+        runner = Compiled(Net(forks()))
+        result = runner.forward()
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked[0]
+        runner.backward(result)
+        count = len(blocked)
+        os.kill(os.getpid(), signal.SIGTERM)
+        runner.forward()
+        assert blocked[count] == {*before} == {*signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+        assert signals.requested() is Action.STOP
+
+
+@compiling
+def test_a_signal_to_the_compiler_too(run_folder: Path) -> None:
+    """Both where the forward pass is compiled and the backward pass: the run stops as it would without."""
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("there is no bash")
+    calls = run_folder / "calls"
+    for nth in (1, 3):
+        (run_folder / "cxx").write_text(
+            f"""#!{shell}
+case "$*" in *.main.cpp*) echo >> {calls}; [ "$(wc -l < {calls})" = {nth} ] && kill -TERM 0;; esac
+exec g++ "$@"
+"""
+        )
+        (run_folder / "cxx").chmod(0o755)
+        calls.write_text("")
+        cache = {"CXX": str(run_folder / "cxx"), "TORCHINDUCTOR_CACHE_DIR": str(run_folder / f"cache{nth}")}
+        done = subprocess.run(
+            [sys.executable, "-m", "caffecli", "train", "--solver=solver.prototxt", "--compile"],
+            env=os.environ | cache, start_new_session=True, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-500:]
+        assert "Optimization stopped early." in done.stderr
+        assert Path("s_iter_1.solverstate").is_file()
 
 
 @compiling

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError, SolverError, SpecError
 from caffecli.formats import solverstate
+from caffecli.solver.monitor import WatchOptions
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
@@ -51,6 +53,28 @@ def test_lines_of_a_run(run_folder: Path, heard: io.StringIO) -> None:
     assert log.count("Optimization Done.") == 2
     assert log.index("Solving small") < log.index("Iteration 0")
     assert re.search(r"Iteration 20, loss = \S+$", log, re.M)
+
+
+def test_counts_below_zero_run_as_in_the_reference(run_folder: Path, edit: Edit, heard: io.StringIO) -> None:
+    edit("solver.prototxt", "display: 5", "display: -5")
+    edit("solver.prototxt", "snapshot: 10", "snapshot: -10")
+    edit("solver.prototxt", "test_iter: 3", "test_iter: -1 test_compute_loss: true")
+    assert train(OPTIONS)
+    log = heard.getvalue()
+    assert [int(n) for n in re.findall(r"Iteration (\d+), lr = 0.05$", log, re.M)] == [0, 5, 10, 15]
+    assert [int(n) for n in re.findall(r"Iteration (\d+), Testing net \(#0\)", log)] == [0, 10, 20]
+    assert log.count("Snapshotting to binary") == 2
+    assert "Test net output" not in log
+    assert "Test net #0, test_iter -1: nothing is scored; give a larger one" in log
+    edit("solver.prototxt", "max_iter: 20", "max_iter: -1")
+    assert train(OPTIONS)
+    assert "iteration 0: max_iter -1 is reached: nothing is trained" in heard.getvalue()
+
+
+def test_a_test_without_batches_cannot_be_watched(run_folder: Path, edit: Edit) -> None:
+    edit("solver.prototxt", "test_iter: 3", "test_iter: 0")
+    with pytest.raises(SolverError, match=r"--best watches test net #0, and test_iter 0 scores nothing; give a larger"):
+        train(replace(OPTIONS, watch=WatchOptions(best=True)))
 
 
 def test_snapshots_written(run_folder: Path) -> None:
@@ -183,7 +207,6 @@ def test_debug_info_gives_the_same_weights(run_folder: Path, edit: Edit, heard: 
             "exactly one of net, net_param, train_net, train_net_param"),
         ("solver.prototxt", 'net: "net.prototxt"', 'net: "nn.prototxt"', CaffeError, "nn.prototxt"),
         ("solver.prototxt", "test_interval: 10", "", SolverError, "test_interval must be positive"),
-        ("solver.prototxt", "test_iter: 3", "test_iter: 0", SolverError, "test_iter must be positive, got 0"),
         ("solver.prototxt", "test_iter: 3", 2 * 'test_net: "net.prototxt"' + "test_iter: 3", SolverError,
             "once per test net"),
         ("solver.prototxt", "random_seed: 7", "iter_size: 0", SolverError, "iter_size must be at least 1, got 0"),

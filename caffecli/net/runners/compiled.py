@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,16 +45,18 @@ def check(device: torch.device) -> None:
 class Stretch:
     """Consecutive layers, compiled into one function ``code`` from the slots ``read`` to the slots ``given``."""
 
+    nodes: tuple[Node, ...]
     read: tuple[int, ...]
     given: tuple[int, ...]
     code: Code
 
 
 class Compiled(Runner):
-    """Runs ``net`` as ``Whole`` does. The first pass compiles, which takes from seconds to minutes."""
+    """Runs ``net`` as ``Whole`` does. The first pass each way compiles, which takes from seconds to minutes."""
 
     def __init__(self, net: Net, precision: PrecisionPolicy = FULL) -> None:
         super().__init__(net, precision)
+        self._ran_forward = self._ran_backward = False
         self._steps: list[Node | Stretch] = []
         needed = {*net.output_slots, *(slot for slot, _ in net.losses)}
         for nodes in reversed(_stretches(net)):
@@ -62,13 +65,29 @@ class Compiled(Runner):
             if len(nodes) > 1:
                 given = tuple(sorted(made & needed))
                 name = f"stretch{len(self._steps)}"
-                self._steps.append(Stretch(read, given, _code(name, nodes, read, given, precision)))
+                self._steps.append(Stretch(tuple(nodes), read, given, _code(name, nodes, read, given, precision)))
             else:
                 self._steps += nodes  # a single layer is not faster when compiled
             needed.update(read)
         self._steps.reverse()
 
     def forward(self, inputs: Mapping[str, Tensor] | None = None) -> Result:
+        if self._ran_forward:
+            return self._forward(inputs)
+        with _signals_wait():
+            result = self._forward(inputs)
+        self._ran_forward = True
+        return result
+
+    def backward(self, result: Result) -> None:
+        try:
+            with contextlib.nullcontext() if self._ran_backward else _signals_wait():
+                super().backward(result)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise _cannot_compile(error) from error
+        self._ran_backward = True
+
+    def _forward(self, inputs: Mapping[str, Tensor] | None) -> Result:
         net, fed = self.net, inputs or {}
         net.check_inputs(fed)
         slots: dict[int, Tensor] = {}
@@ -77,10 +96,20 @@ class Compiled(Runner):
                 tops = net.run_layer(step, [slots[slot] for slot in step.inputs], fed, self.precision)
                 slots.update(zip(step.outputs, tops, strict=True))
             else:
-                slots.update(zip(step.given, _run(step.code, [slots[slot] for slot in step.read]), strict=True))
+                slots.update(zip(step.given, self._run(step, slots), strict=True))
         for source in net.sources:
             source.read_ahead()
         return self.result(slots)
+
+    def _run(self, step: Stretch, slots: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        try:
+            return _run(step.code, [slots[slot] for slot in step.read])
+        except (Exception, SystemExit) as error:
+            failed = error
+        for node in step.nodes:  # a layer that fails without torch.compile too is named
+            tops = self.net.run_layer(node, [slots[slot] for slot in node.inputs], {}, self.precision)
+            slots.update(zip(node.outputs, tops, strict=True))
+        raise failed
 
 
 def _stretches(net: Net) -> list[list[Node]]:
@@ -120,8 +149,30 @@ def _run(code: Code, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with _quiet():
             return code(*bottoms)
     except torch._dynamo.exc.TorchDynamoException as error:
-        words = next(line for line in str(error).splitlines() if line.strip())
-        raise SolverError(f"--compile: PyTorch cannot compile this net ({words}); leave --compile out") from error
+        raise _cannot_compile(error) from error
+
+
+def _cannot_compile(error: Exception) -> SolverError:
+    words = next(line for line in str(error).splitlines() if line.strip())
+    return SolverError(f"--compile: PyTorch cannot compile this net ({words}); leave --compile out")
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold back the signals that this program answers itself: what it starts meanwhile, as a compiler, inherits that.
+
+    Ctrl-C and batch systems signal all processes of a group; a compiler that dies of it is no fault of the net.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [n for n in numbers if callable(how := signal.getsignal(n)) and how is not signal.default_int_handler]
+    if not ours or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
