@@ -72,8 +72,10 @@ def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
         raise cannot_read(path, error) from error
 
 
-def refuse_existing(path: str | os.PathLike[str]) -> None:
-    """Raise FormatError when something lies at ``path``."""
+def refuse_existing(path: str | os.PathLike[str], file: bool = False) -> None:
+    """Raise FormatError when something lies at ``path``. ``file``: where a file is to be, a folder is not to go."""
+    if file and Path(path).is_dir():
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     if os.path.lexists(path):
         here = Path(path).resolve() in (Path.cwd(), *Path.cwd().parents)
         remedy = "the folder that you are in, or one above it; choose" if here else "exists; remove it or choose"

@@ -201,17 +201,6 @@ VALUES = {
     "SolverParameter.SolverType": "SAG",
 }
 
-#: what to use here instead: by message and field
-INSTEAD: dict[tuple[str, str], str] = {
-    ("SolverParameter", "min_lr"): "give --min-lr to caffecli train",
-    ("SolverParameter", "warmup_iter"): "give --warmup N:LR to caffecli train",
-    ("SolverParameter", "warmup_start_lr"): "give --warmup N:LR to caffecli train",
-    ("ConvolutionParameter", "hole"): "write dilation, which is the same",
-    ("ConvolutionParameter", "hole_h"): "write dilation twice, for height and width, which is the same",
-    ("ConvolutionParameter", "hole_w"): "write dilation twice, for height and width, which is the same",
-    ("SoftmaxLossParameter", "ignore_label"): "write loss_param { ignore_label: N }, which takes one label",
-}
-
 #: fields and values of which only the name is known: by fork, then by message or enum. Those of layers have a place in
 #: the schema (scripts/generate_schema.py), and their content in a text is stepped over; those of solvers and V0 layers
 #: stop a file

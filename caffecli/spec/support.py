@@ -20,6 +20,7 @@ from caffecli.proto import forks, unsupported
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, NetState, Phase, SolverParameter
 from caffecli.proto.fork_numbers import VALUES
 from caffecli.spec.filter import takes_part
+from caffecli.spec.instead import INSTEAD
 
 
 class _Need(NamedTuple):
@@ -96,7 +97,7 @@ def _need(setting: _Setting, layer: str) -> _Need:
         named = VALUES[enum.full_name.removeprefix("caffe.")].values()
         owners = [fork for each in named for fork, value in each if value == setting.value and fork]
         return _Need(f"{setting.path}: {enum.values_by_number[setting.value].name}", layer, tuple(owners), None)
-    return _Need(setting.path, layer, tuple(owners), unsupported.INSTEAD.get((setting.message, setting.field.name)))
+    return _Need(setting.path, layer, tuple(owners), INSTEAD.get(setting.message, {}).get(setting.field.name))
 
 
 @functools.cache

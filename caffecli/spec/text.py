@@ -22,6 +22,7 @@ from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.host import check_file
 from caffecli.proto import caffe_pb2, encoding, forks
+from caffecli.spec.instead import INSTEAD
 from caffecli.spec.upgrade_v1 import TYPE_NAMES
 from caffecli.wording import did_you_mean
 
@@ -192,77 +193,9 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
     return what
 
 
-#: names that fields had once, or have in other programs, and what is meant here: by message and name
-_MEANT = {
-    "LayerParameter": {
-        "blobs_lr": "now it is param { lr_mult: ... }, one param for each blob",
-        "weight_decay": "in a layer it is param { decay_mult: ... }, one param for each blob",
-    },
-    "SolverParameter": {
-        "learning_rate": "it is called base_lr",
-        "lr": "it is called base_lr",
-        "batch_size": "it stands in the net, in the layer that reads the data",
-        "epochs": "Caffe counts iterations, of batch_size records each: max_iter",
-        "max_epoch": "Caffe counts iterations, of batch_size records each: max_iter",
-        "beta1": "Adam's beta1 is called momentum",
-        "beta2": "Adam's beta2 is called momentum2",
-        "epsilon": "it is called delta",
-        "eps": "it is called delta",
-        "nesterov": 'write type: "Nesterov"',
-        "steps": "each step is a stepvalue",
-        "decay": "it is called weight_decay",
-        "weight_decay_type": 'it is called regularization_type: "L1" or "L2"',
-        "gpu": "give the flag --gpu, or device_id",
-        "device": "give the flag --gpu, or device_id",
-        "epoch": "Caffe counts iterations, of batch_size records each: max_iter",
-        "iterations": "it is called max_iter",
-        "l2": "it is called weight_decay",
-        "optimizer": "it is called type",
-        "seed": "it is called random_seed",
-    },
-    "ConvolutionParameter": {
-        "filters": "it is called num_output",
-        "kernel": "it is called kernel_size",
-        "size": "it is called kernel_size",
-        "padding": "it is called pad",
-        "groups": "it is called group",
-        "bias": "it is called bias_term",
-    },
-    "PoolingParameter": {
-        "method": "it is called pool",
-        "type": "it is called pool",
-        "kernel": "it is called kernel_size",
-        "size": "it is called kernel_size",
-        "padding": "it is called pad",
-    },
-    "InnerProductParameter": {
-        "units": "it is called num_output",
-        "bias": "it is called bias_term",
-    },
-    "DropoutParameter": {
-        "p": "it is called dropout_ratio",
-        "rate": "it is called dropout_ratio",
-        "dropout": "it is called dropout_ratio",
-        "keep_prob": "dropout_ratio is 1 - keep_prob",
-    },
-    "BatchNormParameter": {
-        "epsilon": "it is called eps",
-        "momentum": "it is called moving_average_fraction",
-        "decay": "it is called moving_average_fraction",
-        "affine": "a Scale layer after it scales and shifts",
-    },
-    "LRNParameter": {"size": "it is called local_size", "n": "it is called local_size"},
-    "TransformationParameter": {
-        "mean": "it is called mean_value or mean_file",
-        "flip": "it is called mirror",
-        "resize": "pictures are resized by convert_imageset, or by ImageData's new_height and new_width",
-    },
-}
-
-
 def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     what = f"unknown field {name!r} in {message.name}"
-    if meant := _MEANT.get(message.name, {}).get(name):
+    if meant := INSTEAD.get(message.name, {}).get(name):
         return f"{what}; {meant}"
     if fork := forks.of_name(message.name, name):
         return f"{what}; it is one of {fork}, which is not here"

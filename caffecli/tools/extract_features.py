@@ -98,7 +98,7 @@ def extract_features(options: FeatureOptions) -> None:
         logs.error(f"{_SOURCE}:62", "Using CPU")
     for output in options.outputs:
         for path in (output, keys_path(output)) if options.format == "npy" else (output,):
-            atomic.refuse_existing(path)
+            atomic.refuse_existing(path, file=options.format in ("hdf5", "npy"))
     runner = open_net(options.model, Whole, layers=options.layers, device=device, weights=split_names(options.weights))
     with contextlib.closing(runner.net) as net:
         features = [_Feature(b, find_blob(net, b), out) for b, out in zip(options.blobs, options.outputs, strict=True)]

@@ -74,7 +74,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     """
     for path in (options.predictions, options.confusion):
         if path is not None:
-            atomic.refuse_existing(path)
+            atomic.refuse_existing(path, file=True)
     device = devices.choose(options.gpu, options.cpu)
     devices.log_use(device, 275)
     runner = open_net(

@@ -17,6 +17,7 @@ from caffecli.errors import SpecError
 from caffecli.proto import forks
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, PowerParameter, SolverParameter
 from caffecli.spec import text
+from caffecli.spec.instead import INSTEAD
 
 
 def solver(source: str) -> SolverParameter:
@@ -178,7 +179,11 @@ def test_texts_in_another_encoding_are_read_with_a_word(
             "; now it is param { lr_mult: ... }, one param for each blob",
         ),
         (NetParameter(), "layer { weight_decay: 1 }", "; in a layer it is param { decay_mult: ... }"),
+        (NetParameter(), "layer { lr: 1 }", "; it is param { lr_mult: ... }"),
+        (NetParameter(), "layer { convolution_param { kernel_width: 1 } }", "; it is called kernel_w"),
+        (NetParameter(), "layer { data_param { is_color: true } }", "; a database's pictures have the channels"),
         (SolverParameter(), "learning_rate: 1", "; it is called base_lr"),
+        (SolverParameter(), "snapshot_interval: 1", "; it is called snapshot"),
         (SolverParameter(), "beta1: 1", "; Adam's beta1 is called momentum"),
         (SolverParameter(), "batch_size: 1", "; it stands in the net, in the layer that reads the data"),
     ],
@@ -280,7 +285,9 @@ def test_what_stands_in_a_message_of_which_nothing_is_known_is_stepped_over(monk
 
 def test_the_names_that_hints_give_are_there() -> None:
     """A wrong hint is worse than none."""
-    for message, hints in text._MEANT.items():
+    messages = LayerParameter.DESCRIPTOR.file.message_types_by_name.values()
+    everywhere = {field.name for message in messages for field in message.fields}
+    for message, hints in INSTEAD.items():
         fields = LayerParameter.DESCRIPTOR.file.message_types_by_name[message].fields_by_name
         for name, hint in hints.items():
             known = name in fields and forks.is_of_reference(message, fields[name].number)
@@ -288,3 +295,5 @@ def test_the_names_that_hints_give_are_there() -> None:
             if hint.startswith("it is called "):
                 first, _, second = hint.removeprefix("it is called ").partition(":")[0].partition(" or ")
                 assert {first, second or first} <= set(fields), f"{message}.{name}: {hint}"
+            named = set(re.findall(r"(?<![-\w])[a-z]+_\w+", hint)) - {"convert_imageset", "keep_prob", "keep_ratio"}
+            assert named <= everywhere, f"{message}.{name}: {hint}"
