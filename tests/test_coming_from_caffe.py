@@ -28,6 +28,7 @@ SPANS = sorted(set(re.findall(r"`([^`]+)`", TEXT)))
 
 #: what Caffe has under these names; and others' things
 CAFFES = {
+    "~", "$HOME",  # a shell\'s
     "build/tools/caffe", "build/tools/caffe train", "examples/mnist", "python/classify.py", "python/detect.py",
     "python/draw_net.py",
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
@@ -75,6 +76,10 @@ EVIDENCE = {
     ),
     "HDF5 files may read others": "formats/test_bounds.py::test_other_files_are_read_only_if_allowed",
     "a small file may unpack": "formats/test_bounds.py::test_archives_that_unpack_to_gigabytes",
+    "`stepvalue`s changed before a run is resumed": "solver/test_loop.py::test_a_solver_changed_before_it_is_resumed",
+    "`iter_size` below 1": "cli/test_wrong_net.py::test_solvers",
+    "an empty prototxt": "spec/test_text.py::test_files_that_hold_no_prototxt",
+    "`~` and `$HOME` in a path of a prototxt": "cli/test_unexpanded_paths.py::test_a_source",
     "SIGTERM ends a training at once": "solver/test_loop.py::test_signals",
     "`debug_info` of a solver that is driven from Python": "cli/test_logs.py::test_debug_info",
     "the C++ library, its headers, layers of your own in C++ or CUDA": "block",

@@ -193,7 +193,7 @@ def test_confusion_counts_each_place_of_a_picture_but_not_those_to_ignore(folder
     ("args", "words", "code"),
     [
         (("--predictions=.",), "cannot write '.': Is a directory; name a file in it", 1),
-        (("--confusion=images",), "cannot write 'images': Is a directory; name a file in it", 1),
+        (("--confusion=..",), "cannot write '..': Is a directory; name a file in it", 1),
         (("--predictions=solver.prototxt",), "'solver.prototxt' exists; remove it or choose another name", 1),
         (("--confusion=solver.prototxt",), "'solver.prototxt' exists", 1),
         (

@@ -71,6 +71,19 @@ def test_counts_below_zero_run_as_in_the_reference(run_folder: Path, edit: Edit,
     assert "iteration 0: max_iter -1 is reached: nothing is trained" in heard.getvalue()
 
 
+def test_a_solver_changed_before_it_is_resumed(run_folder: Path, edit: Edit, heard: io.StringIO) -> None:
+    edit("solver.prototxt", '"fixed"', '"multistep" gamma: 0.1 stepvalue: 2')
+    edit("solver.prototxt", "max_iter: 20", "max_iter: 10")
+    assert train(OPTIONS)
+    edit("solver.prototxt", "max_iter: 10", "max_iter: 20")
+    edit("solver.prototxt", "stepvalue: 2", "stepvalue: 12")
+    edit("solver.prototxt", "base_lr: 0.05", "base_lr: 0.5")
+    assert train(replace(OPTIONS, snapshot=Path("s_iter_10.solverstate")))
+    assert re.findall(r"Iteration (\d+), lr = (\S+)$", heard.getvalue(), re.M) == [
+        ("0", "0.05"), ("5", "0.005"), ("10", "0.5"), ("15", "0.05"),
+    ]  # fmt: skip
+
+
 def test_a_test_without_batches_cannot_be_watched(run_folder: Path, edit: Edit) -> None:
     edit("solver.prototxt", "test_iter: 3", "test_iter: 0")
     with pytest.raises(SolverError, match=r"--best watches test net #0, and test_iter 0 scores nothing; give a larger"):
