@@ -103,7 +103,11 @@ def test_solvers(edit: Edit, fails: Fails, old: str, new: str, words: str) -> No
             "top blob 'conv1' is already produced",
         ),
         ('name: "ip1"', 'name: "conv1"', "layer 'conv1' is defined twice"),
-        ('bottom: "ip1" bottom: "label" top: "loss"', 'bottom: "ip1" top: "loss"', "expected 2 to 3 bottom blob(s), got 1"),
+        (
+            'bottom: "ip1" bottom: "label" top: "loss"',
+            'bottom: "ip1" top: "loss"',
+            "expected 2 to 3 bottom blob(s), got 1",
+        ),
         (
             'bottom: "ip1" bottom: "label" top: "loss"',
             'bottom: "ip1" bottom: "data" top: "loss"',
