@@ -56,8 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "net.prototxt").write_text(str(net))
     (folder / "deploy.prototxt").write_text(str(deploy))
     (folder / "solver.prototxt").write_text(
-        f'net: "{folder}/net.prototxt" base_lr: 0.01 lr_policy: "fixed" display: 1 test_iter: 2 test_interval: 1\n'
-        f'max_iter: 2 snapshot_prefix: "{folder}/s" solver_mode: CPU'
+        f'net: "{folder}/net.prototxt" base_lr: 0.00001 random_seed: 1 lr_policy: "fixed" display: 1 test_iter: 2\n'
+        f'test_interval: 1 max_iter: 2 snapshot_prefix: "{folder}/s" solver_mode: CPU'
     )
     return folder
 
