@@ -6,8 +6,8 @@ passed over, and what comes after it on the path is found; modules that a fork's
 as SSD's ``caffe.model_libs``, are still found in it. A checkout that was built for this Python is imported. And
 ``import caffe_pb2``, for which programs put a folder of the checkout on the path, gives ours where there is none.
 
-The compiled modules of py-faster-rcnn's folder ``lib`` give ours (``caffe/rcnn_helpers.py``) where they were not
-compiled.
+The compiled modules of py-faster-rcnn's folder ``lib`` give ours (``caffe/rcnn_helpers.py``, ``caffe/coco_masks.py``)
+where they were not compiled.
 
 ``import caffecli`` does this, and the file ``caffecli.pth`` of an installation, which Python reads when it starts.
 """
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-#: modules that others' packages compile, which caffe/rcnn_helpers.py stands in for
-_COMPILED = frozenset({"utils.cython_bbox", "utils.cython_nms", "nms.cpu_nms", "nms.gpu_nms"})
+#: modules that others' packages compile, and the file of our package ``caffe`` that stands in for each
+_COMPILED = {
+    **dict.fromkeys(("utils.cython_bbox", "utils.cython_nms", "nms.cpu_nms", "nms.gpu_nms"), "rcnn_helpers.py"),
+    "pycocotools._mask": "coco_masks.py",
+}
 
 
 class _Finder:
@@ -40,7 +43,7 @@ class _Finder:
         if name == "caffe_pb2":
             return PathFinder.find_spec(name) or _ours(name, "proto/caffe_pb2.py")
         if name in _COMPILED:
-            return PathFinder.find_spec(name, path, target) or _ours(name, "rcnn_helpers.py")
+            return PathFinder.find_spec(name, path, target) or _ours(name, _COMPILED[name])
         if name != "caffe":
             return None
         from pathlib import Path  # here, as this module is imported whenever Python starts

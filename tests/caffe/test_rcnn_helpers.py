@@ -31,7 +31,7 @@ def test_suppression() -> None:
 
 def test_found_where_nothing_was_compiled(tmp_path: Path) -> None:
     """Within the packages of py-faster-rcnn's folder lib; a module that is there comes first."""
-    for package in ("utils", "nms"):
+    for package in ("utils", "nms", "pycocotools"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
     (tmp_path / "nms/cpu_nms.py").write_text("def cpu_nms(dets, thresh): return 'own'\n")
@@ -41,10 +41,11 @@ def test_found_where_nothing_was_compiled(tmp_path: Path) -> None:
         "from utils.cython_nms import nms\n"
         "from nms.gpu_nms import gpu_nms\n"
         "from nms.cpu_nms import cpu_nms\n"
+        "import pycocotools._mask as masks\n"
         "import numpy as np\n"
-        "print(nms(np.ones((2, 5)), 0.5), gpu_nms(np.ones((2, 5)), 0.5), cpu_nms(1, 2))\n"
+        "print(nms(np.ones((2, 5)), 0.5), gpu_nms(np.ones((2, 5)), 0.5), cpu_nms(1, 2), masks.iou([], [], []))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=None, cwd=tmp_path, check=True
     )
-    assert done.stdout == "[0] [0] own\n"
+    assert done.stdout == "[0] [0] own []\n"
