@@ -208,3 +208,17 @@ def test_whole_floats_are_whole_numbers() -> None:
     layers = n.to_proto().layer
     assert list(layers[0].input_param.shape[0].dim) == [1, 3, 8, 8]
     assert (layers[1].convolution_param.num_output, list(layers[1].convolution_param.pad)) == (32, [2, 1])
+
+
+def test_messages_made_by_keywords_take_whole_floats() -> None:
+    """SSD's scripts: ``SolverParameter(test_iter=[num_test_image / test_batch_size], ...)``."""
+    messages: Any = caffe_pb2
+    solver = messages.SolverParameter(test_iter=[4952 / 8], iter_size=32 / 8, base_lr=0.5, net_param={"name": "n"})
+    assert (list(solver.test_iter), solver.iter_size, solver.base_lr, solver.net_param.name) == ([619], 4, 0.5, "n")
+    pad = messages.LayerParameter(convolution_param={"kernel_size": [3], "pad": (4 / 2, 1)})
+    assert list(pad.convolution_param.pad) == [2, 1]
+    assert list(messages.BlobShape(dim=[1.0, 3]).dim) == [1, 3]
+    with pytest.raises(TypeError, match="float"):
+        messages.SolverParameter(test_iter=[4952 / 3])
+    with pytest.raises(ValueError, match="max_itr"):
+        messages.SolverParameter(max_itr=1.0)
