@@ -46,7 +46,7 @@ class SourceLayer(Layer):
     size_line: ClassVar[str] = ""
 
     @classmethod
-    def label_shape(cls, batch_size: int) -> tuple[int, ...]:
+    def label_shape(cls, param: LayerParameter, batch_size: int) -> tuple[int, ...]:
         """The shape of each top but the first, of a batch of pictures that are not there."""
         return (batch_size,)
 

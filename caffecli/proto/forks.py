@@ -69,10 +69,8 @@ FORKS = {
     "enet": "ENet (TimoSaemann/caffe-enet)",
     "structured_sparsity": "structured sparsity (wenwei202/caffe)",
     "faceboxes": "FaceBoxes (lippman1125/faceboxes_lqy)",
+    "yolov2": "YOLO (version 2, gklz1982/caffe-yolov2)",
 }
-
-#: fields that hold one value here, and several in a fork: (message, field) -> the fork
-REPEATED = {("TransformationParameter", "resize_param"): "mobilenet_yolo"}
 
 #: from here on are the numbers of fields whose own number the reference or an earlier fork uses
 #: (scripts/generate_schema.py)

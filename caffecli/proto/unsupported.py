@@ -24,6 +24,7 @@ FIELDS = {
     "mobilenet_yolo": {
         "SolverParameter": "stagelr stageiter",
         "TransformationParameter": "enable_classf_aug cvt_bgr2rgb",
+        "AnnotatedDataParameter": "difficult_label_warmup seg_resize_height seg_resize_width seg_scales single_class",
     },
     "nvidia": {
         "SolverParameter": "rampup_interval rampup_lr min_lr momentum_policy max_momentum momentum_power larc "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from caffecli.proto.caffe_pb2 import LayerParameter
-from caffecli.sources.annotations import AnnotatedSource
+from caffecli.sources.annotations import YOLO_ROWS, AnnotatedSource
 from caffecli.sources.base import Batch, Open, Source
 from caffecli.sources.db import DbSource
 from caffecli.sources.hdf5 import Hdf5Source
@@ -17,8 +17,8 @@ from caffecli.sources.regions import ObjectSource
 from caffecli.sources.window import WindowSource
 
 __all__ = [
-    "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource", "ObjectSource", "Once",
-    "Open", "Prefetch", "Source", "WindowSource", "create",
+    "YOLO_ROWS", "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource",
+    "ObjectSource", "Once", "Open", "Prefetch", "Source", "WindowSource", "create",
 ]  # fmt: skip
 
 

@@ -8,11 +8,16 @@ import numpy as np
 
 from caffecli.errors import DataError
 from caffecli.formats import annotated
-from caffecli.formats.annotated import Boxes
-from caffecli.proto.caffe_pb2 import AnnotatedDatum, LayerParameter
+from caffecli.formats.annotated import DIFFICULT, Boxes
+from caffecli.proto.caffe_pb2 import AnnotatedDatum, LayerParameter, ResizeParameter
 from caffecli.sources.augment import NO_BOXES
 from caffecli.sources.base import Batch, Floats, Pixels, Shape
 from caffecli.sources.db import DbSource, name_of
+
+#: how many boxes of a picture YOLO's layers take, and what each is
+YOLO_ROWS = (300, 5)
+#: for so many batches a resize_param holds
+_BATCHES = 10
 
 
 class AnnotatedSource(DbSource):
@@ -22,6 +27,10 @@ class AnnotatedSource(DbSource):
     instance, xmin, ymin, xmax, ymax, difficult; one row of -1 where there is no box. Records without a type, as
     ``convert_annoset`` makes them for classification, give their labels (batch_size,) instead, unless
     ``annotated_data_param`` has an ``anno_type``.
+
+    With ``yolo_data_type: 1`` it is (batch_size, 1, 300, 5): for each record up to 300 rows class - 1, centre x, centre
+    y, width, height, then zeros; without difficult boxes where ``train_diffcult`` is false. Of several
+    ``resize_param`` each ten batches have one, drawn by its ``prob``.
 
     Raises what ``DbSource`` raises, and DataError for records that have a type among others that have none.
     """
@@ -34,6 +43,8 @@ class AnnotatedSource(DbSource):
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
         self._boxes = param.annotated_data_param.HasField("anno_type")
         self._any_type = self._boxes
+        self._yolo = param.annotated_data_param.yolo_data_type == 1
+        self._difficult = param.annotated_data_param.train_diffcult
         super().__init__(param, phase, seed, shard)
 
     def _begin(self, key: bytes, value: bytes) -> None:
@@ -41,17 +52,19 @@ class AnnotatedSource(DbSource):
         self._boxes = self._boxes or record.HasField("type")
         self._start(self._first_shape(record.datum, str(key, "utf-8", "replace")))
         if self._boxes and self._labels:
-            self.shapes = (self.shapes[0], (1, 1, max(1, len(annotated.boxes(record))), 8))
+            rows = (self._batch_size, 1, *YOLO_ROWS) if self._yolo else (1, 1, max(1, len(annotated.boxes(record))), 8)
+            self.shapes = (self.shapes[0], rows)
 
     def _batch(self) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
         with self._taken() as (records, keys):
             read = [self._record(key, value) for key, value in records]
             boxes = [annotated.boxes(record) if self._boxes else NO_BOXES for record in read]
             augmented = dict.fromkeys(range(len(read)), ((0, 0, 0), NO_BOXES))
+            size = self._size(name_of(keys[0]))
 
             def load(i: int) -> Pixels:
                 name = name_of(keys[i])
-                picture, kept = self._augmented(self._picture(read[i].datum, keys[i]), i, name, boxes[i])
+                picture, kept = self._augmented(self._picture(read[i].datum, keys[i]), i, name, boxes[i], size)
                 augmented[i] = picture.shape, kept
                 return picture
 
@@ -60,7 +73,30 @@ class AnnotatedSource(DbSource):
                 return (data,), keys
             if not self._boxes:
                 return (data, np.array([record.datum.label for record in read], np.float32)), keys
-            return (data, self._rows([augmented[i] for i in range(len(read))])), keys
+            rows = self._yolo_rows if self._yolo else self._rows
+            return (data, rows([augmented[i] for i in range(len(read))])), keys
+
+    def _size(self, name: str) -> int:
+        """The resize_param of the batch, of several; the pictures' shape is by it, without one of them read."""
+        if len(self._augmenter.resizes) < 2:
+            return 0
+        batch = self._position // (self._batch_size * self._ranks)
+        size = self._augmenter.draw_size(self._draws.of_batches(batch // _BATCHES))
+        resize = self._augmenter.resizes[size]
+        if resize.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
+            self._shape = self._transformer.shape((self._shape[0], resize.height, resize.width), name)
+        return size
+
+    def _yolo_rows(self, augmented: list[tuple[Shape, Boxes]]) -> Floats:
+        """The second array of the batch, with ``yolo_data_type: 1``."""
+        numbers = self._numbers()
+        rows = np.zeros((len(augmented), 1, *YOLO_ROWS), np.float32)
+        for i, (shape, boxes) in enumerate(augmented):
+            seen = self._transformer.boxes(boxes, shape, numbers[i])
+            seen = seen[self._difficult | (seen[:, DIFFICULT] == 0)][: YOLO_ROWS[0]]
+            low, high = seen[:, 2:4], seen[:, 4:6]
+            rows[i, 0, : len(seen)] = np.concatenate([seen[:, :1] - 1, (low + high) / 2, high - low], 1)
+        return rows
 
     def _rows(self, augmented: list[tuple[Shape, Boxes]]) -> Floats:
         """The second array of the batch."""
@@ -73,7 +109,7 @@ class AnnotatedSource(DbSource):
         return found[None, None] if len(found) else np.full((1, 1, 1, 8), -1, np.float32)
 
     def cut(self, batch: Batch, records: int) -> Batch:
-        if len(batch.arrays) < 2 or not self._boxes:
+        if len(batch.arrays) < 2 or not self._boxes or self._yolo:
             return super().cut(batch, records)
         data, label = batch.arrays
         kept = label[:, :, label[0, 0, :, 0] < records]

@@ -4,14 +4,15 @@ In this order::
 
     distort_param     brightness, contrast, saturation, hue, the order of the channels, each with its probability
     expand_param      a larger canvas, the picture at a place of it, mean_value around
-    batch_sampler     a part of the picture (AnnotatedData's, not transform_param's)
-    resize_param      a new size: WARP, FIT_SMALL_SIZE or FIT_LARGE_SIZE_AND_PAD
+    batch_sampler     a part of the picture (AnnotatedData's, not transform_param's), or yolo_data_jitter
+    resize_param      a new size: WARP, FIT_SMALL_SIZE or FIT_LARGE_SIZE_AND_PAD; of several the first, or as told
     noise_param       blur, equalized histograms and the like: always, ``prob`` is not looked at
 
 They hold in both phases. Then ``sources.transformer`` crops, mirrors, subtracts the mean and scales.
 ``emit_constraint`` says which boxes stay wherever a part of the picture is cut or a canvas is put around it.
 
-Source: SSD's ``data_transformer.cpp`` and ``im_transforms.cpp``. Differences: SSD encodes the picture as a JPEG of
+Source: SSD's ``data_transformer.cpp`` and ``im_transforms.cpp``; of several resize_param, eric612/MobileNet-YOLO's.
+Differences: SSD encodes the picture as a JPEG of
 quality 95 after distort_param, expand_param and the sampled crop, and decodes it again; here no pixel is lost so. It
 distorts and resizes encoded pictures alone; here raw ones too. ``convert_to_lab`` gives Lab as numbers, which SSD
 computes, and then reads as bytes.
@@ -19,7 +20,7 @@ computes, and then reads as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from caffecli.errors import DataError, SpecError
 from caffecli.formats import picture
 from caffecli.formats.annotated import Boxes
 from caffecli.proto.caffe_pb2 import (
-    BatchSampler,
+    AnnotatedDataParameter,
     DistortionParameter,
     EmitConstraint,
     NoiseParameter,
@@ -37,7 +38,7 @@ from caffecli.proto.caffe_pb2 import (
     TransformationParameter,
 )
 from caffecli.sources.base import Floats, Pixels
-from caffecli.sources.boxes import CropSampler, project
+from caffecli.sources.boxes import CropSampler, Jitter, project
 
 #: height × width (× channels), blue first: uint8, or float32
 Image = NDArray[Any]
@@ -48,19 +49,23 @@ NO_BOXES: Boxes = np.empty((0, 7), np.float32)
 
 
 class Augmenter:
-    """Applies the settings above. ``layer`` is the name for errors.
+    """Applies the settings above. ``layer`` is the name for errors, ``annotated`` what AnnotatedData has of its own.
 
     Raises SpecError for settings that nothing can be drawn from.
     """
 
-    def __init__(self, param: TransformationParameter, layer: str, samplers: Iterable[BatchSampler] = ()) -> None:
+    def __init__(
+        self, param: TransformationParameter, layer: str, annotated: AnnotatedDataParameter | None = None
+    ) -> None:
         self._where = where = f"layer {layer!r}"
         self.emit = emit_constraint(param)
         self._distort = param.distort_param if param.HasField("distort_param") else None
         self._expand = param.expand_param if param.HasField("expand_param") else None
-        self._resize = param.resize_param if param.HasField("resize_param") else None
+        self.resizes = list(param.resize_param)
         self._noise = param.noise_param if param.HasField("noise_param") else None
-        self._sampler = CropSampler(list(samplers), where)
+        annotated = annotated or AnnotatedDataParameter()
+        self._sampler = CropSampler(list(annotated.batch_sampler), where)
+        self._jitter = Jitter(annotated, where)
         self._fill = list(param.mean_value)
         if self._distort is not None:
             _check_distort(self._distort, where)
@@ -73,29 +78,34 @@ class Augmenter:
                 f"{where}: expand_param puts mean_value around the picture, and a mean_file is of one size: give "
                 "mean_value in place of mean_file"
             )
-        if self._resize is not None and not (self._resize.height and self._resize.width):
-            raise SpecError(
-                f"{where}: resize_param: expected height and width above 0, got {self._resize.height} and "
-                f"{self._resize.width}"
-            )
+        _check_sizes(self.resizes, where)
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._sampler) or any(
-            part is not None for part in (self._distort, self._expand, self._resize, self._noise)
+        return bool(self._sampler or self._jitter or self.resizes) or any(
+            part is not None for part in (self._distort, self._expand, self._noise)
         )
 
-    def record(self, picture: Pixels, name: str, rng: Rng, boxes: Boxes = NO_BOXES) -> tuple[Pixels, Boxes]:
+    def draw_size(self, rng: Rng) -> int:
+        """Which of several resize_param: each by its ``prob``."""
+        if len(self.resizes) < 2:
+            return 0
+        ends = np.cumsum([resize.prob for resize in self.resizes])
+        return int(np.searchsorted(ends, rng.random() * ends[-1], "right"))
+
+    def record(
+        self, picture: Pixels, name: str, rng: Rng, boxes: Boxes = NO_BOXES, size: int = 0
+    ) -> tuple[Pixels, Boxes]:
         """``apply`` to a (channels, height, width) picture. Raises DataError, naming it ``name``."""
         image = picture[0] if len(picture) == 1 else np.ascontiguousarray(picture.transpose(1, 2, 0))
         try:
-            image, boxes = self.apply(image, rng, boxes)
+            image, boxes = self.apply(image, rng, boxes, size)
         except DataError as error:
             raise DataError(f"{self._where}: {name} {error}") from error
         return image.transpose(2, 0, 1) if image.ndim == 3 else image[None], boxes
 
-    def apply(self, image: Image, rng: Rng, boxes: Boxes = NO_BOXES) -> tuple[Image, Boxes]:
-        """A picture and its boxes after all of it, with random numbers from ``rng``.
+    def apply(self, image: Image, rng: Rng, boxes: Boxes = NO_BOXES, size: int = 0) -> tuple[Image, Boxes]:
+        """A picture and its boxes after all of it, with random numbers from ``rng``, and the resize_param ``size``.
 
         Raises DataError for a picture that a setting cannot work on; its text follows the picture's name.
         """
@@ -103,11 +113,18 @@ class Augmenter:
             image = distort(image, self._distort, rng)
         if self._expand is not None and rng.random() <= self._expand.prob:
             image, boxes = self._expanded(image, boxes, self._expand.max_expand_ratio, rng)
-        if self._sampler and (window := self._sampler.draw(boxes, rng)) is not None:
+        resized = self.resizes[size] if self.resizes else None
+        window = None
+        if self._sampler:
+            window = self._sampler.draw(boxes, rng)
+        elif self._jitter:
+            pads = ResizeParameter.FIT_LARGE_SIZE_AND_PAD
+            window = self._jitter.draw(rng, resized is not None and resized.resize_mode == pads)
+        if window is not None:
             image, boxes = cut(image, window), project(boxes, window, self.emit)
-        if self._resize is not None:
-            boxes = resized_boxes(boxes, image.shape[:2], self._resize)
-            image = resize(image, self._resize, rng)
+        if resized is not None:
+            boxes = resized_boxes(boxes, image.shape[:2], resized)
+            image = resize(image, resized, rng)
         if self._noise is not None:
             image = noise(image, self._noise, rng)
         return image, boxes
@@ -122,6 +139,20 @@ class Augmenter:
         window = np.array([-left / width, -top / height, (columns - left) / width, (rows - top) / height], np.float32)
         canvas = expand(image, (rows, columns), (top, left), self._fill)
         return canvas, project(boxes, window, self.emit)
+
+
+def _check_sizes(resizes: list[ResizeParameter], where: str) -> None:
+    for resize in resizes:
+        if not (resize.height and resize.width):
+            raise SpecError(
+                f"{where}: resize_param: expected height and width above 0, got {resize.height} and {resize.width}"
+            )
+    probs = [resize.prob for resize in resizes]
+    if len(probs) > 1 and not (min(probs) >= 0 and abs(sum(probs) - 1) <= 0.01):
+        raise SpecError(
+            f"{where}: expected the prob of {len(probs)} resize_param to be 0 or more, and 1 together, got "
+            f"{', '.join(f'{prob:g}' for prob in probs)}"
+        )
 
 
 def emit_constraint(param: TransformationParameter) -> EmitConstraint | None:

@@ -115,6 +115,10 @@ class Draws:
         """Any number of random numbers for the record at a position."""
         return np.random.default_rng([self.seed, 3, position])
 
+    def of_batches(self, number: int) -> np.random.Generator:
+        """Any number of random numbers for a row of batches, counted from 0."""
+        return np.random.default_rng([self.seed, 4, number])
+
     def order(self, epoch: int, count: int) -> NDArray[np.int64]:
         """The order of ``count`` records in an epoch when they are shuffled."""
         return np.random.default_rng([self.seed, 2, epoch]).permutation(count)

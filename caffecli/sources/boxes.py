@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import SpecError
 from caffecli.formats.annotated import CORNERS, Boxes
-from caffecli.proto.caffe_pb2 import BatchSampler, EmitConstraint, SampleConstraint, Sampler
+from caffecli.proto.caffe_pb2 import AnnotatedDataParameter, BatchSampler, EmitConstraint, SampleConstraint, Sampler
 from caffecli.sources.base import Floats
 
 #: the whole picture
@@ -98,6 +98,34 @@ class CropSampler:
         corners = boxes[:, CORNERS]
         found = np.concatenate([_kept(sampler, corners, rng) for sampler in self._samplers])
         return found[rng.integers(len(found))] if len(found) else None
+
+
+class Jitter:
+    """Draws a part of a picture by ``yolo_data_jitter`` j, of MobileNet-YOLO: with probability 0.2 the whole picture,
+    with 0.2 one whose sides are parts 1 - j / 2 to 1, with 0.6 one of 1 - j to 1, at any place.
+
+    j is 0.3 with ``yolo_data_type: 1``, unless given; it has no part where there are ``batch_sampler``s.
+    Source: eric612/MobileNet-YOLO, ``sampler.cpp``. Difference: there 0.3 holds for any other yolo_data_type too.
+    """
+
+    def __init__(self, param: AnnotatedDataParameter, where: str) -> None:
+        asked = (param.yolo_data_type == 1 or param.HasField("yolo_data_jitter")) and not param.batch_sampler
+        self._jitter = param.yolo_data_jitter if asked else 0
+        if not 0 <= self._jitter < 1:
+            raise SpecError(f"{where}: expected a yolo_data_jitter of 0 to below 1, got {self._jitter:g}")
+
+    def __bool__(self) -> bool:
+        return bool(self._jitter)
+
+    def draw(self, rng: np.random.Generator, square: bool) -> Floats | None:
+        """A window, whose sides are the same parts of the picture's where it is ``square``; None for all of it."""
+        kind = rng.choice(3, p=[0.2, 0.2, 0.6])
+        if not kind:
+            return None
+        sizes = 1 - rng.random(2) * self._jitter / (2 if kind == 1 else 1)
+        sizes = sizes[[0, 0]] if square else sizes
+        low = (1 - sizes) * rng.random(2)
+        return np.concatenate([low, low + sizes]).astype(np.float32)
 
 
 def _check(sampler: Sampler, where: str) -> None:

@@ -75,8 +75,7 @@ class RecordSource(NumberedSource):
         super().__init__(param, batch_size, seed, shard)
         self._labels = len(param.top) > 1
         self._transformer = Transformer(param.transform_param, phase, param.name)
-        samplers = param.annotated_data_param.batch_sampler
-        self._augmenter = Augmenter(param.transform_param, param.name, samplers)
+        self._augmenter = Augmenter(param.transform_param, param.name, param.annotated_data_param)
         self._rand_skip = rand_skip
         self._skip = self._draws.skip(rand_skip)
         self._buffers = Buffers()
@@ -138,14 +137,16 @@ class RecordSource(NumberedSource):
                 continue
             raise self.shape_mismatch(shape, name(0), unlike[min(unlike)], name(min(unlike)))
 
-    def _augmented(self, picture: Pixels, index: int, name: str, boxes: Boxes = NO_BOXES) -> tuple[Pixels, Boxes]:
+    def _augmented(
+        self, picture: Pixels, index: int, name: str, boxes: Boxes = NO_BOXES, size: int = 0
+    ) -> tuple[Pixels, Boxes]:
         """A (channels, height, width) picture and its boxes, augmented with the numbers of record ``index`` of the
-        batch. Raises DataError, naming it.
+        batch and the resize_param ``size``. Raises DataError, naming it.
         """
         if not self._augmenter:
             return picture, boxes
         rng = self._draws.generator(self._position + self._rank + index * self._ranks)
-        return self._augmenter.record(picture, name, rng, boxes)
+        return self._augmenter.record(picture, name, rng, boxes, size)
 
     def shape_mismatch(self, expected: Shape, first: str, came: Shape, other: str) -> DataError:
         """The error for a batch whose records have different shapes."""

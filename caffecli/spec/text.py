@@ -165,10 +165,8 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
     """
     if found := re.match(r'Message type "([\w.]+)" has no field named "(.*)"', what):
         return _unknown_field(found[2], root.file.pool.FindMessageTypeByName(found[1]), root)
-    if found := re.match(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields', what):
-        several = forks.REPEATED.get((found[1], found[2]))
-        whose = f", several only in {forks.title(several)}, which is not here" if several else ""
-        return f"field {found[2]!r} is given a second time; it holds one value{whose}"
+    if found := re.match(r'Message type "[\w.]+" should not have multiple "(\w+)" fields', what):
+        return f"field {found[1]!r} is given a second time; it holds one value"
     if found := re.match(r'Enum type "([\w.]+)" has no value (?:named|with number) "?(.*?)"?\.$', what):
         value, enum = found[2].strip("\"'"), root.file.pool.FindEnumTypeByName(found[1])
         quoted = token.startswith(('"', "'"))

@@ -150,7 +150,7 @@ def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     shape = (picture[0] if picture else 1 if transform.force_gray else 3, *size)
     logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {dimensions(shape)}")
     layer.type = "Input"
-    dims = [(reads.batch_size, *shape), *[kind.label_shape(reads.batch_size)] * (len(layer.top) - 1)]
+    dims = [(reads.batch_size, *shape), *[kind.label_shape(layer, reads.batch_size)] * (len(layer.top) - 1)]
     layer.input_param.shape.extend(BlobShape(dim=dim) for dim in dims)
 
 
@@ -160,7 +160,7 @@ def _size(transform: TransformationParameter, crop: int, picture: Sequence[int] 
         return crop, crop
     if transform.crop_h and transform.crop_w:
         return transform.crop_h, transform.crop_w
-    resize = transform.resize_param
+    resize = transform.resize_param[0] if transform.resize_param else ResizeParameter()
     if resize.height and resize.width and resize.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         return resize.height, resize.width
     return (picture[1], picture[2]) if picture is not None else None

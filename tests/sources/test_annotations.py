@@ -16,8 +16,10 @@ from caffecli import logs, sources
 from caffecli.errors import DataError, SpecError
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
-from caffecli.proto.caffe_pb2 import TEST, TRAIN, AnnotatedDatum, Datum, LayerParameter
+from caffecli.proto.caffe_pb2 import TEST, TRAIN, AnnotatedDataParameter, AnnotatedDatum, Datum, LayerParameter
 from caffecli.sources import Once
+from caffecli.sources.augment import Augmenter
+from caffecli.sources.boxes import Jitter
 from tests.sources.opening import opened
 
 Make = Any
@@ -98,6 +100,115 @@ def test_pictures_and_rows(annotated: str) -> None:
             expected.append([i, 99, 3, 0, 0, 1, 1, 0])
     assert label.dtype == np.float32 and label.shape == (1, 1, 6, 8)
     np.testing.assert_allclose(label[0, 0], expected, atol=1e-6)
+
+
+YOLO = "yolo_data_type: 1 yolo_data_jitter: 0"
+
+
+def test_rows_of_yolo(annotated: str) -> None:
+    with closing(opened(layer(annotated, annotated=YOLO), TEST, 1)) as source:
+        assert source.shapes == ((4, 3, 16, 24), (4, 1, 300, 5))
+        batch = source.next()
+        assert [array.shape for array in source.cut(batch, 3).arrays] == [(3, 3, 16, 24), (3, 1, 300, 5)]
+    rows = batch.arrays[1]
+    for i in range(4):
+        x1, y1, x2, y2 = BOXES[i]
+        expected = [[i - 1, (x1 + x2) / 48, (y1 + y2) / 32, (x2 - x1) / 24, (y2 - y1) / 16], [98, 0.5, 0.5, 1, 1]]
+        np.testing.assert_allclose(rows[i, 0, : 1 + i % 2], expected[: 1 + i % 2], atol=1e-6)
+        assert not rows[i, 0, 1 + i % 2 :].any()
+    ((_, rows),) = batches(layer(annotated, annotated=f"{YOLO} train_diffcult: false"), 1)
+    assert rows[:, 0, :, 3].any(1).tolist() == [True, True, False, True]  # that of record 2 is difficult
+
+
+def test_rows_of_yolo_end_with_the_three_hundredth(in_tmp: Path) -> None:
+    crowd = record(0)
+    for i in range(310):
+        box = crowd.annotation_group.add(group_label=i + 1).annotation.add().bbox
+        box.xmin, box.ymin, box.xmax, box.ymax = 0.25, 0.25, 0.5, 0.5
+    write("crowd", [crowd])
+    ((_, rows),) = batches(layer("crowd", batch=2, annotated=YOLO), 1)
+    assert rows.shape == (2, 1, 300, 5) and rows[:, 0, -1, 0].tolist() == [298, 298]
+
+
+SIZES = "".join(
+    f"resize_param {{ prob: {prob} height: {side} width: {side + 8} }} " for side, prob in ((8, 0.25), (16, 0.75))
+)
+
+
+def test_each_ten_batches_have_a_size_of_their_own(annotated: str) -> None:
+    with closing(opened(layer(annotated, 2, SIZES, YOLO), TRAIN, 1)) as source:
+        assert source.shapes[0] == (2, 3, 8, 16)
+    found = batches(layer(annotated, 2, SIZES, YOLO), 60)
+    sides = [data.shape[2] for data, _ in found]
+    assert [len(set(sides[i : i + 10])) for i in range(0, 60, 10)] == [1] * 6 and set(sides) == {8, 16}
+    assert all(data.shape[3] == data.shape[2] + 8 for data, _ in found)
+    with closing(opened(layer(annotated, 2, SIZES, YOLO), TRAIN, 1)) as source:
+        for _ in range(33):
+            state = source.next().state
+        source.restore(state)
+        assert [source.next().arrays[0].shape[2] for _ in range(20)] == sides[33:53]
+    assert {data.shape[2] for data, _ in batches(layer(annotated, 1, SIZES), 30, seed=3)} == {8, 16}
+
+
+def test_the_sizes_come_by_their_prob() -> None:
+    draws = augmenter(SIZES)
+    rng = np.random.default_rng(5)
+    assert abs(np.mean([draws.draw_size(rng) for _ in range(4000)]) - 0.75) < 0.03
+
+
+SQUARE = "resize_param { height: 8 width: 8 prob: %g } "
+
+
+@pytest.mark.parametrize(
+    ("transform", "of_yolo", "words"),
+    [
+        (SQUARE % 1 * 2, "", "expected the prob of 2 resize_param to be 0 or more, and 1 together, got 1, 1"),
+        (SQUARE % 1.5 + SQUARE % -0.5, "", "got 1.5, -0.5"),
+        (SIZES + "resize_param { prob: 0 height: 4 }", "", "expected height and width above 0, got 4 and 0"),
+        ("", "yolo_data_jitter: 1", "'data': expected a yolo_data_jitter of 0 to below 1, got 1"),
+    ],
+)  # fmt: skip
+def test_sizes_and_jitters_that_cannot_be_drawn(transform: str, of_yolo: str, words: str) -> None:
+    with pytest.raises(SpecError) as error:
+        augmenter(transform, of_yolo)
+    assert words in str(error.value)
+
+
+def augmenter(transform: str, of_yolo: str = "") -> Augmenter:
+    made = layer("", transform=transform, annotated=of_yolo)
+    return Augmenter(made.transform_param, made.name, made.annotated_data_param)
+
+
+def test_jitter() -> None:
+    """Of the windows a fifth is the whole picture, the others' sides are evenly spread, their places any."""
+    param = AnnotatedDataParameter(yolo_data_type=1, yolo_data_jitter=0.6)
+    rng = np.random.default_rng(3)
+    drawn = [Jitter(param, "").draw(rng, square=False) for _ in range(4000)]
+    windows = np.array([window for window in drawn if window is not None])
+    assert abs(len(windows) / 4000 - 0.8) < 0.03
+    low, sides = windows[:, :2], windows[:, 2:] - windows[:, :2]
+    assert sides.min() > 0.399 and low.min() >= 0 and windows.max() <= 1 + 1e-6
+    np.testing.assert_allclose(sides.mean(0), 0.25 * 0.85 + 0.75 * 0.7, atol=0.02)  # 1 and 3 windows in 4
+    np.testing.assert_allclose((low / (1 - sides)).mean(0), 0.5, atol=0.03)
+    assert abs(np.corrcoef(sides.T)[0, 1]) < 0.2
+    square = [Jitter(param, "").draw(rng, square=True) for _ in range(50)]
+    sides = np.array([window[2:] - window[:2] for window in square if window is not None])
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cuts"),
+    [
+        ("yolo_data_type: 1", True),
+        ("yolo_data_jitter: 0.2", True),
+        (YOLO, False),
+        ("", False),
+        ("yolo_data_type: 2", False),
+        ("yolo_data_type: 1 batch_sampler {}", False),
+    ],
+)
+def test_who_jitters(settings: str, cuts: bool) -> None:
+    assert bool(Jitter(text_format.Parse(settings, AnnotatedDataParameter()), "")) == cuts
 
 
 def test_one_top_needs_no_boxes(annotated: str) -> None:

@@ -20,8 +20,8 @@ BOX = np.array([[2, 0, 0.25, 0.25, 0.75, 0.5, 0]], np.float32)
 
 
 def augmenter(text: str, samplers: str = "") -> Augmenter:
-    sampler = text_format.Parse(samplers, AnnotatedDataParameter()).batch_sampler
-    return Augmenter(text_format.Parse(text, TransformationParameter()), "d", sampler)
+    annotated = text_format.Parse(samplers, AnnotatedDataParameter())
+    return Augmenter(text_format.Parse(text, TransformationParameter()), "d", annotated)
 
 
 def noting(note: Callable[[float], None]) -> Callable[[np.ndarray, float], np.ndarray]:

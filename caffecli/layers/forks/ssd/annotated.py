@@ -25,10 +25,18 @@ class AnnotatedData(SourceLayer):
     expand_param (in mean_value's colour), the window, resize_param (WARP, FIT_SMALL_SIZE with batch_size 1,
     FIT_LARGE_SIZE_AND_PAD), noise_param, crop_size or crop_h and crop_w, mirror, mean_value or mean_file, scale;
     emit_constraint { emit_type: CENTER or MIN_OVERLAP, emit_overlap }: which boxes stay where a part is cut.
-    Source: Liu et al., ECCV 2016 (SSD); ``annotated_data_layer.cpp``, ``sampler.cpp``, ``data_transformer.cpp``.
 
-    Differences: SSD encodes the picture as a JPEG after each of the first three steps; here no pixel is lost so. Where
-    a sample_constraint has bounds of several kinds, SSD looks at the first alone.
+    MobileNet-YOLO's: several resize_param, of which each ten batches have one, drawn by its prob. yolo_data_type: 1:
+    the boxes are (batch_size, 1, 300, 5), for each picture up to 300 rows class - 1, centre x, centre y, width, height,
+    then zeros, without difficult boxes where train_diffcult is false (true). yolo_data_jitter j (0.3 with
+    yolo_data_type: 1, else 0), where no batch_sampler is given: of four pictures in five a part is cut out, whose sides
+    are parts 1 - j, or 1 - j / 2, to 1 of the picture's.
+    Source: Liu et al., ECCV 2016 (SSD); ``annotated_data_layer.cpp``, ``sampler.cpp``, ``data_transformer.cpp``; the
+    same files of eric612/MobileNet-YOLO.
+
+    Differences: in MobileNet-YOLO the 0.3 of yolo_data_jitter holds without yolo_data_type too, and the rows of a
+    batch without any box keep old values. SSD encodes the picture as a JPEG after each of the first three steps;
+    here no pixel is lost so. Where a sample_constraint has bounds of several kinds, SSD looks at the first alone.
     """
 
     reads = sources.AnnotatedSource
@@ -36,8 +44,9 @@ class AnnotatedData(SourceLayer):
     size_line = "annotated_data_layer.cpp:64"
 
     @classmethod
-    def label_shape(cls, batch_size: int) -> tuple[int, ...]:
-        return 1, 1, 1, 8
+    def label_shape(cls, param: LayerParameter, batch_size: int) -> tuple[int, ...]:
+        yolo = param.annotated_data_param.yolo_data_type == 1
+        return (batch_size, 1, *sources.YOLO_ROWS) if yolo else (1, 1, 1, 8)
 
     @classmethod
     def drawn_at_tops(cls, param: LayerParameter) -> str:
