@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 #: modules that others' packages compile, and the file of our package ``caffe`` that stands in for each
 _COMPILED = {
-    **dict.fromkeys(("utils.cython_bbox", "utils.cython_nms", "nms.cpu_nms", "nms.gpu_nms"), "rcnn_helpers.py"),
+    **dict.fromkeys(
+        ("utils.cython_bbox", "utils.cython_nms", "utils.cpu_nms", "nms.cpu_nms", "nms.gpu_nms"), "rcnn_helpers.py"
+    ),
     "pycocotools._mask": "coco_masks.py",
 }
 

@@ -39,6 +39,7 @@ def test_found_where_nothing_was_compiled(tmp_path: Path) -> None:
         "import caffecli\n"
         "from utils.cython_bbox import bbox_overlaps\n"
         "from utils.cython_nms import nms\n"
+        "from utils.cpu_nms import cpu_nms\n"
         "from nms.gpu_nms import gpu_nms\n"
         "from nms.cpu_nms import cpu_nms\n"
         "import pycocotools._mask as masks\n"

@@ -104,6 +104,7 @@ CASES: dict[str, Case] = {
         (values(1, 4, 3), values(1, 4, 12), numbers(2, 1, 4)),
     ),
     "Log": Case("log_param { base: 10 }"),
+    "Lstm": Case(f"lstm_param {{ num_output: 5 {FILLED} }}", (values(4, 2, 3),), other=(values(6, 2, 3),)),
     "MVN": Case("mvn_param { across_channels: true }"),
     "MemoryData": Case("memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", (), 2, shapes_known=False),
     "MultiBoxLoss": Case(
@@ -150,6 +151,7 @@ CASES: dict[str, Case] = {
     "ReLU6": Case(),
     "Reduction": Case("reduction_param { operation: MEAN axis: 1 }"),
     "Reshape": Case("reshape_param { shape { dim: 0 dim: 3 dim: -1 } }"),
+    "Reverse": Case("reverse_param { axis: 2 }"),
     "SPP": Case("spp_param { pyramid_height: 2 }", other=(values(2, 6, 8, 7),)),
     "Scale": Case("scale_param { filler { value: 2 } bias_term: true }"),
     "ShuffleChannel": Case("shuffle_channel_param { group: 3 }"),
@@ -167,9 +169,16 @@ CASES: dict[str, Case] = {
     "TanH": Case(),
     "Threshold": Case("threshold_param { threshold: 0.5 }"),
     "Tile": Case("tile_param { tiles: 2 }"),
+    "Transpose": Case("transpose_param { dim: 3 dim: 2 dim: 0 dim: 1 }"),
     "Upsample": Case("upsample_param { scale: 2 }"),
     "WindowData": Case(
         'transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2
+    ),
+    "layers.text_proposal_layer.ProposalLayer": Case(
+        """python_param { param_str: "'feat_stride': 16" }""",
+        (values(1, 20, 4, 3), values(1, 20, 4, 3), Bottom((1, 2), value=60)),
+        2,
+        (values(1, 20, 5, 3), values(1, 20, 5, 3), Bottom((1, 2), value=60)),
     ),
     "roi_data_layer.layer.RoIDataLayer": Case(
         """python_param { param_str: "'num_classes': 4, 'source': 'boxes_lmdb', 'SCALES': [8]" }""",
