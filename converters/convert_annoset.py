@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError, FormatError
 from caffecli.formats import label_map
+from caffecli.formats.annotation_files import AnnotationReader, Annotations, Object
 from caffecli.formats.list_file import read_lines, read_list
 from caffecli.proto.caffe_pb2 import AnnotatedDatum, LabelMap
 from caffecli.spec import text
 from caffecli.wording import did_you_mean
 from converters import convert_imageset as pictures
-from converters.annotation_files import AnnotationReader, Annotations, Object
 from converters.convert_imageset import Places, Record
 
 _PLACES = Places("convert_annoset.cpp", 119, 122, 125, 153, 195, 201)

@@ -38,6 +38,7 @@ COMMANDS = {
     "convert_mnist_siamese_data": "Put pairs of MNIST's pictures into a database.",
     "classify": "Tell the classes of pictures.",
     "detect": "Find the objects in pictures and videos, or classify windows.",
+    "score_detections": "Score the boxes that a detector found.",
     "draw_net": "Draw a net.",
     "upgrade_net_proto_text": "Bring an old net prototxt up to date.",
     "upgrade_net_proto_binary": "Bring old weights up to date.",

@@ -94,6 +94,33 @@ def test_results_of_coco_and_voc(run: Run) -> None:
     assert lines[0] == "1 1.000000 20.000000 15.000000 60.000000 45.000000" and lines[1].startswith("2 0.99")
 
 
+def test_what_was_found_is_scored(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert run("pictures", "found.json", *FLAGS, "--threshold=0.01")[0] == 0
+    said = {
+        "images": [{"id": 5, "file_name": "1.png", "width": 80, "height": 60}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 44, "name": "fork"}],
+        "annotations": [
+            {"image_id": 5, "category_id": 3, "bbox": [20, 15, 40, 30]},
+            {"image_id": 5, "category_id": 44, "bbox": [0, 0, 20, 20]},
+        ],
+    }
+    Path("truth.json").write_text(json.dumps(said))
+    table = "1 pictures, 2 objects, 2 boxes; 11point, overlap 0.5\n\nclass  objects  boxes     AP\n"
+    table += "cat          1      1  1.000\nfork         1      1  0.000\nmean         2      2  0.500\n"
+    for args, code, out, words in (
+        (["found.json", "truth.json", "--ap_version=11point"], 0, table, "as '2.jpg', are none of the truth's"),
+        (["found.json", "none.json"], 1, "", "none.json"),
+        (["none.json", "truth.json"], 1, "", "none.json"),
+        (["found.json", "truth.json", "--ap_version=COCO", "--overlap_threshold=0.5"], 2, "", "not for --ap_version"),
+        (["found.json", "truth.json", "--overlap_threshold=0"], 2, "", "overlap_threshold"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["caffecli", "score_detections", *args])
+        with pytest.raises(SystemExit) as end:
+            main.main("caffecli")
+        came, err = capsys.readouterr()
+        assert (int(end.value.code or 0), came, words in err) == (code, out, True), (args, err)
+
+
 def test_boxes_are_drawn(run: Run) -> None:
     assert run("pictures", *FLAGS, "--draw=seen")[0] == 0
     before, after = (cv2.imread(f"{folder}/1.png").astype(int) for folder in ("pictures", "seen"))

@@ -15,9 +15,9 @@ from google.protobuf import text_format
 from caffecli import logs
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import annotated
+from caffecli.formats.annotation_files import AnnotationReader
 from caffecli.formats.db import open_reader
 from caffecli.proto.caffe_pb2 import AnnotatedDatum
-from converters.annotation_files import AnnotationReader
 from converters.convert_annoset import Options, convert_annoset, scale_factor
 
 LABELS = """

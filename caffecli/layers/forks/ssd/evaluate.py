@@ -111,17 +111,31 @@ class DetectionEvaluate(Layer):
             rank, count = self.context.shard
             original = self.originals[((self.seen + image) * count + rank) % len(self.originals)]
             own, others = (in_pixels(each, original, self.resize) for each in (own, others))
-        overlap, nearest = boxes.overlaps(own, others, 1 if self.originals else 0).max(1)
-        visited: set[int] = set()
-        for row, most, at in zip(rows, overlap.tolist(), nearest.tolist(), strict=True):
-            if not most >= self.settings.overlap_threshold:
-                continue
-            if true[at, 7] and not self.settings.evaluate_difficult_gt:
-                row[4] = 0
-            elif at not in visited:
-                row[3], row[4] = 1, 0
-                visited.add(at)
+        skipped = torch.zeros_like(true[:, 7]) if self.settings.evaluate_difficult_gt else true[:, 7]
+        rows[:, 3:] = judged(own, others, skipped, self.settings.overlap_threshold, 1 if self.originals else 0)
         return rows
+
+
+def judged(found: Tensor, true: Tensor, skipped: Tensor, threshold: float, pixel: float = 0) -> Tensor:
+    """For each box of an image and a class that was found (D, 4), by falling score, what it is: (D, 2), hit and miss.
+
+    A hit (1, 0) is the first whose overlap with the true box (K, 4), of those it overlaps with most, is ``threshold``
+    or more; a box of a ``skipped`` one (K,) is neither (0, 0), all others are misses (0, 1).
+    """
+    said = found.new_tensor([0, 1]).repeat(len(found), 1)
+    if not len(found) or not len(true):
+        return said
+    overlap, nearest = boxes.overlaps(found, true, pixel).max(1)
+    visited: set[int] = set()
+    for row, most, at in zip(said, overlap.tolist(), nearest.tolist(), strict=True):
+        if not most >= threshold:
+            continue
+        if skipped[at]:
+            row[1] = 0
+        elif at not in visited:
+            row[0], row[1] = 1, 0
+            visited.add(at)
+    return said
 
 
 def _of(rows: Tensor, image: int, label: int) -> Tensor:

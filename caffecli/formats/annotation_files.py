@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,14 +40,36 @@ class Object:
     difficult: bool = False
     #: other names of its class
     others: tuple[str, ...] = ()
+    #: what COCO says that it covers, in pixels
+    area: float | None = None
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The objects in a picture; ``size``: its width and height, where the file has them."""
+    """The objects in a picture; ``size``: its width and height, ``number``: COCO's id; where the file has them."""
 
     size: tuple[int, int] | None = None
     objects: tuple[Object, ...] = ()
+    number: str = ""
+
+
+@dataclass(frozen=True)
+class Coco:
+    """COCO's file of all pictures: the classes' names by their id, and what it says of each picture by its name."""
+
+    classes: dict[str, str]
+    pictures: dict[str, Annotations]
+
+
+def read_coco(path: str | os.PathLike[str]) -> Coco:
+    """COCO's file of all pictures. Raises DataError, naming the file, for another one, FormatError."""
+    try:
+        found = _json(read_bytes(path))
+        if not isinstance(found, Coco):
+            raise ValueError("expected COCO's file of all pictures, with lists 'images', 'annotations', 'categories'")
+        return found
+    except ValueError as error:
+        raise DataError(f"{str(path)!r}: {in_a_line(error)}") from error
 
 
 @dataclass
@@ -72,7 +95,7 @@ class AnnotationReader:
                     found = _json(read_bytes(path))
                     if isinstance(found, Annotations):
                         return found
-                    self._shared[path] = found
+                    self._shared[path] = found.pictures
                 pictures = self._shared[path]
             return pictures.get(picture) or pictures.get(PurePosixPath(picture).name)
         except ValueError as error:
@@ -154,15 +177,15 @@ def _lines(data: bytes) -> Annotations:
 # -- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _json(data: bytes) -> Annotations | Mapping[str, Annotations]:
-    """What a file says of its picture, or of each of its pictures by name."""
+def _json(data: bytes) -> Annotations | Coco:
+    """What a file says of its picture, or of all of its pictures."""
     try:
         said = json.loads(data)
     except RecursionError as error:
         raise ValueError("it is no annotation: JSON within JSON without end") from error
     except ValueError as error:
         raise ValueError(f"it is no JSON ({error}); give --label_type if it is xml or txt") from error
-    forms: dict[tuple[str, ...], Callable[[Any], Annotations | Mapping[str, Annotations]]] = {
+    forms: dict[tuple[str, ...], Callable[[Any], Annotations | Coco]] = {
         ("annotation",): _ssd,
         ("shapes",): _labelme,
         ("images", "annotations", "categories"): _coco,
@@ -179,17 +202,22 @@ def _ssd(said: Any) -> Annotations:
     return Annotations(size, tuple(_boxed(item, {}) for item in said["annotation"]))
 
 
-def _coco(said: Any) -> Mapping[str, Annotations]:
+def _coco(said: Any) -> Coco:
     names = {str(item.get("id")): str(item.get("name")) for item in _objects(said["categories"], "categories")}
     boxes: dict[str, list[Object]] = {}
     for item in _objects(said["annotations"], "annotations"):
         boxes.setdefault(str(item.get("image_id")), []).append(_boxed(item, names))
-    return {
-        str(image.get("file_name")): Annotations(
-            _size(image, "width", "height"), tuple(boxes.get(str(image.get("id")), ()))
-        )
-        for image in _objects(said["images"], "images")
-    }
+    pictures: dict[str, Annotations] = {}
+    numbers = set()
+    for image in _objects(said["images"], "images"):
+        name, number = image.get("file_name"), str(image.get("id"))
+        if not isinstance(name, str) or "id" not in image:
+            raise ValueError(f"expected images of an id and a file_name, got {image!r:.80}")
+        if name in pictures or number in numbers:
+            raise ValueError(f"the image {name!r} of id {number}, or its id, is there twice")
+        numbers.add(number)
+        pictures[name] = Annotations(_size(image, "width", "height"), tuple(boxes.get(number, ())), number)
+    return Coco(names, pictures)
 
 
 def _objects(items: list[Any], where: str) -> Iterable[dict[str, Any]]:
@@ -209,7 +237,9 @@ def _boxed(item: Any, names: Mapping[str, str]) -> Object:
     name = names.get(number, number)
     others = (number,) if name != number else ()
     right, bottom = np.float32(x) + np.float32(width), np.float32(y) + np.float32(height)  # as SSD's tool computes
-    return Object(name, (x, y, float(right), float(bottom)), item.get("iscrowd", 0) not in (0, "0", None), others)
+    area = None if item.get("area") is None else _number(item["area"], "area")
+    crowd = item.get("iscrowd", 0) not in (0, "0", None)
+    return Object(name, (x, y, float(right), float(bottom)), crowd, others, area)
 
 
 def _labelme(said: Any) -> Annotations:
