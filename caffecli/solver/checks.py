@@ -40,13 +40,15 @@ def warn_if_nothing_learns(net: Net) -> None:
         logs.warning("solver.cpp:102", f"net {net.name!r} has no parameter of lr_mult > 0: nothing is learned")
 
 
-def warn_of_doubts(nets: Sequence[Net], iteration: int, max_iter: int) -> None:
+def warn_of_doubts(nets: Sequence[Net], iteration: int, param: SolverParameter) -> None:
     """Warn, where a run begins, of what the reference does without a word though it cannot be meant.
 
-    ``nets``: the train net, then the test nets. Weights that are all zero stay so, but for the last layer's.
+    ``nets``: the train net, then the test nets. Weights that are all zero stay so, but for the last layer's. SSD's
+    scripts score by ``max_iter: 0``.
     """
-    if iteration >= max_iter:
-        why = f"max_iter {max_iter} is reached" if max_iter else "max_iter is not set"
+    scores = len(nets) > 1 and param.HasField("max_iter") and not param.max_iter
+    if iteration >= param.max_iter and not scores:
+        why = f"max_iter {param.max_iter} is reached" if param.max_iter else "max_iter is not set"
         logs.warning("solver.cpp:289", f"iteration {iteration}: {why}: nothing is trained; give a larger max_iter")
     matrices = [param for param in nets[0].params if param.lr_mult and param.tensor.dim() > 1]
     if len(matrices) > 1 and not any(bool(param.tensor.any()) for param in matrices):

@@ -115,7 +115,7 @@ class Solver:
         logs.info("solver.cpp:289", f"Solving {self.net.name}")
         logs.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
         self.stopped = False
-        checks.warn_of_doubts([self.net, *self.test_nets], self.iter, self.param.max_iter)
+        checks.warn_of_doubts([self.net, *self.test_nets], self.iter, self.param)
         for callback in self.callbacks:
             callback.started(self)
         with logs.Bar(self.param.max_iter, self.iter, shown=self.world.rank == 0) as bar:

@@ -62,6 +62,10 @@ def test_nothing_left_to_train(solver: str, why: str, capsys: pytest.CaptureFixt
     assert line == f"iteration 0: {why}: nothing is trained; give a larger max_iter"
 
 
+def test_scoring_by_a_solver_as_ssd_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert warnings_of(capsys, FILLED, solver="max_iter: 0 test_iter: 1 test_interval: 1") == []
+
+
 def test_stored_statistics_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = warnings_of(capsys, FILLED, NORM % (("use_global_stats: true",) * 2))
     assert line.startswith("layer 'bn1' (and 1 more) uses stored statistics in training, and has none: leave out")
