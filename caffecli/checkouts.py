@@ -2,8 +2,9 @@
 
 Caffe's scripts and notebooks put the folder ``python`` of their checkout first on Python's path, and many have it in
 PYTHONPATH. Where that checkout was never built, or for another Python, its package can only fail to import. It is
-passed over, and what comes after it on the path is found; modules that a fork's checkout has and that one has not, such
-as SSD's ``caffe.model_libs``, are still found in it. A checkout that was built for this Python is imported. And
+passed over, and what comes after it on the path is found; modules that a fork's checkout has and that one has not are
+still found in it, and so is ``caffe.model_libs``: the detectors that came after SSD have their own of that name, with
+the bodies and heads that their scripts call. A checkout that was built for this Python is imported. And
 ``import caffe_pb2``, for which programs put a folder of the checkout on the path, gives ours where there is none.
 
 The compiled modules of py-faster-rcnn's folder ``lib`` give ours (``caffe/rcnn_helpers.py``, ``caffe/coco_masks.py``)
@@ -15,7 +16,7 @@ where they were not compiled.
 from __future__ import annotations
 
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder, SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class _Finder:
     ) -> ModuleSpec | None:
         if name == "caffe_pb2":
             return PathFinder.find_spec(name) or _ours(name, "proto/caffe_pb2.py")
+        if name == "caffe.model_libs":
+            return _of_a_checkout(name, list(path or ())[1:])
         if name in _COMPILED:
             return PathFinder.find_spec(name, path, target) or _ours(name, _COMPILED[name])
         if name != "caffe":
@@ -77,6 +80,28 @@ def _ours(name: str, file: str) -> ModuleSpec | None:
 
     place = Path(__file__).parents[1] / "caffe" / file
     return spec_from_file_location(name, place) if place.is_file() else None
+
+
+class _Python2Ranges(SourceFileLoader):
+    """Loads a module that may still say ``xrange``, all that most files ``model_libs.py`` have of Python 2."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["xrange"] = range
+        super().exec_module(module)
+
+
+def _of_a_checkout(name: str, packages: Sequence[str]) -> ModuleSpec | None:
+    """The module of the first package ``caffe`` of a checkout that has it, if Python 3 can read it."""
+    from importlib.util import spec_from_file_location
+    from pathlib import Path
+
+    for file in (Path(package, f"{name.rpartition('.')[2]}.py") for package in packages):
+        try:
+            compile(file.read_bytes(), file, "exec")
+        except (OSError, SyntaxError, ValueError):
+            continue
+        return spec_from_file_location(name, file, loader=_Python2Ranges(name, str(file)))
+    return None
 
 
 def _useless(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -77,6 +78,20 @@ def test_a_caffe_pb2_is_ours_where_there_is_none(tmp_path: Path, monkeypatch: py
     assert checkouts._Finder.find_spec("caffe_pb2").origin == str(ROOT / "caffe/proto/caffe_pb2.py")
     (tmp_path / "caffe_pb2.py").touch()
     assert checkouts._Finder.find_spec("caffe_pb2").origin == str(tmp_path / "caffe_pb2.py")
+
+
+def test_a_detector_has_its_own_model_libs(tmp_path: Path) -> None:
+    """As RefineDet's, DSSD's and DSOD's checkouts, by other bodies and heads; 2to3 need not have seen them."""
+    file = checkout(tmp_path, None) / "caffe/model_libs.py"
+    packages = [str(ROOT / "caffe"), str(file.parent)]
+    file.write_text("def CreateRefineDetHead(): return [i for i in xrange(2)]")
+    spec = checkouts._Finder.find_spec("caffe.model_libs", packages)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.CreateRefineDetHead(), module.__file__) == ([0, 1], str(file))
+    assert checkouts._Finder.find_spec("caffe.model_libs", packages[:1]) is None, "ours, without a checkout"
+    file.write_text('print "of Python 2"')
+    assert checkouts._Finder.find_spec("caffe.model_libs", packages) is None
 
 
 def test_importing_twice_adds_one_finder() -> None:
