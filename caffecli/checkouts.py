@@ -82,12 +82,19 @@ def _ours(name: str, file: str) -> ModuleSpec | None:
     return spec_from_file_location(name, place) if place.is_file() else None
 
 
-class _Python2Ranges(SourceFileLoader):
-    """Loads a module that may still say ``xrange``, all that most files ``model_libs.py`` have of Python 2."""
+class _OfPython2(SourceFileLoader):
+    """Loads a ``model_libs.py`` with what 2to3 leaves in it, or nobody ran it: ``xrange``, and in ``UnpackVariable``
+    ``len > 0`` of the function ``len``.
+    """
 
     def exec_module(self, module: ModuleType) -> None:
-        vars(module)["xrange"] = range
+        from importlib import import_module
+
+        names = vars(module)
+        names["xrange"] = range
         super().exec_module(module)
+        if "UnpackVariable" in names:
+            names["UnpackVariable"] = import_module("caffe.conv_bn").UnpackVariable
 
 
 def _of_a_checkout(name: str, packages: Sequence[str]) -> ModuleSpec | None:
@@ -100,7 +107,7 @@ def _of_a_checkout(name: str, packages: Sequence[str]) -> ModuleSpec | None:
             compile(file.read_bytes(), file, "exec")
         except (OSError, SyntaxError, ValueError):
             continue
-        return spec_from_file_location(name, file, loader=_Python2Ranges(name, str(file)))
+        return spec_from_file_location(name, file, loader=_OfPython2(name, str(file)))
     return None
 
 

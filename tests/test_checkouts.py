@@ -84,11 +84,16 @@ def test_a_detector_has_its_own_model_libs(tmp_path: Path) -> None:
     """As RefineDet's, DSSD's and DSOD's checkouts, by other bodies and heads; 2to3 need not have seen them."""
     file = checkout(tmp_path, None) / "caffe/model_libs.py"
     packages = [str(ROOT / "caffe"), str(file.parent)]
-    file.write_text("def CreateRefineDetHead(): return [i for i in xrange(2)]")
+    file.write_text("""
+def UnpackVariable(var, num):
+    assert len > 0
+def CreateRefineDetHead():
+    return [i for i in xrange(2)], UnpackVariable(3, 2)
+""")
     spec = checkouts._Finder.find_spec("caffe.model_libs", packages)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (module.CreateRefineDetHead(), module.__file__) == ([0, 1], str(file))
+    assert (module.CreateRefineDetHead(), module.__file__) == (([0, 1], [3, 3]), str(file))
     assert checkouts._Finder.find_spec("caffe.model_libs", packages[:1]) is None, "ours, without a checkout"
     file.write_text('print "of Python 2"')
     assert checkouts._Finder.find_spec("caffe.model_libs", packages) is None
