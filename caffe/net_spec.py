@@ -182,7 +182,8 @@ class Function:
         if self not in names and self.tops:
             names[self] = self._name(self.tops[0], names, autonames)
         layer.name = self._name(self, names, autonames)
-        own = f"{_param_names[self.type_name]}_param" if self.type_name in _param_names else None
+        name = _param_names.get(self.type_name)
+        own = f"{name}_param" if name else _SHARED.get(self.type_name)
         for key, value in self.params.items():
             _set(layer, own, key, value)
         layers[self] = layer
@@ -201,9 +202,8 @@ def _set(layer: Any, own: str | None, key: str, value: Any) -> None:
         elif key in fields:
             assign_proto(layer, key, value)
         else:
-            other = _SHARED.get(layer.type, "..._param")
             hint = did_you_mean(
-                key, [*own_fields, *fields], f"settings of other messages are given as {other}=dict(...)"
+                key, [*own_fields, *fields], "settings of other messages are given as ..._param=dict(...)"
             )
             raise FieldNameError(f"{what} has no setting {key!r}{hint}")
     except FieldValueError as error:

@@ -187,6 +187,8 @@ def _reword(what: str, token: str, root: Descriptor) -> str:
             expected = expected or found[1].replace('"', "'")
             if expected == "a text in quotes" and re.fullmatch(r"[A-Za-z]\w*", token):
                 return f'expected {expected}, got {token}; write "{TYPE_NAMES.get(token, token)}"'
+            if expected.endswith("number") and re.fullmatch(r"[A-Za-z_]\w+", token):
+                return f"expected {expected}, got {token}; if this is a template, give the file that its script writes"
             return f"expected {expected}, " + (f"got {token}" if token else "but the line or the file ends")
     return what
 

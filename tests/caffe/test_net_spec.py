@@ -165,10 +165,8 @@ def test_mistakes_are_named() -> None:
         AttributeError, match=r"layer 'conv' \(Convolution\) has no setting 'kernal_size'; did you mean 'kernel_size'"
     ):
         n.to_proto()
-    with pytest.raises(
-        SpecError, match=r"layer 'Deconvolution1' .*; settings .* are given as convolution_param=dict\(...\)"
-    ):
-        L.Deconvolution(n.data, num_output=1).to_proto()
+    with pytest.raises(SpecError, match=r"layer 'ReLU1' .*; settings .* are given as ..._param=dict\(...\)"):
+        L.ReLU(n.data, num_output=1).to_proto()
     for missing in (lambda: n.conv2, lambda: n["conv2"]):
         with pytest.raises(KeyError, match="the NetSpec has no top 'conv2'; it has data, conv"):
             missing()
@@ -198,6 +196,13 @@ def test_param_names() -> None:
     names = param_name_dict()
     assert names["InnerProduct"] == "inner_product" and names["LRN"] == "lrn" and names["Transformation"] == "transform"
     assert isinstance(L.Input(), Top) and P.Pooling.STOCHASTIC == 2
+
+
+def test_settings_of_another_types_message() -> None:
+    """As RefineDet's NetSpec takes them: ``L.Deconvolution(bottom, num_output=256)``."""
+    data = L.Input()
+    layer = L.Deconvolution(data, num_output=3, convolution_param={"group": 3}).to_proto().layer[1]
+    assert (layer.convolution_param.num_output, layer.convolution_param.group) == (3, 3)
 
 
 def test_whole_floats_are_whole_numbers() -> None:

@@ -78,6 +78,11 @@ def test_braces(source: str) -> None:
         ("base_lr: 1\nbase_lr: 2", "s.prototxt:2:10: field 'base_lr' is given a second time; it holds one value"),
         ("base_lr 0.1", "s.prototxt:1:9: expected ':', got 0.1"),
         ("base_lr: x", "s.prototxt:1:10: expected a number, got x"),
+        (
+            "max_iter: cls3x",
+            "s.prototxt:1:11: expected a whole number, got cls3x; if this is a template, give the file that its script "
+            "writes",
+        ),
         ("base_lr: 0x10", "s.prototxt:1:10: expected a number, got 0x10"),
         ("max_iter: 1e3", "s.prototxt:1:11: expected a whole number, got 1e3"),
         ("max_iter: 99999999999", "s.prototxt:1:11: 99999999999 is out of range for this field"),
