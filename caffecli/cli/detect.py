@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -29,7 +30,12 @@ from caffecli.cli.picture_options import picture_options
 )
 @click.option("--label_map_file", help="SSD's label map, for the classes' names.")
 @click.option(
-    "--mean_value", help="What to subtract from each channel of a detector's pictures. [default: 104,117,123]"
+    "--mean_value", help="What to subtract from each channel of a detector's pictures. [default: as it was trained]"
+)
+@click.option(
+    "--resize_mode",
+    type=click.Choice(["WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"]),
+    help="How a detector's pictures get the net's size. [default: as it was trained]",
 )
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.3, help="The least score of an object.")
 @click.argument("input_file")
@@ -43,6 +49,9 @@ def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
     \b
       caffecli detect street.jpg boxes.json --draw seen --label_map_file labelmap_voc.prototxt \\
           --model_def deploy.prototxt --pretrained_model ssd.caffemodel
+
+    Pictures are prepared as --pretrained_model says that the net was trained, by its data layer; where it holds none,
+    as SSD's are: WARP, less 104,117,123, times 1. --mean_value, --input_scale and --resize_mode say otherwise.
 
     To classify windows INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for
     selective_search a .txt of the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else
@@ -59,7 +68,7 @@ def _classify_windows(input_file: str, output_file: str | None, settings: dict[s
         raise click.UsageError("Missing argument 'OUTPUT_FILE'.")
     if settings["crop_mode"] == "list" and not input_file.lower().endswith(".csv"):
         raise click.UsageError(f"--crop_mode list takes its windows from a .csv, not {input_file!r}.")
-    for name in ("draw", "format", "label_map_file", "mean_value", "threshold"):
+    for name in ("draw", "format", "label_map_file", "mean_value", "resize_mode", "threshold"):
         if _given(name):
             raise click.UsageError(f"--{name} is for a detector, whose INPUT_FILE is a picture, a folder or a video.")
         settings.pop(name)
@@ -88,10 +97,9 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
         raise click.UsageError("--channel_swap of a detector is 2,1,0 (blue first) or '' (red first).")
     settings["format"] = settings["format"] or ("csv" if (output_file or "").lower().endswith(".csv") else "json")
     settings["bgr"] = swap is not None
-    if scale is not None:
-        settings["input_scale"] = scale
-    if mean is not None:
-        settings["mean_value"] = _numbers(mean)
+    if scale is not None and not math.isfinite(scale):
+        raise click.BadParameter(f"{scale} is no number to multiply by.", param_hint="--input_scale")
+    settings["input_scale"], settings["mean_value"] = scale, None if mean is None else _numbers(mean)
     from caffecli.tools import detect as tool
 
     tool.detect_objects(tool.ObjectOptions(input_file=input_file, output_file=output_file, **settings))
@@ -103,6 +111,9 @@ def _given(name: str) -> bool:
 
 def _numbers(value: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in value.split(","))
+        numbers = tuple(float(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not numbers with ',' between.", param_hint="--mean_value") from None
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise click.BadParameter(f"{value!r} is not numbers with ',' between.", param_hint="--mean_value")
+    return numbers

@@ -206,7 +206,7 @@ def _hidden_name(target: Path) -> Path:
 
 
 def _prefix(target: Path) -> str:
-    name = target.name.encode()[:200].decode(errors="ignore")  # names end at 255 bytes
+    name = target.name.encode(errors="surrogateescape")[:200].decode(errors="ignore")  # names end at 255 bytes
     return f".{name}."
 
 

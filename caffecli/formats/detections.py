@@ -76,14 +76,12 @@ def _read(file: Path, voc: bool = False) -> Detections:
     data = read_bytes(file)
     refuse_utf16(file, data)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
         if not voc and text.lstrip()[:1] in ("[", "{"):
             return _json(text)
         if not voc and (file.suffix.lower() == ".csv" or text.startswith("picture,")):
             return _csv(text)
         return _lines(text, file.stem, voc)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{str(file)!r} is no text of UTF-8: no results of a detector") from error
     except ValueError as error:
         raise DataError(f"{str(file)!r}: {in_a_line(error)}") from error
 

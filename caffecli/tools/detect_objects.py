@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,9 @@ from caffecli.errors import DataError, SpecError
 from caffecli.formats import picture
 from caffecli.formats.atomic import read_file, replacing
 from caffecli.layers import user_modules
-from caffecli.proto.caffe_pb2 import LabelMap
+from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
 from caffecli.spec import text
+from caffecli.tools.detector_input import Preparation, preparation
 
 Pixels = NDArray[np.uint8]
 Format = Literal["json", "csv", "coco", "voc"]
@@ -36,7 +39,8 @@ class ObjectOptions:
     """``input_file``: a picture, a folder of pictures, or a video; ``output_file``: a file, for ``voc`` a folder, None
     for none; ``draw``: the folder for the pictures, or the videos, with boxes.
 
-    A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean_value``) * ``input_scale`` in the net.
+    A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean_value``) * ``input_scale`` in the net, the picture
+    brought to its size as ``resize_mode`` says; what is None is as the net was trained, see ``detector_input``.
     """
 
     model_def: str
@@ -47,8 +51,9 @@ class ObjectOptions:
     draw: str | None = None
     label_map_file: str | None = None
     threshold: float = 0.3
-    mean_value: tuple[float, ...] = (104, 117, 123)
-    input_scale: float = 1
+    mean_value: tuple[float, ...] | None = None
+    input_scale: float | None = None
+    resize_mode: str | None = None
     bgr: bool = True
     gpu: bool = False
     layers: tuple[str, ...] = ()
@@ -82,29 +87,60 @@ def detect_objects(options: ObjectOptions) -> list[Found]:
         mode.set_mode_gpu()
     else:
         mode.set_mode_cpu()
-    names = read_names(options.label_map_file)
+    refuse_to_overwrite(options)
+    classes = read_classes(options.label_map_file)
     net = caffe.Net(options.model_def, options.pretrained_model, caffe.TEST)
     check(net, options)
+    prepared = preparation(
+        options.pretrained_model,
+        tuple(net.blobs[net.inputs[0]].shape),
+        mean_value=options.mean_value,
+        input_scale=options.input_scale,
+        resize_mode=options.resize_mode,
+        bgr=options.bgr,
+    )
+    names = {label: item.display_name or item.name for label, item in classes.items()}
     found: list[Found] = []
-    with Drawing(options.draw) as drawing:
+    with Drawing(options.draw, frame_rate(Path(options.input_file))) as drawing:
         for name, frame in frames(Path(options.input_file)):
-            objects = [each for each in run(net, frame, options, names) if each.score >= options.threshold]
+            objects = [each for each in run(net, name, frame, prepared, names) if each.score >= options.threshold]
             found.append(Found(name, frame.shape[1], frame.shape[0], objects))
             drawing.add(found[-1], frame)
-            print(f"{name}: {said(objects)}", flush=True)
+            shown = os.fsencode(name).decode("utf-8", "replace")
+            print(f"{shown}: {said(objects)}", flush=True)
     if not found:
         raise DataError(f"{options.input_file!r} holds no picture that can be read")
     if options.output_file is not None:
-        WRITERS[options.format](options.output_file, found)
+        if options.format == "coco":
+            _write_coco(options.output_file, found, classes)
+        else:
+            WRITERS[options.format](options.output_file, found)
         print(f"Wrote {options.output_file}")
     return found
 
 
-def read_names(path: str | None) -> dict[int, str]:
-    """The classes' names to show by number, of a label map. Raises SpecError."""
-    if path is None:
-        return {}
-    return {item.label: item.display_name or item.name for item in text.read(path, LabelMap).item}
+def refuse_to_overwrite(options: ObjectOptions) -> None:
+    """Raise DataError where pictures with boxes would take the place of those without, or the results that of a picture
+    or video.
+    """
+    given = Path(options.input_file)
+    if (
+        options.draw is not None
+        and Path(options.draw).resolve() == (given if given.is_dir() else given.parent).resolve()
+    ):
+        raise DataError(
+            f"--draw {options.draw!r} is where the pictures are, which it would overwrite; name another folder"
+        )
+    if options.output_file is not None and Path(options.output_file).suffix.lower() in (*PICTURES, *VIDEOS):
+        raise DataError(
+            f"{options.output_file!r} is to take boxes, as JSON or CSV, and is called as a picture or video; for "
+            "pictures with boxes give --draw FOLDER"
+        )
+
+
+def read_classes(path: str | None) -> dict[int, LabelMapItem]:
+    """The classes of a label map by number. Raises SpecError."""
+    return {} if path is None else {item.label: item for item in text.read(path, LabelMap).item}
 
 
 def check(net: Any, options: ObjectOptions) -> None:
@@ -117,11 +153,8 @@ def check(net: Any, options: ObjectOptions) -> None:
             f"DetectionOutput makes it, it has {what or 'none'}; for windows of pictures give a .csv"
         )
     shape: tuple[int, ...] = tuple(net.blobs[net.inputs[0]].shape) if net.inputs else ()
-    if len(shape) != 4 or len(options.mean_value) not in (1, shape[1]) or shape[1] not in (1, 3):
-        raise SpecError(
-            f"{options.model_def!r}: expected an input (num, 3, height, width) and a mean_value, or one for each of "
-            f"its channels, got {shape} and {len(options.mean_value)}"
-        )
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise SpecError(f"{options.model_def!r}: expected an input (num, 3, height, width), got {shape or 'none'}")
 
 
 def is_boxes(shape: Iterable[int]) -> bool:
@@ -170,28 +203,36 @@ def _video(path: Path) -> Iterator[tuple[str, Pixels]]:
         video.release()
 
 
-def run(net: Any, frame: Pixels, options: ObjectOptions, names: dict[int, str]) -> list[Object]:
-    """The objects that the net finds in a picture, blue first."""
+def frame_rate(path: Path) -> float:
+    """A video's frames in a second; 25 where it does not say."""
+    if path.suffix.lower() not in VIDEOS:
+        return 25.0
     import cv2
 
+    video = cv2.VideoCapture(str(path))
+    rate = float(video.get(cv2.CAP_PROP_FPS))
+    video.release()
+    return rate if 0 < rate <= 1000 else 25.0
+
+
+def run(net: Any, name: str, frame: Pixels, prepared: Preparation, names: dict[int, str]) -> list[Object]:
+    """The objects that the net finds in a picture, blue first. Raises DataError where a box is none."""
     blob = net.blobs[net.inputs[0]]
-    _, channels, height, width = blob.shape
-    pixels: NDArray[Any] = cv2.resize(frame, (width, height)).astype(np.float32)
-    if channels == 1:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None]
-    elif not options.bgr:
-        pixels = pixels[..., ::-1]
-    pixels = (pixels - np.array(options.mean_value, np.float32)) * np.float32(options.input_scale)
-    if blob.shape[0] != 1:
-        blob.reshape(1, channels, height, width)
-    blob.data[...] = pixels.transpose(2, 0, 1)
+    seen = prepared.picture(frame, blob.shape[1])
+    if tuple(blob.shape) != (1, *seen.shape):
+        blob.reshape(1, *seen.shape)
+    blob.data[...] = seen
     net.forward()
     rows = next(net.blobs[name].data for name in net.outputs if is_boxes(net.blobs[name].shape)).reshape(-1, 7)
-    size = np.array([frame.shape[1], frame.shape[0]] * 2)
+    rows = rows[rows[:, 1] >= 0]
+    if not np.isfinite(rows).all():
+        raise DataError(
+            f"{name}: the net finds a box whose numbers are none (NaN or infinite): its weights are damaged"
+        )
+    boxes = prepared.boxes(rows[:, 3:], *frame.shape[:2]).tolist()
     return [
-        Object(int(label), names.get(int(label), str(int(label))), float(score), *map(float, np.clip(box, 0, 1) * size))
-        for _, label, score, *box in rows
-        if label >= 0
+        Object(int(label), names.get(int(label), str(int(label))), float(score), *box)
+        for (label, score), box in zip(rows[:, 1:3].tolist(), boxes, strict=True)
     ]
 
 
@@ -206,19 +247,26 @@ def said(objects: list[Object]) -> str:
 class Drawing:
     """Writes pictures, or videos, with boxes into a folder; nothing where that is None."""
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, rate: float) -> None:
+        """``rate``: a video's frames in a second."""
+        self.rate = rate
         self.folder = None if folder is None else Path(folder)
         self._video: Any = None
-        self._path: Path | None = None
+        self._paths: tuple[Path, Path] | None = None  # while it is written, and then
 
     def __enter__(self) -> Drawing:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._video is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._video is not None and self._paths is not None:
             self._video.release()
+            hidden, path = self._paths
+            if kind is None:
+                hidden.replace(path)
+            else:
+                hidden.unlink(missing_ok=True)
 
     def add(self, found: Found, frame: Pixels) -> None:
         if self.folder is None:
@@ -236,11 +284,12 @@ class Drawing:
                 file.write(data.tobytes())
             return
         if self._video is None:
-            self._path = target.with_suffix(".avi")
+            path = target.with_suffix(".avi")
+            self._paths = path.with_name(f".{path.stem}.{os.getpid()}.avi"), path
             code = cv2.VideoWriter.fourcc(*"MJPG")
-            self._video = cv2.VideoWriter(str(self._path), code, 25.0, (found.width, found.height))
+            self._video = cv2.VideoWriter(str(self._paths[0]), code, self.rate, (found.width, found.height))
             if not self._video.isOpened():
-                raise DataError(f"cannot write the video {str(self._path)!r}")
+                raise DataError(f"cannot write the video {str(path)!r}")
         self._video.write(drawn)
 
 
@@ -277,19 +326,28 @@ def _write_json(path: str, found: list[Found]) -> None:
 
 def _write_csv(path: str, found: list[Found]) -> None:
     """A line for each object."""
-    with replacing(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["picture", *Object._fields])
-        for each in found:
-            writer.writerows([each.picture, *one] for one in each.objects)
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["picture", *Object._fields])
+    for each in found:
+        writer.writerows([each.picture, *one] for one in each.objects)
+    with replacing(path) as file:
+        file.write(os.fsencode(lines.getvalue()))
 
 
-def _write_coco(path: str, found: list[Found]) -> None:
-    """COCO's results: a list of objects; ``category_id`` is the name where that is a number, as in SSD's label map."""
+def _write_coco(path: str, found: list[Found], classes: dict[int, LabelMapItem]) -> None:
+    """COCO's results: a list of objects; ``category_id`` is the class's name in the label map where that is a number,
+    as in SSD's, else its label.
+    """
+
+    def category(label: int) -> int:
+        name = classes[label].name if label in classes else ""
+        return int(name) if name.isdecimal() else label
+
     whole = [
         {
-            "image_id": int(stem) if (stem := _stem(each.picture)).isdigit() else stem,
-            "category_id": int(one.name) if one.name.isdigit() else one.label,
+            "image_id": int(stem) if (stem := _stem(each.picture)).isdecimal() else stem,
+            "category_id": category(one.label),
             "bbox": [one.xmin, one.ymin, one.xmax - one.xmin, one.ymax - one.ymin],
             "score": one.score,
         }
@@ -312,8 +370,8 @@ def _write_voc(path: str, found: list[Found]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, own in lines.items():
         safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
-        with replacing(folder / f"comp4_det_test_{safe}.txt", "w") as file:
-            file.write("".join(own))
+        with replacing(folder / f"comp4_det_test_{safe}.txt") as file:
+            file.write(os.fsencode("".join(own)))
 
 
 def _stem(picture_name: str) -> str:
@@ -321,4 +379,4 @@ def _stem(picture_name: str) -> str:
     return Path(name).stem + (f"#{number}" if number else "")
 
 
-WRITERS = {"json": _write_json, "csv": _write_csv, "coco": _write_coco, "voc": _write_voc}
+WRITERS = {"json": _write_json, "csv": _write_csv, "voc": _write_voc}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 import caffe
+from caffecli import logs
 from caffecli.cli import main
+from caffecli.formats import caffemodel, mean
+from caffecli.proto.caffe_pb2 import LayerParameter
 
 #: one place with two priors, of 20 and 10 pixels of 40, around its middle; the score of class 1 is of the first
 NET = """
@@ -31,9 +37,18 @@ layer { name: "found" type: "DetectionOutput" bottom: "loc_flat" bottom: "conf_f
   detection_output_param { num_classes: 3 code_type: CENTER_SIZE nms_param { nms_threshold: 0.45 }
     keep_top_k: 10 confidence_threshold: 0.2 } }
 """
-MAP = 'item { name: "cat" label: 1 display_name: "cat" } item { name: "44" label: 2 display_name: "44" }'
+MAP = 'item { name: "1" label: 1 display_name: "cat" } item { name: "44" label: 2 display_name: "fork" }'
 FLAGS = ("--model_def=deploy.prototxt", "--pretrained_model=w.caffemodel", "--label_map_file=map.prototxt")
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def heard() -> Iterator[io.StringIO]:
+    """What the log says."""
+    stream = io.StringIO()
+    handler = logs.show(stream)
+    yield stream
+    logs.hide(handler)
 
 
 @pytest.fixture
@@ -63,11 +78,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_a_picture_as_json(run: Run) -> None:
     code, out, err = run("pictures/1.png", "found.json", *FLAGS)
     assert code == 0, err
-    assert out == "1.png: 1 cat (1.00), 1 44 (0.60)\nWrote found.json\n"
+    assert out == "1.png: 1 cat (1.00), 1 fork (0.60)\nWrote found.json\n"
     (found,) = json.loads(Path("found.json").read_text())
     assert (found["picture"], found["width"], found["height"]) == ("1.png", 80, 60)
     cat, other = found["objects"]
-    assert (cat["label"], cat["name"], other["label"], other["name"]) == (1, "cat", 2, "44")
+    assert (cat["label"], cat["name"], other["label"], other["name"]) == (1, "cat", 2, "fork")
     assert cat["score"] == pytest.approx(1.0, abs=1e-5)  # 0.9 + 0.001 * (204 - 104)
     box = [cat[name] for name in ("xmin", "ymin", "xmax", "ymax")]
     assert box == pytest.approx([20, 15, 60, 45], abs=1e-4)  # the middle half
@@ -81,7 +96,7 @@ def test_a_folder_as_csv_with_a_broken_picture(run: Run) -> None:
     assert rows[0] == ["picture", "label", "name", "score", "xmin", "ymin", "xmax", "ymax"]
     assert [row[:3] for row in rows[1:]] == [["1.png", "1", "cat"], ["2.jpg", "1", "cat"]]
     assert [float(value) for value in rows[2][4:]] == pytest.approx([10, 10, 30, 30], abs=1e-4)
-    assert "44" not in out
+    assert "fork" not in out
 
 
 def test_results_of_coco_and_voc(run: Run) -> None:
@@ -151,14 +166,146 @@ def test_how_pixels_are_brought_to_the_net(run: Run) -> None:
         assert found["objects"][0]["score"] == pytest.approx(score, abs=1e-5)
 
 
+def trained_with(transform: str) -> None:
+    """Let the weights' file say how its net was trained."""
+    net = caffemodel.read_net("w.caffemodel")
+    layer = text_format.Parse(
+        f'name: "pixels" type: "AnnotatedData" top: "data" top: "label" transform_param {{ {transform} }}',
+        LayerParameter(),
+    )
+    del net.layer[0]
+    net.layer.insert(0, layer)
+    weights = caffemodel.read("w.caffemodel")
+    caffemodel.write("w.caffemodel", net, {name: blobs for name, blobs in weights.items() if blobs})
+
+
+def first_object(path: str = "f.json") -> Any:
+    return json.loads(Path(path).read_text())[0]["objects"][0]
+
+
+def test_pixels_are_brought_to_the_net_as_in_its_training(run: Run, heard: io.StringIO) -> None:
+    """Blue 204 is what is seen."""
+    size = "resize_param { prob: 1 height: 40 width: 40 interp_mode: AREA interp_mode: CUBIC }"
+    for transform, flags, seen, said in (
+        (None, (), 100, "WARP to 40 × 40 (height × width), less 104,117,123, times 1; where not told, as SSD's"),
+        ("mean_value: 4 scale: 0.5 mirror: true", (), 100, "less 4, times 0.5; where not told, as layer 'pixels' of"),
+        (size + " scale: 0.25", (), 51, "WARP to 40 × 40 (height × width), less 0, times 0.25"),
+        ("mean_value: 9", ("--mean_value=5", "--input_scale=0.5"), 99.5, "less 5, times 0.5"),
+        ('mean_file: "mean.binaryproto"', (), 200, "less 'mean.binaryproto'"),
+        ('mean_file: "other.binaryproto"', (), 201, "less the mean of each channel of 'other.binaryproto'"),
+        ('mean_file: "gone.binaryproto"', ("--mean_value=5",), 199, "less 5"),
+    ):
+        if transform is not None:
+            trained_with(transform)
+        mean.write("mean.binaryproto", np.full((3, 40, 40), 4, np.float32))
+        mean.write("other.binaryproto", np.full((3, 50, 50), 3, np.float32))
+        code, _, err = run("pictures/1.png", "f.json", *FLAGS, *flags)
+        assert code == 0, err
+        assert first_object()["score"] == pytest.approx(0.9 + 0.001 * seen, abs=1e-5), transform
+        assert said in heard.getvalue()
+    trained_with('mean_file: "gone.binaryproto"')
+    code, _, err = run("pictures/1.png", "o.json", *FLAGS)
+    assert code == 1 and "trained with the mean_file 'gone.binaryproto', which is not there" in err
+
+
+def test_boxes_of_pictures_that_keep_their_form(run: Run) -> None:
+    """Of 80 × 60 pixels, padded to a square, the middle half is 40 pixels high, and their third is above."""
+    trained_with("resize_param { resize_mode: FIT_LARGE_SIZE_AND_PAD height: 300 width: 300 pad_value: 9 }")
+    for flags in ((), ("--resize_mode=FIT_LARGE_SIZE_AND_PAD",)):
+        assert run("pictures/1.png", "f.json", *FLAGS, *flags)[0] == 0
+        box = [first_object()[name] for name in ("xmin", "ymin", "xmax", "ymax")]
+        assert box == pytest.approx([20, 10, 60, 50], abs=1e-4)
+        trained_with("scale: 1")
+    assert run("pictures/1.png", "f.json", *FLAGS, "--resize_mode=FIT_SMALL_SIZE")[0] == 0  # 53 × 40 in the net
+    box = [first_object()[name] for name in ("xmin", "ymin", "xmax", "ymax")]
+    assert box == pytest.approx([80 * (0.5 - 10 / 53), 15, 80 * (0.5 + 10 / 53), 45], abs=1e-3)
+
+
+def test_nothing_of_the_users_is_overwritten(run: Run) -> None:
+    before = {path: path.read_bytes() for path in Path("pictures").iterdir()}
+    for args, said in (
+        (("pictures", "--draw=pictures"), "--draw 'pictures' is where the pictures are"),
+        (("pictures/1.png", "--draw=./pictures/../pictures"), "is where the pictures are"),
+        (("pictures/1.png", "pictures/2.jpg"), "'pictures/2.jpg' is to take boxes"),
+    ):
+        code, _, err = run(*args, *FLAGS)
+        assert code == 1 and said in err, err
+    assert {path: path.read_bytes() for path in Path("pictures").iterdir()} == before
+
+
+def test_odd_pictures(run: Run) -> None:
+    """A single pixel, long ones, grey and deep ones, an ending in capitals, none, a name that is no UTF-8."""
+    Path("odd").mkdir()
+    for name, shape, kind in (
+        ("one.png", (1, 1, 3), np.uint8),
+        ("flat.png", (1, 900, 3), np.uint8),
+        ("high.bmp", (900, 1, 3), np.uint8),
+        ("grey.PNG", (30, 20), np.uint8),
+        ("deep.png", (30, 20, 4), np.uint16),
+        ("un\udce4.png", (9, 9, 3), np.uint8),
+    ):
+        Path("odd", name).write_bytes(cv2.imencode(".png", np.full(shape, 200, kind))[1].tobytes())
+    for flags in (("f.json",), ("f.csv",), ("voc", "--format=voc"), ("c.json", "--format=coco"), ("--draw=seen",)):
+        code, _, err = run("odd", *flags, *FLAGS)
+        assert code == 0, err
+    found = json.loads(Path("f.json").read_text())
+    assert [(each["width"], each["height"]) for each in found] == [
+        (20, 30),
+        (900, 1),
+        (20, 30),
+        (1, 900),
+        (1, 1),
+        (9, 9),
+    ]
+    assert len(list(Path("seen").iterdir())) == 6
+    (Path("odd") / "one.png").rename("one")
+    assert run("one", "f.json", *FLAGS)[0] == 0
+
+
+def test_a_net_of_damaged_weights(run: Run) -> None:
+    net = caffe.Net("deploy.prototxt", "w.caffemodel", caffe.TEST)
+    net.params["loc"][1].data[0] = np.nan
+    net.save("w.caffemodel")
+    code, _, err = run("pictures/1.png", "o.json", *FLAGS, "--draw=seen")
+    assert code == 1 and "1.png: the net finds a box whose numbers are none" in err
+    assert not Path("o.json").exists() and not list(Path("seen").iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x89PNG",
+        b"item {",
+        b'item { name: "a" label: 99999999999 }',
+        b'items { name: "a" }',
+        b"\xff\xfei",
+        b"item {" * 5000,
+    ],
+)
+def test_a_label_map_that_is_none(content: bytes, run: Run) -> None:
+    Path("map.prototxt").write_bytes(content)
+    code, _, err = run("pictures/1.png", "o.json", *FLAGS)
+    assert code == 1 and err.startswith("Error: ") and "map.prototxt" in err
+    assert not Path("o.json").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
+        (("pictures", "o.json", *FLAGS, "--mean_value=nan"), 2, "is not numbers"),
+        (("pictures", "o.json", *FLAGS, "--input_scale=inf"), 2, "inf is no number"),
+        (("pictures", "o.json", *FLAGS, "--resize_mode=FIT"), 2, "FIT_SMALL_SIZE"),
+        (("in.csv", "o.csv", "--resize_mode=WARP"), 2, "--resize_mode is for a detector"),
         (("pictures/1.png", "o.json"), 2, "give a detector by --model_def and --pretrained_model"),
         (("pictures/1.png", *FLAGS), 2, "give OUTPUT_FILE, or --draw FOLDER, or both"),
         (("pictures/9.png", "o.json", *FLAGS), 1, "9.png"),
         (("none.mp4", "o.json", *FLAGS), 1, "there is no video 'none.mp4'"),
-        (("pictures", "o.json", *FLAGS, "--mean_value=1,2"), 1, "a mean_value, or one for each of its channels"),
+        (
+            ("pictures", "o.json", *FLAGS, "--mean_value=1,2"),
+            1,
+            "expected one mean_value, or one for each of the 3 channel(s)",
+        ),
         (("pictures", "o.json", *FLAGS, "--mean_value=x"), 2, "is not numbers"),
         (("pictures", "o.json", *FLAGS, "--context_pad=3"), 2, "--context_pad is for windows of pictures"),
         (("in.csv", "o.csv", "--threshold=0.5"), 2, "--threshold is for a detector"),

@@ -230,3 +230,11 @@ def test_every_writer_fails_in_one_line(tmp_path: Path, write: str, name: str) -
     assert done.stdout.count("\n") == 1
     assert "File too large" in done.stdout or "full disk" in done.stdout
     assert names(tmp_path) == []
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    """As it comes from a disk that was written in Latin-1."""
+    for name in ("un\udce4.txt", "\udce4" * 100):
+        with replacing(tmp_path / name) as file:
+            file.write(b"whole")
+        assert (tmp_path / name).read_bytes() == b"whole"
