@@ -1,4 +1,4 @@
-"""Pictures for Faster R-CNN: their size, their objects, and going on where a run stopped."""
+"""Pictures for Fast and Faster R-CNN: size, objects, regions, and going on where a run stopped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from caffecli.errors import DataError
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
+from caffecli.formats.proposals import Proposals, write
 from caffecli.proto.caffe_pb2 import TRAIN, AnnotatedDatum, DataParameter, LayerParameter
 from caffecli.sources import ObjectSource
 
@@ -58,6 +60,43 @@ def test_mirrored_by_chance(param: LayerParameter) -> None:
             np.testing.assert_allclose(objects[0, [0, 2]], [19, 35] if mirrored else [4, 20], atol=1e-5)
         kinds.add((mirrored, len(objects)))
     assert kinds == {(False, 0), (False, 1), (True, 0), (True, 1)}
+
+
+def test_pictures_with_the_regions_proposed_for_them(param: LayerParameter, tmp_path: Path) -> None:
+    """In batches, with zeros around the smaller pictures."""
+    regions = np.array([[2, 3, 10, 12], [0, 0, 39, 29]], np.float32)
+    write(tmp_path / "p.h5", [(f"{i:08d}", regions[: 2 - (i == 3)]) for i in range(5)])
+    param.data_param.batch_size = 2
+    source = ObjectSource(param, TRAIN, 1, sides=(15, 30), proposals=Proposals(tmp_path / "p.h5"))
+    seen = set()
+    for turn in range(20):
+        data, proposed, objects = source.next().arrays
+        assert len(data) == 2 and data.shape[1] == 3
+        for i, picture in enumerate(data):
+            number = (2 * turn + i) % 5
+            filled = picture.any(0)
+            height, width = int(filled.any(1).sum()), int(filled.any(0).sum())
+            assert not picture[:, height:].any() and not picture[:, :, width:].any()
+            scale = height / 30
+            left = PIXELS[..., ::-1].astype(np.float32)
+            small = cv2.resize(left.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
+            mirrored = np.allclose(picture[:, :height, :width], small, atol=1e-3)
+            own = proposed[proposed[:, 0] == i, 1:]
+            expected = regions[: 2 - (number == 3)].copy()
+            if mirrored:
+                expected[:, [0, 2]] = 39 - expected[:, [2, 0]]
+            np.testing.assert_allclose(own, expected * scale, atol=1e-5)
+            assert (objects[:, 0] == i).sum() == (number < 4) and (objects[:, 5] == 7).all()
+            seen.add((height, mirrored, data.shape[2]))
+    assert len(seen) == 6  # the small one beside a large one too
+
+
+def test_a_picture_without_regions(param: LayerParameter, tmp_path: Path) -> None:
+    write(tmp_path / "p.h5", [("00000000", np.zeros((1, 4)))])
+    source = ObjectSource(param, TRAIN, proposals=Proposals(tmp_path / "p.h5"))
+    source.next()
+    with pytest.raises(DataError, match=r"layer 'd'.*p.h5' has no regions of '00000001'; expected a dataset of one of"):
+        source.next()
 
 
 def test_goes_on_as_if_never_stopped(param: LayerParameter) -> None:

@@ -1,4 +1,4 @@
-"""Faster R-CNN's region proposal network: its pictures, its anchors, what they should become, and what they propose.
+"""Faster R-CNN's region proposal network: its anchors, what they should become, and what they propose.
 
 In py-faster-rcnn these layers are Python code of its own, named in nets by their modules. Where those modules are not
 to be found, ``Python`` takes these classes. Their settings are those of ``param_str``, and of py-faster-rcnn's
@@ -13,21 +13,17 @@ Source: Ren, He, Girshick and Sun, NIPS 2015; rbgirshick/py-faster-rcnn, ``lib/r
 from __future__ import annotations
 
 import ast
-import functools
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from caffecli import sources
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.boxes import first_of_those_that_stay, overlaps, sizes
-from caffecli.layers.data import SourceLayer
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter
+from caffecli.proto.caffe_pb2 import TRAIN
 
 #: of the least overlap etc. that mark a target as none
 _IGNORED = -1.0
@@ -67,6 +63,17 @@ def drawn(mask: Tensor, count: int) -> Tensor:
     return places[torch.randperm(len(places), device=places.device)[:count]]
 
 
+def settings(param_str: str) -> dict[str, Any] | None:
+    """The settings of a ``param_str``, as ``FromParamStr`` says; None where they cannot be read."""
+    lines = param_str.strip().strip("{}").replace("!!python/tuple", "").splitlines()
+    quoted = [re.sub(r"^(\w+)\s*:", r"'\1':", line.strip().rstrip(",")) for line in lines if line.strip()]
+    try:
+        given = ast.literal_eval("{" + ", ".join(quoted) + "}")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return given if isinstance(given, dict) else None
+
+
 class FromParamStr(Layer):
     """A layer whose settings are those of ``python_param { param_str }``: names and values, one a line or with ','
     between, as YAML or Python write them.
@@ -79,15 +86,8 @@ class FromParamStr(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         text = self.param.python_param.param_str
-        lines = [
-            line.strip().rstrip(",") for line in text.strip().strip("{}").replace("!!python/tuple", "").splitlines()
-        ]
-        quoted = [re.sub(r"^(\w+)\s*:", r"'\1':", line) for line in lines if line]
-        try:
-            given = ast.literal_eval("{" + ", ".join(quoted) + "}")
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            given = None
-        if not isinstance(given, dict):
+        given = settings(text)
+        if given is None:
             raise self.spec_error(f"expected a param_str such as \"'feat_stride': 16\", got {text!r:.80}")
         unknown = [key for key in given if key not in self.defaults]
         missing = [key for key, value in self.defaults.items() if value is None and key not in given]
@@ -118,6 +118,17 @@ class FromParamStr(Layer):
 class _Anchored(FromParamStr):
     """A layer over all anchors of the features."""
 
+    #: of the changes that are learned, as py-R-FCN has them
+    normalization: ClassVar[Mapping[str, Any]] = {
+        "RPN_NORMALIZE_TARGETS": False,
+        "RPN_NORMALIZE_MEANS": (0.0, 0.0, 0.0, 0.0),
+        "RPN_NORMALIZE_STDS": (0.1, 0.1, 0.2, 0.2),
+    }
+
+    def mean_and_deviation(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, deviation = (like.new_tensor(self.given[f"RPN_NORMALIZE_{what}"]) for what in ("MEANS", "STDS"))
+        return mean, deviation
+
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         self._make_anchors(self.given["feat_stride"], 16, (0.5, 1, 2), self.given["scales"])
@@ -147,7 +158,9 @@ class AnchorTarget(_Anchored):
     are background, before objects are marked, or after with RPN_CLOBBER_POSITIVES (False). Kept, drawn by chance: at
     most RPN_FG_FRACTION (0.5) of RPN_BATCHSIZE (256) objects, then background to fill it. Inside weights are
     RPN_BBOX_INSIDE_WEIGHTS (1, 1, 1, 1) for objects; outside weights 1 / number of the sample, or with
-    RPN_POSITIVE_WEIGHT (-1) p in 0 to 1, p / objects and (1 - p) / background.
+    RPN_POSITIVE_WEIGHT (-1) p in 0 to 1, p / objects and (1 - p) / background. With RPN_NORMALIZE_TARGETS (False), as
+    in py-R-FCN, changes have RPN_NORMALIZE_MEANS (0, 0, 0, 0) taken off, and are divided by RPN_NORMALIZE_STDS (0.1,
+    0.1, 0.2, 0.2).
     Further settings of ``param_str``: feat_stride, required; scales (8, 16, 32); allowed_border (0): pixels by which an
     anchor may leave the picture. Nothing has a gradient. Raises ShapeError for a batch of several pictures.
     Source: py-faster-rcnn, ``anchor_target_layer.py``.
@@ -169,6 +182,7 @@ class AnchorTarget(_Anchored):
         "RPN_BATCHSIZE": 256,
         "RPN_BBOX_INSIDE_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
         "RPN_POSITIVE_WEIGHT": -1.0,
+        **_Anchored.normalization,
     }
 
     @property
@@ -190,6 +204,9 @@ class AnchorTarget(_Anchored):
         boxes = every[inside]
         labels, nearest = self._labels(boxes, objects)
         change = changes(boxes, objects[nearest, :4]) if len(objects) else torch.zeros_like(boxes)
+        if self.given["RPN_NORMALIZE_TARGETS"]:
+            mean, deviation = self.mean_and_deviation(change)
+            change = (change - mean) / deviation
         positive, negative = labels == 1, labels == 0
         weights = boxes.new_tensor(self.given["RPN_BBOX_INSIDE_WEIGHTS"]) * positive[:, None]
         of_positive, of_negative = self._outside_weights(positive, negative)
@@ -254,11 +271,15 @@ class _Proposes(_Anchored):
             )
         return [torch.Size((1, 5)), torch.Size((1, 1))][: max(1, len(self.param.top))]
 
+    def learned(self, change: Tensor) -> Tensor:
+        """The changes (n, 4) that predictions stand for."""
+        return change
+
     def forward(self, scores: Tensor, change: Tensor, info: Tensor) -> Tensor | tuple[Tensor, ...]:
         height, width = scores.shape[2:]
         scores, change, info = (bottom.detach().float() for bottom in (scores, change, info.flatten()))
         score = scores[0, len(self.base) :].permute(1, 2, 0).flatten()
-        change = change[0].permute(1, 2, 0).reshape(-1, 4)
+        change = self.learned(change[0].permute(1, 2, 0).reshape(-1, 4))
         boxes = changed(self.all_anchors(height, width, scores.device).float(), change)
         size = info[:2].flip(0).repeat(2)  # width, height, width, height
         boxes = torch.minimum(boxes, size - 1).clamp(min=0)
@@ -281,7 +302,9 @@ class ProposalLayer(_Proposes):
 
     The changed anchors are clipped to the picture; those with a side below RPN_MIN_SIZE (16) times the picture's scale
     go, of the others the RPN_PRE_NMS_TOP_N (12000; 6000 in phase TEST) most probable stay, of those that overlap by
-    more than RPN_NMS_THRESH (0.7) the most probable, and of these RPN_POST_NMS_TOP_N (2000; 300); 0 is no limit.
+    more than RPN_NMS_THRESH (0.7) the most probable, and of these RPN_POST_NMS_TOP_N (2000; 300); 0 is no limit. With
+    RPN_NORMALIZE_TARGETS (False), RPN_NORMALIZE_MEANS and RPN_NORMALIZE_STDS changes are, in phase TRAIN, those that
+    AnchorTargetLayer taught by the same settings.
     Further settings of ``param_str``: feat_stride, required; scales (8, 16, 32). Nothing has a gradient. Raises
     ShapeError for a batch of several pictures. Source: py-faster-rcnn, ``proposal_layer.py``.
     """
@@ -293,6 +316,7 @@ class ProposalLayer(_Proposes):
         "RPN_PRE_NMS_TOP_N": -1,
         "RPN_POST_NMS_TOP_N": -1,
         "RPN_MIN_SIZE": 16,
+        **_Anchored.normalization,
     }
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -301,6 +325,12 @@ class ProposalLayer(_Proposes):
         given = (self.given["RPN_PRE_NMS_TOP_N"], self.given["RPN_POST_NMS_TOP_N"])
         self.before, self.after = (own if own >= 0 else count for own, count in zip(given, counts, strict=True))
         self.threshold, self.least = self.given["RPN_NMS_THRESH"], self.given["RPN_MIN_SIZE"]
+
+    def learned(self, change: Tensor) -> Tensor:
+        if self.phase != TRAIN or not self.given["RPN_NORMALIZE_TARGETS"]:
+            return change
+        mean, deviation = self.mean_and_deviation(change)
+        return change * deviation + mean
 
 
 @register("Proposal")
@@ -319,153 +349,3 @@ class Proposal(_Proposes):
         )
         self.least, self.threshold = param.min_size, param.nms_thresh
         self.before, self.after = param.pre_nms_topn, param.post_nms_topn
-
-
-@register("rpn.proposal_target_layer.ProposalTargetLayer")
-class ProposalTarget(FromParamStr):
-    """A sample of the regions, with the class of each and the change that takes it to its object.
-
-    Bottoms: regions (R, 5), objects (G, 5), which are regions too; further ones are not looked at. Tops: the S regions
-    of the sample (S, 5); their classes (S), 0 background; changes, inside weights and outside weights, (S, 4 C): those
-    of a region's class are at 4 class to 4 class + 3, all others 0.
-
-    Objects are regions with an overlap of FG_THRESH (0.5) or more with one; background those from BG_THRESH_LO (0.1) up
-    to, without, BG_THRESH_HI (0.5). Of BATCH_SIZE (128; -1: all) at most FG_FRACTION (0.25) are objects, the others
-    background, both drawn by chance. Changes have BBOX_NORMALIZE_MEANS (0, 0, 0, 0) taken off, and are divided by
-    BBOX_NORMALIZE_STDS (0.1, 0.1, 0.2, 0.2), with BBOX_NORMALIZE_TARGETS_PRECOMPUTED (False). Inside weights are
-    BBOX_INSIDE_WEIGHTS (1, 1, 1, 1), outside weights 1 where those are above 0. With AGNOSTIC (False), as in py-R-FCN,
-    all objects' changes are at 4 to 7. ``param_str`` needs num_classes, C, with the background. Nothing has a gradient.
-    Source: py-faster-rcnn, ``proposal_target_layer.py``.
-
-    Differences: a picture without objects gives background alone, where py-faster-rcnn fails.
-    """
-
-    bottom_count = (2, 4)
-    top_count = (5, 5)
-    no_gradient = (0, 1, 2, 3)
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "num_classes": None,
-        "BATCH_SIZE": 128,
-        "FG_FRACTION": 0.25,
-        "FG_THRESH": 0.5,
-        "BG_THRESH_HI": 0.5,
-        "BG_THRESH_LO": 0.1,
-        "BBOX_NORMALIZE_TARGETS_PRECOMPUTED": False,
-        "BBOX_NORMALIZE_MEANS": (0.0, 0.0, 0.0, 0.0),
-        "BBOX_NORMALIZE_STDS": (0.1, 0.1, 0.2, 0.2),
-        "BBOX_INSIDE_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
-        "AGNOSTIC": False,
-    }
-
-    @property
-    def random(self) -> bool:
-        return True
-
-    def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        """How large the sample will be is not known: one."""
-        for shape in bottoms[:2]:
-            if len(shape) < 2 or tuple(shape[1:]) != (5, *(1,) * (len(shape) - 2)):
-                raise self.shape_error(f"expected regions and objects (count, 5), got {self.listing(bottoms)}")
-        return [torch.Size((1, 5)), torch.Size((1,)), *[torch.Size((1, 4 * self.given["num_classes"]))] * 3]
-
-    def forward(self, regions: Tensor, objects: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-        regions, objects = (bottom.detach().reshape(-1, 5) for bottom in (regions, objects))
-        if bool((regions[:, 0] != 0).any()):
-            raise self.shape_error("expected the regions of one picture, 0")
-        regions = torch.cat([regions, torch.cat([objects.new_zeros(len(objects), 1), objects[:, :4]], 1)])
-        kept, classes, nearest = self._sample(regions[:, 1:].double(), objects.double())
-        regions, count = regions[kept], self.given["num_classes"]
-        change = regions.new_zeros(len(kept), 4 * count)
-        inside = torch.zeros_like(change)
-        found = (classes > 0).nonzero()[:, 0]
-        if len(found):
-            targets = changes(regions[found, 1:].double(), objects[nearest[found], :4].double())
-            if self.given["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
-                means, deviations = (self.given[f"BBOX_NORMALIZE_{what}"] for what in ("MEANS", "STDS"))
-                targets = (targets - targets.new_tensor(means)) / targets.new_tensor(deviations)
-            first = torch.ones_like(found) if self.given["AGNOSTIC"] else classes[found].long()
-            if int(first.max()) >= count:
-                raise self.shape_error(f"an object is of class {int(first.max())}, num_classes is {count}")
-            columns = 4 * first[:, None] + torch.arange(4, device=first.device)
-            change[found[:, None], columns] = targets.to(change.dtype)
-            inside[found[:, None], columns] = inside.new_tensor(self.given["BBOX_INSIDE_WEIGHTS"])
-        return regions, classes.to(regions.dtype), change, inside, (inside > 0).to(inside.dtype)
-
-    def _sample(self, boxes: Tensor, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which boxes are in the sample, the class of each, and which object is nearest to it."""
-        setting = self.given
-        if len(objects):
-            most, nearest = overlaps(boxes, objects[:, :4], 1).max(1)
-        else:
-            most, nearest = boxes.new_full((len(boxes),), setting["BG_THRESH_LO"]), boxes.new_zeros(len(boxes)).long()
-        size = setting["BATCH_SIZE"] if setting["BATCH_SIZE"] >= 0 else len(boxes)
-        share = round(setting["FG_FRACTION"] * size) if setting["BATCH_SIZE"] >= 0 else size
-        found = drawn(most >= setting["FG_THRESH"], share) if len(objects) else nearest[:0]
-        background = (most < setting["BG_THRESH_HI"]) & (most >= setting["BG_THRESH_LO"])
-        rest = drawn(background, size - len(found))
-        kept = torch.cat([found, rest])
-        classes = boxes.new_zeros(len(kept))
-        classes[: len(found)] = objects[nearest[found], 4] if len(objects) else 0
-        return kept, classes, nearest[kept]
-
-
-@register("roi_data_layer.layer.RoIDataLayer")
-class RoIData(FromParamStr, SourceLayer):
-    """tops: a picture (1, 3, H, W), its height, width and scale (1, 3), and its objects (G, 5), of a database that
-    ``convert_annoset`` made: one picture a batch, shuffled.
-
-    Objects are rows (xmin, ymin, xmax, ymax, class) in pixels of the picture that comes out.
-
-    Settings of ``param_str``: num_classes, required; source: the database, ours, and required here, where
-    py-faster-rcnn's training gives the layer its pictures from outside; backend ("LMDB"); SCALES (600): the lengths of
-    the shorter side, one drawn by chance; MAX_SIZE (1000): of the longer one; USE_FLIPPED (True): half of the pictures
-    are mirrored, drawn by chance; PIXEL_MEANS (102.9801, 115.9465, 122.7717), blue first.
-    Source: py-faster-rcnn, ``roi_data_layer/layer.py``.
-
-    Differences: boxes are what the database has, times the size; of VOC's, which count pixels from 1, py-faster-rcnn
-    takes 1 off. A picture without objects is served.
-    """
-
-    top_count = (3, 6)
-    compiles = True
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "num_classes": None,
-        "source": "",
-        "backend": "LMDB",
-        "SCALES": (600,),
-        "MAX_SIZE": 1000,
-        "USE_FLIPPED": True,
-        "PIXEL_MEANS": (102.9801, 115.9465, 122.7717),
-    }
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        FromParamStr.setup(self, bottoms)
-        if len(self.param.top) > 3:
-            raise self.spec_error(
-                "has the tops of Fast R-CNN, which learns on regions proposed beforehand: that needs py-faster-rcnn's "
-                "code; with the three tops data, im_info and gt_boxes a net is trained end to end"
-            )
-        if not self.given["source"]:
-            raise self.spec_error(
-                "py-faster-rcnn's code, which gives it pictures, is not here; name a database of convert_annoset: "
-                "param_str: \"'num_classes': 21, 'source': 'trainval_lmdb'\""
-            )
-        SourceLayer.setup(self, bottoms)
-
-    def open_source(self) -> None:
-        self.close()
-        setting = self.given
-        param = LayerParameter(name=self.name, top=self.param.top)
-        param.data_param.source, param.data_param.batch_size, param.data_param.shuffle = setting["source"], 1, True
-        if setting["backend"] not in ("LMDB", "LEVELDB"):
-            raise self.spec_error(f"expected a backend of LMDB or LEVELDB, got {setting['backend']!r:.40}")
-        param.data_param.backend = DataParameter.DB.Value(setting["backend"])
-        reads = functools.partial(
-            sources.ObjectSource,
-            sides=setting["SCALES"],
-            most=setting["MAX_SIZE"],
-            flipped=bool(setting["USE_FLIPPED"]) and self.phase == TRAIN,
-            means=setting["PIXEL_MEANS"],
-        )
-        seed = secrets.randbits(63) if self.context.seed is None else self.context.seed
-        self.source = sources.create(reads, param, self.phase, seed, self.context.shard)
