@@ -82,6 +82,8 @@ TYPES = {
     "deep_compression": "CmpConvolution CmpInnerProduct",
     "enet": "SpatialDropout",
     "structured_sparsity": "Sparsify SymmetricRectify",
+    "mask_rcnn": "ROIAlign",
+    "caffe_lstm": "Lstm",
     "hed": "CROP ImageLabelmapData",
     "rcf": "AutoCrop ImageLabelmapData",
     "pvanet": "Proposal",

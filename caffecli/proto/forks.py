@@ -69,6 +69,8 @@ FORKS = {
     "enet": "ENet (TimoSaemann/caffe-enet)",
     "structured_sparsity": "structured sparsity (wenwei202/caffe)",
     "faceboxes": "FaceBoxes (lippman1125/faceboxes_lqy)",
+    "mask_rcnn": "Mask R-CNN (jasjeetIM/Mask-RCNN)",
+    "caffe_lstm": "caffe-lstm (junhyukoh/caffe-lstm)",
     "yolov2": "YOLO (version 2, gklz1982/caffe-yolov2)",
 }
 

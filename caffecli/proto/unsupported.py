@@ -49,7 +49,6 @@ FIELDS = {
         "NormalizeParameter": "fix_scale",
         "BNParameter": "var_eps moving_average decay across_spatial",
     },
-    "mscnn": {"ROIPoolingParameter": "pad_ratio"},
     "tsn": {
         "TransformationParameter": "fix_crop multi_scale scale_ratios max_distort is_flow more_fix_crop stride "
         "upper_size upper_height upper_width original_image",

@@ -106,6 +106,8 @@ CASES: dict[str, Case] = {
     "Log": Case("log_param { base: 10 }"),
     "Lstm": Case(f"lstm_param {{ num_output: 5 {FILLED} }}", (values(4, 2, 3),), other=(values(6, 2, 3),)),
     "MVN": Case("mvn_param { across_channels: true }"),
+    "MaskPooling": Case("", (values(*PICTURES), values(2, 1, 5, 4))),
+    "MaskResize": Case("mask_resize_param { output_height: 3 output_width: 7 }"),
     "MemoryData": Case("memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }", (), 2, shapes_known=False),
     "MultiBoxLoss": Case(
         "multibox_loss_param { num_classes: 2 background_label_id: 1 mining_type: NONE code_type: CORNER }",
@@ -141,10 +143,22 @@ CASES: dict[str, Case] = {
     ),
     "Python": Case('python_param { module: "contract_layers" layer: "Double" }'),
     "RNN": Case(RECURRENT, STEPS, other=(values(6, 2, 3), numbers(2, 6, 2))),
+    "ROIAlign": Case(
+        "roi_align_param { pooled_h: 2 pooled_w: 2 spatial_scale: 4 }",
+        (values(2, 6, 5, 4), numbers(2, 3, 5)),
+        other=(values(2, 6, 7, 4), numbers(2, 4, 5)),
+        exports=False,
+    ),
     "ROIPooling": Case(
         "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 4 }",
         (values(2, 6, 5, 4), numbers(2, 3, 5)),
         other=(values(2, 6, 7, 4), numbers(2, 4, 5)),
+        exports=False,
+    ),
+    "ROIWarping": Case(
+        "roi_warping_param { pooled_h: 3 pooled_w: 2 spatial_scale: 2 }",
+        (values(2, 6, 5, 4), values(3, 5)),
+        other=(values(2, 6, 7, 4), values(4, 5)),
         exports=False,
     ),
     "ReLU": Case("relu_param { negative_slope: 0.1 }"),

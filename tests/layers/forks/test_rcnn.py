@@ -1,4 +1,4 @@
-"""ROIPooling and SmoothL1Loss against NumPy, and their error texts."""
+"""ROIPooling, ROIAlign and SmoothL1Loss against NumPy, and their error texts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from caffecli.errors import CaffeError
+from caffecli.net.net import Net
+from caffecli.proto.caffe_pb2 import NetParameter
+from caffecli.spec import text
 from tests.layers.oracle import build, check, distinct
 
 SHAPE = (2, 3, 9, 7)
@@ -77,6 +80,111 @@ def test_roi_pooling_without_regions():
     assert layer(torch.ones(SHAPE), torch.empty(0, 5)).shape == (0, 3, 2, 3)
 
 
+def test_roi_pooling_of_grown_regions():
+    x, regions = distinct(*SHAPE), random_regions(1, 7)
+    layer = build(
+        'type: "ROIPooling" roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.0625 pad_ratio: 0.25 }',
+        SHAPE,
+        (7, 5),
+    )
+    more = (regions[:, 3:] - regions[:, 1:3] + 1) * np.float32(0.25)
+    large = np.concatenate([regions[:, :1], regions[:, 1:3] - more, regions[:, 3:] + more], 1)
+    np.testing.assert_allclose(
+        layer(torch.from_numpy(x), torch.from_numpy(regions)), roi_pool(x, large, (3, 2), 0.0625)
+    )
+
+
+def sample(plane: np.ndarray, y: float, x: float, beyond: float) -> np.ndarray:
+    """(C,) of ``plane`` (C, H, W) at a place; 0 for one that is further outside than ``beyond`` allows."""
+    height, width = plane.shape[1:]
+    if not (-beyond <= y <= height - 1 + beyond and -beyond <= x <= width - 1 + beyond):
+        return np.zeros(len(plane))
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    low, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    upper = plane[:, top, left] * (1 - x + left) + plane[:, top, right] * (x - left)
+    lower = plane[:, low, left] * (1 - x + left) + plane[:, low, right] * (x - left)
+    return upper * (1 - y + top) + lower * (y - top)
+
+
+def roi_align(x: np.ndarray, regions: np.ndarray, parts: tuple[int, int], scale: float, samples: int) -> np.ndarray:
+    top = np.zeros((len(regions), x.shape[1], *parts))
+    for r, (image, *corners) in enumerate(regions.astype(np.float32)):
+        x1, y1, x2, y2 = (corner * np.float32(scale) for corner in corners)
+        step = [max(y2 - y1, np.float32(1)) / np.float32(parts[0]), max(x2 - x1, np.float32(1)) / np.float32(parts[1])]
+        rows, columns = (samples if samples > 0 else int(np.ceil(each)) for each in step)
+        for i, j in np.ndindex(parts):
+            for k, m in np.ndindex(rows, columns):
+                y, at = y1 + (i + (k + 0.5) / rows) * step[0], x1 + (j + (m + 0.5) / columns) * step[1]
+                top[r, :, i, j] += sample(x[int(image)], y, at, 1) / (rows * columns)
+    return top
+
+
+@pytest.mark.parametrize(("parts", "samples"), [((1, 1), 2), ((2, 3), -1), ((7, 4), 2), ((3, 2), 1), ((2, 2), 0)])
+def test_roi_align(parts, samples):
+    regions = random_regions(3, 9)
+    regions[:, 1:] += 0.37  # away from the kinks
+    text = (
+        f'type: "ROIAlign" roi_align_param {{ pooled_h: {parts[0]} pooled_w: {parts[1]} spatial_scale: 0.0625 '
+        f"sampling_ratio: {samples} }}"
+    )
+    oracle = lambda x, regions: roi_align(x, regions, parts, 0.0625, samples)  # noqa: E731
+    check(text, SHAPE, (9, 5), inputs=[distinct(*SHAPE), regions], gradient=[0], oracle=oracle, tolerance=1e-4)
+
+
+def test_roi_align_without_regions_and_of_wild_ones():
+    layer = build('type: "ROIAlign" roi_align_param { pooled_h: 2 pooled_w: 3 }', SHAPE, (0, 5))
+    assert layer(torch.ones(SHAPE), torch.empty(0, 5)).shape == (0, 3, 2, 3)
+    for far in (1e6, np.inf):
+        with pytest.raises(CaffeError, match=r"a region is .* places wide, the features 7; clip regions to their"):
+            layer(torch.ones(SHAPE), torch.tensor([[0, 0, 0, far, 3]]))
+
+
+AVERAGED = """layer {{ name: "in" type: "Input" top: "x" top: "rois"
+  input_param {{ shape {{ dim: 2 dim: 3 dim: 9 dim: 7 }} shape {{ dim: 6 dim: 5 }} }} }}
+layer {{ name: "align" type: "ROIAlign" bottom: "x" bottom: "rois" top: "grid"
+  roi_pooling_param {{ pooled_h: 2 pooled_w: 3 spatial_scale: 0.0625 {more} }} }}
+layer {{ name: "pool" type: "Pooling" bottom: "grid" top: "pool"
+  pooling_param {{ pool: AVE kernel_size: {size} stride: 1 }} }}
+{rest}"""
+
+
+def aligned(more: str = "", size: int = 2, rest: str = "") -> Net:
+    return Net(text.parse(AVERAGED.format(more=more, size=size, rest=rest), NetParameter()))
+
+
+@pytest.mark.parametrize("ratio", [0, 0.25])
+def test_corners_that_are_averaged_are_cascade_rcnns(ratio):
+    rest = """layer { name: "pool2" type: "Pooling" bottom: "grid" top: "pool2"
+      pooling_param { pool: AVE kernel_size: 2 stride: 1 } }"""
+    net = aligned(f"pad_ratio: {ratio}", rest=rest)
+    assert tuple(net.shape("grid")) == (6, 3, 3, 4)
+    x, regions = distinct(*SHAPE), random_regions(5, 6)
+    regions[0] = [1, 30, 30, 30, 60]
+    layer = net.layer("align")
+    expected = np.zeros((6, 3, 3, 4))
+    for r, (image, *corners) in enumerate(regions):
+        more = [(corners[axis + 2] - corners[axis] + 1) * ratio for axis in (0, 1)]
+        x1, y1 = ((corners[axis] - more[axis]) / 16 - 0.5 for axis in (0, 1))
+        x2, y2 = ((corners[axis + 2] + more[axis]) / 16 - 0.5 for axis in (0, 1))
+        if x2 > x1 and y2 > y1:
+            for i, j in np.ndindex(3, 4):
+                y, at = y1 + i * (y2 - y1) / 2, x1 + j * (x2 - x1) / 3
+                expected[r, :, i, j] = sample(x[int(image)], y, at, 0.5)
+    np.testing.assert_allclose(layer(torch.from_numpy(x), torch.from_numpy(regions)), expected, atol=1e-4)
+
+
+def test_which_roi_align_it_is(caplog):
+    assert tuple(aligned().shape("grid")) == (6, 3, 3, 4)
+    assert "computed as" not in caplog.text
+    other = 'layer { name: "more" type: "ReLU" bottom: "grid" top: "more" }'
+    for net in (aligned(size=1), aligned(rest=other)):
+        assert tuple(net.shape("grid")) == (6, 3, 2, 3)
+        assert "layer 'align' (ROIAlign): computed as in Mask R-CNN, the mean of the samples" in caplog.text
+    with pytest.raises(CaffeError, match="pad_ratio is of MS-CNN's ROIAlign, whose top goes to a Pooling, AVE"):
+        aligned("pad_ratio: 0.5", rest=other)
+
+
 def smooth(d: np.ndarray, sigma: float) -> np.ndarray:
     return np.where(np.abs(d) < 1 / sigma**2, (sigma * d) ** 2 / 2, np.abs(d) - 0.5 / sigma**2)
 
@@ -98,7 +206,7 @@ def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
 
 
 @pytest.mark.parametrize(
-    ("text", "shapes", "said"),
+    ("settings", "shapes", "said"),
     [
         (
             'type: "ROIPooling"',
@@ -111,6 +219,7 @@ def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
             "and regions (count, 5), got 'x' (2, 3, 9, 7), 'x1' (4, 4)",
         ),
         ('type: "ROIPooling"', [SHAPE], "expected 2 bottom blob(s), got 1"),
+        ('type: "ROIAlign"', [SHAPE, (4, 5)], "(ROIAlign): expected pooled_h and pooled_w of at least 1, got [0, 0]"),
         (
             'type: "SmoothL1Loss"',
             [(2, 3), (2, 3), (2, 1)],
@@ -120,9 +229,9 @@ def test_smooth_l1_loss_is_a_loss_and_takes_other_shapes_of_as_many_values():
         ('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 0 }', [(2, 3), (2, 3)], "expected a sigma above 0, got 0"),
     ],
 )
-def test_errors(text, shapes, said):
+def test_errors(settings, shapes, said):
     with pytest.raises(CaffeError) as error:
-        build(text, *shapes)
+        build(settings, *shapes)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
