@@ -31,6 +31,11 @@ def overlaps(a: Tensor, b: Tensor, pixel: float = 0) -> Tensor:
     return _overlap(a[..., :, None, :], b[..., None, :, :], *areas, pixel)
 
 
+def overlap(a: Tensor, b: Tensor, pixel: float = 0) -> Tensor:
+    """As ``overlaps``, of each box of ``a`` (..., 4) with its own of ``b`` (..., 4): (...)."""
+    return _overlap(a, b, _areas(a, pixel), _areas(b, pixel), pixel)
+
+
 def _areas(boxes: Tensor, pixel: float) -> Tensor:
     return sizes(boxes, pixel).clamp(min=0).prod(-1)
 

@@ -24,6 +24,8 @@ FIELDS = {
     "mobilenet_yolo": {
         "SolverParameter": "stagelr stageiter",
         "TransformationParameter": "enable_classf_aug cvt_bgr2rgb",
+        "RegionLossParameter": "softmax_tree",
+        "Yolov3DetectionOutputParameter": "gaussian_box",
         "AnnotatedDataParameter": "difficult_label_warmup seg_resize_height seg_resize_width seg_scales single_class",
     },
     "nvidia": {

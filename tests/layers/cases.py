@@ -21,6 +21,7 @@ FILLED = 'weight_filler { type: "xavier" } bias_filler { value: 0.1 }'
 KERNEL = f"kernel_size: 3 pad: 1 {FILLED}"
 SCORES = (values(4, 5), numbers(5, 4))
 RECURRENT = f"recurrent_param {{ num_output: 5 {FILLED} }}"
+YOLO = (values(*PICTURES), values(2, 1, 3, 5))
 STEPS = (values(4, 2, 3), numbers(2, 4, 2))
 
 CASES: dict[str, Case] = {
@@ -164,6 +165,8 @@ CASES: dict[str, Case] = {
     "ReLU": Case("relu_param { negative_slope: 0.1 }"),
     "ReLU6": Case(),
     "Reduction": Case("reduction_param { operation: MEAN axis: 1 }"),
+    "RegionLoss": Case("region_loss_param { num: 1 num_class: 1 biases: 1 biases: 2 }", YOLO, exports=False),
+    "Reorg": Case("reorg_param { stride: 2 }", (values(2, 4, 6, 4),), other=(values(2, 4, 4, 4),)),
     "Reshape": Case("reshape_param { shape { dim: 0 dim: 3 dim: -1 } }"),
     "Reverse": Case("reverse_param { axis: 2 }"),
     "SPP": Case("spp_param { pyramid_height: 2 }", other=(values(2, 6, 8, 7),)),
@@ -187,6 +190,20 @@ CASES: dict[str, Case] = {
     "Upsample": Case("upsample_param { scale: 2 }"),
     "WindowData": Case(
         'transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2
+    ),
+    "YoloDetectionOutput": Case(
+        "yolo_detection_output_param { num_classes: 1 num_box: 1 biases: 1 biases: 2 }",
+        exports=False,
+        shapes_known=False,
+    ),
+    "Yolov3": Case(
+        "yolov3_param { num: 1 num_class: 1 biases: 8 biases: 16 mask: 0 anchors_scale: 8 }", YOLO, exports=False
+    ),
+    "Yolov3DetectionOutput": Case(
+        "yolov3_detection_output_param { num_classes: 1 num_box: 1 biases: 8 biases: 16 mask: 0 anchors_scale: 8 "
+        "mask_group_num: 1 }",
+        exports=False,
+        shapes_known=False,
     ),
     "layers.text_proposal_layer.ProposalLayer": Case(
         """python_param { param_str: "'feat_stride': 16" }""",

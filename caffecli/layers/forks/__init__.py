@@ -1,5 +1,9 @@
 """Layers of Caffe's forks, by project. Settings have the fork's own names and numbers: ``caffecli.proto.forks``."""
 
-from caffecli.layers.forks import ctpn, deeplab, mnc, mobile, rcnn, rfcn, rois, rpn, segnet, senet, ssd, unit_length
+from caffecli.layers.forks import (
+    ctpn, deeplab, mnc, mobile, rcnn, rfcn, rois, rpn, segnet, senet, ssd, unit_length, yolo,
+)  # fmt: skip
 
-__all__ = ["ctpn", "deeplab", "mnc", "mobile", "rcnn", "rfcn", "rois", "rpn", "segnet", "senet", "ssd", "unit_length"]
+__all__ = [
+    "ctpn", "deeplab", "mnc", "mobile", "rcnn", "rfcn", "rois", "rpn", "segnet", "senet", "ssd", "unit_length", "yolo",
+]  # fmt: skip
