@@ -77,3 +77,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder / "tutorial"
+
+
+@pytest.fixture
+def ranks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes of a run on several devices come from one that has imported torch, not import it themselves,
+    which takes three seconds of each. Their stderr and environment are those of the first test that has them.
+    """
+    import multiprocessing
+
+    from caffecli.solver import launch
+
+    multiprocessing.set_forkserver_preload(["caffecli.tools.train"])
+    monkeypatch.setattr(launch, "START", "forkserver")

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from typing import Any, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -23,6 +23,8 @@ from caffecli.solver.parallel import GRACE, TIMEOUT, PeerLost, World, silence_lo
 
 T = TypeVar("T")
 
+#: how processes begin, by multiprocessing's word: each imports torch anew, as one forked after CUDA began could not run
+START: Literal["spawn", "forkserver"] = "spawn"
 #: the key in the store that rank 0 sets once it handles signals
 _LISTENS = "listens"
 
@@ -32,10 +34,10 @@ def launch(target: Callable[[World, list[torch.device], T], bool], devices: list
 
     SIGINT, SIGHUP and SIGTERM go to rank 0, which tells the others. Raises SolverError, naming the rank that failed.
     """
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context(START)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
     outlets = log_file.outlets()
-    processes: list[SpawnProcess] = []
+    processes: list[BaseProcess] = []
     pipes: list[Connection] = []
     try:
         with _ignoring_ctrl_c():
@@ -55,7 +57,7 @@ def launch(target: Callable[[World, list[torch.device], T], bool], devices: list
     return _outcome(processes, ended, [_received(pipe) for pipe in pipes])
 
 
-def _wait(processes: list[SpawnProcess]) -> list[int]:
+def _wait(processes: list[BaseProcess]) -> list[int]:
     """Wait until all have ended, or GRACE seconds after one has failed; returns those that ended, in order."""
     ended: list[int] = []
     end: float | None = None
@@ -72,7 +74,7 @@ def _wait(processes: list[SpawnProcess]) -> list[int]:
     return ended
 
 
-def _outcome(processes: list[SpawnProcess], ended: list[int], messages: list[tuple[str, Any]]) -> bool:
+def _outcome(processes: list[BaseProcess], ended: list[int], messages: list[tuple[str, Any]]) -> bool:
     """What rank 0 returned; or the error of the rank that failed first, not of those that then lost it as a peer."""
     for rank, (kind, value) in enumerate(messages):
         if kind == "failed":
@@ -97,7 +99,7 @@ def _received(pipe: Connection) -> tuple[str, Any]:
 
 
 @contextlib.contextmanager
-def _forwarding(first: SpawnProcess, store: TCPStore) -> Iterator[None]:
+def _forwarding(first: BaseProcess, store: TCPStore) -> Iterator[None]:
     """Hand the signals that a run listens to on to rank 0, once it is there to listen."""
 
     def hand_on(number: int, frame: object) -> None:

@@ -178,6 +178,7 @@ def test_a_module_that_is_loaded_already(half: Path, command: Command, monkeypat
         assert command("time", "--model=net.prototxt", "--iterations=1", "--layers=my_half")[0] == 0
 
 
+@pytest.mark.usefixtures("ranks_at_once")
 def test_in_each_process_of_a_run(half: Path) -> None:
     options = TrainOptions(Path("solver.prototxt"), layers=("my_half",))
     assert launch(work, [torch.device("cpu")] * 2, (options, load.load_solver(options.solver)))

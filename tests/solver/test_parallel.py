@@ -21,7 +21,7 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import SolverError
-from caffecli.formats import caffemodel, solverstate
+from caffecli.formats import caffemodel, log_file, solverstate
 from caffecli.net import devices
 from caffecli.proto.caffe_pb2 import Datum
 from caffecli.solver.launch import launch
@@ -32,6 +32,7 @@ from caffecli.tools import train
 
 Edit = Callable[[str, str, str], None]
 CPU = torch.device("cpu")
+at_once = pytest.mark.usefixtures("ranks_at_once")
 
 
 @pytest.fixture
@@ -84,6 +85,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert two.count("Opened lmdb") == one.count("Opened lmdb") == 2
 
 
+@at_once
 def test_resume_on_another_number_of_processes(no_dropout: Path, edit: Edit) -> None:
     """One process, then two with half the batch each, then one again: the data's position counts the records of all."""
     edit("solver.prototxt", "max_iter: 20", "max_iter: 30")
@@ -105,6 +107,7 @@ def test_resume_on_another_number_of_processes(no_dropout: Path, edit: Edit) -> 
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@at_once
 def test_resume_goes_on_exactly_with_dropout(run_folder: Path, edit: Edit) -> None:
     assert train_on(2)
     whole = weights("s_iter_20.caffemodel")
@@ -127,6 +130,7 @@ def when_training(act: Callable[[], None]) -> threading.Thread:
     return thread
 
 
+@at_once
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_end_when_one_is_killed(run_folder: Path, edit: Edit, rank: int) -> None:
     edit("solver.prototxt", "max_iter: 20", "max_iter: 1000000")
@@ -146,6 +150,7 @@ def test_all_end_when_one_is_killed(run_folder: Path, edit: Edit, rank: int) -> 
     assert caffemodel.read(last.with_suffix(".caffemodel"))
 
 
+@at_once
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_reaches_all(run_folder: Path, edit: Edit, name: str) -> None:
     edit("solver.prototxt", "max_iter: 20", "max_iter: 1000000")
@@ -165,6 +170,7 @@ def test_ctrl_c_before_the_processes_run(run_folder: Path) -> None:
     assert not multiprocessing.active_children()
 
 
+@at_once
 def test_a_damaged_record_ends_all(run_folder: Path) -> None:
     with lmdb.open("train_lmdb") as environment, environment.begin(write=True) as records:
         key = [key for key, _ in records.cursor()][31]
@@ -175,6 +181,7 @@ def test_a_damaged_record_ends_all(run_folder: Path) -> None:
         train_on(2)
 
 
+@at_once
 def test_output_files_are_refused(run_folder: Path, edit: Edit) -> None:
     output = """layer { name: "out" type: "HDF5Output" bottom: "ip1" bottom: "label" include { phase: TEST }
       hdf5_output_param { file_name: "o.h5" } }
@@ -186,19 +193,19 @@ def test_output_files_are_refused(run_folder: Path, edit: Edit) -> None:
         train_on(2)
 
 
-def test_statistics_of_rank_0_serve_all(run_folder: Path, edit: Edit, capfd: pytest.CaptureFixture[str]) -> None:
+@at_once
+def test_statistics_of_rank_0_serve_all(run_folder: Path, edit: Edit) -> None:
     norm = 'layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" }\nlayer { name: "relu1"'
     edit("net.prototxt", 'layer { name: "relu1"', norm)
     edit("solver.prototxt", "display: 5", "display: 3")  # or a last look at a batch of training would change them
-    handler = logs.show()
-    try:
+    with log_file.appending("trained"):
         assert train_on(2)
-        trained = capfd.readouterr().err
+    with log_file.appending("resumed"):
         assert train.train(train.TrainOptions(Path("solver.prototxt"), Path("s_iter_20.solverstate")))  # only scores
-        resumed = capfd.readouterr().err
-    finally:
-        logs.hide(handler)
-    scores = [re.findall(r"Test net output #\d: .* = ([-+.e\d]+)", log)[-2:] for log in (trained, resumed)]
+    scores = [
+        re.findall(r"Test net output #\d: .* = ([-+.e\d]+)", Path(name).read_text())[-2:]
+        for name in ("trained", "resumed")
+    ]
     np.testing.assert_allclose([float(v) for v in scores[0]], [float(v) for v in scores[1]], rtol=1e-5)
 
 
@@ -213,6 +220,7 @@ def test_two_gpus_equal_one_with_twice_the_batch(no_dropout: Path, edit: Edit) -
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
+@at_once
 def test_an_error_names_its_rank(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_folder / "failing.py").write_text(
         "from caffecli.errors import SolverError\n"
@@ -293,22 +301,18 @@ def test_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         devices.of_rank(one, 3)
 
 
-def test_two_processes_decide_alike(no_dropout: Path, edit: Edit, capfd: pytest.CaptureFixture[str]) -> None:
+@at_once
+def test_two_processes_decide_alike(no_dropout: Path, edit: Edit) -> None:
     edit("solver.prototxt", "test_interval: 10", "test_interval: 2")
     watch = WatchOptions("accuracy", early_stop=3, plateau=1, plateau_gamma=0.5, best=True)
     edit("solver.prototxt", "max_iter: 20", "max_iter: 400")
-    handler = logs.show()
-    try:
-        assert not train_on(
-            2, train.TrainOptions(Path("solver.prototxt"), watch=watch)
-        )  # unlike decisions would hang, or fail
-        log = capfd.readouterr().err
-        stopped = re.findall(
-            r"Iteration (\d+): accuracy was not better than \S+ of iteration (\d+) in 3 tests; stopping", log
-        )
-        assert len(stopped) == 1
-        end, best = stopped[0]
-        assert solverstate.read(Path("s_best.solverstate")).iter == int(best) == int(end) - 6
-        assert solverstate.read(Path(f"s_iter_{end}.solverstate")).iter == int(end)
-    finally:
-        logs.hide(handler)
+    with log_file.appending("log"):  # unlike decisions would hang, or fail
+        assert not train_on(2, train.TrainOptions(Path("solver.prototxt"), watch=watch))
+    stopped = re.findall(
+        r"Iteration (\d+): accuracy was not better than \S+ of iteration (\d+) in 3 tests; stopping",
+        Path("log").read_text(),
+    )
+    assert len(stopped) == 1
+    end, best = stopped[0]
+    assert solverstate.read(Path("s_best.solverstate")).iter == int(best) == int(end) - 6
+    assert solverstate.read(Path(f"s_iter_{end}.solverstate")).iter == int(end)

@@ -207,6 +207,7 @@ def test_a_full_disk_is_told(run_folder: Path) -> None:
     solver.close()
 
 
+@pytest.mark.usefixtures("ranks_at_once")
 def test_one_of_two_processes_writes(run_folder: Path) -> None:
     options = TrainOptions(SOLVER, csv=CSV, jsonl=JSONL, keep=1, log_file=Path("log"))
     with log_file.appending(options.log_file):
