@@ -22,7 +22,6 @@ FIELDS = {
         "SoftmaxLossParameter": "ignore_label weight_source",
     },
     "mobilenet_yolo": {
-        "SolverParameter": "stagelr stageiter",
         "TransformationParameter": "enable_classf_aug cvt_bgr2rgb",
         "RegionLossParameter": "softmax_tree",
         "Yolov3DetectionOutputParameter": "gaussian_box",

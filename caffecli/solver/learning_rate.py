@@ -1,16 +1,17 @@
 """The learning rate as a function of the iteration, by ``lr_policy``.
 
-=========  ==============================================================
-fixed      base_lr
-step       base_lr * gamma ^ floor(iter / stepsize)
-exp        base_lr * gamma ^ iter
-inv        base_lr * (1 + gamma * iter) ^ -power
-multistep  base_lr * gamma ^ (number of steps so far: one at each stepvalue, at most one an iteration)
-poly       base_lr * (1 - iter / max_iter) ^ power
-sigmoid    base_lr / (1 + exp(-gamma * (iter - stepsize)))
-plateau    base_lr * gamma ^ (number of steps so far, by the loss: ``LossPlateau``); SSD's
-cosine     base_lr * (1 + cos(pi * iter / max_iter)) / 2; ours, not Caffe's
-=========  ==============================================================
+==========  ==============================================================
+fixed       base_lr
+step        base_lr * gamma ^ floor(iter / stepsize)
+exp         base_lr * gamma ^ iter
+inv         base_lr * (1 + gamma * iter) ^ -power
+multistep   base_lr * gamma ^ (number of steps so far: one at each stepvalue, at most one an iteration)
+poly        base_lr * (1 - iter / max_iter) ^ power
+sigmoid     base_lr / (1 + exp(-gamma * (iter - stepsize)))
+multifixed  stagelr of the first stage whose stageiter is iter or more, or of the last; the ports' of YOLO
+plateau     base_lr * gamma ^ (number of steps so far, by the loss: ``LossPlateau``); SSD's
+cosine      base_lr * (1 + cos(pi * iter / max_iter)) / 2; ours, not Caffe's
+==========  ==============================================================
 
 A setting that is not given is 0, as in Caffe. ``RateOptions`` adds to any of them what Caffe does not have: a floor,
 and a warm-up.
@@ -38,6 +39,7 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "multistep": ("gamma",),
     "poly": ("power",),
     "sigmoid": ("gamma", "stepsize"),
+    "multifixed": (),
     "plateau": ("gamma",),
     "cosine": (),
 }
@@ -102,17 +104,26 @@ def check(param: SolverParameter, options: RateOptions = PLAIN) -> None:
         raise SolverError(f"lr_policy: unknown policy {policy!r}{hint}")
     if policy == "step" and param.stepsize <= 0:
         raise SolverError(f"lr_policy 'step': stepsize must be positive, got {param.stepsize}")
+    if policy == "multifixed" and (not param.stagelr or len(param.stagelr) != len(param.stageiter)):
+        raise SolverError(
+            f"lr_policy 'multifixed': expected a stagelr and a stageiter for each stage, got {len(param.stagelr)} and "
+            f"{len(param.stageiter)}"
+        )
     if policy == "cosine" and not param.max_iter:
         raise SolverError("lr_policy 'cosine' goes down to 0 at max_iter, which is not set; give it")
     _warn_of_missing(param)
-    if not options.min_lr <= max(0.0, param.base_lr):
-        raise SolverError(f"--min-lr {options.min_lr:g} is above base_lr {param.base_lr:g}; give a smaller one")
+    most, what = max(0.0, param.base_lr), f"base_lr {param.base_lr:g}"
+    if policy == "multifixed":
+        most, what = max(param.stagelr), f"each stagelr, of at most {max(param.stagelr):g}"
+    if not options.min_lr <= most:
+        raise SolverError(f"--min-lr {options.min_lr:g} is above {what}; give a smaller one")
 
 
 def _warn_of_missing(param: SolverParameter) -> None:
     """Log what the rate is made of and is not given: Caffe takes 0 without a word."""
     given = {field.name for field, _ in param.ListFields()}
-    missing = [name for name in ("base_lr", *POLICIES[param.lr_policy]) if name not in given]
+    base = () if param.lr_policy == "multifixed" else ("base_lr",)
+    missing = [name for name in (*base, *POLICIES[param.lr_policy]) if name not in given]
     if missing:
         what = "the learning rate is 0, and nothing is learned" if "base_lr" in missing else "they count as 0"
         what = what if len(missing) > 1 or "base_lr" in missing else "it counts as 0"
@@ -165,6 +176,9 @@ def _policy(param: SolverParameter, iteration: int, step: int) -> float:
     match param.lr_policy:
         case "step" | "multistep":
             return base * _power(gamma, current_step(param, iteration))
+        case "multifixed":
+            ahead = [rate for rate, last in zip(param.stagelr, param.stageiter, strict=True) if iteration <= last]
+            return [*ahead, param.stagelr[-1]][0]
         case "plateau":
             return base * _power(gamma, step)
         case "exp":

@@ -14,6 +14,8 @@ from caffecli.formats.solverstate import SolverState
 from caffecli.proto.caffe_pb2 import SolverParameter
 from caffecli.solver.learning_rate import LossPlateau, RateOptions, check, current_step, learning_rate
 
+STAGES = "stagelr: 0.25 stageiter: 5 stagelr: 2 stageiter: 9"
+
 
 def solver(text: str) -> SolverParameter:
     return text_format.Parse(text, SolverParameter())
@@ -38,6 +40,9 @@ def solver(text: str) -> SolverParameter:
         ('lr_policy: "poly" power: 2 max_iter: 10', 10, 0.0),
         ('lr_policy: "sigmoid" gamma: 0.5 stepsize: 4', 6, 0.5 / (1 + math.exp(-1.0))),
         ('lr_policy: "sigmoid" gamma: 50 stepsize: 100', 0, 0.0),
+        *((f'lr_policy: "multifixed" {STAGES}', at, rate) for at, rate in ((0, 0.25), (5, 0.25), (6, 2.0), (99, 2.0))),
+        (f'lr_policy: "multifixed" {STAGES} stagelr: 0.125 stageiter: 4', 5, 0.25),
+        (f'lr_policy: "multifixed" {STAGES} stagelr: 0.125 stageiter: 4', 10, 0.125),
         ('lr_policy: "cosine" max_iter: 12', 0, 0.5),
         ('lr_policy: "cosine" max_iter: 12', 2, 0.25 * (1 + math.sqrt(3) / 2)),
         ('lr_policy: "cosine" max_iter: 12', 4, 0.375),
@@ -84,6 +89,8 @@ def test_steps() -> None:
         ("base_lr: 1", "unknown policy ''"),
         ('base_lr: 1 lr_policy: "step" gamma: 0.1', "stepsize must be positive, got 0"),
         ('base_lr: 1 lr_policy: "step" gamma: 0.1 stepsize: 0', "stepsize must be positive, got 0"),
+        ('lr_policy: "multifixed"', "expected a stagelr and a stageiter for each stage, got 0 and 0"),
+        (f'lr_policy: "multifixed" {STAGES} stagelr: 1', "for each stage, got 3 and 2"),
         ('base_lr: 1 lr_policy: "cosine"', "'cosine' goes down to 0 at max_iter, which is not set; give it"),
     ],
 )
