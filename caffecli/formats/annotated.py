@@ -6,6 +6,8 @@ picture's width and height.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
@@ -21,7 +23,9 @@ DIFFICULT = 6
 
 
 def decode(value: bytes, key: bytes | str = b"") -> AnnotatedDatum:
-    """The annotated datum in a database's value. Raises DataError, naming ``key``, when it is none."""
+    """The annotated datum in a database's value. Raises DataError, naming ``key``, when it is none, or has a box whose
+    corners are no numbers.
+    """
     name = repr(key.decode("utf-8", "replace") if isinstance(key, bytes) else key)
     try:
         record = AnnotatedDatum.FromString(value)
@@ -35,6 +39,14 @@ def decode(value: bytes, key: bytes | str = b"") -> AnnotatedDatum:
             f"record {name}: the value is not an AnnotatedDatum, a picture with boxes, as convert_annoset writes it; "
             "layer type Data reads databases of pictures with one label"
         )
+    for group in record.annotation_group:
+        for annotation in group.annotation:
+            box = annotation.bbox
+            if not math.isfinite(box.xmin + box.ymin + box.xmax + box.ymax):
+                raise DataError(
+                    f"record {name}: a box of class {group.group_label} has the corners {box.xmin:g} {box.ymin:g} "
+                    f"{box.xmax:g} {box.ymax:g}, expected numbers; mend its annotation, and convert the data again"
+                )
     return record
 
 

@@ -149,17 +149,16 @@ def _database(path: str, label_map: LabelMap | None) -> Truth:
     pictures = []
     with open_reader(path) as reader:
         for key, value in reader:
-            record = annotated.decode(value, key)
             name = key.decode("utf-8", "replace")
-            _, mark, behind = name.partition("_")
-            made = Picture(behind if mark else name, "", record.datum.width, record.datum.height)
-            if record.datum.encoded and min(made.width, made.height) < 1:
-                made.height, made.width = picture.decode(record.datum.data).shape[:2]
+            try:
+                record = annotated.decode(value, key)
+                _, mark, behind = name.partition("_")
+                made = Picture(behind if mark else name, "", record.datum.width, record.datum.height)
+                if record.datum.encoded and min(made.width, made.height) < 1:
+                    made.height, made.width = picture.decode(record.datum.data).shape[:2]
+            except DataError as error:
+                raise DataError(f"{path!r}, {name!r}: {error}") from error
             for label, _, *corners, difficult in annotated.boxes(record).tolist():
-                if not np.isfinite(corners).all():
-                    raise DataError(
-                        f"{path!r}, record {name!r}: a box of class {label:g} has corners that are no numbers"
-                    )
                 x1, y1, x2, y2 = corners
                 made.objects.append(Object(f"{label:.0f}", (x1, y1, x2, y2), bool(difficult), None))
             pictures.append(made)

@@ -233,6 +233,34 @@ def test_records_without_a_type_have_labels(in_tmp: Path) -> None:
     np.testing.assert_array_equal(rows, np.full((1, 1, 1, 8), -1))
 
 
+@pytest.mark.parametrize(("field", "value"), [("xmin", np.nan), ("ymax", np.inf), ("xmax", -np.inf)])
+def test_a_box_of_no_numbers(field: str, value: float, in_tmp: Path) -> None:
+    whole = record(1)
+    setattr(whole.annotation_group[1].annotation[0].bbox, field, value)
+    write("boxes", [record(0), whole])
+    with pytest.raises(
+        DataError, match=r"'boxes': record '00000001_1': a box of class 99 has the corners .*; mend its"
+    ):
+        batches(layer("boxes", batch=2), 1)
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [(0.5, 0.5, 0.1, 0.9), (0.2, 0.2, 0.2, 0.8), (2, 2, 3, 3), (-3, -3, -2, -2)],
+    ids=["inverted", "flat", "right", "left"],
+)
+def test_a_box_of_nothing_is_left_out(corners: tuple[float, ...], in_tmp: Path) -> None:
+    """As SSD leaves it out; one that is too large is cut off."""
+    made = record(0)
+    box = made.annotation_group[0].annotation[0].bbox
+    box.xmin, box.ymin, box.xmax, box.ymax = corners
+    box = made.annotation_group.add(group_label=5).annotation.add().bbox
+    box.xmin, box.ymin, box.xmax, box.ymax = -1e30, 0.25, 1e30, 1e30
+    write("boxes", [made])
+    ((_, boxes),) = batches(layer("boxes", batch=1), 1)
+    assert boxes.tolist() == [[[[0, 5, 0, 0, 0.25, 1, 1, 0]]]]
+
+
 def test_a_record_without_a_type_among_others(in_tmp: Path) -> None:
     write("mixed", [record(0), record(1, typed=False)])
     with pytest.raises(

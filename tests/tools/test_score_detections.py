@@ -280,7 +280,10 @@ def test_wrong_database() -> None:
         db.put(b"00000000_1.jpg", record.SerializeToString())
     with open_writer("empty") as db:
         pass
-    for truth, words in (("nan", "record '00000000_1.jpg': a box of class 1 has"), ("empty", "'empty' is empty")):
+    for truth, words in (
+        ("nan", "record '00000000_1.jpg': a box of class 1 has the corners nan 0 0 0"),
+        ("empty", "'empty' is empty"),
+    ):
         with pytest.raises(DataError, match=words):
             score(write("json"), truth)
     for results, truth in (("none.json", "truth.json"), (write("json"), "none"), (write("json"), ".")):

@@ -129,15 +129,28 @@ def test_errors(settings: str, said: str) -> None:
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("line", ["a 10", "a b 10", "a -1 5", "a 0 5"])
+@pytest.mark.parametrize("line", ["a 10", "a b 10", "a -1 5", "a 0 5", f"a {'9' * 5000} 5"])
 def test_lines_that_name_no_size(tmp_path: Path, line: str) -> None:
     path = tmp_path / "sizes.txt"
     path.write_text(f"a 5 5\n{line}\n")
-    with pytest.raises(CaffeError, match=f"line 2: expected a name, a height and a width in pixels, got '{line}'"):
+    with pytest.raises(CaffeError, match=f"line 2: expected a name, a height and a width in pixels, got '{line:.79}"):
         made(f'num_classes: 2 name_size_file: "{path}"')
     path.write_text("\n")
     with pytest.raises(CaffeError, match="names no pictures; caffecli get_image_size writes such files"):
         made(f'num_classes: 2 name_size_file: "{path}"')
+
+
+def test_true_boxes_of_no_class_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    layer = made("num_classes: 2", 1, 3)
+    detections, truth = torch.zeros(1, 1, 1, 7), torch.zeros(1, 1, 3, 8)
+    detections[0, 0, 0] = torch.tensor([0, 1, 0.9, 0, 0, 1, 1])
+    for row, label in zip(truth[0, 0], (1, 7, -5), strict=True):
+        row[1], row[5:7] = label, 1
+    for _ in range(2):
+        top = layer(detections, truth)
+    torch.testing.assert_close(top[0, 0], torch.tensor([[-1.0, 1, 1, -1, -1], [0, 1, 0.9, 1, 0]]))
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1 and "true boxes have the label 7, which is none of the 2 classes" in said[0]
 
 
 def test_bottoms_that_do_not_fit() -> None:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from caffecli import logs
 from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.forks.ssd.originals import in_pixels, read_originals
@@ -54,6 +55,7 @@ class DetectionEvaluate(Layer):
         self.resize = param.resize_param if param.HasField("resize_param") else None
         self.originals = read_originals(param.name_size_file) if param.name_size_file else []
         self.seen = 0  # images of passes before
+        self.told = False
         self.detection_classes = tuple(self._classes())
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
@@ -74,6 +76,7 @@ class DetectionEvaluate(Layer):
         true = true[: int(ends[0])] if len(ends) else true
         self._check(found, "a detection")
         self._check(true, "a true box")
+        self._tell_others(true)
         counted = true if self.settings.evaluate_difficult_gt else true[true[:, 7] == 0]
         labels = to_classes(counted[:, 1])
         rows = [found.new_tensor([[-1, label, int((labels == label).sum()), -1, -1]]) for label in self._classes()]
@@ -97,6 +100,18 @@ class DetectionEvaluate(Layer):
             )
             error.item = int(wrong[0])
             raise error
+
+    def _tell_others(self, true: Tensor) -> None:
+        """Say once which labels of true boxes are none of the classes: they are not scored."""
+        labels = to_classes(true[:, 1])
+        others = labels[(labels < 0) | (labels >= self.settings.num_classes)]
+        if len(others) and not self.told:
+            self.told = True
+            logs.warning(
+                "detection_evaluate_layer.cpp:97",
+                f"Layer {self.name!r}: true boxes have the label {int(others[0])}, which is none of the "
+                f"{self.settings.num_classes} classes; such boxes do not count. Does the data fit the net?",
+            )
 
     def _judged(self, image: int, label: int, found: Tensor, true: Tensor) -> Tensor:
         """The rows of an image's detections of a class."""

@@ -32,7 +32,7 @@ def read_originals(path: str) -> list[Original]:
         if not line.strip():
             continue
         parts = line.rsplit(maxsplit=2)
-        sizes = [int(part) if part.isdecimal() else 0 for part in parts[1:]]
+        sizes = [int(part) if part.isdecimal() and len(part) < 10 else 0 for part in parts[1:]]
         if len(sizes) != 2 or min(sizes) < 1:
             raise FormatError(
                 f"{path!r}, line {number}: expected a name, a height and a width in pixels, got {line.strip()!r:.80}"
