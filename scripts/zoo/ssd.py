@@ -256,11 +256,11 @@ def loss() -> dict[str, Any]:
 
 
 def detections(n: NetSpec, tops: list[Top], head: Head, **settings: Any) -> Any:
-    """Scores of the predictions, and the boxes that stay."""
+    """Scores of the predictions, and the boxes that stay; ``settings`` of each layer say when they are wanted."""
     loc, conf, priors = tops
-    n.mbox_conf_reshape = L.Reshape(conf, shape={"dim": [0, -1, CLASSES]})
-    n.mbox_conf_softmax = L.Softmax(n.mbox_conf_reshape, axis=2)
-    n.mbox_conf_flatten = L.Flatten(n.mbox_conf_softmax, axis=1)
+    n.mbox_conf_reshape = L.Reshape(conf, shape={"dim": [0, -1, CLASSES]}, **settings)
+    n.mbox_conf_softmax = L.Softmax(n.mbox_conf_reshape, axis=2, **settings)
+    n.mbox_conf_flatten = L.Flatten(n.mbox_conf_softmax, axis=1, **settings)
     n.detection_out = L.DetectionOutput(
         loc,
         n.mbox_conf_flatten,
