@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from caffecli.layers import conv_backward
 from caffecli.layers.base import Coordinates, Layer, Precision, Shape
 from caffecli.layers.folding import Array, FoldTarget, Unfoldable, fold_rows
 from caffecli.layers.registry import register
@@ -252,6 +253,10 @@ class Convolution(BaseConvolution):
             raise Unfoldable("that pads with zeros, to which no shift is added")
         return fold_rows(weight, cls.fold_groups(settings, weight), weight.shape[1], factor, shift)
 
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        self.gains = conv_backward.gains(self.channels, self.kernel, self.group)
+
     def weight_channels(self, channels: int) -> tuple[int, int]:
         return self.num_output, channels // self.group
 
@@ -264,6 +269,8 @@ class Convolution(BaseConvolution):
         return f"{what}; use a smaller kernel or more pad"
 
     def apply_weights(self, x: Tensor) -> Tensor:
+        if self.gains and conv_backward.learns(x, self.weight):
+            return conv_backward.convolve(x, self.weight, self.bias, self.stride, self.pad, self.dilation)
         conv = _CONV.get(self.spatial, _conv_nd)
         return conv(x, self.weight, self.bias, self.stride, self.pad, self.dilation, self.group)
 

@@ -325,3 +325,27 @@ def test_deconvolution_refusals(settings: str, words: str) -> None:
         build(f'type: "Deconvolution" convolution_param {{ {settings} }}', (2, 7, 3, 4))
     assert words in str(caught.value)
     assert str(caught.value).startswith("layer 'l' (Deconvolution): ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", ["pad: 1", "pad: 2 dilation: 2 bias_term: false", "stride: 2 pad_h: 2 pad_w: 0"])
+def test_weights_learn_the_same_where_their_gradient_is_computed_channels_first(
+    settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'type: "Convolution" convolution_param {{ num_output: 8 kernel_size: 3 {settings} }}'
+    x = torch.randn(2, 64, 9, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradients = []
+    for capability in ("AVX512", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        layer = build(text, (2, 64, 9, 8))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for blob in layer.blobs:
+                blob.uniform_(-1, 1, generator=generator)
+        layer.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        y = layer(x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert ("Convolve" in y.grad_fn.name()) is (capability == "AVX2")
+        gradients.append(torch.autograd.grad(y.square().sum(), [x, *layer.blobs]))
+    for plain, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4 * float(plain.abs().max()))
+        assert ours.stride() == plain.stride()
