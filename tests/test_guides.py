@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
+from caffecli.cli import main
+from caffecli.formats import annotated
+from caffecli.formats.db import open_reader
 from caffecli.solver.learning_rate import POLICIES
 
 ROOT = Path(__file__).parents[1]
@@ -67,3 +75,91 @@ def test_the_page_of_learning_rates_shows_what_is_printed() -> None:
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == shown
     assert set(re.findall(r'^\| `"(\w+)"`', page, re.MULTILINE)) == set(POLICIES)
+
+
+def to_labelme(boxes: list[tuple[str, list[int]]]) -> str:
+    shapes = [{"label": name, "shape_type": "rectangle", "points": [box[:2], box[2:]]} for name, box in boxes]
+    return json.dumps({"shapes": shapes, "imageWidth": 96, "imageHeight": 96})
+
+
+def to_coco(boxes: dict[str, list[tuple[str, list[int]]]]) -> str:
+    numbers = {"square": 3, "circle": 5, "triangle": 9}
+    images = [{"id": i, "file_name": name, "width": 96, "height": 96} for i, name in enumerate(boxes, 10)]
+    annotations = [
+        {"image_id": i, "category_id": numbers[name], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+        for i, each in enumerate(boxes.values(), 10)
+        for name, (x1, y1, x2, y2) in each
+    ]
+    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+    return json.dumps({"images": images, "annotations": annotations, "categories": categories})
+
+
+def test_the_page_of_annotated_data_from_each_form_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tutorial's shapes, few of them, as VOC's, LabelMe's and COCO's files: lists, databases, a short training of
+    its net, the score and a look.
+    """
+    monkeypatch.chdir(tmp_path)
+    page, tutorial = blocks("docs/annotated-data.md"), blocks("docs/tutorials/09-find-objects.md")
+    draw, net, solver = (text for kind, text in tutorial if kind == "python" and "seen" not in text)
+    names: dict[str, Any] = {}
+    exec(draw.replace('("train", 800), ("test", 100)', '("train", 16), ("test", 4)'), names)
+    root = names["ROOT"]
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    boxes: dict[str, list[tuple[str, list[int]]]] = {}
+    for path in sorted(root.glob("t*/*.jpg")):
+        name = f"{path.parent.name}_{path.name}"
+        path.rename(root / "images" / name)
+        path.with_suffix(".xml").rename(root / "labels" / f"{Path(name).stem}.xml")
+        objects = ElementTree.parse(root / "labels" / f"{Path(name).stem}.xml").iterfind("object")
+        boxes[name] = [(one.findtext("name"), [int(side.text) for side in one.find("bndbox")]) for one in objects]
+        (root / "labels" / f"{Path(name).stem}.json").write_text(to_labelme(boxes[name]))
+    (root / "annotations.json").write_text(to_coco(boxes))
+    commands = [
+        shlex.split(line) for line in "".join(text for kind, text in page if not kind).replace("\\\n", "").splitlines()
+    ]
+
+    def call(which: str, *more: str) -> str:
+        """Run the page's commands of a name; what the last one prints."""
+        out = ""
+        for words in commands:
+            if words[1] == which:
+                monkeypatch.setattr(sys, "argv", [*words, *more])
+                with pytest.raises(SystemExit) as end:
+                    main.main("caffecli")
+                out, err = capsys.readouterr()
+                assert not end.value.code, err
+        return out
+
+    monkeypatch.chdir(root)
+    found = []
+    voc, labelme, coco, split = (text for kind, text in page if kind == "python")
+    for form, program in (("xml", voc), ("json", labelme), ("json", coco)):
+        for folder in ("train_lmdb", "test_lmdb"):
+            shutil.rmtree(folder, ignore_errors=True)
+        exec(voc.partition("pairs")[0] + program + split, names)
+        call("create_label_map")
+        call("convert_annoset", f"--label_type={form}")
+        with open_reader("train_lmdb") as reader:
+            found.append([(key, annotated.boxes(annotated.decode(value)).tolist()) for key, value in reader])
+        assert len(found[-1]) == 18 and Path("names.txt").read_text() == "circle\nsquare\ntriangle\n"
+    by_class = [[(key, sorted(rows)) for key, rows in each] for each in found]
+    assert by_class[0] == by_class[1] == by_class[2]
+
+    monkeypatch.chdir(tmp_path)
+    exec(net + solver.replace("500", "2"), names)
+    (root / "solver.prototxt").write_text(
+        (root / "solver.prototxt").read_text().replace("test_iter: 10", "test_iter: 1")
+    )
+    monkeypatch.setattr(sys, "argv", ["caffecli", "train", "--solver", str(root / "solver.prototxt")])
+    with pytest.raises(SystemExit) as end:
+        main.main("caffecli")
+    assert not end.value.code
+    monkeypatch.chdir(root)
+    Path("ssd_iter_2.caffemodel").rename("ssd_iter_500.caffemodel")
+    out = call("detect")
+    assert out.count("train_") == 16 and len(list(Path("seen").iterdir())) == 20
+    assert call("score_detections").startswith("2 pictures, ")
+    assert call("score_detections", "--ap_version=Integral").count("\n") == 7
