@@ -25,8 +25,9 @@ from caffecli.cli.picture_options import picture_options
 @click.option("--draw", metavar="FOLDER", help="Write the pictures, or videos, with their boxes into FOLDER.")
 @click.option(
     "--format",
-    type=click.Choice(["json", "csv", "coco", "voc"]),
-    help="Of OUTPUT_FILE; voc: a folder, with a file for each class. [default: csv where it ends so, else json]",
+    type=click.Choice(["json", "csv", "coco", "voc", "hdf5"]),
+    help="Of OUTPUT_FILE; voc: a folder, with a file for each class; hdf5: regions for --proposals. [default: csv, or "
+    "hdf5 for .h5, where it ends so, else json]",
 )
 @click.option("--label_map_file", help="SSD's label map, for the classes' names.")
 @click.option(
@@ -37,21 +38,47 @@ from caffecli.cli.picture_options import picture_options
     type=click.Choice(["WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"]),
     help="How a detector's pictures get the net's size. [default: as it was trained]",
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.3, help="The least score of an object.")
+@click.option(
+    "--side",
+    type=click.FloatRange(1),
+    help="R-CNN: the shorter side of pictures in the net. [default: as it was trained, else 600]",
+)
+@click.option(
+    "--max_side",
+    type=click.FloatRange(1),
+    help="R-CNN: the most of the longer side. [default: as it was trained, else 1000]",
+)
+@click.option(
+    "--nms_threshold",
+    type=click.FloatRange(0, 1),
+    help="R-CNN: the most overlap of two objects of a class. [default: 0.3]",
+)
+@click.option("--proposals", help="Fast R-CNN: the HDF5 file of the pictures' regions.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="The least score of an object. [default: 0.3; of a database 0.01; 0 for regions]",
+)
 @click.argument("input_file")
 @click.argument("output_file", required=False)
 def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
     """Find the objects in pictures with a detector; or classify windows of pictures.
 
-    With a detector (SSD and its kin; --model_def its deploy net, --pretrained_model its weights) INPUT_FILE is a
-    picture, a folder of pictures, or a video, and OUTPUT_FILE takes the boxes: JSON, .csv, COCO's or VOC's results.
+    With a detector (SSD and its kin, Fast and Faster R-CNN, R-FCN; --model_def its deploy net, --pretrained_model its
+    weights) INPUT_FILE is a picture, a folder of pictures, a video, or a database of convert_annoset, and OUTPUT_FILE
+    takes the boxes: JSON, .csv, COCO's or VOC's results.
 
     \b
       caffecli detect street.jpg boxes.json --draw seen --label_map_file labelmap_voc.prototxt \\
           --model_def deploy.prototxt --pretrained_model ssd.caffemodel
 
     Pictures are prepared as --pretrained_model says that the net was trained, by its data layer; where it holds none,
-    as SSD's are: WARP, less 104,117,123, times 1. --mean_value, --input_scale and --resize_mode say otherwise.
+    as SSD's are: WARP, less 104,117,123, times 1. --mean_value, --input_scale and --resize_mode say otherwise. Of the
+    R-CNN family: as py-faster-rcnn's are, or as RoIDataLayer's param_str says. A net that proposes regions alone writes
+    them for a Fast R-CNN to learn on, and to be used with --proposals:
+
+    \b
+      caffecli detect trainval_lmdb proposals.h5 --model_def rpn_test.prototxt --pretrained_model rpn.caffemodel
 
     To classify windows INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for
     selective_search a .txt of the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else
@@ -63,12 +90,18 @@ def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
         _find_objects(input_file, output_file, settings)
 
 
+_OF_DETECTORS = (
+    "draw", "format", "label_map_file", "max_side", "mean_value", "nms_threshold", "proposals", "resize_mode", "side",
+    "threshold",
+)  # fmt: skip
+
+
 def _classify_windows(input_file: str, output_file: str | None, settings: dict[str, Any]) -> None:
     if output_file is None:
         raise click.UsageError("Missing argument 'OUTPUT_FILE'.")
     if settings["crop_mode"] == "list" and not input_file.lower().endswith(".csv"):
         raise click.UsageError(f"--crop_mode list takes its windows from a .csv, not {input_file!r}.")
-    for name in ("draw", "format", "label_map_file", "mean_value", "resize_mode", "threshold"):
+    for name in _OF_DETECTORS:
         if _given(name):
             raise click.UsageError(f"--{name} is for a detector, whose INPUT_FILE is a picture, a folder or a video.")
         settings.pop(name)
@@ -95,7 +128,8 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
     swap, scale, mean = (settings.pop(name) for name in ("channel_swap", "input_scale", "mean_value"))
     if swap not in (None, (2, 1, 0)):
         raise click.UsageError("--channel_swap of a detector is 2,1,0 (blue first) or '' (red first).")
-    settings["format"] = settings["format"] or ("csv" if (output_file or "").lower().endswith(".csv") else "json")
+    ending = (output_file or "").lower().rpartition(".")[2]
+    settings["format"] = settings["format"] or {"csv": "csv", "h5": "hdf5"}.get(ending, "json")
     settings["bgr"] = swap is not None
     if scale is not None and not math.isfinite(scale):
         raise click.BadParameter(f"{scale} is no number to multiply by.", param_hint="--input_scale")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError, FormatError
 from caffecli.formats import hdf5
+from caffecli.wording import does_not_exist
 
 Regions = NDArray[np.float32]
 
@@ -29,6 +30,10 @@ class Proposals:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._regions: dict[str, Regions] = {}
+        if not Path(path).is_file():
+            raise FormatError(
+                does_not_exist("proposals", self.path, "make the file first, by caffecli detect or by h5py")
+            )
         with hdf5.reading(path) as file:
             file.visititems(self._add)
         if not self._regions:
@@ -59,12 +64,21 @@ class Proposals:
 
 def names(key: str) -> list[str]:
     """The names that a picture's dataset may have, the most exact first."""
-    plain = re.sub(r"^\d{8}_", "", key)
-    return list(dict.fromkeys([key, plain, PurePosixPath(plain).stem]))
+    return list(dict.fromkeys([key, plain(key), PurePosixPath(plain(key)).stem]))
+
+
+def plain(key: str) -> str:
+    """A record's key without the number that ``convert_annoset`` puts in front of a picture's name."""
+    return re.sub(r"^\d{8,}_", "", key)
 
 
 def write(path: str | os.PathLike[str], regions: Iterable[tuple[str, NDArray[Any]]]) -> None:
-    """Write regions by picture: a name, and (count, 4) or more."""
+    """Write regions by picture: a name, and (count, 4) or more. Raises DataError for a name that cannot be one."""
     with hdf5.writing(path) as file:
         for name, rows in regions:
-            file[name] = np.asarray(rows, np.float32)
+            try:
+                file[name] = np.asarray(rows, np.float32)
+            except (ValueError, OSError, RuntimeError) as error:
+                raise DataError(
+                    f"{os.fspath(path)!r}: {name!r} cannot be the name of a dataset, or is one already ({error})"
+                ) from error

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,29 +18,39 @@ import caffe
 from caffe import mode
 from caffecli import logs
 from caffecli.errors import DataError, SpecError
-from caffecli.formats import picture
+from caffecli.formats import annotated, datum, picture, proposals
 from caffecli.formats.atomic import read_file, replacing
+from caffecli.formats.db import open_reader
 from caffecli.layers import user_modules
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
 from caffecli.spec import text
+from caffecli.tools import detect_regions
 from caffecli.tools.detector_input import Preparation, preparation
 
 Pixels = NDArray[np.uint8]
-Format = Literal["json", "csv", "coco", "voc"]
+Floats = NDArray[np.float32]
+#: finds objects in a named picture, blue first: rows class, score, xmin, ymin, xmax, ymax
+Find = Callable[[str, Pixels], Floats]
+Format = Literal["json", "csv", "coco", "voc", "hdf5"]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
+#: how many scores of a class are said of a picture
+_SAID = 20
 #: colours of boxes, blue first, in turn by class
 _COLORS = ((66, 66, 230), (60, 180, 75), (200, 130, 0), (48, 130, 245), (180, 30, 145), (180, 180, 0), (240, 50, 240))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectOptions:
-    """``input_file``: a picture, a folder of pictures, or a video; ``output_file``: a file, for ``voc`` a folder, None
-    for none; ``draw``: the folder for the pictures, or the videos, with boxes.
+    """``input_file``: a picture, a folder of pictures, a video, or a database of ``convert_annoset``. ``output_file``:
+    a file, for ``voc`` a folder, None for none; ``draw``: the folder for the pictures, or the videos, with boxes.
 
     A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean_value``) * ``input_scale`` in the net, the picture
-    brought to its size as ``resize_mode`` says; what is None is as the net was trained, see ``detector_input``.
+    brought to its size as ``resize_mode`` says; what is None is as the net was trained, see ``detector_input``. For
+    nets of the R-CNN family ``side``, ``max_side``, ``nms_threshold`` and ``proposals``, see ``detect_regions``.
+
+    ``threshold``: the least score; None: 0.3, for a database 0.01, and 0 for a net that proposes regions.
     """
 
     model_def: str
@@ -50,10 +60,14 @@ class ObjectOptions:
     format: Format = "json"
     draw: str | None = None
     label_map_file: str | None = None
-    threshold: float = 0.3
+    threshold: float | None = None
     mean_value: tuple[float, ...] | None = None
     input_scale: float | None = None
     resize_mode: str | None = None
+    side: float | None = None
+    max_side: float | None = None
+    nms_threshold: float | None = None
+    proposals: str | None = None
     bgr: bool = True
     gpu: bool = False
     layers: tuple[str, ...] = ()
@@ -90,20 +104,14 @@ def detect_objects(options: ObjectOptions) -> list[Found]:
     refuse_to_overwrite(options)
     classes = read_classes(options.label_map_file)
     net = caffe.Net(options.model_def, options.pretrained_model, caffe.TEST)
-    check(net, options)
-    prepared = preparation(
-        options.pretrained_model,
-        tuple(net.blobs[net.inputs[0]].shape),
-        mean_value=options.mean_value,
-        input_scale=options.input_scale,
-        resize_mode=options.resize_mode,
-        bgr=options.bgr,
-    )
+    find, any_object, threshold = finder(net, options)
     names = {label: item.display_name or item.name for label, item in classes.items()}
+    names = {1: "object"} if any_object else names
     found: list[Found] = []
     with Drawing(options.draw, frame_rate(Path(options.input_file))) as drawing:
         for name, frame in frames(Path(options.input_file)):
-            objects = [each for each in run(net, name, frame, prepared, names) if each.score >= options.threshold]
+            rows = [(int(label), *rest) for label, *rest in find(name, frame).tolist() if rest[0] >= threshold]
+            objects = [Object(label, names.get(label, str(label)), *rest) for label, *rest in rows]
             found.append(Found(name, frame.shape[1], frame.shape[0], objects))
             drawing.add(found[-1], frame)
             shown = os.fsencode(name).decode("utf-8", "replace")
@@ -143,6 +151,49 @@ def read_classes(path: str | None) -> dict[int, LabelMapItem]:
     return {} if path is None else {item.label: item for item in text.read(path, LabelMap).item}
 
 
+def finder(net: Any, options: ObjectOptions) -> tuple[Find, bool, float]:
+    """What finds objects with a net; whether it proposes regions of any object; and the least score.
+
+    Raises SpecError for a net that is no detector, and for options that are not for its kind.
+    """
+    of_regions = detect_regions.knows(net)
+    others = ("resize_mode",) if of_regions else ("side", "max_side", "nms_threshold", "proposals")
+    for name in others:
+        if getattr(options, name) is not None:
+            kind = "takes pictures as they are, but for their size" if of_regions else "is not of the R-CNN family"
+            raise SpecError(f"--{name} is not for {options.model_def!r}, which {kind}")
+    least = 0.01 if is_database(Path(options.input_file)) else 0.3
+    if not of_regions:
+        check(net, options)
+        prepared = preparation(
+            options.pretrained_model,
+            tuple(net.blobs[net.inputs[0]].shape),
+            mean_value=options.mean_value,
+            input_scale=options.input_scale,
+            resize_mode=options.resize_mode,
+            bgr=options.bgr,
+        )
+        threshold = least if options.threshold is None else options.threshold
+        return (lambda name, frame: run(net, name, frame, prepared)), False, threshold
+    proposes = "cls_prob" not in net.outputs
+    threshold = options.threshold if options.threshold is not None else 0 if proposes else least
+    regions = detect_regions.RegionNet(
+        net,
+        detect_regions.RegionOptions(
+            weights=options.pretrained_model,
+            mean_value=options.mean_value,
+            input_scale=options.input_scale,
+            bgr=options.bgr,
+            side=options.side,
+            max_side=options.max_side,
+            proposals=options.proposals,
+            nms_threshold=0.3 if options.nms_threshold is None else options.nms_threshold,
+            threshold=threshold,
+        ),
+    )
+    return regions.find, proposes, threshold
+
+
 def check(net: Any, options: ObjectOptions) -> None:
     """Raise SpecError where the net is no detector, or takes other pictures."""
     shapes = {name: net.blobs[name].shape for name in net.outputs}
@@ -150,7 +201,8 @@ def check(net: Any, options: ObjectOptions) -> None:
         what = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise SpecError(
             f"{options.model_def!r} is no detector's deploy net: expected one output of (1, 1, boxes, 7), as "
-            f"DetectionOutput makes it, it has {what or 'none'}; for windows of pictures give a .csv"
+            f"DetectionOutput makes it, or rois and cls_prob, as Faster R-CNN has; it has {what or 'none'}; for "
+            "windows of pictures give a .csv"
         )
     shape: tuple[int, ...] = tuple(net.blobs[net.inputs[0]].shape) if net.inputs else ()
     if len(shape) != 4 or shape[1] not in (1, 3):
@@ -163,10 +215,13 @@ def is_boxes(shape: Iterable[int]) -> bool:
 
 
 def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
-    """The pictures of a file or a folder, or a video's frames, blue first, with their names.
+    """The pictures of a file, a folder or a database, or a video's frames, blue first, with their names.
 
     A picture of a folder that cannot be read is named in a warning and left out. Raises DataError.
     """
+    if is_database(path):
+        yield from _records(path)
+        return
     if path.suffix.lower() in VIDEOS:
         yield from _video(path)
         return
@@ -183,6 +238,28 @@ def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
             if not path.is_dir():
                 raise DataError(why) from error
             logs.warning("io.cpp:70", f"{why}; left out")
+
+
+def is_database(path: Path) -> bool:
+    """Whether a folder is an LMDB or LevelDB."""
+    return (path / "data.mdb").is_file() or (path / "CURRENT").is_file()
+
+
+def _records(path: Path) -> Iterator[tuple[str, Pixels]]:
+    """The pictures of a database of ``convert_annoset``, named by their files."""
+    with open_reader(path) as reader:
+        for key, value in reader:
+            record = annotated.decode(value, key)
+            name = proposals.plain(key.decode("utf-8", "replace"))
+            try:
+                pixels = (
+                    picture.decode(record.datum.data)
+                    if record.datum.encoded
+                    else np.ascontiguousarray(datum.to_array(record.datum, key=name).transpose(1, 2, 0), np.uint8)
+                )
+            except DataError as error:
+                raise DataError(f"{str(path)!r}, record {name!r}: {error}") from error
+            yield name, pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, 2)
 
 
 def _video(path: Path) -> Iterator[tuple[str, Pixels]]:
@@ -215,8 +292,8 @@ def frame_rate(path: Path) -> float:
     return rate if 0 < rate <= 1000 else 25.0
 
 
-def run(net: Any, name: str, frame: Pixels, prepared: Preparation, names: dict[int, str]) -> list[Object]:
-    """The objects that the net finds in a picture, blue first. Raises DataError where a box is none."""
+def run(net: Any, name: str, frame: Pixels, prepared: Preparation) -> Floats:
+    """The objects that a net with DetectionOutput finds, as ``Find``. Raises DataError where a box is none."""
     blob = net.blobs[net.inputs[0]]
     seen = prepared.picture(frame, blob.shape[1])
     if tuple(blob.shape) != (1, *seen.shape):
@@ -229,11 +306,7 @@ def run(net: Any, name: str, frame: Pixels, prepared: Preparation, names: dict[i
         raise DataError(
             f"{name}: the net finds a box whose numbers are none (NaN or infinite): its weights are damaged"
         )
-    boxes = prepared.boxes(rows[:, 3:], *frame.shape[:2]).tolist()
-    return [
-        Object(int(label), names.get(int(label), str(int(label))), float(score), *box)
-        for (label, score), box in zip(rows[:, 1:3].tolist(), boxes, strict=True)
-    ]
+    return np.concatenate([rows[:, 1:3], prepared.boxes(rows[:, 3:], *frame.shape[:2])], 1)
 
 
 def said(objects: list[Object]) -> str:
@@ -241,7 +314,8 @@ def said(objects: list[Object]) -> str:
     by_name: dict[str, list[str]] = {}
     for each in sorted(objects, key=lambda one: -one.score):
         by_name.setdefault(each.name, []).append(f"{each.score:.2f}")
-    return ", ".join(f"{len(scores)} {name} ({', '.join(scores)})" for name, scores in by_name.items()) or "nothing"
+    words = {name: ", ".join(scores[:_SAID] + ["..."] * (len(scores) > _SAID)) for name, scores in by_name.items()}
+    return ", ".join(f"{len(by_name[name])} {name} ({scores})" for name, scores in words.items()) or "nothing"
 
 
 class Drawing:
@@ -275,8 +349,10 @@ class Drawing:
 
         drawn = with_boxes(frame, found.objects)
         name, _, number = found.picture.partition("#")
-        target = self.folder / name
+        target = self.folder.joinpath(*(part for part in Path(name).parts if part not in ("..", "/")))
         if not number:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target = target if target.suffix else target.with_suffix(".png")
             whole, data = cv2.imencode(target.suffix, drawn)
             if not whole:
                 raise DataError(f"cannot write {str(target)!r} as {target.suffix}")
@@ -379,4 +455,10 @@ def _stem(picture_name: str) -> str:
     return Path(name).stem + (f"#{number}" if number else "")
 
 
-WRITERS = {"json": _write_json, "csv": _write_csv, "voc": _write_voc}
+def _write_hdf5(path: str, found: list[Found]) -> None:
+    """Regions for a net that takes them: a dataset for each picture, xmin, ymin, xmax, ymax, score."""
+    rows = ((each.picture, [(*one[3:], one.score) for one in each.objects]) for each in found)
+    proposals.write(path, ((name, np.array(boxes, np.float32).reshape(-1, 5)) for name, boxes in rows))
+
+
+WRITERS = {"json": _write_json, "csv": _write_csv, "voc": _write_voc, "hdf5": _write_hdf5}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from google.protobuf import text_format
 
+import caffe
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
-from caffecli.proto.caffe_pb2 import AnnotatedDatum
+from caffecli.proto.caffe_pb2 import AnnotatedDatum, NetParameter
 
 FILLED = 'weight_filler { type: "gaussian" std: 0.01 }'
 NET = f"""
@@ -56,7 +60,16 @@ layer {{ name: "loss_bbox" type: "SmoothL1Loss" bottom: "bbox_pred" bottom: "bbo
 """
 
 
-def test_training(folder: Path, command: Callable[..., tuple[int, str]]) -> None:
+SOLVER = (
+    'net: "train.prototxt" base_lr: 0.001 momentum: 0.9 lr_policy: "fixed" display: 14 average_loss: 4 '
+    'snapshot_prefix: "rcnn" solver_mode: CPU random_seed: 3'
+)
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def net(folder: Path) -> NetParameter:
+    """The net, and its database, each picture with a square of class 1 or 2."""
     draws = np.random.default_rng(0)
     with open_writer(folder / "objects_lmdb") as writer:
         for i in range(8):
@@ -67,14 +80,84 @@ def test_training(folder: Path, command: Callable[..., tuple[int, str]]) -> None
             box = record.annotation_group.add(group_label=kind).annotation.add(instance_id=0).bbox
             box.xmin, box.ymin, box.xmax, box.ymax = x / 80, y / 64, (x + 16) / 80, (y + 16) / 64
             record.datum.CopyFrom(from_array(pixels, -1))
-            writer.put(b"%08d" % i, record.SerializeToString())
-    (folder / "train.prototxt").write_text(NET)
-    (folder / "rcnn.prototxt").write_text(
-        'net: "train.prototxt" base_lr: 0.001 momentum: 0.9 lr_policy: "fixed" max_iter: 40 display: 39 '
-        'average_loss: 5 snapshot_prefix: "rcnn" solver_mode: CPU random_seed: 3'
-    )
+            writer.put(b"%08d_pictures/%d.jpg" % (i, i), record.SerializeToString())
+    return text_format.Parse(NET, NetParameter())
+
+
+def write(net: NetParameter, names: Iterable[str], inputs: str = "", file: str = "train.prototxt") -> None:
+    """Write the layers of these names; for use behind the Input layer ``inputs``: what is proposed is not sampled then,
+    and classes have probabilities.
+    """
+    layers = [layer for layer in net.layer if layer.name in names]
+    lines = [inputs, *(f"layer {{ {text_format.MessageToString(layer, as_one_line=True)} }}" for layer in layers)]
+    lines += [PROBABILITY] if inputs and "cls_score" in names else []
+    Path(file).write_text("\n".join(lines).replace("rpn_rois", "rois" if inputs else "rpn_rois"))
+
+
+def losses(said: str) -> list[float]:
+    return [float(line.rpartition("= ")[2]) for line in said.splitlines() if "), loss =" in line]
+
+
+PROPOSING = ("conv", "relu", "rpn_cls_score", "rpn_bbox_pred", "rpn_cls_score_reshape", "rpn_cls_prob",
+             "rpn_cls_prob_reshape", "proposal")  # fmt: skip
+INPUT = 'layer {{ name: "input" type: "Input" top: "data" top: "{}" input_param {{'
+INPUT += " shape {{ dim: 1 dim: 3 dim: 64 dim: 80 }} shape {{ dim: 1 dim: {} }} }} }}"
+PROBABILITY = 'layer { name: "cls_prob" type: "Softmax" bottom: "cls_score" top: "cls_prob" }'
+
+
+def test_training_end_to_end_and_detecting(net: NetParameter, command: Command) -> None:
+    write(net, [layer.name for layer in net.layer])
+    Path("rcnn.prototxt").write_text(SOLVER + " max_iter: 15")
     code, said = command("train", "--solver=rcnn.prototxt")
     assert code == 0, said
-    losses = [float(line.rpartition("= ")[2]) for line in said.splitlines() if "), loss =" in line]
-    assert len(losses) == 2 and losses[1] < 0.7 * losses[0], said[-2000:]
-    assert (folder / "rcnn_iter_40.caffemodel").exists()
+    first, last = losses(said)
+    assert last < 0.8 * first, said[-2000:]
+    write(net, [*PROPOSING, "roi_pool5", "cls_score", "bbox_pred"], INPUT.format("im_info", 3), "test.prototxt")
+    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_15.caffemodel")
+    code, said = command("detect", "objects_lmdb", "found.json", *flags, "--draw=seen")
+    assert code == 0 and "shorter side 64, the longer one at most 100" in said, said[-2000:]
+    found = json.loads(Path("found.json").read_text())
+    assert [each["picture"] for each in found] == [f"pictures/{i}.jpg" for i in range(8)]
+    assert all(0 <= one["xmin"] <= one["xmax"] <= 79 for each in found for one in each["objects"])
+    assert len(list(Path("seen/pictures").iterdir())) == 8
+    code, said = command("score_detections", "found.json", "objects_lmdb")
+    assert code == 0 and "are not in" not in said, said[-2000:]
+
+
+def test_training_in_stages(net: NetParameter, command: Command) -> None:
+    """A region proposal network, then a Fast R-CNN on what it proposes, which begins with its weights."""
+    write(net, [layer.name for layer in net.layer if "rpn" in layer.name] + ["input-data", "conv", "relu"])
+    Path("rcnn.prototxt").write_text(SOLVER + " max_iter: 2")
+    code, said = command("train", "--solver=rcnn.prototxt")
+    assert code == 0, said
+    write(net, PROPOSING, INPUT.format("im_info", 3), "rpn_test.prototxt")
+    weights = "--pretrained_model=rcnn_iter_2.caffemodel"
+    code, said = command("detect", "objects_lmdb", "proposals.h5", "--model_def=rpn_test.prototxt", weights)
+    assert code == 0, said[-2000:]
+    stage = next(layer for layer in net.layer if layer.name == "input-data")
+    stage.top[:] = ["data", "rois", "labels", "bbox_targets", "bbox_inside_weights", "bbox_outside_weights"]
+    normalized = ", 'proposals': 'proposals.h5', 'BATCH_SIZE': 16, 'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True"
+    stage.python_param.param_str += normalized
+    of_regions = ("roi_pool5", "cls_score", "bbox_pred")
+    write(net, ["input-data", "conv", "relu", *of_regions, "loss_cls", "loss_bbox"])
+    Path("rcnn.prototxt").write_text(SOLVER + " max_iter: 3")
+    code, said = command("train", "--solver=rcnn.prototxt", "--weights=rcnn_iter_2.caffemodel")
+    assert code == 0, said
+    write(net, ["conv", "relu", *of_regions], INPUT.format("rois", 5), "test.prototxt")
+    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_3.caffemodel", "--proposals=proposals.h5")
+    code, said = command("detect", "objects_lmdb", "found.csv", *flags)
+    assert code == 0 and "Layer bbox_pred learned normalized changes: its weights are scaled" in said, said[-2000:]
+    assert len(Path("found.csv").read_text().splitlines()) > 8
+
+
+def test_options_for_another_kind_of_net(net: NetParameter, command: Command) -> None:
+    write(net, PROPOSING, INPUT.format("im_info", 3), "rpn_test.prototxt")
+    caffe.Net("rpn_test.prototxt", caffe.TEST).save("w.caffemodel")
+    flags = ("--model_def=rpn_test.prototxt", "--pretrained_model=w.caffemodel")
+    for more, wanted, words in (
+        (["--resize_mode=WARP"], 1, "--resize_mode is not for 'rpn_test.prototxt', which takes pictures as they are"),
+        (["--proposals=p.h5"], 1, "the net proposes its regions itself"),
+        (["--side=0"], 2, "--side"),
+    ):
+        code, said = command("detect", "objects_lmdb", "found.json", *flags, *more)
+        assert code == wanted and words in said, said[-600:]

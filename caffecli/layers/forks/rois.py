@@ -8,19 +8,20 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from caffecli import sources
 from caffecli.formats.proposals import Proposals
+from caffecli.layers import registry
 from caffecli.layers.base import Shape
 from caffecli.layers.boxes import overlaps
 from caffecli.layers.data import SourceLayer
-from caffecli.layers.forks.rpn import FromParamStr, changes, drawn
+from caffecli.layers.forks.rpn import FromParamStr, changes, drawn, settings
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter
+from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter, NetParameter
 
 
 class Samples(FromParamStr):
@@ -224,3 +225,58 @@ class RoIData(Samples, SourceLayer):
             boxes = boxes if len(boxes) or len(true) else whole  # so that there is something to learn on
             samples.append(self.sample(boxes, true, i, len(data)))
         return data, *(torch.cat(parts) for parts in list(zip(*samples, strict=True))[: len(self.param.top) - 1])
+
+
+class Learned(NamedTuple):
+    """How a net of the R-CNN family learned: the means that were taken off its pictures, the length of their shorter
+    side, the most of the longer one; and, by the names that py-faster-rcnn knows, the layers that predict normalized
+    changes, each with the means and deviations of its outputs.
+    """
+
+    means: tuple[float, ...]
+    side: float
+    most: float
+    normalized: dict[str, tuple[Tensor, Tensor]]
+
+
+#: the layers whose weights py-faster-rcnn and py-R-FCN take the normalization out of when they save them
+_OF_REGIONS, _OF_ANCHORS = ("bbox_pred", "rfcn_bbox"), "rpn_bbox_pred"
+
+
+def learned(net: NetParameter, outputs: Mapping[str, int]) -> Learned:
+    """What a net's definition says of its training, where it says nothing py-faster-rcnn's own; ``outputs``: how many
+    channels the layers have.
+
+    With settings in ``param_str`` a net was trained here, and its weights are as they were learned. py-faster-rcnn has
+    its settings elsewhere, and saves weights whose predictions are changes themselves.
+    """
+    own: dict[str, Any] = dict(RoIData.defaults)
+    normalized: dict[str, tuple[Tensor, Tensor]] = {}
+    for layer in net.layer:
+        python = layer.python_param
+        kind = registry.layer_class(f"{python.module}.{python.layer}")
+        given = settings(python.param_str)
+        if kind is None or not issubclass(kind, FromParamStr) or given is None:
+            continue
+        every = {**kind.defaults, **given}
+        if issubclass(kind, RoIData):
+            own = every
+        if every.get("BBOX_NORMALIZE_TARGETS_PRECOMPUTED"):
+            values = 4 * (2 if every["AGNOSTIC"] else every["num_classes"])
+            normalized |= {
+                name: _of_outputs(every, "BBOX", values, outputs[name]) for name in _OF_REGIONS if name in outputs
+            }
+        if every.get("RPN_NORMALIZE_TARGETS") and _OF_ANCHORS in outputs:
+            normalized[_OF_ANCHORS] = _of_outputs(every, "RPN", outputs[_OF_ANCHORS], outputs[_OF_ANCHORS])
+    return Learned(tuple(own["PIXEL_MEANS"]), own["SCALES"][0], own["MAX_SIZE"], normalized)
+
+
+def _of_outputs(setting: Mapping[str, Any], prefix: str, values: int, outputs: int) -> tuple[Tensor, Tensor]:
+    """The mean and the deviation of each of a layer's outputs, which are ``values`` values, each in several places."""
+    mean, deviation = (
+        torch.tensor(setting[f"{prefix}_NORMALIZE_{what}"], dtype=torch.float32)
+        .repeat(values // 4)
+        .repeat_interleave(outputs // values)
+        for what in ("MEANS", "STDS")
+    )
+    return mean, deviation

@@ -1,0 +1,191 @@
+"""What nets of the R-CNN family find in a picture: Fast and Faster R-CNN, R-FCN, and region proposal networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caffecli import logs
+from caffecli.errors import DataError, FormatError, SpecError
+from caffecli.formats import caffemodel
+from caffecli.formats.proposals import Proposals
+from caffecli.layers.boxes import first_of_those_that_stay
+from caffecli.layers.forks.rois import Learned, learned
+from caffecli.layers.forks.rpn import changed
+from caffecli.proto.caffe_pb2 import NetParameter
+from caffecli.spec import upgrade
+
+Floats = NDArray[np.float32]
+#: how many objects of a picture are kept, the most probable
+_MOST = 100
+_SOURCE = "detect_regions.py:1"
+
+
+def knows(net: Any) -> bool:
+    """Whether a net is of this family: it has regions, given or its own, which it scores, or with which it ends."""
+    return "rois" in net.blobs and ("cls_prob" in net.outputs or "rois" in net.outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionOptions:
+    """``weights``: the file, which says how the net was trained; of pictures what is None is as it says.
+
+    ``proposals``: the file of regions for a net that takes them. Objects of a class that overlap with a more probable
+    one by more than ``nms_threshold`` go, as do those with a score below ``threshold``.
+    """
+
+    weights: str
+    mean_value: tuple[float, ...] | None
+    input_scale: float | None
+    bgr: bool
+    side: float | None
+    max_side: float | None
+    proposals: str | None
+    nms_threshold: float
+    threshold: float
+
+
+class RegionNet:
+    """Finds objects with a net for use: its inputs are ``data`` and ``im_info``, or ``data`` and ``rois``; it gives
+    ``cls_prob`` and mostly ``bbox_pred``, of each class or of all together, or, as it proposes alone, ``scores``.
+
+    Weights of ``bbox_pred``, ``rfcn_bbox`` and ``rpn_bbox_pred`` that learned normalized changes here are scaled, as
+    py-faster-rcnn does when it saves them. Raises SpecError for a net that cannot be used.
+    """
+
+    def __init__(self, net: Any, options: RegionOptions) -> None:
+        self.net, self.options = net, options
+        missing = [name for name in net.inputs if name not in ("data", "im_info", "rois")]
+        if missing or "data" not in net.inputs or len(net.blobs["data"].shape) != 4:
+            raise SpecError(
+                f"expected inputs data (1, 3, height, width) and im_info (1, 3), or rois (count, 5), the net has "
+                f"{', '.join(net.inputs) or 'none'}"
+            )
+        self.gives_regions = "cls_prob" not in net.outputs
+        if ("rois" in net.inputs) != (options.proposals is not None):
+            raise SpecError(
+                "the net takes regions, its input rois: give their file by --proposals"
+                if "rois" in net.inputs
+                else "the net proposes its regions itself; --proposals is for one with an input rois"
+            )
+        self._proposals = None if options.proposals is None else Proposals(options.proposals)
+        trained = self._scaled()
+        channels = net.blobs["data"].shape[1]
+        mean = trained.means if options.mean_value is None else options.mean_value
+        if len(mean) not in (1, channels):
+            raise SpecError(f"expected one mean_value, or one for each of {channels} channels, got {len(mean)}")
+        self._mean = np.array(mean, np.float32)
+        self._side = trained.side if options.side is None else options.side
+        self._most = trained.most if options.max_side is None else options.max_side
+        self._scale = 1.0 if options.input_scale is None else options.input_scale
+        logs.info(
+            _SOURCE,
+            f"Pictures: shorter side {self._side:g}, the longer one at most {self._most:g}, less "
+            f"{','.join(f'{value:g}' for value in mean)}, times {self._scale:g}",
+        )
+
+    def _scaled(self) -> Learned:
+        """Take the normalization out of the weights; what they say of their training."""
+        params = self.net.params
+        outputs = {name: int(blobs[0].shape[0]) for name, blobs in params.items() if len(blobs)}
+        try:
+            with logs.quiet():
+                definition: Any = upgrade.upgrade_net(caffemodel.read_net(self.options.weights), self.options.weights)
+        except (FormatError, SpecError):
+            logs.warning(
+                _SOURCE,
+                f"{self.options.weights!r} does not say how the net was trained: pictures are prepared as "
+                "py-faster-rcnn's are, and boxes taken for changes that were not normalized",
+            )
+            return learned(NetParameter(), outputs)
+        trained = learned(definition, outputs)
+        for name, (mean, deviation) in trained.normalized.items():
+            logs.info(_SOURCE, f"Layer {name} learned normalized changes: its weights are scaled")
+            weights, *bias = params[name]
+            weights.data[...] *= deviation.numpy().reshape(-1, *[1] * (len(weights.shape) - 1))
+            for blob in bias:
+                blob.data[...] = blob.data * deviation.numpy().reshape(blob.shape) + mean.numpy().reshape(blob.shape)
+        return trained
+
+    def find(self, name: str, frame: NDArray[np.uint8]) -> Floats:
+        """The objects in a picture, blue first, by falling score: rows class, score, xmin, ymin, xmax, ymax.
+
+        Those of a net that proposes alone are of class 1, which is any object.
+        """
+        scale = self._feed(name, frame)
+        self.net.forward()
+        regions = self._blob("rois").reshape(-1, 5)[:, 1:] / scale
+        if self.gives_regions:
+            score = self._blob("scores").flatten() if "scores" in self.net.blobs else regions.new_ones(len(regions))
+            found = torch.cat([torch.ones_like(score)[:, None], score[:, None], regions], 1)
+            found = found[score >= self.options.threshold]
+        else:
+            found = self._objects(regions, *frame.shape[:2])
+        if not bool(found.isfinite().all()):
+            raise DataError(
+                f"{name}: the net finds a box whose numbers are none (NaN or infinite): its weights are damaged"
+            )
+        return np.asarray(found.numpy())
+
+    def _feed(self, name: str, frame: NDArray[np.uint8]) -> float:
+        """Give the net a picture; returns its scale."""
+        import cv2
+
+        height, width = frame.shape[:2]
+        scale = self._side / min(height, width)
+        if round(scale * max(height, width)) > self._most:
+            scale = self._most / max(height, width)
+        pixels: Any = frame if self.options.bgr else frame[..., ::-1]
+        if self.net.blobs["data"].shape[1] == 1:
+            pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[..., None]
+        pixels = (pixels.astype(np.float32) - self._mean) * np.float32(self._scale)
+        large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        large = large.reshape(*large.shape[:2], -1).transpose(2, 0, 1)[None]
+        self._put("data", large)
+        if "im_info" in self.net.inputs:
+            self._put("im_info", np.array([[*large.shape[2:], scale]], np.float32))
+        if self._proposals is not None:
+            regions = self._proposals.of(name)
+            if not len(regions):
+                regions = np.array([[0, 0, width - 1, height - 1]], np.float32)
+            self._put("rois", np.insert(regions * np.float32(scale), 0, 0, axis=1))
+        return scale
+
+    def _put(self, name: str, values: Floats) -> None:
+        blob = self.net.blobs[name]
+        if tuple(blob.shape) != values.shape:
+            blob.reshape(*values.shape)
+        blob.data[...] = values
+
+    def _blob(self, name: str) -> Tensor:
+        return torch.from_numpy(np.array(self.net.blobs[name].data, np.float32))
+
+    def _objects(self, regions: Tensor, height: int, width: int) -> Tensor:
+        """The objects (n, 6) in a picture's regions."""
+        scores = self._blob("cls_prob").reshape(len(regions), -1)
+        classes = scores.shape[1]
+        boxes = regions[:, None].expand(-1, classes, 4)
+        if "bbox_pred" in self.net.outputs:
+            change = self._blob("bbox_pred").reshape(len(regions), -1, 4)
+            if change.shape[1] not in (2, classes):
+                raise SpecError(
+                    f"bbox_pred has {change.shape[1]} boxes for {classes} classes; expected {classes}, or 2"
+                )
+            each = change if change.shape[1] == classes else change[:, [0] + [1] * (classes - 1)]
+            boxes = changed(boxes.flatten(0, 1), each.flatten(0, 1)).reshape(-1, classes, 4)
+        size = boxes.new_tensor([width, height] * 2)
+        boxes = torch.minimum(boxes, size - 1).clamp(min=0)
+        rows = [torch.zeros(0, 6)]
+        for label in range(1, classes):
+            order = scores[:, label].argsort(descending=True, stable=True)
+            order = order[scores[order, label] >= self.options.threshold]
+            kept = order[first_of_those_that_stay(boxes[order, label], self.options.nms_threshold, 1)]
+            score = scores[kept, label, None]
+            rows.append(torch.cat([torch.full_like(score, label), score, boxes[kept, label]], 1))
+        found = torch.cat(rows)
+        return found[found[:, 1].argsort(descending=True, stable=True)[:_MOST]]
