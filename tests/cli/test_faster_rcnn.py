@@ -61,7 +61,7 @@ layer {{ name: "loss_bbox" type: "SmoothL1Loss" bottom: "bbox_pred" bottom: "bbo
 
 
 SOLVER = (
-    'net: "train.prototxt" base_lr: 0.001 momentum: 0.9 lr_policy: "fixed" display: 14 average_loss: 4 '
+    'net: "train.prototxt" base_lr: 0.001 momentum: 0.9 lr_policy: "fixed" display: 24 average_loss: 5 '
     'snapshot_prefix: "rcnn" solver_mode: CPU random_seed: 3'
 )
 Command = Callable[..., tuple[int, str]]
@@ -107,13 +107,13 @@ PROBABILITY = 'layer { name: "cls_prob" type: "Softmax" bottom: "cls_score" top:
 
 def test_training_end_to_end_and_detecting(net: NetParameter, command: Command) -> None:
     write(net, [layer.name for layer in net.layer])
-    Path("rcnn.prototxt").write_text(SOLVER + " max_iter: 15")
+    Path("rcnn.prototxt").write_text(SOLVER + " max_iter: 25")
     code, said = command("train", "--solver=rcnn.prototxt")
     assert code == 0, said
     first, last = losses(said)
     assert last < 0.8 * first, said[-2000:]
     write(net, [*PROPOSING, "roi_pool5", "cls_score", "bbox_pred"], INPUT.format("im_info", 3), "test.prototxt")
-    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_15.caffemodel")
+    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_25.caffemodel")
     code, said = command("detect", "objects_lmdb", "found.json", *flags, "--draw=seen")
     assert code == 0 and "shorter side 64, the longer one at most 100" in said, said[-2000:]
     found = json.loads(Path("found.json").read_text())
