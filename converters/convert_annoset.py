@@ -164,7 +164,17 @@ def _finished(
 def _sized(image: NDArray[Any], options: Options, entry: pictures.Listed) -> NDArray[Any]:
     if options.min_dim > 0 or options.max_dim > 0:
         factor = scale_factor(image.shape[:2], options.min_dim, options.max_dim)
-        return image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor)
+        if factor == 1:
+            return image
+        height, width = (round(side * factor) for side in image.shape[:2])
+        if min(height, width) < 1:
+            return pictures.resized(image, (max(1, width), max(1, height)), entry)
+        try:
+            return cv2.resize(image, None, fx=factor, fy=factor)
+        except cv2.error as error:
+            raise DataError(
+                f"{entry.path!r} (line {entry.line}): no memory for {height} × {width} pixels; lower --min_dim"
+            ) from error
     if options.resize_width > 0 and options.resize_height > 0:
         return pictures.resized(image, (options.resize_width, options.resize_height), entry)
     return image
@@ -227,4 +237,4 @@ def _label(item: Object, labels: Mapping[str, int], path: str) -> int:
         if name in labels:
             return labels[name]
     hint = did_you_mean(item.name, labels, "add it, or take it out of the annotations")
-    raise DataError(f"{path!r}: the label map has no class {item.name!r}{hint}")
+    raise DataError(f"{path!r}: the label map has no class {item.name!r:.80}{hint}")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from caffecli.errors import DataError, in_a_line
 from caffecli.formats.atomic import read_bytes
 
 Corners = tuple[float, float, float, float]
+#: beyond all pixels, and what can be counted of them
+_MOST = 2.0**40
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def _tree(data: bytes) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # the latter for an encoding that there is not
         raise ValueError(f"it is no XML ({error}); give --label_type if it is json or txt") from error
     return builder.close()
 
@@ -131,7 +134,7 @@ def _voc(root: Element) -> Annotations:
     if root.tag != "annotation":
         raise ValueError(f"it begins with <{root.tag}>, expected <annotation> as PASCAL VOC's files have it")
     try:
-        size = int(_text(root, "size/width")), int(_text(root, "size/height"))
+        size = _sides(_text(root, "size/width"), _text(root, "size/height"))
     except ValueError:
         size = None
     objects = [_voc_object(element, number) for number, element in enumerate(root.findall("object"), 1)]
@@ -161,10 +164,7 @@ def _lines(data: bytes) -> Annotations:
         words = line.split()
         if not words:
             continue
-        try:
-            label = int(words[0])
-        except ValueError:
-            label = None
+        label = int(words[0]) if re.fullmatch(r"[+-]?[0-9]{1,9}", words[0]) else None
         if label is None or len(words) != 5:
             raise ValueError(
                 f"line {number}: expected a class's number, xmin, ymin, xmax, ymax ('3 48 240 195 371'), "
@@ -273,9 +273,15 @@ def _pair(point: Any, label: str) -> tuple[float, float]:
 
 def _size(said: dict[str, Any], width: str, height: str) -> tuple[int, int] | None:
     try:
-        return int(said[width]), int(said[height])
+        return _sides(said[width], said[height])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _sides(*values: Any) -> tuple[int, int] | None:
+    """Whole numbers of pixels; None where no picture can have them. Raises what ``int`` raises."""
+    width, height = map(int, values)
+    return (width, height) if max(abs(width), abs(height)) < _MOST else None
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------
@@ -283,10 +289,10 @@ def _size(said: dict[str, Any], width: str, height: str) -> tuple[int, int] | No
 
 def _number(value: Any, where: str) -> float:
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) < _MOST:
         raise ValueError(f"{where}: expected a number, got {value!r:.40}" if value != "" else f"{where} is missing")
     return number
 

@@ -330,10 +330,36 @@ EXTERNAL = (
         ("txt", "1 1 1 2 2\ncat 3 2 21 3\n", "line 2: expected a class's number, xmin, ymin, xmax, ymax"),
         ("txt", "12 3 2 21 x\n", "line 1: expected a number, got 'x'"),
         ("txt", "12 3 2 21 inf\n", "line 1: expected a number, got 'inf'"),
+        ("txt", "12 3 2 21 1_0\n", "line 1: expected a number, got '1_0'"),
+        ("txt", "99999999999 3 2 21 3\n", "line 1: expected a class's number"),
+        ("xml", VOC.replace("<xmax>21<", "<xmax>1e300<"), "object 1 (dog): <xmax>: expected a number, got '1e300'"),
+        ("xml", VOC.replace("utf-8", "nonsense"), "'a.txt': it is no XML (unknown encoding: nonsense)"),
+        ("xml", VOC.replace("dog", "x" * 9000), f"the label map has no class '{'x' * 79}; add it"),
+        ("json", '{"annotation": [{"category_id": "cat", "bbox": [1, 2, 3, 1e39]}]}', "expected a number, got 1e+39"),
     ],
 )
 def test_files_that_are_none(label_type: str, text: str, words: str) -> None:
     assert words in fails(text, label_type)
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "x", "9" * 400, "99999999999999"])
+def test_a_size_that_no_picture_has_is_not_looked_at(size: str) -> None:
+    text = VOC.replace("<width>24<", f"<width>{size}<")
+    np.testing.assert_allclose(rows(converted(text, "xml")), ROWS, atol=1e-5)
+
+
+def test_a_flat_picture_keeps_a_pixel() -> None:
+    cv2.imwrite("a.png", np.zeros((2, 400, 3), np.uint8))
+    Path("a.xml").write_text(VOC)
+    Path("list.txt").write_text("a.png a.xml\n")
+    Path("map.prototxt").write_text(LABELS)
+    settings: Any = {"anno_type": "detection", "label_map_file": "map.prototxt"}
+    convert_annoset("", "list.txt", "flat", Options(**settings, max_dim=50))
+    with open_reader("flat") as reader:
+        (datum,) = (annotated.decode(value).datum for _, value in reader)
+    assert (datum.height, datum.width) == (1, 50)
+    with pytest.raises(DataError, match=r"'a.png' \(line 1\): no memory for .* pixels; lower --min_dim"):
+        convert_annoset("", "list.txt", "large", Options(**settings, min_dim=2**31 - 1))
 
 
 def test_a_circle_is_a_box_around_it() -> None:
