@@ -120,6 +120,14 @@ KINDS = {
         ("convert_annoset --anno_type detection --label_map_file map.prototxt ./ xml.txt out",),
         text=True,
     ),
+    "found-json": Kind("found.json", ("score_detections found.json truth.json",), text=True),
+    "found-csv": Kind("found.csv", ("score_detections found.csv truth.json --ap_version 11point",), text=True),
+    "found-coco": Kind("coco.json", ("score_detections coco.json truth.json",), text=True),
+    "found-voc": Kind("voc/found_cat.txt", ("score_detections voc truth.json",), text=True),
+    "found-ilsvrc": Kind(
+        "ilsvrc.txt", ("score_detections ilsvrc.txt truth.json --label_map_file map.prototxt",), text=True
+    ),
+    "truth": Kind("truth.json", ("score_detections found.json truth.json",), text=True),
     "idx": Kind("images-idx3", ("convert_mnist_data images-idx3 labels-idx1 out",)),
 }
 
@@ -165,6 +173,21 @@ BOXES_XML = """<annotation><size><width>12</width><height>12</height></size>
 BOXES_JSON = """{"image": {"width": 12, "height": 12},
 "annotation": [{"category_id": "cat", "bbox": [1, 2, 8, 8], "iscrowd": 0}]}
 """
+TRUTH = """{"images": [{"id": 7, "file_name": "0.png", "width": 12, "height": 12}],
+"categories": [{"id": 3, "name": "cat"}],
+"annotations": [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 8, 8], "area": 64, "iscrowd": 0}]}
+"""
+#: what a detector found, in each of its forms, and the truth
+FOUND = {
+    "truth.json": TRUTH,
+    "found.json": """[{"picture": "0.png", "width": 12, "height": 12,
+"objects": [{"label": 1, "name": "cat", "score": 0.9, "xmin": 1, "ymin": 2, "xmax": 9, "ymax": 10}]}]
+""",
+    "found.csv": "picture,label,name,score,xmin,ymin,xmax,ymax\n0.png,1,cat,0.9,1,2,9,10\n",
+    "coco.json": '[{"image_id": 7, "category_id": 3, "bbox": [1, 2, 8, 8], "score": 0.9}]\n',
+    "voc/found_cat.txt": "0 0.9 1 2 9 10\n0 0.4 3 3 9 10\n",
+    "ilsvrc.txt": "0 1 0.9 1 2 9 10\n0 1 0.4 3 3 9 10\n",
+}
 
 
 def data_layer(type: str, setting: str) -> str:
@@ -210,6 +233,9 @@ def make_seeds() -> None:
         Path(f"boxes.{form}").write_text(text)
         Path(f"{form}.txt").write_text("".join(f"{name} boxes.{form}\n" for name in names))
     Path("map.prototxt").write_text('item { name: "cat" label: 1 display_name: "a cat" }\n')
+    Path("voc").mkdir()
+    for name, text in FOUND.items():
+        Path(name).write_text(text)
     Path("images-idx3").write_bytes(struct.pack(">4i", 2051, 4, 5, 5) + bytes(100))
     Path("labels-idx1").write_bytes(struct.pack(">2i", 2049, 4) + bytes(4))
 
