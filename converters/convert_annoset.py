@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from caffecli import logs
 from caffecli.errors import DataError, FormatError
 from caffecli.formats import label_map
+from caffecli.formats.annotated import POINTS
 from caffecli.formats.annotation_files import AnnotationReader, Annotations, Object
 from caffecli.formats.list_file import read_lines, read_list
 from caffecli.proto.caffe_pb2 import AnnotatedDatum, LabelMap
@@ -224,6 +225,8 @@ def add_boxes(
         corners = (np.array(item.corners, np.float32) / sides).tolist()
         made.bbox.xmin, made.bbox.ymin, made.bbox.xmax, made.bbox.ymax = corners
         made.bbox.difficult = item.difficult
+        for name, point, side in zip(POINTS, item.polygon, np.tile(sides, 2), strict=False):
+            setattr(made.polygon, name, float(np.float32(point) / side))
 
 
 def _said(item: Object) -> str:

@@ -1,7 +1,7 @@
 """AnnotatedDatum <-> a Datum and its boxes: the records of SSD's databases.
 
 Boxes are rows ``class, instance, xmin, ymin, xmax, ymax, difficult`` of float32, the coordinates as parts of the
-picture's width and height.
+picture's width and height. Rows of TextBoxes++'s databases go on: x1, y1, ..., x4, y4, the corners of a written word.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ Boxes = NDArray[np.float32]
 #: the columns of the coordinates, and of ``difficult``
 CORNERS = slice(2, 6)
 DIFFICULT = 6
+#: and of a word's corners, which a record has by these names
+POLYGON = slice(7, 15)
+POINTS = [f"{axis}{corner}" for corner in (1, 2, 3, 4) for axis in "xy"]
 
 
 def decode(value: bytes, key: bytes | str = b"") -> AnnotatedDatum:
@@ -50,15 +53,21 @@ def decode(value: bytes, key: bytes | str = b"") -> AnnotatedDatum:
     return record
 
 
-def boxes(record: AnnotatedDatum) -> Boxes:
-    """The boxes of a record (count, 7), in its order: group by group."""
+def has_polygons(record: AnnotatedDatum) -> bool:
+    """Whether a box of the record has a word's corners."""
+    return any(each.HasField("polygon") for group in record.annotation_group for each in group.annotation)
+
+
+def boxes(record: AnnotatedDatum, polygons: bool = False) -> Boxes:
+    """The boxes of a record (count, 7), with ``polygons`` (count, 15), in its order: group by group."""
     rows = [
         (
             group.group_label, annotation.instance_id,
             annotation.bbox.xmin, annotation.bbox.ymin, annotation.bbox.xmax, annotation.bbox.ymax,
             annotation.bbox.difficult,
+            *((getattr(annotation.polygon, name) for name in POINTS) if polygons else ()),
         )
         for group in record.annotation_group
         for annotation in group.annotation
     ]  # fmt: skip
-    return np.array(rows, np.float32).reshape(-1, 7)
+    return np.array(rows, np.float32).reshape(-1, 15 if polygons else 7)

@@ -1,7 +1,8 @@
 """Annotation files: which objects are where in a picture.
 
 ============  =====================================================================================================
-xml           PASCAL VOC's, also ImageNet's and labelImg's: ``object`` with ``name``, ``difficult`` and ``bndbox``
+xml           PASCAL VOC's, also ImageNet's and labelImg's: ``object`` with ``name``, ``difficult`` and ``bndbox``;
+              TextBoxes++'s, whose ``bndbox`` has the corners ``x1``, ``y1``, ..., ``x4``, ``y4`` of a written word too
 json          the file of one picture that SSD's scripts make of COCO: ``image`` and ``annotation``; COCO's own file of
               all pictures: ``images``, ``annotations``, ``categories``; LabelMe's: ``shapes``
 txt           a line for each object: class as a number, xmin, ymin, xmax, ymax
@@ -27,6 +28,7 @@ from xml.parsers import expat
 import numpy as np
 
 from caffecli.errors import DataError, in_a_line
+from caffecli.formats.annotated import POINTS
 from caffecli.formats.atomic import read_bytes
 
 Corners = tuple[float, float, float, float]
@@ -45,6 +47,8 @@ class Object:
     others: tuple[str, ...] = ()
     #: what COCO says that it covers, in pixels
     area: float | None = None
+    #: of a written word x1, y1, ..., x4, y4 in pixels, clockwise from its top left, as TextBoxes++ has it
+    polygon: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,10 @@ def _voc_object(element: Element, number: int) -> Object:
     if not name or box is None:
         raise ValueError(f"{what} has no <{'bndbox' if name else 'name'}>")
     corners = [_number(_text(box, side), f"{what}: <{side}>") for side in ("xmin", "ymin", "xmax", "ymax")]
-    return Object(name, _four(corners), _text(element, "difficult") == "1")
+    points = [_text(box, side) for side in POINTS]
+    polygon = [_number(text or "0", f"{what}: <{side}>") for text, side in zip(points, POINTS, strict=True)]
+    difficult = _text(element, "difficult") == "1"
+    return Object(name, _four(corners), difficult, polygon=tuple(polygon) if any(points) else ())
 
 
 def _text(element: Element, path: str) -> str:

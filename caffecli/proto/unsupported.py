@@ -117,11 +117,6 @@ FIELDS = {
         "aug_way gray np_in_lmdb transform_body_joint put_gaussian visualize_label stride",
     },
     "deconvnet": {"ImageDataParameter": "other_object_label"},
-    "textboxes_pp": {
-        "DetectionEvaluateParameter": "use_polygon",
-        "DetectionOutputParameter": "use_polygon",
-        "MultiBoxLossParameter": "use_polygon",
-    },
     "caffe_augmentation": {
         "TransformationParameter": "min_scaling_factor max_scaling_factor rotation_angle_interval "
         "contrast_adjustment smooth_filtering jpeg_compression",

@@ -24,9 +24,10 @@ class AnnotatedSource(DbSource):
     """Reads ``data_param`` as ``DbSource`` does, and of each record its boxes too.
 
     Its second array is (1, 1, count, 8): a row for each box of the batch, the record's place in the batch, class,
-    instance, xmin, ymin, xmax, ymax, difficult; one row of -1 where there is no box. Records without a type, as
-    ``convert_annoset`` makes them for classification, give their labels (batch_size,) instead, unless
-    ``annotated_data_param`` has an ``anno_type``.
+    instance, xmin, ymin, xmax, ymax, difficult; one row of -1 where there is no box. From the first record on that has
+    the corners of words, as TextBoxes++'s, it is (1, 1, count, 16), x1, y1, ..., x4, y4 behind the others. Records
+    without a type, as ``convert_annoset`` makes them for classification, give their labels (batch_size,) instead,
+    unless ``annotated_data_param`` has an ``anno_type``.
 
     With ``yolo_data_type: 1`` it is (batch_size, 1, 300, 5): for each record up to 300 rows class - 1, centre x, centre
     y, width, height, then zeros; without difficult boxes where ``train_diffcult`` is false. Of several
@@ -43,6 +44,7 @@ class AnnotatedSource(DbSource):
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
         self._boxes = param.annotated_data_param.HasField("anno_type")
         self._any_type = self._boxes
+        self._polygons = False
         self._yolo = param.annotated_data_param.yolo_data_type == 1
         self._difficult = param.annotated_data_param.train_diffcult
         super().__init__(param, phase, seed, shard)
@@ -52,14 +54,17 @@ class AnnotatedSource(DbSource):
         self._boxes = self._boxes or record.HasField("type")
         self._start(self._first_shape(record.datum, str(key, "utf-8", "replace")))
         if self._boxes and self._labels:
-            rows = (self._batch_size, 1, *YOLO_ROWS) if self._yolo else (1, 1, max(1, len(annotated.boxes(record))), 8)
+            self._polygons = annotated.has_polygons(record)
+            count, columns = annotated.boxes(record, self._polygons).shape
+            rows = (self._batch_size, 1, *YOLO_ROWS) if self._yolo else (1, 1, max(1, count), 1 + columns)
             self.shapes = (self.shapes[0], rows)
 
     def _batch(self) -> tuple[tuple[Floats, ...], tuple[str, ...]]:
         with self._taken() as (records, keys):
             read = [self._record(key, value) for key, value in records]
-            boxes = [annotated.boxes(record) if self._boxes else NO_BOXES for record in read]
-            augmented = dict.fromkeys(range(len(read)), ((0, 0, 0), NO_BOXES))
+            self._polygons = self._polygons or (self._boxes and any(map(annotated.has_polygons, read)))
+            boxes = [annotated.boxes(record, self._polygons) if self._boxes else NO_BOXES for record in read]
+            augmented = {i: ((0, 0, 0), each[:0]) for i, each in enumerate(boxes)}
             size = self._size(name_of(keys[0]))
 
             def load(i: int) -> Pixels:
@@ -106,7 +111,7 @@ class AnnotatedSource(DbSource):
             seen = self._transformer.boxes(boxes, shape, numbers[i])
             rows.append(np.insert(seen, 0, i, axis=1))
         found = np.concatenate(rows)
-        return found[None, None] if len(found) else np.full((1, 1, 1, 8), -1, np.float32)
+        return found[None, None] if len(found) else np.full((1, 1, 1, found.shape[1]), -1, np.float32)
 
     def cut(self, batch: Batch, records: int) -> Batch:
         if len(batch.arrays) < 2 or not self._boxes or self._yolo:
@@ -114,7 +119,7 @@ class AnnotatedSource(DbSource):
         data, label = batch.arrays
         kept = label[:, :, label[0, 0, :, 0] < records]
         if not kept.size:
-            kept = np.full((1, 1, 1, 8), -1, np.float32)
+            kept = np.full((1, 1, 1, label.shape[3]), -1, np.float32)
         return replace(batch, arrays=(data[:records], kept), keys=batch.keys[:records])
 
     def _record(self, key: bytes, value: bytes) -> AnnotatedDatum:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError, SpecError
 from caffecli.formats import picture
-from caffecli.formats.annotated import Boxes
+from caffecli.formats.annotated import POLYGON, Boxes
 from caffecli.proto.caffe_pb2 import (
     AnnotatedDataParameter,
     DistortionParameter,
@@ -37,6 +37,7 @@ from caffecli.proto.caffe_pb2 import (
     ResizeParameter,
     TransformationParameter,
 )
+from caffecli.sources import polygons
 from caffecli.sources.base import Floats, Pixels
 from caffecli.sources.boxes import CropSampler, Jitter, project
 
@@ -365,6 +366,9 @@ def resized_boxes(boxes: Boxes, size: tuple[int, ...], param: ResizeParameter) -
     low, high = (boxes[:, corner] * old * inner / old for corner in (slice(2, 4), slice(4, 6)))
     moved[:, 2:4] = (before + np.maximum(low, 0)) / whole
     moved[:, 4:6] = (before + np.minimum(high, whole)) / whole
+    if boxes.shape[1] > POLYGON.start:
+        points = polygons.from_the_top_left(boxes[:, POLYGON], old).reshape(-1, 4, 2)
+        moved[:, POLYGON] = ((before + points * inner) / whole).reshape(-1, 8)
     return moved
 
 

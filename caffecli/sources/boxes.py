@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffecli.errors import SpecError
-from caffecli.formats.annotated import CORNERS, Boxes
+from caffecli.formats.annotated import CORNERS, POLYGON, Boxes
 from caffecli.proto.caffe_pb2 import AnnotatedDataParameter, BatchSampler, EmitConstraint, SampleConstraint, Sampler
+from caffecli.sources import polygons
 from caffecli.sources.base import Floats
 
 #: the whole picture
@@ -37,6 +38,8 @@ def project(boxes: Boxes, window: Floats, emit: EmitConstraint | None) -> Boxes:
     kept &= areas(moved) > 0
     boxes = boxes[kept]
     boxes[:, CORNERS] = moved[kept]
+    if boxes.shape[1] > POLYGON.start:
+        boxes[:, POLYGON] = polygons.seen(boxes[:, POLYGON], low, high)
     return boxes
 
 

@@ -22,8 +22,9 @@ import numpy as np
 
 from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import mean as means
-from caffecli.formats.annotated import CORNERS, Boxes
+from caffecli.formats.annotated import CORNERS, POLYGON, Boxes
 from caffecli.proto.caffe_pb2 import TRAIN, ResizeParameter, TransformationParameter
+from caffecli.sources import polygons
 from caffecli.sources.augment import emit_constraint
 from caffecli.sources.base import Floats, Numbers, Pixels, Shape
 from caffecli.sources.boxes import project
@@ -142,8 +143,12 @@ class Transformer:
         if self._mirror and draws[0] % 2:
             left, right = seen[:, CORNERS.start].copy(), seen[:, CORNERS.start + 2].copy()
             seen[:, CORNERS.start], seen[:, CORNERS.start + 2] = 1 - right, 1 - left
+            if seen.shape[1] > POLYGON.start:
+                seen[:, POLYGON] = polygons.mirrored(seen[:, POLYGON])
         if self._of:
-            seen[:, CORNERS] *= np.array([part[1] / self._of[1], part[0] / self._of[0]] * 2, np.float32)
+            scale = np.array([part[1] / self._of[1], part[0] / self._of[0]], np.float32)
+            seen[:, CORNERS] *= np.tile(scale, 2)
+            seen[:, POLYGON] *= np.tile(scale, 4)[: seen.shape[1] - POLYGON.start]
         return seen
 
     def many(self, pictures: Pixels, draws: Numbers, out: Floats) -> None:

@@ -211,7 +211,7 @@ def check(net: Any, options: ObjectOptions) -> None:
 
 def is_boxes(shape: Iterable[int]) -> bool:
     dims = tuple(shape)
-    return len(dims) == 4 and dims[:2] == (1, 1) and dims[3] == 7
+    return len(dims) == 4 and dims[:2] == (1, 1) and dims[3] in (7, 12, 15)  # TextBoxes++ has words behind its boxes
 
 
 def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
@@ -300,7 +300,7 @@ def run(net: Any, name: str, frame: Pixels, prepared: Preparation) -> Floats:
         blob.reshape(1, *seen.shape)
     blob.data[...] = seen
     net.forward()
-    rows = next(net.blobs[name].data for name in net.outputs if is_boxes(net.blobs[name].shape)).reshape(-1, 7)
+    rows = next(net.blobs[name].data for name in net.outputs if is_boxes(net.blobs[name].shape))[0, 0, :, :7]
     rows = rows[rows[:, 1] >= 0]
     if not np.isfinite(rows).all():
         raise DataError(

@@ -31,11 +31,16 @@ class AnnotatedData(SourceLayer):
     then zeros, without difficult boxes where train_diffcult is false (true). yolo_data_jitter j (0.3 with
     yolo_data_type: 1, else 0), where no batch_sampler is given: of four pictures in five a part is cut out, whose sides
     are parts 1 - j, or 1 - j / 2, to 1 of the picture's.
+    TextBoxes++'s: where records have the corners of written words, the boxes are (1, 1, K, 16), x1, y1, ..., x4, y4
+    behind the other values: wherever a part of the picture is taken, all of it too, the turned rectangle of their
+    centre, mean width, height and angle, cut short along the word where it leaves the picture; with resize_param from
+    the corner on that is the top left.
     Source: Liu et al., ECCV 2016 (SSD); ``annotated_data_layer.cpp``, ``sampler.cpp``, ``data_transformer.cpp``; the
-    same files of eric612/MobileNet-YOLO.
+    same files of eric612/MobileNet-YOLO and of MhLiao/TextBoxes_plusplus.
 
-    Differences: in MobileNet-YOLO the 0.3 of yolo_data_jitter holds without yolo_data_type too, and the rows of a
-    batch without any box keep old values. SSD encodes the picture as a JPEG after each of the first three steps;
+    Differences: words are mirrored with their pictures, and scaled as their boxes in all modes of resize_param, which
+    TextBoxes++ leaves out. In MobileNet-YOLO the 0.3 of yolo_data_jitter holds without yolo_data_type too, and the rows
+    of a batch without any box keep old values. SSD encodes the picture as a JPEG after each of the first three steps;
     here no pixel is lost so. Where a sample_constraint has bounds of several kinds, SSD looks at the first alone.
     """
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
+from caffecli.layers.forks.ssd import words
 from caffecli.layers.forks.ssd.results import Results
 from caffecli.layers.loss import full
 from caffecli.layers.registry import register
@@ -20,15 +21,15 @@ _AT_ONCE = 1024
 _PAIRS = 2**18
 
 
-def check_predictions(layer: Layer, bottoms: list[Shape], boxes_per_prior: int, classes: int) -> None:
+def check_predictions(layer: Layer, bottoms: list[Shape], values_per_prior: int, classes: int) -> None:
     """Raise ShapeError where the first three bottoms are not locations, confidences and priors that fit each other."""
     locations, confidences, priors = (tuple(shape) for shape in bottoms[:3])
     count = priors[2] // 4 if len(priors) > 2 else 0
-    expected = [count * boxes_per_prior * 4, count * classes]
+    expected = [count * values_per_prior, count * classes]
     came = [math.prod(shape[1:]) for shape in (locations, confidences)]
     if not count or priors[1] != 2 or expected != came or locations[:1] != confidences[:1]:
         raise layer.shape_error(
-            f"expected locations (num, priors * {boxes_per_prior * 4}), confidences (num, priors * {classes}) and "
+            f"expected locations (num, priors * {values_per_prior}), confidences (num, priors * {classes}) and "
             f"priors (1, 2, priors * 4), got {layer.listing(bottoms)}"
         )
 
@@ -58,7 +59,10 @@ class DetectionOutput(Layer):
     objectness (N, P 2), whose second value has to be objectness_score (0.01) or more for a prior's confidences to count
     as more than 0, and locations (N, P 4), which change the priors of each image first; the first of them may stand
     alone. Top: (1, 1, K, 7), a row for each of the K boxes: image, label, confidence, xmin, ymin, xmax, ymax, by image,
-    label and falling confidence; without any box a row for each image, the image and -1s. No gradient.
+    label and falling confidence; without any box a row for each image, the image and -1s. No gradient. TextBoxes++'s,
+    with use_polygon, has locations (N, P L 12) and rows of 15: behind the box's four values eight of the word's corners
+    x1, y1, ..., x4, y4; with use_polygon: false (N, P L 9) and 12: x1, y1, x2, y2 of its upper side, and its height.
+    Which stay is decided by the boxes.
 
     ``detection_output_param``: num_classes C; background_label_id (0): the class that is no object, -1 for none;
     code_type: how locations l change a prior p, v being its variances (all 1 with variance_encoded_in_target):
@@ -76,7 +80,8 @@ class DetectionOutput(Layer):
     numbers where they are such), bbox (x, y, width, height) and score. PREFIX is output_name_prefix. A file is there
     when it is complete. Where the label map or the sizes are not there, a warning says that nothing is written.
     Source: Liu et al., ECCV 2016 (SSD); ``detection_output_layer.cpp``, ``bbox_util.cpp``; Zhang et al., CVPR 2018
-    (RefineDet), and the same files of sfzhang15/RefineDet.
+    (RefineDet), and the same files of sfzhang15/RefineDet; Liao et al., TIP 2018 (TextBoxes++), and those of
+    MhLiao/TextBoxes_plusplus.
 
     Differences: nothing is shown: ``visualize`` is ignored, with a warning; the fourth bottom for it, images, is taken
     and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``. A box in the
@@ -100,10 +105,13 @@ class DetectionOutput(Layer):
             )
         self.classes, self.background, self.code = param.num_classes, param.background_label_id, param.code_type
         self.boxes_per_prior = 1 if param.share_location else self.classes
+        self.values = words.values_of(param)
         self.scaled, self.keep_top_k = not param.variance_encoded_in_target, param.keep_top_k
         self.threshold = param.confidence_threshold if param.HasField("confidence_threshold") else -math.inf
         self.overlap, self.eta = param.nms_param.nms_threshold, param.nms_param.eta
         self.top_k = param.nms_param.top_k if param.nms_param.HasField("top_k") else -1
+        if self.values:
+            words.check(self, self.code, self.scaled)
         self.objectness, self.visualizes = param.objectness_score, param.visualize
         self.results = Results.of(self)
         self.stateful = self.one_process = self.results is not None
@@ -114,26 +122,26 @@ class DetectionOutput(Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """How many boxes there will be is not known: one."""
-        check_predictions(self, bottoms, self.boxes_per_prior, self.classes)
+        check_predictions(self, bottoms, self.boxes_per_prior * (4 + self.values), self.classes)
         images = len(bottoms) == 4 and (self.visualizes or math.prod(bottoms[3][2:]) > 1)
         self.has_first_stage = len(bottoms) > 3 and not images
         if self.has_first_stage:
             check_first_stage(self, bottoms, 3, self.boxes_per_prior)
-        return [torch.Size((1, 1, 1, 7))]
+        return [torch.Size((1, 1, 1, 7 + self.values))]
 
     def forward(self, locations: Tensor, confidences: Tensor, priors: Tensor, *others: Tensor) -> Tensor:
         first_stage = others if self.has_first_stage else ()
         with torch.no_grad():
             rows = self._found(full(locations), full(confidences), full(priors), *map(full, first_stage))
         if self.results is not None:
-            self.results.add(rows, len(locations))
+            self.results.add(rows[:, :7], len(locations))
         if not len(rows):
-            rows = rows.new_full((len(locations), 7), -1)
+            rows = rows.new_full((len(locations), rows.shape[1]), -1)
             rows[:, 0] = torch.arange(len(rows), device=rows.device)
         return rows.to(locations.dtype)[None, None]
 
     def _found(self, locations: Tensor, confidences: Tensor, priors: Tensor, *first_stage: Tensor) -> Tensor:
-        """The rows (K, 7) of all images, by image, label and falling confidence."""
+        """The rows (K, 7 and more) of all images, by image, label and falling confidence."""
         num = len(locations)
         scores = confidences.reshape(num, -1, self.classes)
         prior, variance = priors.reshape(2, -1, 4)
@@ -154,13 +162,16 @@ class DetectionOutput(Layer):
         if self.top_k > -1:
             order, rank = order[rank < self.top_k], rank[rank < self.top_k]
         image, at, label, score, group = (each[order] for each in (image, at, label, score, group))
-        change = locations.reshape(num, len(prior), -1, 4)[image, at, label if self.boxes_per_prior > 1 else 0]
+        change = locations.reshape(num, len(prior), -1, 4 + self.values)[
+            image, at, label if self.boxes_per_prior > 1 else 0
+        ]
         own, scale = prior[at], variance[at] if self.scaled else None
         if len(first_stage) > 1:
             own = boxes.decode(first_stage[1].reshape(num, -1, 4)[image, at], own, scale, self.code)
-        found = boxes.decode(change, own, scale, self.code)
+        found = boxes.decode(change[:, :4], own, scale, self.code)
+        word = words.decode(change[:, 4:], own, variance[at]) if self.values else change[:, 4:]
         kept = self._stay(found, group, rank)
-        rows = torch.cat([torch.stack([image, label], 1).to(score), score[:, None], found], 1)[kept]
+        rows = torch.cat([torch.stack([image, label], 1).to(score), score[:, None], found, word], 1)[kept]
         if self.keep_top_k > -1:
             best = rows[:, 2].argsort(dim=0, descending=True, stable=True)
             best = best[rows[best, 0].argsort(dim=0, stable=True)]  # by image

@@ -10,6 +10,7 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
+from caffecli.layers.forks.ssd import words
 from caffecli.layers.forks.ssd.originals import in_pixels, read_originals
 from caffecli.layers.labels import LabelError, to_classes
 from caffecli.layers.registry import register
@@ -20,7 +21,8 @@ class DetectionEvaluate(Layer):
     """For each detection whether it is a hit: the first, by falling score, of its image and class that overlaps with
     the true box it overlaps with most by the threshold or more. What the solver makes average precisions of.
 
-    Bottoms: detections (1, 1, D, 7) as DetectionOutput gives them, true boxes (1, 1, K, 8) as AnnotatedData gives them.
+    Bottoms: detections (1, 1, D, 7) as DetectionOutput gives them, true boxes (1, 1, K, 8) as AnnotatedData gives them;
+    what TextBoxes++ has behind these values does not count.
     Top: (1, 1, R, 5). First a row for each class but the background: -1, class, the number of its true boxes, -1, -1;
     then one for each detection whose label is not -1, by image, class and mostly falling score: image, class, score,
     hit, miss. A detection of a box that another one hit, or of none, is a miss (0, 1); that of a difficult box, where
@@ -60,8 +62,9 @@ class DetectionEvaluate(Layer):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """As many rows as there are detections; only a pass tells how many have a label."""
+        behind = (0, words.CORNERS, words.RECTANGLE)
         for shape, columns in zip(bottoms, (7, 8), strict=True):
-            if tuple(shape)[-1:] != (columns,) or math.prod(shape[:2]) != 1 or len(shape) != 4:
+            if tuple(shape)[-1] - columns not in behind or math.prod(shape[:2]) != 1 or len(shape) != 4:
                 raise self.shape_error(
                     f"expected detections (1, 1, count, 7) and true boxes (1, 1, count, 8), got {self.listing(bottoms)}"
                 )

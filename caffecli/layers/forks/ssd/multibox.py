@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from caffecli import logs
 from caffecli.layers import boxes, std_sort
 from caffecli.layers.base import Shape
+from caffecli.layers.forks.ssd import words
 from caffecli.layers.forks.ssd.detection import check_first_stage, check_predictions
 from caffecli.layers.labels import LabelError, to_classes
 from caffecli.layers.loss import WORST, Loss, full, normalizer
@@ -20,6 +21,8 @@ from caffecli.proto.caffe_pb2 import LossParameter, MultiBoxLossParameter
 
 #: an overlap up to this one is none
 _NONE = 1e-6
+#: what TextBoxes++ says at most of how far locations are off; the gradient knows no bound
+_MOST = 20
 #: a box with less area has no part in suppression
 _SMALL = 1e-5
 
@@ -35,6 +38,10 @@ class MultiBoxLoss(Loss):
     RefineDet's second stage has two bottoms more, what the first stage makes of the priors: objectness (N, P 2), whose
     second value has to be objectness_score (0.01) or more for a prior to be mined, and locations (N, P 4). The priors
     that those change are matched, and encode the boxes, in each image its own. The first of them may stand alone.
+    TextBoxes++'s, with use_polygon, has locations (N, P L 12) and true boxes (1, 1, K, 16), with use_polygon: false
+    (N, P L 9) and (1, 1, K, 13): behind a box's values those of a word, as DetectionOutput has them. They count in l of
+    the matches, and the locations' part of the loss is at most 20, but for its gradient. Without use_polygon such true
+    boxes are taken by their first eight values.
 
     ``multibox_loss_param``: num_classes C, with the background's, background_label_id (0). Matching, by intersection
     over union of the priors (or of the predicted boxes, with use_prior_for_matching: false) with the true boxes: first
@@ -59,7 +66,8 @@ class MultiBoxLoss(Loss):
     Raises SpecError for settings that contradict each other, ShapeError where the bottoms do not fit, LabelError where
     a true box's label is no class, or the background.
     Source: Liu et al., ECCV 2016 (SSD), section 2.2; ``multibox_loss_layer.cpp``, ``bbox_util.cpp``; Zhang et al., CVPR
-    2018 (RefineDet), and the same files of sfzhang15/RefineDet.
+    2018 (RefineDet), and the same files of sfzhang15/RefineDet; Liao et al., TIP 2018 (TextBoxes++), and those of
+    MhLiao/TextBoxes_plusplus.
 
     Differences: with LOGISTIC, mining NONE and several images SSD writes the labels of all but the first into wrong
     rows; here they are each prior's own. Of equal losses SSD mines those that GNU's ``std::sort`` puts first, and so
@@ -83,6 +91,9 @@ class MultiBoxLoss(Loss):
         self.mode = self.normalization(LossParameter.VALID)
         down = list(self.param.propagate_down) or [True] * 4
         self.counts_locations, self.counts_confidences = down[0], down[1]
+        self.values = words.values_of(param)
+        if self.values:
+            words.check(self, param.code_type, not param.encode_variance_in_target)
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -116,9 +127,12 @@ class MultiBoxLoss(Loss):
             )
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        check_predictions(self, bottoms, self.locations, self.classes)
-        if tuple(bottoms[3])[-1:] != (8,):
-            raise self.shape_error(f"expected true boxes (1, 1, count, 8), got {self.listing(bottoms)}")
+        check_predictions(self, bottoms, self.locations * (4 + self.values), self.classes)
+        columns = {8, 8 + self.values} if self.values else {8, 8 + words.CORNERS, 8 + words.RECTANGLE}
+        if (tuple(bottoms[3])[-1:] or (0,))[0] not in columns:
+            raise self.shape_error(f"expected true boxes (1, 1, count, {8 + self.values}), got {self.listing(bottoms)}")
+        if self.values and len(bottoms) > 4:
+            raise self.shape_error(f"expected four bottoms with use_polygon, got {self.listing(bottoms)}")
         check_first_stage(self, bottoms, 4, self.locations)
         return [torch.Size()]
 
@@ -126,13 +140,16 @@ class MultiBoxLoss(Loss):
         self, locations: Tensor, confidences: Tensor, priors: Tensor, truth: Tensor, *first_stage: Tensor
     ) -> Tensor:
         num = len(locations)
-        loc = full(locations).reshape(num, -1, self.locations, 4).transpose(1, 2)
+        loc, word = (
+            full(locations).reshape(num, -1, self.locations, 4 + self.values).transpose(1, 2).tensor_split([4], -1)
+        )
         conf = full(confidences).reshape(num, -1, self.classes)
         prior, variance = full(priors.detach()).reshape(2, -1, 4)
         with torch.no_grad():
             true, labels = (each.to(loc.device) for each in self._true_boxes(truth, num))
+            true, true_words = true.to(loc.dtype).tensor_split([4], -1)
             scale = None if self.settings.encode_variance_in_target else variance
-            true, own = true.to(loc.dtype), prior[None, None]
+            own = prior[None, None]
             predicted = boxes.decode(loc, own, scale, self.settings.code_type)
             if len(first_stage) > 1:
                 change = full(first_stage[1]).reshape(num, 1, -1, 4)
@@ -157,28 +174,41 @@ class MultiBoxLoss(Loss):
             chosen = self._mine(wrongness, matches[:, 0], overlap[:, 0], shape, counts)
             each_conf, matches = each_conf.where(chosen, 0), matches.where(chosen[:, None], -1)
         loss = loc.new_zeros(())
+        divisor = normalizer(self.mode, num, num * len(prior), matches >= 0)
         if self.counts_locations:
+            if self.values:
+                each_loc = each_loc + self._word_losses(word, prior, variance, true_words, matches)
             loss = loss + self.settings.loc_weight * each_loc.where(matches >= 0, 0).sum()
+            if self.values:
+                loss.data.clamp_(max=_MOST * divisor)  # past autograd
         if self.counts_confidences:
             loss = loss + each_conf.sum()
-        return loss / normalizer(self.mode, num, num * len(prior), matches >= 0)
+        return loss / divisor
 
     def _true_boxes(self, truth: Tensor, num: int) -> tuple[Tensor, Tensor]:
-        """The boxes (num, most, 4) of each item and their labels (num, most), -1 where an item has fewer; on the CPU,
-        as how many there are has to be known.
+        """The boxes (num, most, 4), and words behind them, of each item and their labels (num, most), -1 where an item
+        has fewer; on the CPU, as how many there are has to be known.
         """
-        rows = truth.detach().reshape(-1, 8).cpu()
+        rows = truth.detach().reshape(-1, truth.shape[-1]).cpu()
         item, label = to_classes(rows[:, 0]), to_classes(rows[:, 1])
         counts = (item >= 0) & (item < num) & (self.settings.use_difficult_gt | (rows[:, 7] == 0))
         self._check_labels(rows, item, label, counts)
+        if rows.shape[1] < 8 + self.values:
+            if counts.any():
+                raise self.shape_error(
+                    f"expected true boxes (1, 1, count, {8 + self.values}) with use_polygon, got {tuple(truth.shape)}; "
+                    "convert the data from annotations that have x1, y1, ..., x4, y4"
+                )
+            rows = F.pad(rows, (0, self.values))
         rows, item, label = rows[counts], item[counts], label[counts]
         order = item.argsort(dim=0, stable=True)
         rows, item, label = rows[order], item[order], label[order]
         of_each = item.bincount(minlength=num)
         place = torch.arange(len(item)) - (of_each.cumsum(0) - of_each)[item]
-        true = rows.new_zeros(num, max(1, int(of_each.max())), 4)
+        true = rows.new_zeros(num, max(1, int(of_each.max())), 4 + self.values)
         labels = torch.full(true.shape[:2], -1)
-        true[item, place], labels[item, place] = rows[:, 3:7], label
+        true[item, place] = torch.cat([rows[:, 3:7], rows[:, 8 : 8 + self.values]], 1)
+        labels[item, place] = label
         return true, labels
 
     def _check_labels(self, rows: Tensor, item: Tensor, label: Tensor, counts: Tensor) -> None:
@@ -232,10 +262,21 @@ class MultiBoxLoss(Loss):
             difference = loc - target / variance
         counts = (matches >= 0)[..., None]
         if param.bp_inside:
-            own = prior if param.use_prior_for_matching else predicted
+            own = prior if param.use_prior_for_matching or self.values else predicted
             counts = counts & ~((own < 0) | (own > 1))
-        difference = difference.where(counts, 0)
-        if param.loc_loss_type == MultiBoxLossParameter.L2:
+        return self._summed(difference.where(counts, 0))
+
+    def _word_losses(self, word: Tensor, prior: Tensor, variance: Tensor, true: Tensor, matches: Tensor) -> Tensor:
+        """l of each prior (num, L, priors) and the word of its match; 0 where it has none."""
+        index = matches.clamp(min=0).flatten(1)[..., None].expand(-1, -1, self.values)
+        target = words.encode(true.gather(1, index).reshape(word.shape), prior, variance)
+        counts = (matches >= 0)[..., None]
+        if self.settings.bp_inside:
+            counts = counts & ~((prior < 0) | (prior > 1))[..., words.INSIDE[self.values]]
+        return self._summed((word - target).where(counts, 0))
+
+    def _summed(self, difference: Tensor) -> Tensor:
+        if self.settings.loc_loss_type == MultiBoxLossParameter.L2:
             return difference.square().sum(-1) / 2
         return F.smooth_l1_loss(difference, torch.zeros_like(difference), reduction="none").sum(-1)
 
