@@ -13,7 +13,9 @@ from caffecli.spec import text
 from scripts import layer_catalogue
 
 #: types whose examples read files or other programs, which their own tests make
-OUTSIDE = {"AnnotatedData", "Data", "ImageData", "HDF5Data", "HDF5Output", "WindowData", "MemoryData", "Python"}
+OUTSIDE = {
+    "AnnotatedData", "Data", "ImageData", "HDF5Data", "HDF5Output", "WindowData", "MemoryData", "Python", "VideoData",
+}  # fmt: skip
 
 #: what BVLC Caffe registers
 CAFFE_TYPES = """

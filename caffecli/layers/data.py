@@ -46,6 +46,11 @@ class SourceLayer(Layer):
     size_line: ClassVar[str] = ""
 
     @classmethod
+    def source_of(cls, param: LayerParameter) -> str | None:
+        """The path of what it reads; None where its settings have none."""
+        return getattr(getattr(param, cls.settings_name), "source", None) if cls.settings_name else None
+
+    @classmethod
     def label_shape(cls, param: LayerParameter, batch_size: int) -> tuple[int, ...]:
         """The shape of each top but the first, of a batch of pictures that are not there."""
         return (batch_size,)

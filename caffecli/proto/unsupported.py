@@ -55,6 +55,8 @@ FIELDS = {
         "upper_size upper_height upper_width original_image",
         "ConvolutionParameter": "dilation_h dilation_w",
         "ReductionParameter": "k",
+        "VideoDataParameter": "source scale mean_file batch_size crop_size mirror rand_skip shuffle new_height "
+        "new_width new_length num_segments modality name_pattern encoded grayscale",
     },
     "caffe_windows": {
         "FillerParameter": "alpha",
@@ -96,6 +98,11 @@ FIELDS = {
         "DataParameter": "preselection_file preselection_label range_start range_end rand_permute "
         "rand_permute_order rand_permute_seed slice_point encoding verbose subtract permute_every_iter block_size "
         "huge_video_dataset limit_samples",
+    },
+    "c3d": {
+        "VideoDataParameter": "source scale mean_file batch_size crop_size mirror rand_skip shuffle new_height "
+        "new_width is_color root_folder new_length show_data use_image use_temporal_jitter sampling_rate "
+        "max_sampling_rate use_sampling_rate_jitter use_multiple_label num_of_labels",
     },
     "c3d_v1": {
         "ConvolutionParameter": "kernel_depth temporal_stride temporal_pad",

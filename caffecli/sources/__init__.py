@@ -14,11 +14,13 @@ from caffecli.sources.memory import MemorySource
 from caffecli.sources.once import Once
 from caffecli.sources.prefetch import Prefetch
 from caffecli.sources.regions import ObjectSource
+from caffecli.sources.video import VideoEnd, VideoSource
 from caffecli.sources.window import WindowSource
 
 __all__ = [
     "YOLO_ROWS", "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource",
-    "ObjectSource", "Once", "Open", "Prefetch", "Source", "WindowSource", "create",
+    "ObjectSource", "Once", "Open", "Prefetch", "Source", "VideoEnd", "VideoSource",
+    "WindowSource", "create",
 ]  # fmt: skip
 
 

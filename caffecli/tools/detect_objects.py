@@ -21,6 +21,7 @@ from caffecli.errors import DataError, SpecError
 from caffecli.formats import annotated, datum, picture, proposals
 from caffecli.formats.atomic import read_file, replacing
 from caffecli.formats.db import open_reader
+from caffecli.formats.drawn import VideoFile, with_boxes
 from caffecli.layers import user_modules
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
 from caffecli.spec import text
@@ -37,8 +38,6 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
 #: how many scores of a class are said of a picture
 _SAID = 20
-#: colours of boxes, blue first, in turn by class
-_COLORS = ((66, 66, 230), (60, 180, 75), (200, 130, 0), (48, 130, 245), (180, 30, 145), (180, 180, 0), (240, 50, 240))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,8 +324,7 @@ class Drawing:
         """``rate``: a video's frames in a second."""
         self.rate = rate
         self.folder = None if folder is None else Path(folder)
-        self._video: Any = None
-        self._paths: tuple[Path, Path] | None = None  # while it is written, and then
+        self._video: VideoFile | None = None
 
     def __enter__(self) -> Drawing:
         if self.folder is not None:
@@ -334,20 +332,17 @@ class Drawing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._video is not None and self._paths is not None:
-            self._video.release()
-            hidden, path = self._paths
-            if kind is None:
-                hidden.replace(path)
-            else:
-                hidden.unlink(missing_ok=True)
+        if self._video is not None:
+            self._video.close(keep=kind is None)
 
     def add(self, found: Found, frame: Pixels) -> None:
         if self.folder is None:
             return
         import cv2
 
-        drawn = with_boxes(frame, found.objects)
+        surest_last = sorted(found.objects, key=lambda one: one.score)
+        boxes = [(each[3:], f"{each.name} {each.score:.2f}", each.label) for each in surest_last]
+        drawn = with_boxes(frame, boxes)
         name, _, number = found.picture.partition("#")
         target = self.folder.joinpath(*(part for part in Path(name).parts if part not in ("..", "/")))
         if not number:
@@ -360,33 +355,8 @@ class Drawing:
                 file.write(data.tobytes())
             return
         if self._video is None:
-            path = target.with_suffix(".avi")
-            self._paths = path.with_name(f".{path.stem}.{os.getpid()}.avi"), path
-            code = cv2.VideoWriter.fourcc(*"MJPG")
-            self._video = cv2.VideoWriter(str(self._paths[0]), code, self.rate, (found.width, found.height))
-            if not self._video.isOpened():
-                raise DataError(f"cannot write the video {str(path)!r}")
-        self._video.write(drawn)
-
-
-def with_boxes(frame: Pixels, objects: list[Object]) -> Pixels:
-    """A copy of a picture, blue first, with the boxes drawn, and names and scores above them."""
-    import cv2
-
-    drawn = frame.copy()
-    thick = max(1, round(min(frame.shape[:2]) / 200))
-    size = max(0.4, min(frame.shape[:2]) / 700)
-    for each in sorted(objects, key=lambda one: one.score):  # the surest on top
-        color = _COLORS[each.label % len(_COLORS)]
-        left, top, right, bottom = (round(value) for value in each[3:])
-        cv2.rectangle(drawn, (left, top), (right, bottom), color, thick)
-        words = f"{each.name} {each.score:.2f}"
-        (wide, high), below = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        base = top - below if top > high + below else top + high + below
-        cv2.rectangle(drawn, (left, base - high - below // 2), (left + wide, base + below), color, -1)
-        white = (255, 255, 255)
-        cv2.putText(drawn, words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, size, white, 1, cv2.LINE_AA)
-    return drawn
+            self._video = VideoFile(target.with_suffix(".avi"), "MJPG", self.rate)
+        self._video.add(drawn)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------

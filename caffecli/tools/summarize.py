@@ -138,17 +138,17 @@ def _stand_in(layer: LayerParameter, picture: Sequence[int] | None) -> None:
     kind = layer_class(layer.type)
     if kind is None or not issubclass(kind, SourceLayer) or not kind.settings_name:
         return
-    reads = getattr(layer, kind.settings_name)
-    if not hasattr(reads, "source") or Path(reads.source).exists():
+    reads, source = getattr(layer, kind.settings_name), kind.source_of(layer)
+    if source is None or Path(source).exists():
         return
     transform = layer.transform_param
     size = _size(transform, getattr(reads, "crop_size", 0), picture)
     if size is None:
         raise SpecError(
-            f"layer {layer.name!r}: there is no {reads.source!r}; give its pictures' shape, --input 3,256,256 say"
+            f"layer {layer.name!r}: there is no {source!r}; give its pictures' shape, --input 3,256,256 say"
         )
     shape = (picture[0] if picture else 1 if transform.force_gray else 3, *size)
-    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {reads.source!r}; taken for {dimensions(shape)}")
+    logs.warning("net.cpp:53", f"layer {layer.name!r}: there is no {source!r}; taken for {dimensions(shape)}")
     layer.type = "Input"
     dims = [(reads.batch_size, *shape), *[kind.label_shape(layer, reads.batch_size)] * (len(layer.top) - 1)]
     layer.input_param.shape.extend(BlobShape(dim=dim) for dim in dims)

@@ -188,6 +188,9 @@ CASES: dict[str, Case] = {
     "Tile": Case("tile_param { tiles: 2 }"),
     "Transpose": Case("transpose_param { dim: 3 dim: 2 dim: 0 dim: 1 }"),
     "Upsample": Case("upsample_param { scale: 2 }"),
+    "VideoData": Case(
+        'data_param { batch_size: 1 } video_data_param { video_type: VIDEO video_file: "frames.avi" }', (), 2
+    ),
     "WindowData": Case(
         'transform_param { crop_size: 4 } window_data_param { source: "windows.txt" batch_size: 4 }', (), 2
     ),
@@ -256,6 +259,10 @@ def write_files(folder: Path) -> None:
             writer.put(b"%08d" % i, boxed.SerializeToString())
     for i, picture in enumerate(pictures):
         cv2.imwrite(str(folder / f"{i}.png"), picture.transpose(1, 2, 0))
+    video = cv2.VideoWriter(str(folder / "frames.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (8, 6))
+    for _ in range(40):
+        video.write(np.zeros((6, 8, 3), np.uint8))
+    video.release()
     (folder / "records.txt").write_text("".join(f"{i}.png {i}\n" for i in range(4)))
     with h5py.File(folder / "records.h5", "w") as file:
         file["y0"], file["y1"] = pictures.astype(np.float32), np.arange(4, dtype=np.float32)

@@ -101,16 +101,24 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "not here",
         ),
         (
-            'layer { name: "v" type: "VideoData" top: "v" } layer { name: "b" type: "BatchReduction" bottom: "v" }',
-            "the net needs the layers VideoData ('v') and BatchReduction ('b') of TSN (yjxiong/caffe), which are "
+            'layer { name: "v" type: "SegData" top: "v" } layer { name: "b" type: "BatchReduction" bottom: "v" }',
+            "the net needs the layers SegData ('v') and BatchReduction ('b') of TSN (yjxiong/caffe), which are "
             "not here; they can be "
             "written in PyTorch (docs/your-own-layer.md) and named by --layers",
         ),
         (
-            'layer { name: "v" type: "VideoData" top: "data" }' + RELU,
-            "the layer VideoData ('v') of SSD (weiliu89/caffe) or TSN (yjxiong/caffe) or C3D (facebook/C3D), which "
-            "is not here; its "
-            "deploy net",
+            'layer { name: "v" type: "VideoData" top: "data" video_data_param { num_segments: 3 } }' + RELU,
+            "the setting video_data_param.num_segments ('v') of TSN (yjxiong/caffe), which is not here; its deploy net",
+        ),
+        (
+            'layer { name: "v" type: "VideoData" top: "data" video_data_param { source: "l" new_length: 5 } }' + RELU,
+            "the settings video_data_param.new_length ('v') and video_data_param.source ('v') of TSN (yjxiong/caffe) "
+            "or C3D (facebook/C3D), which are not here; its deploy net",
+        ),
+        (
+            'layer { name: "v" type: "DetectionLoss" top: "data" }' + RELU,
+            "the layer DetectionLoss ('v') of MS-CNN (zhaoweicai/mscnn) or YOLO (yeahkun/caffe-yolo), which is not "
+            "here",
         ),
         (
             'layers { name: "seg" type: IMAGE_SEG_DATA top: "d" } '
@@ -164,7 +172,7 @@ def test_another_phase_is_named_only_where_its_layers_wire_up(layer: str, runs: 
          'layer { type: "Eltwise" bottom: "relu" bottom: "cont" top: "e" } '
          'layer { type: "EuclideanLoss" bottom: "e" bottom: "label" }', False),
         # nothing stays
-        ('layer { type: "VideoData" top: "data" top: "label" }', False),
+        ('layer { type: "ImageGtData" top: "data" top: "label" }', False),
     ],
 )  # fmt: skip
 def test_the_deploy_net_is_named_only_where_it_runs(source: str, runs: bool) -> None:

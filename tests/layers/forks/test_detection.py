@@ -12,9 +12,7 @@ import torch
 
 from caffecli.errors import CaffeError
 from caffecli.layers.base import Layer
-from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import TEST, NetParameter
-from caffecli.spec import text as spec_text
+from caffecli.proto.caffe_pb2 import TEST
 from tests.layers.oracle import build, check
 
 FEATURES, IMAGE = (2, 3, 4, 5), (2, 3, 32, 60)
@@ -225,7 +223,7 @@ def test_where_the_label_map_is_not_there_nothing_is_written_and_that_is_said(ca
     assert [record.message for record in caplog.records] == [
         "Layer 'l': nothing is written to 'found': label_map_file 'l.prototxt' is not there.",
         "Layer 'l': nothing is written to 'found': save_output_param has no label_map_file.",
-        "Layer 'l': visualize is ignored, nothing is shown.",
+        "Layer 'l': no window can be opened here: nothing is shown; set save_file.",
     ]
     assert layer(*map(torch.zeros, shapes)).shape == (1, 1, 20, 7)
 
@@ -440,15 +438,3 @@ def test_errors(text, shapes, said):
         build(text, *shapes)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_net_that_shows_what_it_finds_is_told_once_that_it_does_not(caplog):
-    text = """layer { name: "in" type: "Input" top: "loc" top: "conf" top: "prior" top: "image" input_param {
-        shape { dim: 1 dim: 8 } shape { dim: 1 dim: 6 } shape { dim: 1 dim: 2 dim: 8 }
-        shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }
-        layer { name: "out" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "prior" bottom: "image"
-        top: "out" detection_output_param { num_classes: 3 visualize: true visualize_threshold: 0.5
-        save_file: "shown.avi" } }"""
-    with caplog.at_level("WARNING"):
-        Net(spec_text.parse(text, NetParameter()))
-    assert [record.message for record in caplog.records] == ["Layer 'out': visualize is ignored, nothing is shown."]

@@ -12,6 +12,7 @@ from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.forks.ssd import words
 from caffecli.layers.forks.ssd.results import Results
+from caffecli.layers.forks.ssd.shown import Shown
 from caffecli.layers.loss import full
 from caffecli.layers.registry import register
 
@@ -83,9 +84,14 @@ class DetectionOutput(Layer):
     (RefineDet), and the same files of sfzhang15/RefineDet; Liao et al., TIP 2018 (TextBoxes++), and those of
     MhLiao/TextBoxes_plusplus.
 
-    Differences: nothing is shown: ``visualize`` is ignored, with a warning; the fourth bottom for it, images, is taken
-    and not looked at. Without output_name_prefix the file of ILSVRC and COCO is called ``detections``. A box in the
-    padding alone is without area, where SSD takes it as if there were none.
+    visualize draws the boxes into the pictures, the fourth bottom (N, C, H, W), those of visualize_threshold (0.6) or
+    more: ``transform_param`` says what was done to the pictures (mean_value or mean_file, scale) and in what size they
+    are shown (resize_param), label_map_file the names. They go to a window, where Escape is as Ctrl-C, and into
+    save_file, a video of 30 pictures in a second (.avi, or .mp4), which is there when the net is closed. Where OpenCV
+    can open no window (opencv-python-headless), a warning says so.
+
+    Differences: the rate of pictures is not drawn. Without output_name_prefix the file of ILSVRC and COCO is called
+    ``detections``. A box in the padding alone is without area, where SSD takes it as if there were none.
     """
 
     read_by_opencv = True
@@ -115,10 +121,16 @@ class DetectionOutput(Layer):
         self.objectness, self.visualizes = param.objectness_score, param.visualize
         self.results = Results.of(self)
         self.stateful = self.one_process = self.results is not None
-        if param.visualize:
+        self.shown: Shown | None = None
+        if param.visualize and len(bottoms) != 4:
             logs.warning(
-                "detection_output_layer.cpp:98", f"Layer {self.name!r}: visualize is ignored, nothing is shown."
+                "detection_output_layer.cpp:98",
+                f"Layer {self.name!r}: visualize is ignored: what it shows are pictures, the fourth bottom of four.",
             )
+        elif param.visualize:
+            self.shown = Shown(self)
+            if self.shown.used:
+                self.stateful = self.one_process = True
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """How many boxes there will be is not known: one."""
@@ -135,10 +147,16 @@ class DetectionOutput(Layer):
             rows = self._found(full(locations), full(confidences), full(priors), *map(full, first_stage))
         if self.results is not None:
             self.results.add(rows[:, :7], len(locations))
+        if self.shown is not None and self.shown.used:
+            self.shown.add(others[0], rows[:, :7])
         if not len(rows):
             rows = rows.new_full((len(locations), rows.shape[1]), -1)
             rows[:, 0] = torch.arange(len(rows), device=rows.device)
         return rows.to(locations.dtype)[None, None]
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
 
     def _found(self, locations: Tensor, confidences: Tensor, priors: Tensor, *first_stage: Tensor) -> Tensor:
         """The rows (K, 7 and more) of all images, by image, label and falling confidence."""
