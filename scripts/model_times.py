@@ -26,6 +26,7 @@ import torch
 
 from caffecli import host, logs
 from caffecli.formats import caffemodel
+from caffecli.layers.forks.ssd.annotated import AnnotatedData
 from caffecli.net import weights
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, LayerParameter, SolverParameter
@@ -129,11 +130,12 @@ def _made_up(layer: LayerParameter, picture: tuple[int, ...]) -> None:
     """Make a data layer one of random pictures, whose classes are 0, and without boxes. A label alone is one of each
     pixel.
     """
-    boxes, layer.type = layer.type == "AnnotatedData", "DummyData"
+    boxes = AnnotatedData.label_shape(layer, 1) if layer.type == AnnotatedData.type else None
+    layer.type = "DummyData"
     for top in layer.top:
         if boxes and top in NUMBERS:
-            layer.dummy_data_param.shape.add(dim=(1, 1, 1, 8))
-            layer.dummy_data_param.data_filler.add(type="constant", value=-1)
+            layer.dummy_data_param.shape.add(dim=boxes)
+            layer.dummy_data_param.data_filler.add(type="constant", value=-1 if boxes[-1] == 8 else 0)
             continue
         numbers = (1, 1, *picture[2:]) if len(layer.top) == 1 else (1, 1) if len(picture) == 2 else (1,)
         layer.dummy_data_param.shape.add(dim=SHAPES.get(top, numbers if top in NUMBERS else picture))

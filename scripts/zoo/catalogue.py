@@ -17,6 +17,7 @@ from scripts.zoo import (
     ssd,
     vgg,
     vgg_cnn,
+    yolo,
 )
 
 FAMILIES = (
@@ -32,6 +33,7 @@ FAMILIES = (
     segmentation,
     segnet,
     ssd,
+    yolo,
     faces,
     captions,
 )

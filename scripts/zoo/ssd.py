@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ DATA = "data/VOC0712"
 TESTED = 4952
 #: MobileNet's blocks: outputs, stride
 MOBILE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+ANY_WAY = (P.Resize.LINEAR, P.Resize.AREA, P.Resize.NEAREST, P.Resize.CUBIC, P.Resize.LANCZOS4)
 OVERLAPS = (None, 0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -134,7 +136,9 @@ def model(
         about,
         {
             "deploy.prototxt": inference(net(net_name, [image((1, 3, 300, 300))], use)),
-            "train_val.prototxt": net(net_name, annotated(batch, pixels), training),
+            "train_val.prototxt": net(
+                net_name, annotated((batch, batch), pixels, [resized(300, ANY_WAY)], 300), training
+            ),
             "solver.prototxt": solver(
                 name,
                 test_iter=[TESTED // batch],
@@ -153,15 +157,31 @@ def model(
     )
 
 
-def annotated(batch: int, pixels: dict[str, Any]) -> list[Source]:
-    """SSD's pictures of both phases: changed in colour, size and place where it learns, resized where it is tested."""
-    size = {"prob": 1, "resize_mode": P.Resize.WARP, "height": 300, "width": 300}
+def resized(side: int, interp_mode: Sequence[int], prob: float = 1) -> dict[str, Any]:
+    return {
+        "prob": prob,
+        "resize_mode": P.Resize.WARP,
+        "height": side,
+        "width": side,
+        "interp_mode": list(interp_mode),
+    }
+
+
+def annotated(
+    batches: tuple[int, int],
+    pixels: dict[str, Any],
+    sizes: list[dict[str, Any]],
+    side: int,
+    learning: dict[str, Any] | None = None,
+    tested: Sequence[dict[str, Any]] = (),
+) -> list[Source]:
+    """SSD's pictures of both phases: changed in colour, size (one of ``sizes``) and place where it learns, of ``side``
+    where it is tested. ``learning`` is more of what AnnotatedData does where it learns, ``tested`` the batch samplers
+    of the tests.
+    """
     changes = {
         "mirror": True,
-        "resize_param": {
-            **size,
-            "interp_mode": [P.Resize.LINEAR, P.Resize.AREA, P.Resize.NEAREST, P.Resize.CUBIC, P.Resize.LANCZOS4],
-        },
+        "resize_param": sizes,
         "emit_constraint": {"emit_type": EmitConstraint.CENTER},
         "distort_param": {
             "brightness_prob": 0.5,
@@ -194,7 +214,7 @@ def annotated(batch: int, pixels: dict[str, Any]) -> list[Source]:
         {"sampler": window, "sample_constraint": {"max_jaccard_overlap": 1}, "max_sample": 1, "max_trials": 50}
     )
 
-    def make(split: str, transform: dict[str, Any], samplers: list[dict[str, Any]]) -> Source:
+    def make(split: str, batch: int, transform: dict[str, Any], samplers: list[dict[str, Any]], **own: Any) -> Source:
         return Source(
             "AnnotatedData",
             ("data", "label"),
@@ -208,12 +228,18 @@ def annotated(batch: int, pixels: dict[str, Any]) -> list[Source]:
                 "annotated_data_param": {
                     "batch_sampler": samplers,
                     "label_map_file": f"{DATA}/labelmap_voc.prototxt",
+                    **own,
                 },
             },
         )
 
-    resized = {"resize_param": {**size, "interp_mode": [P.Resize.LINEAR]}}
-    return phases(make, ("trainval", changes, windows), ("test", resized, []))
+    learns = functools.partial(make, **(learning or {}))
+    one = {"resize_param": resized(side, [P.Resize.LINEAR])}
+    return phases(
+        lambda kind, *rest: kind(*rest),
+        (learns, "trainval", batches[0], changes, windows),
+        (make, "test", batches[1], one, list(tested)),
+    )
 
 
 def predictions(n: NetSpec, head: Head) -> list[Top]:
@@ -298,26 +324,49 @@ def mobile(n: NetSpec, learns: bool) -> None:
     """MobileNet without its classes, and eight more convolutions; each with BatchNorm and Scale where it learns, and
     without where those have been folded into the weights, as into the published ones.
     """
-    top = unit(n, "conv0", n.data, 32, 3, learns, pad=1, stride=2)
-    width = 32
-    for i, (wide, stride) in enumerate(MOBILE, 1):
-        top = unit(n, f"conv{i}/dw", top, width, 3, learns, pad=1, stride=stride, group=width)
-        top = unit(n, f"conv{i}", top, wide, 1, learns)
-        width = wide
+    top = mobilenet(n, learns)
     for i, (narrow, wide) in enumerate(((256, 512), (128, 256), (128, 256), (64, 128)), 14):
         top = unit(n, f"conv{i}_1", top, narrow, 1, learns)
         top = unit(n, f"conv{i}_2", top, wide, 3, learns, pad=1, stride=2)
 
 
-def unit(n: NetSpec, name: str, bottom: Top, width: int, kernel_size: int, learns: bool, **settings: Any) -> Top:
+def mobilenet(n: NetSpec, learns: bool, rate: float = 1) -> Top:
+    """MobileNet up to conv13, learning and decaying at ``rate``."""
+    top = unit(n, "conv0", n.data, 32, 3, learns, rate, pad=1, stride=2)
+    width = 32
+    for i, (wide, stride) in enumerate(MOBILE, 1):
+        top = separable(n, f"conv{i}", top, width, wide, learns, rate, stride=stride)
+        width = wide
+    return top
+
+
+def separable(
+    n: NetSpec,
+    name: str,
+    bottom: Top,
+    width: int,
+    wide: int,
+    learns: bool,
+    rate: float = 1,
+    stride: int = 1,
+    to: str = "",
+) -> Top:
+    """A 3x3 convolution of each of ``width`` channels by itself, then a 1x1 convolution of all, called ``to``."""
+    top = unit(n, f"{name}/dw", bottom, width, 3, learns, rate, pad=1, stride=stride, group=width)
+    return unit(n, to or name, top, wide, 1, learns, rate)
+
+
+def unit(
+    n: NetSpec, name: str, bottom: Top, width: int, kernel_size: int, learns: bool, rate: float = 1, **settings: Any
+) -> Top:
     """A convolution and its ReLU, with BatchNorm and Scale between where it learns."""
     settings["weight_filler"] = parts.MSRA
     n[name] = top = L.Convolution(bottom, num_output=width, kernel_size=kernel_size, bias_term=not learns, **settings)
     if learns:
-        n.update(name, {"param": parts.learn(bias=False)})
+        n.update(name, {"param": [{"lr_mult": rate, "decay_mult": rate}]})
         n[f"{name}/bn"] = top = L.BatchNorm(top, in_place=True)
         n[f"{name}/scale"] = top = L.Scale(
-            top, in_place=True, bias_term=True, param=[{"lr_mult": 1, "decay_mult": 0}, {"lr_mult": 2, "decay_mult": 0}]
+            top, in_place=True, bias_term=True, param=[{"lr_mult": rate * i, "decay_mult": 0} for i in (1, 2)]
         )
     n[f"{name}/relu"] = L.ReLU(top, in_place=True)
     return n[f"{name}/relu"]

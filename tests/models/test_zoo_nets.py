@@ -25,7 +25,9 @@ LARGE = {
 #: Where the pictures may have any size, small ones.
 SMALL = {
     **dict.fromkeys(("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed"), (1, 3, 64, 64)),
-    **dict.fromkeys(("squeezenet_v1.0", "squeezenet_v1.1", "mobilenet", "mobilenet_v2"), (2, 3, 96, 96)),
+    **dict.fromkeys(
+        ("squeezenet_v1.0", "squeezenet_v1.1", "mobilenet", "mobilenet_v2", "mobilenet_yolov3"), (2, 3, 96, 96)
+    ),
 }
 #: Data whose shapes are not a picture's and a class's.
 SHAPES = {
@@ -34,6 +36,7 @@ SHAPES = {
     "vanilla_cnn": {"X": (4, 3, 40, 40), "landmarks": (4, 10)},
     "segnet": {"data": (1, 3, 360, 480), "label": (1, 1, 360, 480)},
     **{name: {"data": (2, 3, 300, 300), "label": (1, 1, 3, 8)} for name in ("ssd300_vgg16", "mobilenet_ssd")},
+    "mobilenet_yolov3": {"data": (2, 3, 96, 96), "label": (2, 1, 2, 5)},
     "s2vt": {
         **dict.fromkeys(("cont_sentence", "input_sentence", "target_sentence", "stage_indicator"), (3, 2)),
         "frame_fc7": (3, 2, 4096),
@@ -45,6 +48,8 @@ SHAPES = {
 }
 #: item, class, instance, corners, difficult
 BOXES = [[0, 3, 0, 0.1, 0.1, 0.5, 0.6, 0], [0, 7, 0, 0.4, 0.3, 0.9, 0.9, 0], [1, 3, 0, 0.2, 0.05, 0.6, 0.4, 0]]
+#: class, centre, size
+YOLO_BOXES = [[[3, 0.3, 0.35, 0.4, 0.5], [7, 0.65, 0.6, 0.5, 0.6]], [[3, 0.4, 0.2, 0.4, 0.35], [0, 0, 0, 0, 0]]]
 WHOLE = ("sim", "cont_sentence", "input_sentence", "target_sentence", "stage_indicator")
 TRAINED = [name for name in ZOO if "train_val.prototxt" in ZOO[name].files]
 
@@ -86,6 +91,8 @@ def batch(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
         count = int(np.prod(shape))
         if name == "label" and shape[-1] == 8 and len(shape) == 4:
             values = torch.tensor(BOXES)
+        elif name == "label" and shape[-1] == 5 and len(shape) == 4:
+            values = torch.tensor(YOLO_BOXES)
         elif name == "label":
             values = torch.ones(count)
         elif name in WHOLE:

@@ -470,7 +470,7 @@ def test_yolo_detection_output(confidence: float, nms: float, sizes: list[tuple[
     check_output(text, bottoms, expected)
 
 
-@pytest.mark.parametrize(("confidence", "nms"), [(0.2, 0.45), (0.05, 0.1), (0.3, 0.0), (0.1, 2.0)])
+@pytest.mark.parametrize(("confidence", "nms"), [(0.2, 0.45), (0.05, 0.1), (0.3, 0.0), (0.1, 0.98), (0.1, 2.0)])
 def test_yolov3_detection_output(confidence: float, nms: float) -> None:
     draws = np.random.default_rng(4)
     bottoms = [draws.normal(0, 1, (2, 16, *size)).astype(np.float32) for size in ((2, 3), (4, 6))]

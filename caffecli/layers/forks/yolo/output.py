@@ -15,6 +15,9 @@ from caffecli.layers.forks.yolo import grid
 from caffecli.layers.loss import full
 from caffecli.layers.registry import register
 
+#: a box overlaps with itself by more, whatever is rounded
+_SAME = 0.99
+
 
 class YoloOutput(Layer):
     """What both versions share."""
@@ -135,6 +138,9 @@ class Yolov3DetectionOutput(YoloOutput):
 
     def candidates(self, x: Tensor, turn: int) -> Tensor:
         scores = x[:, :, 4:5].sigmoid() * x[:, :, 5:].sigmoid()
+        if self.overlap < _SAME:  # of one box only the likeliest class stays
+            best, label = scores.max(2, keepdim=True)
+            scores = torch.full_like(scores, -math.inf).scatter(2, label, best)
         image, anchor, label, row, column = (scores > self.threshold).nonzero(as_tuple=True)
         anchors = self.anchors[turn].to(x) / x.new_tensor([x.shape[4], x.shape[3]])
         box = grid.corners(grid.decode(x[:, :, :2].sigmoid(), x[:, :, 2:4], anchors)[image, anchor, row, column])
