@@ -160,6 +160,6 @@ def test_the_page_of_annotated_data_from_each_form_to_the_end(
     monkeypatch.chdir(root)
     Path("ssd_iter_2.caffemodel").rename("ssd_iter_500.caffemodel")
     out = call("detect")
-    assert out.count("train_") == 16 and len(list(Path("seen").iterdir())) == 20
+    assert out.endswith("Wrote found.json\n") and len(list(Path("seen").iterdir())) == 20
     assert call("score_detections").startswith("2 pictures, ")
     assert call("score_detections", "--ap_version=Integral").count("\n") == 7

@@ -15,7 +15,7 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError
-from caffecli.formats import annotated, detections, picture
+from caffecli.formats import annotated, detections, picture, proposals
 from caffecli.formats.annotation_files import read_coco
 from caffecli.formats.db import open_reader
 from caffecli.layers.forks.ssd.evaluate import judged
@@ -152,8 +152,7 @@ def _database(path: str, label_map: LabelMap | None) -> Truth:
             name = key.decode("utf-8", "replace")
             try:
                 record = annotated.decode(value, key)
-                _, mark, behind = name.partition("_")
-                made = Picture(behind if mark else name, "", record.datum.width, record.datum.height)
+                made = Picture(proposals.plain(name), "", record.datum.width, record.datum.height)
                 if record.datum.encoded and min(made.width, made.height) < 1:
                     made.height, made.width = picture.decode(record.datum.data).shape[:2]
             except DataError as error:

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from caffecli import logs
 from caffecli.formats import annotated, caffemodel
 from caffecli.formats.db import open_reader
+from caffecli.proto.caffe_pb2 import TEST, LayerParameter, NetParameter
 from caffecli.solver import loop
 from caffecli.solver.monitor import Monitor
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools.detect import ObjectOptions, detect_objects
+from caffecli.tools.score_detections import ScoreOptions, score_detections
 from caffecli.tools.test import TestOptions
 from caffecli.tools.test import test as score
 
@@ -112,3 +116,27 @@ def test_records_are_written_as_they_were_read(name: str, count: int) -> None:
         boxes = annotated.boxes(record)
         assert len(boxes) >= 1 and boxes[:, 0].min() >= 1 and boxes[:, 0].max() <= 3
         assert (boxes[:, 2:4] < boxes[:, 4:6]).all()
+
+
+def test_files_of_what_the_trained_net_finds_have_the_figures_of_its_test(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """detect, which prepares the pictures as the caffemodel says, then score_detections, beside caffecli test."""
+    monkeypatch.chdir(folder)
+    weights = str(GOLDEN / "ssd_sgd" / "t_iter_15.caffemodel")
+    net = load.prepare_net(load.load_net("net.prototxt"), TEST)
+    kept = [layer for layer in net.layer if layer.type not in ("AnnotatedData", "MultiBoxLoss", "DetectionEvaluate")]
+    deploy = NetParameter(layer=[LayerParameter(name="data", type="Input", top=["data"]), *kept])
+    deploy.layer[0].input_param.shape.add(dim=[1, 3, 48, 48])
+    Path("deploy.prototxt").write_text(text_format.MessageToString(deploy))
+    found = detect_objects(
+        ObjectOptions(
+            model_def="deploy.prototxt", pretrained_model=weights, label_map_file="../labelmap.prototxt", threshold=0,
+            input_file="../ssd_test_lmdb", output_file="found.json",
+        )
+    )  # fmt: skip
+    assert len(found) == 20
+    for version in ("Integral", "11point", "MaxIntegral"):
+        by_test = score(TestOptions(Path("net.prototxt"), weights, each=True, ap_version=version))
+        scores = score_detections(ScoreOptions(results="found.json", truth="../ssd_test_lmdb", ap_version=version))
+        assert scores.mean.figures["AP"] == pytest.approx(float(by_test["detection_eval"]), abs=1e-6)
