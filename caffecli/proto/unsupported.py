@@ -50,6 +50,10 @@ FIELDS = {
         "NormalizeParameter": "fix_scale",
         "BNParameter": "var_eps moving_average decay across_spatial",
     },
+    "mscnn": {
+        "DetectionLossParameter": "cls_num coord_num lambda field_h field_w downsample_rate bb_smooth field_whr "
+        "field_xyr bg_threshold bg_multiple sample_mode objectness iou_weighted pos_neg_weighted",
+    },
     "tsn": {
         "TransformationParameter": "fix_crop multi_scale scale_ratios max_distort is_flow more_fix_crop stride "
         "upper_size upper_height upper_width original_image",

@@ -66,6 +66,9 @@ CASES: dict[str, Case] = {
         other=(values(1, 1, 5, 7), values(1, 1, 2, 8)),
         exports=False,
     ),
+    "DetectionLoss": Case(
+        "detection_loss_param { side: 2 num_class: 1 num_object: 1 }", (values(2, 24), values(2, 28)), exports=False
+    ),
     "DetectionOutput": Case(
         "detection_output_param { num_classes: 2 nms_param { nms_threshold: 0.9 } keep_top_k: 1 confidence_threshold: "
         "0.01 }",
@@ -80,6 +83,9 @@ CASES: dict[str, Case] = {
     "Eltwise": Case("eltwise_param { coeff: 1 coeff: -2 }", (values(*PICTURES), values(*PICTURES))),
     "Embed": Case(f"embed_param {{ input_dim: 5 num_output: 3 {FILLED} }}", (numbers(5, 4),)),
     "EuclideanLoss": Case("", (values(*VALUES), values(*VALUES))),
+    "EvalDetection": Case(
+        "eval_detection_param { side: 2 num_class: 1 num_object: 1 }", (values(2, 24), values(2, 28)), exports=False
+    ),
     "Exp": Case("exp_param { base: 2 }"),
     "Filter": Case("", (values(*VALUES), Bottom((4,), value=1))),
     "Flatten": Case(),
