@@ -116,9 +116,8 @@ def test_what_another_phase_needs_stops_nothing() -> None:
             "or C3D (facebook/C3D), which are not here; its deploy net",
         ),
         (
-            'layer { name: "v" type: "DetectionLoss" top: "data" }' + RELU,
-            "the layer DetectionLoss ('v') of MS-CNN (zhaoweicai/mscnn) or YOLO (yeahkun/caffe-yolo), which is not "
-            "here",
+            'layer { name: "v" type: "L1Loss" top: "data" }' + RELU,
+            "the layer L1Loss ('v') of NVIDIA (NVIDIA/caffe) or FlowNet (lmb-freiburg/flownet2), which is not here",
         ),
         (
             'layers { name: "seg" type: IMAGE_SEG_DATA top: "d" } '
