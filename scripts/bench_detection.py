@@ -5,7 +5,10 @@ that has learned nothing, where every prior has most classes. With ``--caffe`` S
 forward, by ``caffe test``; that includes what it takes to read the bottoms. On the CPU the times are the processor's,
 so that other programs at work matter less.
 
-    python -m scripts.bench_detection [--batch 2] [--rounds 21] [--device cpu] [--caffe PROGRAM]
+``--train`` times a whole iteration of training SSD300 over VGG-16 instead, by ``caffecli train`` and ``caffe train`` on
+one thread: the difference between trainings of one iteration and of five.
+
+    python -m scripts.bench_detection [--batch 2] [--rounds 21] [--device cpu] [--caffe PROGRAM] [--train]
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -125,6 +129,13 @@ def theirs(program: str, blobs: dict[str, Tensor], texts: dict[str, str], rounds
 
 def _written(folder: Path, blobs: dict[str, Tensor], names: list[str], text: str) -> Path:
     """A net of layers ``text`` over some of the blobs, which it reads from files."""
+    net = folder / "net.prototxt"
+    net.write_text("\n".join(f"layer {{ {each} }}" for each in [*_sources(folder, blobs, names), text]))
+    return net
+
+
+def _sources(folder: Path, blobs: dict[str, Tensor], names: list[str]) -> list[str]:
+    """The layers that read some of the blobs from files, which are written."""
     layers = []
     for name in names:
         path = folder / f"{name}.h5"
@@ -133,9 +144,38 @@ def _written(folder: Path, blobs: dict[str, Tensor], names: list[str], text: str
         path.with_suffix(".txt").write_text(f"{path}\n")
         source = f'batch_size: {len(blobs[name])} source: "{path.with_suffix(".txt")}"'
         layers.append(f'name: "{name}" type: "HDF5Data" top: "{name}" hdf5_data_param {{ {source} }}')
-    net = folder / "net.prototxt"
-    net.write_text("\n".join(f"layer {{ {each} }}" for each in [*layers, text]))
-    return net
+    return layers
+
+
+def train(programs: dict[str, list[str]], batch: int, rounds: int) -> None:
+    """Print the seconds of an iteration of SSD300 for each program, in turns."""
+    blobs = {"label": bottoms(batch)["truth"], "data": torch.randn(batch, 3, 300, 300) * 50}
+    net = text_format.Parse(Path("models/ssd300_vgg16/train_val.prototxt").read_text(), NetParameter())
+    kept = [each for each in net.layer if each.type != "AnnotatedData"]
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [f"layer {{ {each} }}" for each in _sources(Path(folder), blobs, ["label", "data"])]
+        texts += [f"layer {{ {text_format.MessageToString(each)} }}" for each in kept]
+        (Path(folder) / "net.prototxt").write_text("\n".join(texts))
+        solvers = []
+        for count in (1, 5):
+            solvers.append(Path(folder) / f"{count}.prototxt")
+            solvers[-1].write_text(
+                f'net: "{folder}/net.prototxt" base_lr: 1e-4 lr_policy: "fixed" max_iter: {count} solver_mode: CPU '
+                f'snapshot_after_train: false snapshot_prefix: "{folder}/s"'
+            )
+        for _ in range(rounds):
+            took = []
+            for program in programs.values():
+                ends = []
+                for solver in solvers:
+                    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    command = [*program, "train", f"--solver={solver}"]
+                    subprocess.run(command, capture_output=True, check=True, env=environment)
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    ends.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+                took.append((ends[1] - ends[0]) / 4)
+            print(", ".join(f"{name} {each:.2f} s" for name, each in zip(programs, took, strict=True)), flush=True)
 
 
 def main() -> None:
@@ -144,7 +184,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--caffe", metavar="PROGRAM", help="SSD's own caffe, to be timed as well")
+    parser.add_argument("--train", action="store_true", help="time whole iterations")
     args = parser.parse_args()
+    if args.train:
+        ours = {"caffecli": [sys.executable, "-m", "caffecli"]}
+        train(ours | ({"SSD's": [args.caffe]} if args.caffe else {}), args.batch, args.rounds)
+        return
     host.keep_memory()  # as caffecli does
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads, {args.device}, batch {args.batch}", flush=True)
