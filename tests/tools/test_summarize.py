@@ -163,6 +163,15 @@ def test_boxes_that_are_not_there(summed: Any, transform: str, shape: tuple[int,
     assert found.layers[0].tops == {"data": (4, *shape), "label": (1, 1, 1, 8)}
 
 
+def test_boxes_of_yolo_that_are_not_there(summed: Any) -> None:
+    sizes = "".join(f"resize_param {{ prob: 0.5 height: {side} width: {side} }} " for side in (64, 96))
+    found = summed(
+        f'layer {{ name: "data" type: "AnnotatedData" top: "data" top: "label" transform_param {{ {sizes} }} '
+        'annotated_data_param { yolo_data_type: 1 } data_param { source: "no_lmdb" batch_size: 4 } }'
+    )
+    assert found.layers[0].tops == {"data": (4, 3, 64, 64), "label": (4, 1, 300, 5)}
+
+
 def test_weights(tmp_path: Path) -> None:
     text = (
         dims(2, 3)

@@ -406,8 +406,8 @@ def test_losses_refuse_labels() -> None:
         labels[1, 0, 0] = [3, 0.5, 0.5, 0.2, 0.2]
         with pytest.raises(LabelError, match="the label 3 of a box of item 1 is none of the 3 classes, 0 to 2"):
             build(whole, x.shape, labels.shape)(torch.tensor(x), torch.tensor(labels))
-        with pytest.raises(CaffeError, match=r"expected labels \(num, 1, (rows|300), 5\), got .*\(2, 1, 1, 8\)"):
-            build(whole, x.shape, (2, 1, 1, 8))
+        with pytest.raises(CaffeError, match=r"labels \(num, 1, 300, 5\), as AnnotatedData .*yolo_data_type: 1 }, got"):
+            build(whole, x.shape, (1, 1, 5, 8))
 
 
 # -- outputs ------------------------------------------------------------------------------------------------------

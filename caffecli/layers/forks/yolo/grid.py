@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ def check(layer: Layer, bottom: Shape, anchors: int, values: int) -> None:
         raise layer.shape_error(
             f"expected a bottom of {anchors * values} channels, for each of {anchors} anchors 4 coordinates, an "
             f"objectness and {values - 5} classes, of 4 axes (num, channels, height, width), got {shape}"
+        )
+
+
+def check_labels(layer: Layer, bottoms: list[Shape]) -> None:
+    """Raise ShapeError where the second bottom is not rows of five numbers for each item."""
+    shape = tuple(bottoms[1])
+    if len(shape) < 2 or not (shape[-1] == 5 or math.prod(shape[1:]) in (150, 1500)):
+        raise layer.shape_error(
+            f"expected labels (num, 1, 300, 5), as AnnotatedData gives them with annotated_data_param {{ "
+            f"yolo_data_type: 1 }}, got {layer.listing(bottoms)}"
         )
 
 

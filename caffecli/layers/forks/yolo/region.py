@@ -51,15 +51,20 @@ class RegionLoss(Loss):
     Differences: H and W may differ; less than ten biases do not count as zeros. softmax_tree, gklz1982's, is not here.
     """
 
+    anchors: Tensor
+    map: Tensor | None
+
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         param = self.settings = self.param.region_loss_param
         if param.coords != 4:
             raise self.spec_error(f"expected coords: 4, got {param.coords}")
-        self.anchors = grid.pairs(self, param.biases, param.num)[: param.num]
+        anchors = grid.pairs(self, param.biases, param.num)[: param.num]
+        self.register_buffer("anchors", anchors, persistent=False)
         self.classes = param.num_class
         self.older = math.prod(bottoms[1][1:]) == _ROWS * 5
-        self.map = self._read_map(param.class_map) if self.older and param.class_map else None
+        classes = self._read_map(param.class_map) if self.older and param.class_map else None
+        self.register_buffer("map", classes, persistent=False)
         self.stateful = self.older  # counts its pictures
         self.seen = 0
         self.scores = grid.Scores(100 if self.older else 10, "region_loss_layer.cpp:406")
@@ -76,8 +81,7 @@ class RegionLoss(Loss):
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         grid.check(self, bottoms[0], len(self.anchors), 5 + self.classes)
-        if not math.prod(bottoms[1][1:]) or math.prod(bottoms[1][1:]) % 5:
-            raise self.shape_error(f"expected labels (num, 1, rows, 5), got {self.listing(bottoms)}")
+        grid.check_labels(self, bottoms)
         return super().reshape(bottoms)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ class RegionLoss(Loss):
             scale = scale * (2 - true[:, 3:4] * true[:, 4:5])
         score = found[:, 4:5].sigmoid()
         target = hit[:, None] if param.rescore and not self.older else 1
-        label = true[:, 0].long() if self.map is None else self.map.to(true.device)[true[:, 0].long()]
+        label = true[:, 0].long() if self.map is None else self.map[true[:, 0].long()]
         chance = found[:, 5:].softmax(1)
         values = [
             scale * (inside - wanted) * _slope(inside),

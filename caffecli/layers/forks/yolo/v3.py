@@ -51,24 +51,27 @@ class Yolov3(Loss):
     Differences: with use_logic_gradient and another iou_loss than MSE the fork takes s' of x as if it were s.
     """
 
+    anchors: Tensor
+    #: the place of each of the biases among the layer's own; -1: it is none
+    place: Tensor
+
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
         param = self.settings = self.param.yolov3_param
         self.classes, self.kind = param.num_class, param.iou_loss
-        self.anchors = grid.pairs(self, param.biases, 1)
+        self.register_buffer("anchors", grid.pairs(self, param.biases, 1), persistent=False)
         self.mask = grid.own_anchors(self, param.mask, param.num, len(self.anchors))
         if not param.anchors_scale:
             raise self.spec_error("expected an anchors_scale above 0, got 0")
-        #: the place of each of the biases among the layer's own; -1: it is none
-        self.place = torch.full((len(self.anchors),), -1)
+        own = torch.full((len(self.anchors),), -1)
         for place, anchor in reversed(list(enumerate(self.mask))):
-            self.place[anchor] = place
+            own[anchor] = place
+        self.register_buffer("place", own, persistent=False)
         self.scores = grid.Scores(16, "yolov3_layer.cpp:673")
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         grid.check(self, bottoms[0], len(self.mask), 5 + self.classes)
-        if not math.prod(bottoms[1][1:]) or math.prod(bottoms[1][1:]) % 5:
-            raise self.shape_error(f"expected labels (num, 1, 300, 5), got {self.listing(bottoms)}")
+        grid.check_labels(self, bottoms)
         return super().reshape(bottoms)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ class Yolov3(Loss):
         """Which predictions should find which true boxes, in the fork's order: item, true box, place of the anchor
         among the layer's own, and among all. A pair may come twice, as there.
         """
-        own = self.place.to(rows.device)
+        own = self.place
         size = torch.cat([torch.zeros_like(rows[..., 3:]), rows[..., 3:]], -1)
         shape = torch.cat([torch.zeros_like(anchors), anchors], -1)
         overlap = similarity(shape, size[:, :, None], self.kind)
