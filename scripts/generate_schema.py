@@ -133,11 +133,6 @@ def _add_field(merged: Merged, into: DescriptorProto, field: FieldDescriptorProt
         here = into.field.add()
         here.CopyFrom(field)
         here.number = _free(field.number, {each.number for each in known.values()})
-    elif (here.type, here.type_name) == (
-        field.type,
-        field.type_name,
-    ) and field.type == FieldDescriptorProto.TYPE_MESSAGE:
-        here.label = max(here.label, field.label)  # one message, or several: of the same form in a file
     elif (here.type, here.type_name, here.label) != (field.type, field.type_name, field.label):
         raise ValueError(f"{fork}: {message}.{field.name} has another type, or label, than it has elsewhere")
     elif here.default_value != field.default_value:

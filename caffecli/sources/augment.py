@@ -62,7 +62,7 @@ class Augmenter:
         self.emit = emit_constraint(param)
         self._distort = param.distort_param if param.HasField("distort_param") else None
         self._expand = param.expand_param if param.HasField("expand_param") else None
-        self.resizes = list(param.resize_param)
+        self.resizes = [*([param.resize_param] if param.HasField("resize_param") else []), *param.resize_other]
         self._noise = param.noise_param if param.HasField("noise_param") else None
         annotated = annotated or AnnotatedDataParameter()
         self._sampler = CropSampler(list(annotated.batch_sampler), where)

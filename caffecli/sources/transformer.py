@@ -46,7 +46,7 @@ class Transformer:
         self._emit = emit_constraint(param)
         #: what boxes are parts of instead of the crop's size (height, width), where resize_param says so
         self._of: tuple[int, int] | None = None
-        resize = param.resize_param[0] if param.resize_param else ResizeParameter()
+        resize = param.resize_param
         if resize.resize_mode == ResizeParameter.FIT_SMALL_SIZE and resize.height_scale and resize.width_scale:
             self._of = resize.height_scale, resize.width_scale
         #: whether records need random numbers

@@ -32,8 +32,10 @@ M = TypeVar("M", bound=Message)
 _SKIP = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#[^\n]*"
 _COMMENT = re.compile(r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|#[^\n]*")
 _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
+_SIZES = re.compile(rf"{_SKIP}|\b(transform_param)\s*:?\s*[{{<]|\b(resize_param)\b|([{{<])|([}}>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_NOT_COUNTED = -(2**31)
 #: the beginnings of protobuf's errors, and what was expected ("": protobuf's words are kept)
 _EXPECTED = {
     "Expected identifier": "a field's name",
@@ -89,6 +91,8 @@ def parse(text: str, message: M, name: str = "<string>") -> M:
     """Fill ``message`` from a text, and return it. ``name`` stands for the file in errors. Raises SpecError."""
     # C++ reads `- 1` as -1, Python does not; columns stay
     text = _LONE_MINUS.sub(lambda found: found[1] or found[2] + "-", text)
+    if text.count("resize_param") > 1:
+        text = _with_other_sizes(text)
     if any(field in text for field in _UNREAD):
         text = _without_unread(text, name)
     try:
@@ -268,6 +272,24 @@ def _without_unread(text: str, name: str) -> str:
     return text
 
 
+def _with_other_sizes(text: str) -> str:
+    """The text in which of several ``resize_param`` of a ``transform_param``, as MobileNet-YOLO has them, those behind
+    the first have a field of their own, whose name is as long: where SSD's Python programs look there is one.
+    """
+    counts, parts, begin = [0], [], 0
+    for found in _SIZES.finditer(text):
+        if found[1] or found[3]:
+            counts.append(0 if found[1] else _NOT_COUNTED)
+        elif found[4] and len(counts) > 1:
+            counts.pop()
+        elif found[2]:
+            counts[-1] += 1
+            if counts[-1] > 1:
+                parts += [text[begin : found.start()], "resize_other"]
+                begin = found.end()
+    return "".join([*parts, text[begin:]])
+
+
 def _closes(text: str, begin: int) -> int:
     """Where the brace closes that was opened before ``begin``; the text's end, where it does not."""
     depth = 1
@@ -287,7 +309,8 @@ def _lines(message: Message, indent: str) -> Iterator[str]:
         one = isinstance(value, Message | str | bytes | int | float)
         for item in [value] if one else value:
             if isinstance(item, Message):
-                yield f"{indent}{field.name} {{"
+                name = "resize_param" if field.name == "resize_other" else field.name
+                yield f"{indent}{name} {{"
                 yield from _lines(item, indent + "  ")
                 yield f"{indent}}}"
             else:

@@ -70,8 +70,8 @@ def preparation(
     height, width = shape[2:]
     layer, trained = _trained(weights)
     resize = ResizeParameter()
-    if trained is not None and trained.resize_param:
-        resize.CopyFrom(trained.resize_param[0])
+    if trained is not None and trained.HasField("resize_param"):
+        resize.CopyFrom(trained.resize_param)
     if resize_mode is not None:
         resize.resize_mode = MODES[resize_mode]
     if len(resize.interp_mode) != 1:  # training draws one of several

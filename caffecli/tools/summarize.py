@@ -160,7 +160,7 @@ def _size(transform: TransformationParameter, crop: int, picture: Sequence[int] 
         return crop, crop
     if transform.crop_h and transform.crop_w:
         return transform.crop_h, transform.crop_w
-    resize = transform.resize_param[0] if transform.resize_param else ResizeParameter()
+    resize = transform.resize_param
     if resize.height and resize.width and resize.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         return resize.height, resize.width
     return (picture[1], picture[2]) if picture is not None else None

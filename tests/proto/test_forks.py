@@ -169,7 +169,7 @@ def test_every_field_has_a_number_of_its_own():
 def test_users_of_forks_find_their_messages_by_name():
     net = NetParameter()
     text_format.Merge("layer { transform_param { resize_param { height: 300 resize_mode: WARP } } }", net)
-    assert net.layer[0].transform_param.resize_param[0].height == 300  # MobileNet-YOLO has several
+    assert net.layer[0].transform_param.resize_param.height == 300
     labels = caffe_pb2.LabelMap()
     text_format.Merge('item { name: "dog" label: 12 display_name: "dog" }', labels)
     assert labels.item[0].label == 12

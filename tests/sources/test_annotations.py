@@ -20,6 +20,7 @@ from caffecli.proto.caffe_pb2 import TEST, TRAIN, AnnotatedDataParameter, Annota
 from caffecli.sources import Once
 from caffecli.sources.augment import Augmenter
 from caffecli.sources.boxes import Jitter
+from caffecli.spec import text as spec_text
 from tests.sources.opening import opened
 
 Make = Any
@@ -66,7 +67,7 @@ def layer(
     source: str, batch: int = 4, transform: str = "", annotated: str = "", tops: int = 2, extra: str = ""
 ) -> LayerParameter:
     top = 'top: "data"' + ' top: "label"' * (tops > 1)
-    return text_format.Parse(
+    return spec_text.parse(
         f'name: "data" type: "AnnotatedData" {top} transform_param {{ {transform} }} '
         f"annotated_data_param {{ {annotated} }} "
         f'data_param {{ source: "{source}" batch_size: {batch} backend: LMDB {extra} }}',

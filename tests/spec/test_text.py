@@ -297,3 +297,20 @@ def test_the_names_that_hints_give_are_there() -> None:
                 assert {first, second or first} <= set(fields), f"{message}.{name}: {hint}"
             named = set(re.findall(r"(?<![-\w])[a-z]+_\w+", hint)) - {"convert_imageset", "keep_prob", "keep_ratio"}
             assert named <= everywhere, f"{message}.{name}: {hint}"
+
+
+def test_several_sizes_beside_the_one_of_ssds_programs() -> None:
+    """MobileNet-YOLO's ``resize_param`` is repeated, SSD's is not: ``layer.transform_param.resize_param.height``."""
+    sizes = "resize_param { height: 3 } # resize_param { }\n resize_param { height: 5 } resize_param: < height: 7 >"
+    net = f"layer {{ transform_param {{ {sizes} }} }} layer {{ transform_param {{ resize_param {{ height: 9 }} }} }}"
+    first, second = (layer.transform_param for layer in text.parse(net, NetParameter()).layer)
+    assert first.resize_param.height == 3 and [each.height for each in first.resize_other] == [5, 7]
+    assert second.resize_param.height == 9 and not second.resize_other
+    again = text.format(first)
+    assert again.count("resize_param {") == 3 and "other" not in again
+    assert text.parse(f"transform_param {{ {again} }}", LayerParameter()).transform_param == first
+    with pytest.raises(SpecError, match=r":2:17: unknown field 'hight' in ResizeParameter"):
+        text.parse("layer { transform_param { resize_param {}\n resize_param { hight: 1 } } }", NetParameter())
+    twice = "layer { detection_evaluate_param { resize_param {} resize_param {} } }"
+    with pytest.raises(SpecError, match="field 'resize_param' is given a second time"):
+        text.parse(twice, NetParameter())

@@ -36,7 +36,7 @@ class Shown:
         self._where = f"Layer {layer.name!r}"
         self._threshold = param.visualize_threshold if param.HasField("visualize_threshold") else _THRESHOLD
         self._transformer, self._scale = Transformer(transform, layer.phase, layer.name), transform.scale
-        self._size = transform.resize_param[0] if transform.resize_param else None
+        self._size = transform.resize_param if transform.HasField("resize_param") else None
         labels = param.save_output_param.label_map_file
         items = text.read(labels, LabelMap).item if labels and Path(labels).is_file() else []
         self._names = {item.label: item.display_name or item.name for item in items}
