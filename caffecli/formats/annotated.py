@@ -7,12 +7,16 @@ picture's width and height. Rows of TextBoxes++'s databases go on: x1, y1, ..., 
 from __future__ import annotations
 
 import math
+import os
+import re
+from collections.abc import Iterator
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from caffecli.errors import DataError
+from caffecli.formats.db import open_reader
 from caffecli.proto.caffe_pb2 import AnnotatedDatum
 
 Boxes = NDArray[np.float32]
@@ -51,6 +55,24 @@ def decode(value: bytes, key: bytes | str = b"") -> AnnotatedDatum:
                     f"{box.xmax:g} {box.ymax:g}, expected numbers; mend its annotation, and convert the data again"
                 )
     return record
+
+
+def records(path: str | os.PathLike[str]) -> Iterator[tuple[str, AnnotatedDatum]]:
+    """The records of a database, each with its picture's name. Raises what ``open_reader`` raises, and DataError as
+    ``decode``, naming the database too.
+    """
+    with open_reader(path) as reader:
+        for key, value in reader:
+            try:
+                record = decode(value, key)
+            except DataError as error:
+                raise DataError(f"{os.fspath(path)!r}: {error}") from error
+            yield picture_name(key.decode("utf-8", "replace")), record
+
+
+def picture_name(key: str) -> str:
+    """A record's key without the number that ``convert_annoset`` puts in front of the picture's name."""
+    return re.sub(r"^\d{8,}_", "", key)
 
 
 def has_polygons(record: AnnotatedDatum) -> bool:

@@ -119,6 +119,11 @@ class Writer(ABC):
         """Write a batch of records."""
 
 
+def is_database(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an LMDB or LevelDB."""
+    return any((Path(path) / name).is_file() for name in ("data.mdb", "CURRENT"))
+
+
 def detect(path: str | os.PathLike[str]) -> Backend:
     """Which kind of database the folder holds. Raises FormatError when it is none."""
     folder = Path(path)

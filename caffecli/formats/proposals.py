@@ -9,7 +9,6 @@ picture's name alone (``000012``).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from caffecli.errors import DataError, FormatError
 from caffecli.formats import hdf5
+from caffecli.formats.annotated import picture_name
 from caffecli.wording import does_not_exist
 
 Regions = NDArray[np.float32]
@@ -64,12 +64,8 @@ class Proposals:
 
 def names(key: str) -> list[str]:
     """The names that a picture's dataset may have, the most exact first."""
-    return list(dict.fromkeys([key, plain(key), PurePosixPath(plain(key)).stem]))
-
-
-def plain(key: str) -> str:
-    """A record's key without the number that ``convert_annoset`` puts in front of a picture's name."""
-    return re.sub(r"^\d{8,}_", "", key)
+    picture = picture_name(key)
+    return list(dict.fromkeys([key, picture, PurePosixPath(picture).stem]))
 
 
 def write(path: str | os.PathLike[str], regions: Iterable[tuple[str, NDArray[Any]]]) -> None:

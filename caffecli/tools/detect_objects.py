@@ -20,7 +20,7 @@ from caffecli import logs
 from caffecli.errors import DataError, SpecError
 from caffecli.formats import annotated, datum, picture, proposals
 from caffecli.formats.atomic import read_file, replacing
-from caffecli.formats.db import open_reader
+from caffecli.formats.db import is_database
 from caffecli.formats.drawn import VideoFile, with_boxes
 from caffecli.layers import user_modules
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
@@ -239,26 +239,18 @@ def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
             logs.warning("io.cpp:70", f"{why}; left out")
 
 
-def is_database(path: Path) -> bool:
-    """Whether a folder is an LMDB or LevelDB."""
-    return (path / "data.mdb").is_file() or (path / "CURRENT").is_file()
-
-
 def _records(path: Path) -> Iterator[tuple[str, Pixels]]:
     """The pictures of a database of ``convert_annoset``, named by their files."""
-    with open_reader(path) as reader:
-        for key, value in reader:
-            record = annotated.decode(value, key)
-            name = proposals.plain(key.decode("utf-8", "replace"))
-            try:
-                pixels = (
-                    picture.decode(record.datum.data)
-                    if record.datum.encoded
-                    else np.ascontiguousarray(datum.to_array(record.datum, key=name).transpose(1, 2, 0), np.uint8)
-                )
-            except DataError as error:
-                raise DataError(f"{str(path)!r}, record {name!r}: {error}") from error
-            yield name, pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, 2)
+    for name, record in annotated.records(path):
+        try:
+            pixels = (
+                picture.decode(record.datum.data)
+                if record.datum.encoded
+                else np.ascontiguousarray(datum.to_array(record.datum, key=name).transpose(1, 2, 0), np.uint8)
+            )
+        except DataError as error:
+            raise DataError(f"{str(path)!r}, record {name!r}: {error}") from error
+        yield name, pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, 2)
 
 
 def _video(path: Path) -> Iterator[tuple[str, Pixels]]:

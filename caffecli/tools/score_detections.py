@@ -15,9 +15,8 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError
-from caffecli.formats import annotated, detections, picture, proposals
+from caffecli.formats import annotated, detections, picture
 from caffecli.formats.annotation_files import read_coco
-from caffecli.formats.db import open_reader
 from caffecli.layers.forks.ssd.evaluate import judged
 from caffecli.proto.caffe_pb2 import LabelMap
 from caffecli.solver.detection import Detections
@@ -147,20 +146,17 @@ def _database(path: str, label_map: LabelMap | None) -> Truth:
     classes = {str(item.label): item.display_name or item.name for item in items}
     labels = {name: str(item.label) for item in items for name in (item.display_name, item.name) if name}
     pictures = []
-    with open_reader(path) as reader:
-        for key, value in reader:
-            name = key.decode("utf-8", "replace")
+    for name, record in annotated.records(path):
+        made = Picture(name, "", record.datum.width, record.datum.height)
+        if record.datum.encoded and min(made.width, made.height) < 1:
             try:
-                record = annotated.decode(value, key)
-                made = Picture(proposals.plain(name), "", record.datum.width, record.datum.height)
-                if record.datum.encoded and min(made.width, made.height) < 1:
-                    made.height, made.width = picture.decode(record.datum.data).shape[:2]
+                made.height, made.width = picture.decode(record.datum.data).shape[:2]
             except DataError as error:
-                raise DataError(f"{path!r}, {name!r}: {error}") from error
-            for label, _, *corners, difficult in annotated.boxes(record).tolist():
-                x1, y1, x2, y2 = corners
-                made.objects.append(Object(f"{label:.0f}", (x1, y1, x2, y2), bool(difficult), None))
-            pictures.append(made)
+                raise DataError(f"{path!r}, record {name!r}: {error}") from error
+        for label, _, *corners, difficult in annotated.boxes(record).tolist():
+            x1, y1, x2, y2 = corners
+            made.objects.append(Object(f"{label:.0f}", (x1, y1, x2, y2), bool(difficult), None))
+        pictures.append(made)
     if not pictures:
         raise DataError(f"the database {path!r} is empty")
     return Truth(path, False, classes, labels, pictures)

@@ -281,7 +281,7 @@ def test_wrong_database() -> None:
     with open_writer("empty") as db:
         pass
     for truth, words in (
-        ("nan", "record '00000000_1.jpg': a box of class 1 has the corners nan 0 0 0"),
+        ("nan", "^'nan': record '00000000_1.jpg': a box of class 1 has the corners nan 0 0 0"),
         ("empty", "'empty' is empty"),
     ):
         with pytest.raises(DataError, match=words):
