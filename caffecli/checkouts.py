@@ -7,8 +7,8 @@ still found in it, and so is ``caffe.model_libs``: the detectors that came after
 the bodies and heads that their scripts call. A checkout that was built for this Python is imported. And
 ``import caffe_pb2``, for which programs put a folder of the checkout on the path, gives ours where there is none.
 
-The compiled modules of py-faster-rcnn's folder ``lib`` give ours (``caffe/rcnn_helpers.py``, ``caffe/coco_masks.py``)
-where they were not compiled.
+The compiled modules of the folder ``lib`` of py-faster-rcnn and MNC give ours (``caffe/rcnn_helpers.py``,
+``caffe/coco_masks.py``, ``caffe/mnc_helpers.py``) where they were not compiled.
 
 ``import caffecli`` does this, and the file ``caffecli.pth`` of an installation, which Python reads when it starts.
 """
@@ -30,6 +30,7 @@ _COMPILED = {
     **dict.fromkeys(
         ("utils.cython_bbox", "utils.cython_nms", "utils.cpu_nms", "nms.cpu_nms", "nms.gpu_nms"), "rcnn_helpers.py"
     ),
+    "nms.mv": "mnc_helpers.py",
     "pycocotools._mask": "coco_masks.py",
 }
 

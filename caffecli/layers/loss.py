@@ -192,9 +192,12 @@ class SigmoidCrossEntropyLoss(Loss):
 
     Bottoms: scores and targets with as many values; targets are probabilities, 0 to 1. ``ignore_label``: targets whose
     whole part it is do not count. ``normalization``: BATCH_SIZE (the default) divides by N, VALID by the values that
-    count, FULL by all, NONE by 1. Raises ShapeError where the counts differ.
+    count, FULL by all, NONE by 1. MNC's has a third bottom, as many weights w: loss = -sum_i w_i (...) / sum_i w_i,
+    whatever ``loss_param`` says, and 0 where they are all 0. Raises ShapeError where the counts differ.
     """
 
+    bottom_count = (2, 3)
+    no_gradient = (1, 2)
     compares_values = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -204,13 +207,20 @@ class SigmoidCrossEntropyLoss(Loss):
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise self.shape_error(f"expected as many targets as scores, got {self.listing(bottoms)}")
+        if math.prod(bottoms[0]) != math.prod(bottoms[-1]):
+            raise self.shape_error(f"expected as many weights as scores, got {self.listing(bottoms)}")
         return super().reshape(bottoms)
 
-    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, x: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         x = full(x)
         targets = targets.detach()
         if targets.dtype != x.dtype or targets.shape != x.shape:
             targets = targets.to(x.dtype).reshape(x.shape)
+        if weights is not None:
+            weights = weights.detach().to(x.dtype).reshape(x.shape)
+            total = weights.sum()
+            loss = F.binary_cross_entropy_with_logits(x, targets, weights, reduction="sum")
+            return loss / torch.where(total > 0, total, 1)
         if self.ignore_label is None:
             loss = F.binary_cross_entropy_with_logits(x, targets, reduction="sum")
             return loss / normalizer(self.mode, x.shape[0], x.numel(), None)

@@ -300,7 +300,7 @@ def test_losses_refuse_bottoms_of_other_counts(text: str) -> None:
         build(text, (4, 3), (3, 4))
     with pytest.raises(ShapeError, match=r"expected .* got .*\(4, 3\), .*\(4, 2\)"):
         build(text, (4, 3), (4, 2))
-    too_many = 'bottom: "c" bottom: "d"' if text == SOFTMAX_LOSS else 'bottom: "c"'
+    too_many = 'bottom: "c"' if text == EUCLIDEAN_LOSS else 'bottom: "c" bottom: "d"'
     with pytest.raises(SpecError, match=r"expected 2( to 3)? bottom blob\(s\), got"):
         build(f"{text} {too_many}", (4, 3), (4,) if text == SOFTMAX_LOSS else (4, 3))
 
@@ -345,6 +345,31 @@ def test_sigmoid_loss_of_large_scores_stays_finite_and_gives_the_targets_no_grad
     assert x.grad is not None and x.grad.tolist() == [[1, -1]]
 
 
+def test_weighted_sigmoid_loss_is_mncs() -> None:
+    """It is divided by the sum of the weights, whatever the settings say."""
+
+    def oracle(x: np.ndarray, t: np.ndarray, w: np.ndarray) -> np.ndarray:
+        each = -(t * np.log(1 / (1 + np.exp(-x))) + (1 - t) * np.log(1 / (1 + np.exp(x))))
+        return np.array((w * each).sum() / w.sum())
+
+    w = np.array([0, 1, 0.5, 2] * 6, np.float32).reshape(2, 12)
+    check(
+        f'{SIGMOID_LOSS} bottom: "w" loss_param {{ normalization: NONE ignore_label: 1 }}',
+        (2, 4, 3),
+        (2, 4, 3),
+        w.shape,
+        inputs=[distinct(2, 4, 3), np.array([0, 1, 0.25] * 8, np.float32).reshape(2, 4, 3), w],
+        oracle=lambda x, t, w: oracle(x, t, w.reshape(x.shape)),
+        gradient=[0],
+    )
+    x = torch.ones(2, 3, requires_grad=True)
+    value = build(f'{SIGMOID_LOSS} bottom: "w"', (2, 3), (2, 3), (2, 3))(x, torch.zeros(2, 3), torch.zeros(2, 3))
+    value.backward()
+    assert value == 0 and x.grad is not None and not x.grad.any()
+    with pytest.raises(ShapeError, match="expected as many weights as scores, got"):
+        build(f'{SIGMOID_LOSS} bottom: "w"', (2, 3), (2, 3), (2,))
+
+
 # -- EuclideanLoss -------------------------------------------------------------------------------------------------
 
 
@@ -357,7 +382,7 @@ def test_euclidean_loss_and_its_gradient_to_both(other: tuple[int, ...]) -> None
 
 
 def test_labels_of_losses_get_no_gradient() -> None:
-    assert [loss.SoftmaxWithLoss.no_gradient, loss.SigmoidCrossEntropyLoss.no_gradient] == [(1, 2), (1,)]
+    assert [loss.SoftmaxWithLoss.no_gradient, loss.SigmoidCrossEntropyLoss.no_gradient] == [(1, 2)] * 2
     assert loss.EuclideanLoss.no_gradient == ()
     assert all(cls.is_loss for cls in (loss.SoftmaxWithLoss, loss.SigmoidCrossEntropyLoss, loss.EuclideanLoss))
 
