@@ -1,5 +1,5 @@
 """Files of what a detector found: ``caffecli detect``'s JSON and CSV; VOC's, COCO's and ILSVRC's results, which
-``detect`` and DetectionOutput write.
+``detect`` and DetectionOutput write. All are read, and all but ILSVRC's written.
 
 =========  ========================================================================================================
 JSON       a list of pictures, each with its ``objects``
@@ -13,19 +13,27 @@ ILSVRC     a text of lines ``picture label score xmin ymin xmax ymax``
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from caffecli.errors import DataError, FormatError, in_a_line
-from caffecli.formats.atomic import read_bytes
+from caffecli.formats import proposals
+from caffecli.formats.atomic import read_bytes, replacing
 from caffecli.formats.list_file import refuse_utf16
 
 Kind = Literal["names", "coco", "voc", "ilsvrc"]
+Format = Literal["json", "csv", "coco", "voc", "hdf5"]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+#: how the names of videos end
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
 
 
 class Box(NamedTuple):
@@ -205,3 +213,111 @@ def _label(value: Any, where: str) -> int:
     if number != int(number):
         raise ValueError(f"{where}: expected a class's number, got {value!r:.40}")
     return int(number)
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+class Object(NamedTuple):
+    """An object: its class, how sure the net is, and its box in pixels."""
+
+    label: int
+    name: str
+    score: float
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Found(NamedTuple):
+    """What was found in a picture, or a video's frame."""
+
+    picture: str
+    width: int
+    height: int
+    objects: list[Object]
+
+
+def write(path: str, form: Format, found: Sequence[Found], categories: Mapping[int, int]) -> None:
+    """Write what was found: ``voc`` into a folder, others into a file; ``hdf5`` as regions for ``formats.proposals``.
+
+    ``categories``: COCO's ids by label, where they differ. Raises FormatError where a file cannot be written.
+    """
+    if form == "coco":
+        _write_coco(path, found, categories)
+    else:
+        {"json": _write_json, "csv": _write_csv, "voc": _write_voc, "hdf5": _write_hdf5}[form](path, found)
+
+
+def _write_json(path: str, found: Sequence[Found]) -> None:
+    whole = [each._asdict() | {"objects": [one._asdict() for one in each.objects]} for each in found]
+    with replacing(path, "w") as file:
+        json.dump(whole, file, indent=1)
+        file.write("\n")
+
+
+def _write_csv(path: str, found: Sequence[Found]) -> None:
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["picture", *Object._fields])
+    for each in found:
+        writer.writerows([each.picture, *one] for one in each.objects)
+    with replacing(path) as file:
+        file.write(os.fsencode(lines.getvalue()))
+
+
+def _write_coco(path: str, found: Sequence[Found], categories: Mapping[int, int]) -> None:
+    whole = [
+        {
+            "image_id": int(stem) if (stem := _stem(each.picture)).isdecimal() else stem,
+            "category_id": categories.get(one.label, one.label),
+            "bbox": [one.xmin, one.ymin, one.xmax - one.xmin, one.ymax - one.ymin],
+            "score": one.score,
+        }
+        for each in found
+        for one in each.objects
+    ]
+    with replacing(path, "w") as file:
+        json.dump(whole, file)
+        file.write("\n")
+
+
+def _write_voc(path: str, found: Sequence[Found]) -> None:
+    lines: dict[str, list[str]] = {}
+    for each in found:
+        for one in each.objects:
+            corners = " ".join(f"{value:.6f}" for value in one[3:])
+            lines.setdefault(one.name, []).append(f"{_stem(each.picture)} {one.score:.6f} {corners}\n")
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, own in lines.items():
+        with replacing(folder / f"comp4_det_test_{in_file_names(name)}.txt") as file:
+            file.write(os.fsencode("".join(own)))
+
+
+def in_file_names(name: str) -> str:
+    """A class's name as it stands in the names of VOC's files: with '_' for what these should not have."""
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+
+
+def _write_hdf5(path: str, found: Sequence[Found]) -> None:
+    """A dataset for each picture, xmin, ymin, xmax, ymax, score."""
+    rows = ((each.picture, [(*one[3:], one.score) for one in each.objects]) for each in found)
+    proposals.write(path, ((name, np.array(boxes, np.float32).reshape(-1, 5)) for name, boxes in rows))
+
+
+def frame_name(video: str, number: int) -> str:
+    """What a video's frame is called: ``street.avi#0`` for the first."""
+    return f"{video}#{number}"
+
+
+def video_of(picture: str) -> str:
+    """The video that a picture is a frame of, by its name; "" where it is none, but a picture such as ``a#1.jpg``."""
+    video, _, number = picture.rpartition("#")
+    return video if number.isdecimal() and video.lower().endswith(VIDEOS) else ""
+
+
+def _stem(picture: str) -> str:
+    video = video_of(picture)
+    return Path(video).stem + picture.removeprefix(video) if video else Path(picture).stem

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +15,10 @@ import caffe
 from caffe import mode
 from caffecli import logs
 from caffecli.errors import DataError, SpecError
-from caffecli.formats import annotated, datum, picture, proposals
+from caffecli.formats import annotated, datum, detections, picture
 from caffecli.formats.atomic import read_file, replacing
 from caffecli.formats.db import is_database
+from caffecli.formats.detections import VIDEOS, Found, Object
 from caffecli.formats.drawn import VideoFile, with_boxes
 from caffecli.layers import user_modules
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
@@ -32,10 +30,8 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 #: finds objects in a named picture, blue first: rows class, score, xmin, ymin, xmax, ymax
 Find = Callable[[str, Pixels], Floats]
-Format = Literal["json", "csv", "coco", "voc", "hdf5"]
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
 #: how many scores of a class are said of a picture
 _SAID = 20
 
@@ -56,7 +52,7 @@ class ObjectOptions:
     pretrained_model: str
     input_file: str
     output_file: str | None = None
-    format: Format = "json"
+    format: detections.Format = "json"
     draw: str | None = None
     label_map_file: str | None = None
     threshold: float | None = None
@@ -70,27 +66,6 @@ class ObjectOptions:
     bgr: bool = True
     gpu: bool = False
     layers: tuple[str, ...] = ()
-
-
-class Object(NamedTuple):
-    """An object: its class, how sure the net is, and its box in pixels."""
-
-    label: int
-    name: str
-    score: float
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
-
-
-class Found(NamedTuple):
-    """What was found in a picture, or a video's frame."""
-
-    picture: str
-    width: int
-    height: int
-    objects: list[Object]
 
 
 def detect_objects(options: ObjectOptions) -> list[Found]:
@@ -118,10 +93,9 @@ def detect_objects(options: ObjectOptions) -> list[Found]:
     if not found:
         raise DataError(f"{options.input_file!r} holds no picture that can be read")
     if options.output_file is not None:
-        if options.format == "coco":
-            _write_coco(options.output_file, found, classes)
-        else:
-            WRITERS[options.format](options.output_file, found)
+        # SSD's label map of COCO has the categories' ids as names
+        numbers = {label: int(item.name) for label, item in classes.items() if item.name.isdecimal()}
+        detections.write(options.output_file, options.format, found, numbers)
         print(f"Wrote {options.output_file}")
     return found
 
@@ -265,7 +239,7 @@ def _video(path: Path) -> Iterator[tuple[str, Pixels]]:
             there, frame = video.read()
             if not there:
                 break
-            yield f"{path.name}#{number}", np.asarray(frame, np.uint8)
+            yield detections.frame_name(path.name, number), np.asarray(frame, np.uint8)
             number += 1
     finally:
         video.release()
@@ -335,9 +309,10 @@ class Drawing:
         surest_last = sorted(found.objects, key=lambda one: one.score)
         boxes = [(each[3:], f"{each.name} {each.score:.2f}", each.label) for each in surest_last]
         drawn = with_boxes(frame, boxes)
-        name, _, number = found.picture.partition("#")
-        target = self.folder.joinpath(*(part for part in Path(name).parts if part not in ("..", "/")))
-        if not number:
+        video = detections.video_of(found.picture)
+        parts = Path(video or found.picture).parts
+        target = self.folder.joinpath(*(part for part in parts if part not in ("..", "/")))
+        if not video:
             target.parent.mkdir(parents=True, exist_ok=True)
             target = target if target.suffix else target.with_suffix(".png")
             whole, data = cv2.imencode(target.suffix, drawn)
@@ -349,78 +324,3 @@ class Drawing:
         if self._video is None:
             self._video = VideoFile(target.with_suffix(".avi"), "MJPG", self.rate)
         self._video.add(drawn)
-
-
-# -- files ---------------------------------------------------------------------------------------------------------
-
-
-def _write_json(path: str, found: list[Found]) -> None:
-    """A list of pictures, each with its objects."""
-    whole = [each._asdict() | {"objects": [one._asdict() for one in each.objects]} for each in found]
-    with replacing(path, "w") as file:
-        json.dump(whole, file, indent=1)
-        file.write("\n")
-
-
-def _write_csv(path: str, found: list[Found]) -> None:
-    """A line for each object."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["picture", *Object._fields])
-    for each in found:
-        writer.writerows([each.picture, *one] for one in each.objects)
-    with replacing(path) as file:
-        file.write(os.fsencode(lines.getvalue()))
-
-
-def _write_coco(path: str, found: list[Found], classes: dict[int, LabelMapItem]) -> None:
-    """COCO's results: a list of objects; ``category_id`` is the class's name in the label map where that is a number,
-    as in SSD's, else its label.
-    """
-
-    def category(label: int) -> int:
-        name = classes[label].name if label in classes else ""
-        return int(name) if name.isdecimal() else label
-
-    whole = [
-        {
-            "image_id": int(stem) if (stem := _stem(each.picture)).isdecimal() else stem,
-            "category_id": category(one.label),
-            "bbox": [one.xmin, one.ymin, one.xmax - one.xmin, one.ymax - one.ymin],
-            "score": one.score,
-        }
-        for each in found
-        for one in each.objects
-    ]
-    with replacing(path, "w") as file:
-        json.dump(whole, file)
-        file.write("\n")
-
-
-def _write_voc(path: str, found: list[Found]) -> None:
-    """VOC's results: a file for each class in the folder, a line for each object."""
-    lines: dict[str, list[str]] = {}
-    for each in found:
-        for one in each.objects:
-            corners = " ".join(f"{value:.6f}" for value in one[3:])
-            lines.setdefault(one.name, []).append(f"{_stem(each.picture)} {one.score:.6f} {corners}\n")
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, own in lines.items():
-        safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
-        with replacing(folder / f"comp4_det_test_{safe}.txt") as file:
-            file.write(os.fsencode("".join(own)))
-
-
-def _stem(picture_name: str) -> str:
-    name, _, number = picture_name.partition("#")
-    return Path(name).stem + (f"#{number}" if number else "")
-
-
-def _write_hdf5(path: str, found: list[Found]) -> None:
-    """Regions for a net that takes them: a dataset for each picture, xmin, ymin, xmax, ymax, score."""
-    rows = ((each.picture, [(*one[3:], one.score) for one in each.objects]) for each in found)
-    proposals.write(path, ((name, np.array(boxes, np.float32).reshape(-1, 5)) for name, boxes in rows))
-
-
-WRITERS = {"json": _write_json, "csv": _write_csv, "voc": _write_voc, "hdf5": _write_hdf5}

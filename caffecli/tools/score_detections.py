@@ -302,8 +302,8 @@ class _Classes:
         return written
 
     def _of_file(self, stem: str) -> str:
-        """VOC's files end in the class's name, in which ``detect`` has '_' for what files' names should not have."""
-        plain = {"".join(c if c.isalnum() or c in "-_." else "_" for c in name): name for name in self._truth.labels}
+        """VOC's files end in the class's name."""
+        plain = {detections.in_file_names(name): name for name in self._truth.labels}
         plain |= {name: name for name in self._truth.labels}
         fits = [name for name in plain if stem.endswith(name)]
         if fits:

@@ -234,7 +234,7 @@ def test_nothing_of_the_users_is_overwritten(run: Run) -> None:
 
 
 def test_odd_pictures(run: Run) -> None:
-    """A single pixel, long ones, grey and deep ones, an ending in capitals, none, a name that is no UTF-8."""
+    """A single pixel, long ones, grey and deep ones, an ending in capitals, none, odd names."""
     Path("odd").mkdir()
     for name, shape, kind in (
         ("one.png", (1, 1, 3), np.uint8),
@@ -242,7 +242,8 @@ def test_odd_pictures(run: Run) -> None:
         ("high.bmp", (900, 1, 3), np.uint8),
         ("grey.PNG", (30, 20), np.uint8),
         ("deep.png", (30, 20, 4), np.uint16),
-        ("un\udce4.png", (9, 9, 3), np.uint8),
+        ("un\udce4.png", (9, 9, 3), np.uint8),  # no UTF-8
+        ("with#1.png", (9, 9, 3), np.uint8),  # not a video's frame
     ):
         Path("odd", name).write_bytes(cv2.imencode(".png", np.full(shape, 200, kind))[1].tobytes())
     for flags in (("f.json",), ("f.csv",), ("voc", "--format=voc"), ("c.json", "--format=coco"), ("--draw=seen",)):
@@ -256,8 +257,12 @@ def test_odd_pictures(run: Run) -> None:
         (1, 900),
         (1, 1),
         (9, 9),
+        (9, 9),
     ]
-    assert len(list(Path("seen").iterdir())) == 6
+    assert {path.name for path in Path("seen").iterdir()} == {path.name for path in Path("odd").iterdir()}
+    assert "with#1" in {
+        line.split()[0] for line in Path("voc/comp4_det_test_cat.txt").read_text("latin-1").splitlines()
+    }
     (Path("odd") / "one.png").rename("one")
     assert run("one", "f.json", *FLAGS)[0] == 0
 
