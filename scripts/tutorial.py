@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = ("text", "prototxt")
-#: so that a page's commands are those of this checkout and of this Python
-COMMANDS = 'caffecli() { "$PYTHON" -m caffecli "$@"; }; python() { "$PYTHON" "$@"; }; set -euo pipefail\n'
+#: so that a page's commands are those of this checkout and of this Python; CAFFECLI may say otherwise
+COMMANDS = 'caffecli() { ${CAFFECLI:-"$PYTHON" -m caffecli} "$@"; }; python() { "$PYTHON" "$@"; }; set -euo pipefail\n'
 
 
 class Block(NamedTuple):

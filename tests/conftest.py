@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -90,3 +91,16 @@ def ranks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     multiprocessing.set_forkserver_preload(["caffecli.tools.train"])
     monkeypatch.setattr(launch, "START", "forkserver")
+
+
+@pytest.fixture(scope="session")
+def forked_caffecli() -> Iterator[str]:
+    """The command ``caffecli``, for a shell, by ``tests/forked.py``."""
+    root = Path(__file__).parents[1]
+    program, env = str(root / "tests/forked.py"), {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    with tempfile.TemporaryDirectory() as folder:  # its name is short, as a socket's has to be
+        path = f"{folder}/socket"
+        with subprocess.Popen([sys.executable, program, "serve", path], stdout=subprocess.PIPE, env=env) as server:
+            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+            yield f"{sys.executable} -SEs {program} call {path}"
+            server.terminate()

@@ -18,9 +18,10 @@ PICTURES = ROOT / "docs/tutorials/pictures"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "0"}
 
 
-def run(folder: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *args: str | Path, caffecli: str = "") -> subprocess.CompletedProcess[str]:
+    env = {**ENV, "CAFFECLI": caffecli}
     return subprocess.run(
-        [sys.executable, "-W", "error", *args], cwd=folder, env=ENV, capture_output=True, text=True, timeout=300
+        [sys.executable, "-W", "error", *args], cwd=folder, env=env, capture_output=True, text=True, timeout=300
     )
 
 
@@ -36,12 +37,12 @@ LONG = ("09-find-objects",)
     "page",
     [pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else [], id=page.stem) for page in PAGES],
 )
-def test_the_page_runs_and_prints_what_it_shows(page, digits, tmp_path):
+def test_the_page_runs_and_prints_what_it_shows(page, digits, forked_caffecli, tmp_path):
     for name in ("models", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     if "scripts/digits.py" in page.read_text():
         shutil.copytree(digits, tmp_path / "tutorial")
-    done = run(tmp_path, ROOT / "scripts/tutorial.py", page)
+    done = run(tmp_path, ROOT / "scripts/tutorial.py", page, caffecli=forked_caffecli)
     assert done.returncode == 0, done.stdout + done.stderr
     if page.stem == "09-find-objects":
         assert float(re.search(r"output #0: score = (\S+)", done.stdout)[1]) >= 0.85
