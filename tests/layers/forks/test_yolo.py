@@ -84,6 +84,17 @@ def overlap(a: Any, b: Any, kind: str = "MSE") -> float:
     return iou
 
 
+def within(box: Any) -> list[float]:
+    """The part of a box that lies in the picture, as centre and size."""
+    low, high = ([min(1.0, max(0.0, box[i] + sign * box[i + 2] / 2)) for i in (0, 1)] for sign in (-1, 1))
+    return [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[0] - low[0], high[1] - low[1]]
+
+
+def overlap_within(a: Any, b: Any) -> float:
+    a, b = within(a), within(b)
+    return overlap(a, b) if min(*a[2:], *b[2:]) > 0 else 0.0
+
+
 def rise(pred: Any, truth: Any, kind: str) -> list[float]:
     """Darknet's gradient of the overlap, term by term, of centre and size."""
     pl, pr, pt, pb = pred[0] - pred[2] / 2, pred[0] + pred[2] / 2, pred[1] - pred[3] / 2, pred[1] + pred[3] / 2
@@ -146,6 +157,7 @@ def slow_region(x: np.ndarray, labels: np.ndarray, o: dict[str, Any], seen: int 
     v = x.reshape(num, count, 5 + CLASSES, HIGH, WIDE).astype(np.float64)
     d = np.zeros_like(v)
     rows = labels.reshape(num, -1, 5)
+    like = overlap_within if older else overlap
 
     def box(b: int, n: int, j: int, i: int) -> list[float]:
         tx, ty, tw, th = v[b, n, :4, j, i]
@@ -168,7 +180,7 @@ def slow_region(x: np.ndarray, labels: np.ndarray, o: dict[str, Any], seen: int 
             for row in rows[b]:
                 if not row[1]:
                     break
-                best = max(best, overlap(box(b, n, j, i), row[1:]))
+                best = max(best, like(box(b, n, j, i), row[1:]))
             d[b, n, 4, j, i] = 0 if best > o["thresh"] else o["noobject_scale"] * s * s * (1 - s)
             if older and seen < 12800 // num:
                 anchor = o["biases"][2 * n] / WIDE, o["biases"][2 * n + 1] / HIGH
@@ -182,12 +194,12 @@ def slow_region(x: np.ndarray, labels: np.ndarray, o: dict[str, Any], seen: int 
             for each in range(count):
                 size = [o["biases"][2 * each] / WIDE, o["biases"][2 * each + 1] / HIGH]
                 size = size if o["bias_match"] else box(b, each, j, i)[2:]
-                if (iou := overlap((0, 0, *size), (0, 0, *true[2:]))) > best:
+                if (iou := like((0, 0, *size), (0, 0, *true[2:]))) > best:
                     best, n = iou, each
             plain = older or o["rescore"]
             towards(b, n, j, i, true, o["coord_scale"] * (1 if plain else 2 - true[2] * true[3]))
             s = sigmoid(v[b, n, 4, j, i])
-            target = overlap(box(b, n, j, i), true) if o["rescore"] and not older else 1
+            target = like(box(b, n, j, i), true) if o["rescore"] and not older else 1
             d[b, n, 4, j, i] = -o["object_scale"] * (target - s) * s * (1 - s)
             chance = np.exp(v[b, n, 5:, j, i]) / np.exp(v[b, n, 5:, j, i]).sum()
             d[b, n, 5:, j, i] = -o["class_scale"] * ((np.arange(CLASSES) == o.get("map", range(9))[label]) - chance)

@@ -15,7 +15,7 @@ from caffecli.layers import types
 from caffecli.layers.labels import LabelError
 from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.spec import support, text
-from tests.layers.forks.test_yolo import overlap, run, said, sigmoid
+from tests.layers.forks.test_yolo import overlap, overlap_within, run, said, sigmoid
 from tests.layers.oracle import build
 
 SIDE, CLASSES, COUNT = 3, 3, 2
@@ -125,13 +125,14 @@ def test_detection_loss(more: dict[str, Any], part: float) -> None:
 def judged(found: list[list[Any]], true: list[list[Any]], o: dict[str, Any], second: bool) -> np.ndarray:
     """The top of a picture: of rows label, score, box, and label, box, difficult."""
     top = np.zeros(CLASSES + 4 * COUNT * CELLS)
+    like = overlap_within if second else overlap
     for label, _, hard in true:
         top[label] += not hard
     found.sort(key=lambda row: -row[1])
     if o["nms"] >= 0:
         gone: set[int] = set()
         for i, k in itertools.combinations(range(len(found)), 2):
-            if i not in gone and k not in gone and overlap(found[i][2], found[k][2]) >= o["nms"]:
+            if i not in gone and k not in gone and like(found[i][2], found[k][2]) >= o["nms"]:
                 gone.add(k)
         found = [row for i, row in enumerate(found) if i not in gone]
     if second:
@@ -140,7 +141,7 @@ def judged(found: list[list[Any]], true: list[list[Any]], o: dict[str, Any], sec
     seen: set[int] = set()
     for i, (label, score, box) in enumerate(found):
         own = [k for k, each in enumerate(true) if each[0] == label]
-        likes = [overlap(box, true[k][1]) for k in own]
+        likes = [like(box, true[k][1]) for k in own]
         hit = miss = 0
         if not own:
             miss = 1

@@ -76,6 +76,11 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
 
 
+def inside(boxes: Tensor) -> Tensor:
+    """The ``corners`` of the parts of boxes that lie in the image."""
+    return corners(boxes).clamp(0, 1)
+
+
 def true_boxes(layer: Layer, labels: Tensor, num: int, classes: int) -> tuple[Tensor, Tensor]:
     """The rows (num, most, 5) class, centre x, centre y, width, height, and which of them are there (num, most): those
     before the first without a width. Raises LabelError for one that is no class. Read on the CPU, as how many there are

@@ -38,15 +38,14 @@ class RegionLoss(Loss):
 
     ``region_loss_param``: num A (5), num_class C (20), biases: a and b of each; object_scale (1), noobject_scale (0.5),
     class_scale (1), coord_scale (5), thresh (0.2), bias_match (1); coords is 4; side, softmax, jitter, absolute and
-    random have no effect. rescore: 1 (default): t is the overlap with the true box, f = 1; 0: t = 1,
-    f = 2 - w h. Where a picture has 30 rows of labels, 150 numbers, the loss is gklz1982's: t = 1 and f = 1, its value
-    is not divided by N, class_map names a file with the class to take for each, and for the first 12800 pictures, of
-    each process, all other predictions have d = 0.01 as coord_scale f, for a true box that is their anchor in the
-    middle of their cell. Each 10 passes (gklz1982's 100) the log has means of the objectness, of those that should
-    find a box, their overlap, score of its class, and the parts that overlap by more than 0.5 and 0.75.
-    Raises SpecError for too few biases, LabelError for a label that is no class.
-    Source: Redmon and Farhadi, CVPR 2017 (YOLO, version 2); ``region_loss_layer.cpp`` of eric612/MobileNet-YOLO and
-    gklz1982/caffe-yolov2.
+    random have no effect. rescore: 1 (default): t is the overlap with the true box, f = 1; 0: t = 1, f = 2 - w h. Where
+    a picture has 30 rows of labels, 150 numbers, the loss is gklz1982's: t = 1 and f = 1, only what lies in the image
+    overlaps, its value is not divided by N, class_map names a file with the class to take for each, and for the first
+    12800 pictures, of each process, all other predictions have d = 0.01 as coord_scale f, for a true box that is their
+    anchor in the middle of their cell. Each 10 passes (gklz1982's 100) the log has means of the objectness, of those
+    that should find a box, their overlap, score of its class, and the parts that overlap by more than 0.5 and 0.75.
+    Raises SpecError for too few biases, LabelError for a label that is no class. Source: Redmon and Farhadi, CVPR 2017
+    (YOLO, version 2); ``region_loss_layer.cpp`` of eric612/MobileNet-YOLO and gklz1982/caffe-yolov2.
 
     Differences: H and W may differ; less than ten biases do not count as zeros. softmax_tree, gklz1982's, is not here.
     """
@@ -101,7 +100,8 @@ class RegionLoss(Loss):
         place, objectness = x[:, :, :2].sigmoid(), x[:, :, 4].sigmoid()
         predicted = grid.decode(place, x[:, :, 2:4], anchors)
         difference = torch.zeros_like(x)
-        overlap = boxes.overlaps(grid.corners(predicted).flatten(1, 3), grid.corners(rows[..., 1:]))
+        corners = grid.inside if self.older else grid.corners
+        overlap = boxes.overlaps(corners(predicted).flatten(1, 3), corners(rows[..., 1:]))
         near = (overlap.masked_fill(~there[:, None], 0) > param.thresh).any(-1).reshape(objectness.shape)
         difference[:, :, 4] = (param.noobject_scale * objectness * _slope(objectness)).masked_fill(near, 0)
         if self.older and self.seen < _FIRST // num:
@@ -112,10 +112,10 @@ class RegionLoss(Loss):
         item, at = there.nonzero(as_tuple=True)
         true, cell = rows[item, at], grid.cells(rows, high, wide)[item, at]
         sizes = anchors if param.bias_match else predicted.flatten(2, 3)[item, :, cell, 2:]
-        anchor = _of_size(true[:, 3:], sizes).argmax(1)
+        anchor = _of_size(true[:, 3:], sizes.clamp(max=2) if self.older else sizes).argmax(1)
         found = own[item, anchor, cell]
         box = predicted.flatten(2, 3)[item, anchor, cell]
-        hit = boxes.overlap(grid.corners(box), grid.corners(true[:, 1:]))
+        hit = boxes.overlap(corners(box), corners(true[:, 1:]))
         inside = found[:, :2].sigmoid()
         wanted = true[:, 1:3] * true.new_tensor([wide, high]) - torch.stack([cell % wide, cell // wide], 1)
         scale = param.coord_scale * x.new_ones(len(true), 1)

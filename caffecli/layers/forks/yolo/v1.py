@@ -162,7 +162,7 @@ class EvalDetection(Layer):
     that overlaps by so much or more with one of a greater score, also of another class; below 0 (-1) none does;
     score_type: OBJ the objectness, PROB the likeliest class' score, MULTIPLY (the default) their product. Version 1:
     sqrt (true), constriant (true) as in DetectionLoss. Version 2: biases, width and height of each of B anchors in
-    cells; scores below 0.005 do not count.
+    cells; scores below 0.005 do not count, and only what lies in the picture overlaps.
     Raises ShapeError where the bottoms do not fit, LabelError for a label that is no class.
     Source: ``eval_detection_layer.cpp`` of yeahkun/caffe-yolo and of gklz1982/caffe-yolov2.
 
@@ -228,10 +228,10 @@ class EvalDetection(Layer):
         box = grid.decode(parts[:, :, :2].sigmoid(), parts[:, :, 2:4], self.anchors.to(x) / param.side)
         score = self._score(parts[:, :, 4].sigmoid(), chance)
         flat = [each.permute(0, 2, 3, 1, *range(4, each.dim())).flatten(1, 3) for each in (label, score, box)]
-        own = [Found(name, told, grid.corners(each)) for name, told, each in zip(*flat, strict=True)]
+        own = [Found(name, told, grid.inside(each)) for name, told, each in zip(*flat, strict=True)]
         rows, there = grid.true_boxes(self, labels, len(x), param.num_class)
         true = [
-            Found(to_classes(each[:, 0]), torch.zeros_like(each[:, 0], dtype=torch.bool), grid.corners(each[:, 1:]))
+            Found(to_classes(each[:, 0]), torch.zeros_like(each[:, 0], dtype=torch.bool), grid.inside(each[:, 1:]))
             for each in (each[kept].to(x.dtype) for each, kept in zip(rows, there, strict=True))
         ]
         return own, true
