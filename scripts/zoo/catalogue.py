@@ -9,6 +9,7 @@ from scripts.zoo import (
     googlenet,
     mobilenet,
     nin,
+    rcnn,
     resnet,
     segmentation,
     segnet,
@@ -34,6 +35,7 @@ FAMILIES = (
     segnet,
     ssd,
     yolo,
+    rcnn,
     faces,
     captions,
 )

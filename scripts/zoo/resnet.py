@@ -50,6 +50,12 @@ def models() -> Iterator[Model]:
 
 
 def resnet(n: NetSpec, data: Top, depth: int) -> Top:
+    top = parts.ave_pool(n, "pool5", stages(n, data, depth), 7, 1)
+    return parts.inner(n, "fc1000", top, 1000, weight_filler=parts.MSRA)
+
+
+def stages(n: NetSpec, data: Top, depth: int, spread: bool = False) -> Top:
+    """The net up to its last stage; with ``spread`` that keeps the size, and its kernels see as much by dilation."""
     # the published ResNet-50 alone has a bias here
     top = normalised(n, "conv1", "_conv1", data, 64, 7, pad=3, stride=2, bias_term=depth == 50)
     top = parts.rectify(n, "conv1_relu", top)
@@ -59,13 +65,15 @@ def resnet(n: NetSpec, data: Top, depth: int) -> Top:
             # stages of many blocks are numbered: a, b1, b2, ...
             numbered = depth > 50 and stage in (3, 4)
             letter = f"b{block}" if numbered and block else ascii_lowercase[block]
-            stride = 2 if stage > 2 and block == 0 else 1
-            top = bottleneck(n, f"{stage}{letter}", top, width, stride, project=block == 0)
-    top = parts.ave_pool(n, "pool5", top, 7, 1)
-    return parts.inner(n, "fc1000", top, 1000, weight_filler=parts.MSRA)
+            dilated = spread and stage == 5
+            stride = 2 if stage > 2 and block == 0 and not dilated else 1
+            top = bottleneck(n, f"{stage}{letter}", top, width, stride, project=block == 0, dilated=dilated)
+    return top
 
 
-def bottleneck(n: NetSpec, name: str, bottom: Top, width: int, stride: int, project: bool) -> Top:
+def bottleneck(
+    n: NetSpec, name: str, bottom: Top, width: int, stride: int, project: bool, dilated: bool = False
+) -> Top:
     """1x1, 3x3 and 1x1 convolutions, added to their input, or to a 1x1 convolution of it where the shape changes."""
 
     def branch(part: str, bottom: Top, num_output: int, kernel_size: int, **settings: Any) -> Top:
@@ -76,7 +84,8 @@ def bottleneck(n: NetSpec, name: str, bottom: Top, width: int, stride: int, proj
 
     kept = branch("branch1", bottom, 4 * width, 1, stride=stride) if project else bottom
     top = relu("_branch2a", branch("branch2a", bottom, width, 1, stride=stride))
-    top = relu("_branch2b", branch("branch2b", top, width, 3, pad=1))
+    around = {"pad": 2, "dilation": 2} if dilated else {"pad": 1}
+    top = relu("_branch2b", branch("branch2b", top, width, 3, **around))
     n[f"res{name}"] = L.Eltwise(kept, branch("branch2c", top, 4 * width, 1))
     return relu("", n[f"res{name}"])
 

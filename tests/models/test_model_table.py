@@ -22,7 +22,7 @@ def test_every_net_has_its_times() -> None:
     assert sorted(times) == model_table.names()
     for name, found in times.items():
         assert found.keys() == {"forward", "opencv", "step"}, name
-        assert found["forward"] > 0
+        assert isinstance(found["forward"], str) or found["forward"] > 0
         assert isinstance(found["step"], str) == (not (model_table.MODELS / name / "train_val.prototxt").exists())
 
 

@@ -21,10 +21,12 @@ LARGE = {
     *("vgg16", "vgg19", "vgg_face", "vgg_cnn_f", "vgg_cnn_m", "vgg_cnn_s", "resnet50", "resnet101", "resnet152"),
     *("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed", "segnet", "s2vt", "bvlc_googlenet", "binary_hashing"),
     *("ssd300_vgg16", "finetune_flickr_style", "bvlc_reference_rcnn_ilsvrc13", "nin_imagenet"),
+    *("faster_rcnn_zf", "faster_rcnn_vgg16", "rfcn_resnet50"),
 }
 #: Where the pictures may have any size, small ones.
 SMALL = {
     **dict.fromkeys(("fcn32s", "fcn16s", "fcn8s", "parsenet", "hed"), (1, 3, 64, 64)),
+    **dict.fromkeys(("faster_rcnn_zf", "faster_rcnn_vgg16", "rfcn_resnet50"), (1, 3, 128, 160)),
     **dict.fromkeys(
         ("squeezenet_v1.0", "squeezenet_v1.1", "mobilenet", "mobilenet_v2", "mobilenet_yolov3"), (2, 3, 96, 96)
     ),
@@ -95,6 +97,8 @@ def batch(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
             values = torch.tensor(YOLO_BOXES)
         elif name == "label":
             values = torch.ones(count)
+        elif name == "im_info":
+            values = torch.tensor([128.0, 160, 1])
         elif name in WHOLE:
             values = (torch.arange(count) % 2).float()
         else:
@@ -167,3 +171,31 @@ def test_a_step_down_the_gradient_lowers_the_loss(name):
         if after < before:
             return
     pytest.fail(f"the loss went from {before} to {after}")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("faster_rcnn_zf", "train"),
+        ("faster_rcnn_vgg16", "train"),
+        ("rfcn_resnet50", "train"),
+        ("rfcn_resnet50", "train_ohem"),
+    ],
+)
+def test_nets_of_regions_learn_the_blobs_that_are_used(name, file):
+    def settings(layer):
+        kept = LayerParameter(name=layer.name, type=layer.type)
+        for field in ("convolution_param", "inner_product_param"):
+            if layer.HasField(field):
+                param = getattr(kept, field)
+                param.CopyFrom(getattr(layer, field))
+                param.ClearField("weight_filler")
+                param.ClearField("bias_filler")
+        return kept
+
+    learned = {layer.name: settings(layer) for layer in read(name, f"{file}.prototxt", TRAIN).layer}
+    with_blobs = ("Convolution", "InnerProduct", "BatchNorm", "Scale")
+    used = [layer for layer in read(name, "deploy.prototxt", TEST).layer if layer.type in with_blobs]
+    assert len(used) > 6
+    for layer in used:
+        assert learned[layer.name] == settings(layer)
