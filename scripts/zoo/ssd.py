@@ -181,7 +181,8 @@ def annotated(
     """
     changes = {
         "mirror": True,
-        "resize_param": sizes,
+        "resize_param": sizes[0],
+        "resize_other": sizes[1:],
         "emit_constraint": {"emit_type": EmitConstraint.CENTER},
         "distort_param": {
             "brightness_prob": 0.5,
