@@ -82,25 +82,20 @@ class ObjectSource(AnnotatedSource):
         return data, regions, objects
 
     def _made(self, index: int, key: bytes, value: bytes) -> _Picture:
-        import cv2
-
         name = str(key, "utf-8", "replace")
         record = self._record(key, value)
         draws = self._draws.generator(self._position + self._rank + index * self._ranks)
         side, mirrored = self._sides[int(draws.integers(len(self._sides)))], self._flipped and draws.random() < 0.5
         picture = self._picture(record.datum, name)
         _, height, width = picture.shape
-        scale = side / min(height, width)
-        if round(scale * max(height, width)) > self._most:
-            scale = self._most / max(height, width)
         pixels = picture.transpose(1, 2, 0)[:, :: -1 if mirrored else 1].astype(np.float32)
         pixels -= np.array(self._means, np.float32)
-        large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        large, scale = scaled(pixels, side, self._most)
         size = np.array([width, height] * 2, np.float32)
         boxes = annotated.boxes(record)
         corners = _mirrored(np.minimum(boxes[:, CORNERS] * size, size - 1), width, mirrored) * np.float32(scale)
         return _Picture(
-            large.reshape(*large.shape[:2], -1).transpose(2, 0, 1),
+            large,
             scale,
             np.concatenate([corners, boxes[:, :1]], 1),
             _mirrored(self._regions(name), width, mirrored) * np.float32(scale),
@@ -113,6 +108,20 @@ class ObjectSource(AnnotatedSource):
             return self._proposals.of(key)
         except DataError as error:
             raise DataError(f"{self.where}: {error}") from error
+
+
+def scaled(pixels: Floats, side: float, most: float) -> tuple[Floats, float]:
+    """A picture (height, width, channels) as (channels, height, width), its shorter side ``side``, unless the longer
+    one would be over ``most``: then that is; and its scale.
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    scale = side / min(height, width)
+    if round(scale * max(height, width)) > most:
+        scale = most / max(height, width)
+    large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    return large.reshape(*large.shape[:2], -1).transpose(2, 0, 1), scale
 
 
 def _mirrored(boxes: Floats, width: int, mirrored: bool) -> Floats:

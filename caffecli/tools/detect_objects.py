@@ -24,7 +24,7 @@ from caffecli.layers import user_modules
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
 from caffecli.spec import text
 from caffecli.tools import detect_regions
-from caffecli.tools.detector_input import Preparation, preparation
+from caffecli.tools.detector_input import Preparation, check_numbers, preparation
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -153,6 +153,7 @@ def finder(net: Any, options: ObjectOptions) -> tuple[Find, bool, float]:
     regions = detect_regions.RegionNet(
         net,
         detect_regions.RegionOptions(
+            model_def=options.model_def,
             weights=options.pretrained_model,
             mean_value=options.mean_value,
             input_scale=options.input_scale,
@@ -267,10 +268,7 @@ def run(net: Any, name: str, frame: Pixels, prepared: Preparation) -> Floats:
     net.forward()
     rows = next(net.blobs[name].data for name in net.outputs if is_boxes(net.blobs[name].shape))[0, 0, :, :7]
     rows = rows[rows[:, 1] >= 0]
-    if not np.isfinite(rows).all():
-        raise DataError(
-            f"{name}: the net finds a box whose numbers are none (NaN or infinite): its weights are damaged"
-        )
+    check_numbers(name, rows)
     return np.concatenate([rows[:, 1:3], prepared.boxes(rows[:, 3:], *frame.shape[:2])], 1)
 
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caffecli import logs
-from caffecli.errors import DataError, FormatError, SpecError
-from caffecli.formats import caffemodel
+from caffecli.errors import SpecError
 from caffecli.formats.proposals import Proposals
 from caffecli.layers.boxes import first_of_those_that_stay
 from caffecli.layers.forks.rois import Learned, learned
 from caffecli.layers.forks.rpn import changed
 from caffecli.proto.caffe_pb2 import NetParameter
-from caffecli.spec import upgrade
+from caffecli.sources.regions import scaled
+from caffecli.tools.detector_input import check_numbers, definition
 
 Floats = NDArray[np.float32]
 #: how many objects of a picture are kept, the most probable
@@ -33,12 +33,14 @@ def knows(net: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RegionOptions:
-    """``weights``: the file, which says how the net was trained; of pictures what is None is as it says.
+    """``model_def``: the net's file, to name in errors; ``weights``: theirs, which says how the net was trained: what
+    is None of the pictures' settings is as it says.
 
     ``proposals``: the file of regions for a net that takes them. Objects of a class that overlap with a more probable
     one by more than ``nms_threshold`` go, as do those with a score below ``threshold``.
     """
 
+    model_def: str
     weights: str
     mean_value: tuple[float, ...] | None
     input_scale: float | None
@@ -63,15 +65,15 @@ class RegionNet:
         missing = [name for name in net.inputs if name not in ("data", "im_info", "rois")]
         if missing or "data" not in net.inputs or len(net.blobs["data"].shape) != 4:
             raise SpecError(
-                f"expected inputs data (1, 3, height, width) and im_info (1, 3), or rois (count, 5), the net has "
-                f"{', '.join(net.inputs) or 'none'}"
+                f"{options.model_def!r}: expected inputs data (1, 3, height, width) and im_info (1, 3), or rois "
+                f"(count, 5), the net has {', '.join(net.inputs) or 'none'}"
             )
         self.gives_regions = "cls_prob" not in net.outputs
         if ("rois" in net.inputs) != (options.proposals is not None):
             raise SpecError(
-                "the net takes regions, its input rois: give their file by --proposals"
+                f"{options.model_def!r} takes regions, its input rois: give their file by --proposals"
                 if "rois" in net.inputs
-                else "the net proposes its regions itself; --proposals is for one with an input rois"
+                else f"{options.model_def!r} proposes its regions itself; --proposals is for a net with an input rois"
             )
         self._proposals = None if options.proposals is None else Proposals(options.proposals)
         trained = self._scaled()
@@ -93,17 +95,15 @@ class RegionNet:
         """Take the normalization out of the weights; what they say of their training."""
         params = self.net.params
         outputs = {name: int(blobs[0].shape[0]) for name, blobs in params.items() if len(blobs)}
-        try:
-            with logs.quiet():
-                definition: Any = upgrade.upgrade_net(caffemodel.read_net(self.options.weights), self.options.weights)
-        except (FormatError, SpecError):
+        net = definition(self.options.weights)
+        if net is None:
             logs.warning(
                 _SOURCE,
                 f"{self.options.weights!r} does not say how the net was trained: pictures are prepared as "
                 "py-faster-rcnn's are, and boxes taken for changes that were not normalized",
             )
             return learned(NetParameter(), outputs)
-        trained = learned(definition, outputs)
+        trained = learned(net, outputs)
         for name, (mean, deviation) in trained.normalized.items():
             logs.info(_SOURCE, f"Layer {name} learned normalized changes: its weights are scaled")
             weights, *bias = params[name]
@@ -126,29 +126,23 @@ class RegionNet:
             found = found[score >= self.options.threshold]
         else:
             found = self._objects(regions, *frame.shape[:2])
-        if not bool(found.isfinite().all()):
-            raise DataError(
-                f"{name}: the net finds a box whose numbers are none (NaN or infinite): its weights are damaged"
-            )
-        return np.asarray(found.numpy())
+        rows = np.asarray(found.numpy())
+        check_numbers(name, rows)
+        return rows
 
     def _feed(self, name: str, frame: NDArray[np.uint8]) -> float:
         """Give the net a picture; returns its scale."""
         import cv2
 
         height, width = frame.shape[:2]
-        scale = self._side / min(height, width)
-        if round(scale * max(height, width)) > self._most:
-            scale = self._most / max(height, width)
         pixels: Any = frame if self.options.bgr else frame[..., ::-1]
         if self.net.blobs["data"].shape[1] == 1:
             pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[..., None]
         pixels = (pixels.astype(np.float32) - self._mean) * np.float32(self._scale)
-        large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-        large = large.reshape(*large.shape[:2], -1).transpose(2, 0, 1)[None]
-        self._put("data", large)
+        large, scale = scaled(pixels, self._side, self._most)
+        self._put("data", large[None])
         if "im_info" in self.net.inputs:
-            self._put("im_info", np.array([[*large.shape[2:], scale]], np.float32))
+            self._put("im_info", np.array([[*large.shape[1:], scale]], np.float32))
         if self._proposals is not None:
             regions = self._proposals.of(name)
             if not len(regions):
@@ -174,7 +168,8 @@ class RegionNet:
             change = self._blob("bbox_pred").reshape(len(regions), -1, 4)
             if change.shape[1] not in (2, classes):
                 raise SpecError(
-                    f"bbox_pred has {change.shape[1]} boxes for {classes} classes; expected {classes}, or 2"
+                    f"{self.options.model_def!r}: bbox_pred has {change.shape[1]} boxes for {classes} classes; "
+                    f"expected {classes}, or 2"
                 )
             each = change if change.shape[1] == classes else change[:, [0] + [1] * (classes - 1)]
             boxes = changed(boxes.flatten(0, 1), each.flatten(0, 1)).reshape(-1, classes, 4)

@@ -1,20 +1,19 @@
-"""How a picture comes into a detector's net, and the boxes back: as the net was trained."""
+"""How a picture comes into a detector's net, and the boxes back: as the net was trained, as its weights' file says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from caffecli import logs
-from caffecli.errors import FormatError, SpecError
+from caffecli.errors import DataError, FormatError, SpecError
 from caffecli.formats import caffemodel, mean
 from caffecli.layers.forks.ssd.originals import Original, in_pixels
-from caffecli.proto.caffe_pb2 import ResizeParameter, TransformationParameter
+from caffecli.proto.caffe_pb2 import NetParameter, ResizeParameter, TransformationParameter
 from caffecli.sources import augment
 from caffecli.spec import upgrade
 
@@ -125,12 +124,25 @@ def _mean(
 
 def _trained(weights: str) -> tuple[str, TransformationParameter | None]:
     """The name and the ``transform_param`` of the data layer in a caffemodel; "" and None where it has none."""
-    try:
-        with logs.quiet():
-            net: Any = upgrade.upgrade_net(caffemodel.read_net(weights), weights)
-    except (FormatError, SpecError):  # HDF5, or several files
-        return "", None
-    for layer in net.layer:
+    net = definition(weights)
+    for layer in net.layer if net is not None else ():
         if layer.top and not layer.bottom and layer.HasField("transform_param"):
             return layer.name, layer.transform_param
     return "", None
+
+
+def definition(weights: str) -> NetParameter | None:
+    """The net that was trained, as its weights' file defines it; None for HDF5, and for several files."""
+    try:
+        with logs.quiet():
+            return upgrade.upgrade_net(caffemodel.read_net(weights), weights)
+    except (FormatError, SpecError):
+        return None
+
+
+def check_numbers(name: str, rows: Floats) -> None:
+    """Raise DataError where what a net finds in the picture ``name`` has no numbers."""
+    if not np.isfinite(rows).all():
+        raise DataError(
+            f"{name}: the net finds a box whose numbers are none (NaN or infinite): its weights are damaged"
+        )

@@ -156,7 +156,7 @@ def test_options_for_another_kind_of_net(net: NetParameter, command: Command) ->
     flags = ("--model_def=rpn_test.prototxt", "--pretrained_model=w.caffemodel")
     for more, wanted, words in (
         (["--resize_mode=WARP"], 1, "--resize_mode is not for 'rpn_test.prototxt', which takes pictures as they are"),
-        (["--proposals=p.h5"], 1, "the net proposes its regions itself"),
+        (["--proposals=p.h5"], 1, "proposes its regions itself"),
         (["--side=0"], 2, "--side"),
     ):
         code, said = command("detect", "objects_lmdb", "found.json", *flags, *more)

@@ -42,8 +42,8 @@ BOXES = """layer { name: "bbox_pred" type: "InnerProduct" bottom: "pool" top: "b
 
 def options(**given: Any) -> RegionOptions:
     settings: dict[str, Any] = {
-        "weights": "w.caffemodel", "mean_value": None, "input_scale": None, "bgr": True, "side": 60, "max_side": 90,
-        "proposals": None, "nms_threshold": 0.3, "threshold": 0.2,
+        "model_def": "net.prototxt", "weights": "w.caffemodel", "mean_value": None, "input_scale": None, "bgr": True,
+        "side": 60, "max_side": 90, "proposals": None, "nms_threshold": 0.3, "threshold": 0.2,
     }  # fmt: skip
     return RegionOptions(**{**settings, **given})
 
@@ -167,14 +167,16 @@ def test_position_sensitive_weights_are_scaled_by_place() -> None:
 
 def test_errors() -> None:
     given = net(DATA % ("rois", 5) + SCORE)
-    with pytest.raises(SpecError, match="takes regions, its input rois: give their file by --proposals"):
+    with pytest.raises(
+        SpecError, match=r"'net\.prototxt' takes regions, its input rois: give their file by --proposals"
+    ):
         RegionNet(given, options())
     own = net(DATA % ("im_info", 3) + PROPOSE % "")
-    with pytest.raises(SpecError, match="proposes its regions itself"):
+    with pytest.raises(SpecError, match=r"'net\.prototxt' proposes its regions itself"):
         RegionNet(own, options(proposals="p.h5"))
     with pytest.raises(SpecError, match="one for each of 3 channels, got 2"):
         RegionNet(own, options(mean_value=(1, 2)))
     wrong = net(DATA % ("rois", 5) + SCORE + BOXES % 20)
     write("p.h5", [("a", np.array([[0, 0, 9, 9]]))])
-    with pytest.raises(SpecError, match="bbox_pred has 5 boxes for 3 classes"):
+    with pytest.raises(SpecError, match=r"'net\.prototxt': bbox_pred has 5 boxes for 3 classes"):
         RegionNet(wrong, options(proposals="p.h5")).find("a.jpg", PICTURE)
