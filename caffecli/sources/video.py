@@ -82,7 +82,7 @@ class VideoSource(RecordSource):
             self._read_so_far += 1
         frame = self._frame()
         if frame is None:
-            told = self.count(quick=True)
+            told = self.count()
             if told is not None and record < told - 1:
                 logs.warning(
                     "video_data_layer.cpp:123",
@@ -92,10 +92,12 @@ class VideoSource(RecordSource):
         return frame
 
     def count(self, quick: bool = False) -> int | None:
-        """As the video's head says; None for a camera, and where it does not say."""
+        """As the video's head says; None for a camera, where it does not say, and ``quick``, as a video ends, and no
+        frame comes twice.
+        """
         import cv2
 
-        if self._camera or self._capture is None:
+        if quick or self._camera or self._capture is None:
             return None
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) // self._step
         return count if 0 < count < 2**31 else None

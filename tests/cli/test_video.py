@@ -74,6 +74,7 @@ def test_the_demo_writes_its_video_and_ends_as_by_ctrl_c(demo: Path, command: Co
     code, err = command("test", "--model=net.prototxt", "--weights=w.caffemodel", "--iterations=536870911")
     assert code == 130, err
     assert "Finished processing video." in err
+    assert "--all scores each record once" not in err  # no frame is counted twice
     assert "Layer 'found': no window can be opened here: the pictures go to 'out.avi' alone." in err
     written = frames("out.avi")
     assert [frame.shape for frame in written] == [(48, 80, 3)] * 5
