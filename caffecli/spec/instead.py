@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+_YOLO_OUTPUT = (
+    'it is one of YOLO\'s DetectionOutput (gklz1982/caffe-yolov2); write type: "YoloDetectionOutput" and '
+    "yolo_detection_output_param, whose labels begin with 1 and whose boxes are corners"
+)
+
 #: by message and name, for what is unknown (``spec/text.py``) and what nothing here reads (``spec/support.py``)
 INSTEAD: dict[str, dict[str, str]] = {
     "LayerParameter": {
@@ -123,6 +128,7 @@ INSTEAD: dict[str, dict[str, str]] = {
         "shuffle": "it belongs in data_param or image_data_param, beside transform_param",
         "is_color": "it belongs in image_data_param, beside transform_param",
     },
+    "DetectionOutputParameter": dict.fromkeys(("side", "num_box", "coords", "biases"), _YOLO_OUTPUT),
     "ParamSpec": {
         "lr": "it is called lr_mult",
         "weight_decay": "it is called decay_mult",

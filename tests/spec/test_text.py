@@ -131,6 +131,11 @@ def test_errors_say_where_and_what(source: str, words: str) -> None:
         ("layers { type: ZZ }", "unknown value 'ZZ' for LayerType; expected one of NONE (0), ABSVAL (35), "),
         ("layers { type: CONVOLUTON }", "unknown value 'CONVOLUTON' for LayerType; did you mean 'CONVOLUTION'?"),
         ("base_lr: 1", "it is one of SolverParameter: is this a solver file?"),
+        (
+            "layer { detection_output_param { coords: 4 } }",
+            "unknown field 'coords' in DetectionOutputParameter; it is one of YOLO's DetectionOutput "
+            '(gklz1982/caffe-yolov2); write type: "YoloDetectionOutput" and yolo_detection_output_param',
+        ),
         ("layer { pooling_param {} pooling_param {} }", "field 'pooling_param' is given a second time"),
     ],
 )
