@@ -151,7 +151,7 @@ def test_upgraded_files_are_the_same_net(files: tuple[Path, Path], tmp_path: Pat
         np.testing.assert_array_equal(upgraded[name], values)
 
 
-def test_programs_give_the_same(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_programs_give_the_same_and_come_back(files: tuple[Path, Path], tmp_path: Path) -> None:
     export.export(*files, "torch", tmp_path / "net")
     net = export.build(*files)
     with exported.quiet():
@@ -159,17 +159,12 @@ def test_programs_give_the_same(files: tuple[Path, Path], tmp_path: Path) -> Non
     for values, came in zip(outputs(net).values(), program(*made_up.inputs(net, 2).values()), strict=True):
         np.testing.assert_allclose(came.detach().numpy(), values, rtol=0, atol=1e-5 * np.abs(values).max())
 
-
-def test_programs_come_back(files: tuple[Path, Path], tmp_path: Path) -> None:
-    export.export(*files, "torch", tmp_path / "net.pt2")
     import_program(tmp_path / "net.pt2", tmp_path / "back")
-    net, back = export.build(*files), export.build(tmp_path / "back.prototxt", tmp_path / "back.caffemodel")
+    back = export.build(tmp_path / "back.prototxt", tmp_path / "back.caffemodel")
     inputs = made_up.inputs(net)
     with torch.no_grad():
-        outputs, came = net(inputs), back(dict(zip(back.inputs, inputs.values(), strict=True)))
-    assert len(came) == len(outputs)
-    for name, values in outputs.items():  # which have other names now
-        alike = [again for again in came.values() if again.shape == values.shape]
-        assert any(torch.allclose(again, values, rtol=0, atol=1e-5 * float(values.abs().max())) for again in alike), (
-            name
-        )
+        before, after = net(inputs), back(dict(zip(back.inputs, inputs.values(), strict=True)))
+    assert len(after) == len(before)
+    for name, values in before.items():  # which have other names now
+        alike = [came for came in after.values() if came.shape == values.shape]
+        assert any(torch.allclose(came, values, rtol=0, atol=1e-5 * float(values.abs().max())) for came in alike), name
