@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+import caffe
 from caffecli.cli import main
 from caffecli.formats import annotated
 from caffecli.formats.db import open_reader
+from caffecli.formats.proposals import Proposals
 from caffecli.solver.learning_rate import POLICIES
 
 ROOT = Path(__file__).parents[1]
@@ -163,3 +166,27 @@ def test_the_page_of_annotated_data_from_each_form_to_the_end(
     assert out.endswith("Wrote found.json\n") and len(list(Path("seen").iterdir())) == 20
     assert call("score_detections").startswith("2 pictures, ")
     assert call("score_detections", "--ap_version=Integral").count("\n") == 7
+
+
+def test_the_page_of_faster_rcnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are scaled for other programs, and selective search's regions as a file of ours."""
+    io = pytest.importorskip("scipy.io")
+    monkeypatch.chdir(tmp_path)
+    scaled, searched = (text for kind, text in blocks("docs/faster-rcnn.md") if kind == "python")
+    Path("deploy.prototxt").write_text(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } } layer { '
+        'name: "bbox_pred" type: "InnerProduct" bottom: "data" top: "bbox_pred" inner_product_param { num_output: 8 '
+        'weight_filler { type: "constant" value: 1 } bias_filler { type: "constant" value: 1 } } }'
+    )
+    net = caffe.Net("deploy.prototxt", caffe.TEST)
+    net.save("faster_rcnn_iter_70000.caffemodel")
+    exec(scaled, {})
+    net.copy_from("faster_rcnn_final.caffemodel")
+    for blob in net.params["bbox_pred"]:
+        np.testing.assert_allclose(blob.data.reshape(8, -1)[:, 0], [0.1, 0.1, 0.2, 0.2] * 2, rtol=1e-6)
+    boxes, images = np.empty((1, 2), object), np.empty((2, 1), object)
+    for i, name in enumerate(("000005", "000007")):
+        boxes[0, i], images[i, 0] = np.array([[11, 21, 31, 41 + i]], float), name
+    io.savemat("voc_2007_trainval.mat", {"boxes": boxes, "images": images})
+    exec(searched, {})
+    assert Proposals("proposals.h5").of("00000001_VOC2007/JPEGImages/000007.jpg").tolist() == [[20, 10, 41, 30]]
