@@ -17,7 +17,9 @@ _CAST_TELLS = bool((torch.full((64,), math.nan).long() < 0).all())
 class LabelError(DataError):
     """A label outside the classes; ``item`` is the index in the batch of the record it belongs to."""
 
-    item: int = 0
+    def __init__(self, message: str, item: int = 0) -> None:
+        super().__init__(message)
+        self.item = item
 
 
 def check_count(layer: Layer, axis: int, bottoms: list[Shape]) -> None:
@@ -88,6 +90,4 @@ def label_error(layer: Layer, labels: Tensor, classes: int, ignore: int | None) 
         what = f"is past the {classes} classes of {scores}"
         remedy += ", or let the layer before have more outputs"
     text = f"label {value:.10g} of item {item} {what}; labels run from 0 to {classes - 1}: {remedy}"
-    error = LabelError(f"layer {layer.name!r}: {text}")
-    error.item = item
-    return error
+    return LabelError(f"layer {layer.name!r}: {text}", item)

@@ -231,7 +231,7 @@ def test_what_the_first_version_refuses() -> None:
         build(whole, x.shape, (3, 64))
     labels[1, CELLS + 2], labels[1, 2 * CELLS + 2] = 1, 3
     for text_ in (whole, f'type: "EvalDetection" eval_detection_param {{ {said(EVAL)} }}'):
-        with pytest.raises(LabelError, match="the label 3 of item 1 is none of the 3 classes, 0 to 2; mend the data"):
+        with pytest.raises(LabelError, match="label 3 of a box of item 1 is none of the 3 classes, 0 to 2; mend"):
             build(text_, x.shape, labels.shape)(torch.tensor(x), torch.tensor(labels))
     second = f'type: "EvalDetection" eval_detection_param {{ {said(EVAL | {"biases": (1, 2, 3, 4)})} }}'
     with pytest.raises(CaffeError, match="expected predictions of side 3, got"):

@@ -97,12 +97,11 @@ class DetectionEvaluate(Layer):
         items = to_classes(rows[:, 0])
         wrong = items[(items != -1) & (to_classes(rows[:, 1]) == self.background)]
         if len(wrong):
-            error = LabelError(
+            raise LabelError(
                 f"layer {self.name!r}: {what} of item {int(wrong[0])} has label {self.background}, the background's; "
-                "set background_label_id to fit the data"
+                "set background_label_id to fit the data",
+                int(wrong[0]),
             )
-            error.item = int(wrong[0])
-            raise error
 
     def _tell_others(self, true: Tensor) -> None:
         """Say once which labels of true boxes are none of the classes: they are not scored."""

@@ -219,12 +219,11 @@ class MultiBoxLoss(Loss):
             return
         first = int(wrong.nonzero()[0])
         what = "is the background's" if label[first] == self.background else f"is none of the {self.classes} classes"
-        error = LabelError(
+        raise LabelError(
             f"layer {self.name!r}: the label {float(rows[first, 1]):g} of a box of item {int(item[first])} {what}; "
-            "mend the data, or set num_classes and background_label_id to fit them"
+            "mend the data, or set num_classes and background_label_id to fit them",
+            int(item[first]),
         )
-        error.item = int(item[first])
-        raise error
 
     def _match(self, predicted: Tensor, prior: Tensor, true: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The index of each prior's true box (num, L, priors), -1 for none, and how much of any it overlaps with

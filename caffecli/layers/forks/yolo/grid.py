@@ -6,12 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from caffecli import logs
 from caffecli.layers.base import Layer, Shape
-from caffecli.layers.labels import LabelError, to_classes
+from caffecli.layers.labels import LabelError, out_of_range, to_classes
+from caffecli.sources import YOLO_ROWS
+
+#: how many numbers of labels a picture has in gklz1982/caffe-yolov2: 30 rows of five
+OLDER_LABELS = 150
 
 
 def check(layer: Layer, bottom: Shape, anchors: int, values: int) -> None:
@@ -27,7 +32,7 @@ def check(layer: Layer, bottom: Shape, anchors: int, values: int) -> None:
 def check_labels(layer: Layer, bottoms: list[Shape]) -> None:
     """Raise ShapeError where the second bottom is not rows of five numbers for each item."""
     shape = tuple(bottoms[1])
-    if len(shape) < 2 or not (shape[-1] == 5 or math.prod(shape[1:]) in (150, 1500)):
+    if len(shape) < 2 or not (shape[-1] == 5 or math.prod(shape[1:]) in (OLDER_LABELS, math.prod(YOLO_ROWS))):
         raise layer.shape_error(
             f"expected labels (num, 1, 300, 5), as AnnotatedData gives them with annotated_data_param {{ "
             f"yolo_data_type: 1 }}, got {layer.listing(bottoms)}"
@@ -90,17 +95,20 @@ def true_boxes(layer: Layer, labels: Tensor, num: int, classes: int) -> tuple[Te
     there = ((rows[..., 1] != 0) & (rows[..., 3] != 0)).cumprod(1).bool()
     most = int(there.sum(1).max()) if there.numel() else 0
     rows, there = rows[:, :most], there[:, :most]
-    label = to_classes(rows[..., 0])
-    wrong = (there & ((label < 0) | (label >= classes))).nonzero()
+    check_classes(layer, rows[..., 0], there, classes)
+    return rows.to(labels.device), there.to(labels.device)
+
+
+def check_classes(layer: Layer, labels: Tensor, there: Tensor, classes: int) -> None:
+    """Raise LabelError for a label (num, boxes) that is no class, of a box that is ``there`` (num, boxes)."""
+    wrong = (there & out_of_range(to_classes(labels), classes, None)).nonzero()
     if len(wrong):
         item, at = wrong[0].tolist()
-        error = LabelError(
-            f"layer {layer.name!r}: the label {float(rows[item, at, 0]):g} of a box of item {item} is none of the "
-            f"{classes} classes, 0 to {classes - 1}; mend the data, or set num_class to fit it"
+        raise LabelError(
+            f"layer {layer.name!r}: the label {float(labels[item, at]):g} of a box of item {item} is none of the "
+            f"{classes} classes, 0 to {classes - 1}; mend the data, or set num_class to fit it",
+            item,
         )
-        error.item = item
-        raise error
-    return rows.to(labels.device), there.to(labels.device)
 
 
 def cells(rows: Tensor, high: int, wide: int) -> Tensor:
@@ -109,11 +117,21 @@ def cells(rows: Tensor, high: int, wide: int) -> Tensor:
     return (rows[..., 2] * high).long().clamp(0, high - 1) * wide + column
 
 
+def in_cell(rows: Tensor, cell: Tensor, high: int, wide: int) -> Tensor:
+    """Where in its cell the centre of each box (E, 5) is, (E, 2): x and y, 0 to 1."""
+    return rows[:, 1:3] * rows.new_tensor([wide, high]) - torch.stack([cell % wide, cell // wide], 1)
+
+
 def last_of_each(keys: Tensor, count: int) -> Tensor:
     """Which of the keys (E,), 0 to count - 1, do not come again after it."""
     order = torch.arange(len(keys), device=keys.device)
     last = order.new_full((count,), -1).scatter_reduce(0, keys, order, "amax")
     return last[keys] == order
+
+
+def just_below(threshold: float) -> float:
+    """The number below in float32: boxes overlap by the threshold or more where they do by more than this."""
+    return float(np.nextafter(np.float32(threshold), np.float32(-math.inf)))
 
 
 class WithGradient(torch.autograd.Function):

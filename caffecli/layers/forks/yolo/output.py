@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +32,7 @@ class YoloOutput(Layer):
             raise self.spec_error("expected num_classes, without a background, got none")
         self.classes, self.count = self.settings.num_classes, self.settings.num_box
         self.threshold = self.settings.confidence_threshold
-        # boxes go that overlap by this or more; those that overlap by more than the number below it, in float32
-        self.overlap = float(np.nextafter(np.float32(self.settings.nms_threshold), np.float32(-math.inf)))
+        self.overlap = grid.just_below(self.settings.nms_threshold)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """How many boxes there will be is not known: one."""

@@ -17,8 +17,6 @@ from caffecli.layers.registry import register
 
 #: so many pictures gklz1982's moves the boxes towards the anchors
 _FIRST = 12800
-#: how many rows of labels a picture has in gklz1982's
-_ROWS = 30
 
 
 @register("RegionLoss")
@@ -61,7 +59,7 @@ class RegionLoss(Loss):
         anchors = grid.pairs(self, param.biases, param.num)[: param.num]
         self.register_buffer("anchors", anchors, persistent=False)
         self.classes = param.num_class
-        self.older = math.prod(bottoms[1][1:]) == _ROWS * 5
+        self.older = math.prod(bottoms[1][1:]) == grid.OLDER_LABELS
         classes = self._read_map(param.class_map) if self.older and param.class_map else None
         self.register_buffer("map", classes, persistent=False)
         self.stateful = self.older  # counts its pictures
@@ -117,7 +115,7 @@ class RegionLoss(Loss):
         box = predicted.flatten(2, 3)[item, anchor, cell]
         hit = boxes.overlap(corners(box), corners(true[:, 1:]))
         inside = found[:, :2].sigmoid()
-        wanted = true[:, 1:3] * true.new_tensor([wide, high]) - torch.stack([cell % wide, cell // wide], 1)
+        wanted = grid.in_cell(true, cell, high, wide)
         scale = param.coord_scale * x.new_ones(len(true), 1)
         if not (self.older or param.rescore):
             scale = scale * (2 - true[:, 3:4] * true[:, 4:5])

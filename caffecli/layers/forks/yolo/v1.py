@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,13 +12,11 @@ from torch.nn import functional as F
 from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.forks.yolo import grid
-from caffecli.layers.labels import LabelError, to_classes
+from caffecli.layers.labels import to_classes
 from caffecli.layers.loss import Loss, full
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import EvalDetectionParameter
 
-#: how many numbers of labels a picture has in the second version: 30 rows
-_ROWS = 150
 #: in the second version a prediction with a lower score does not count
 _LEAST = 0.005
 
@@ -47,15 +44,7 @@ class Cells(NamedTuple):
         """All (N, S^2), the boxes (N, S^2, 4). Raises LabelError for one that is no class."""
         rows = full(labels.detach()).reshape(len(labels), -1)
         there, label = rows[:, cells : 2 * cells] != 0, to_classes(rows[:, 2 * cells : 3 * cells])
-        wrong = (there & ((label < 0) | (label >= classes))).nonzero()
-        if len(wrong):
-            item, cell = wrong[0].tolist()
-            error = LabelError(
-                f"layer {layer.name!r}: the label {float(rows[item, 2 * cells + cell]):g} of item {item} is none of "
-                f"the {classes} classes, 0 to {classes - 1}; mend the data, or set num_class to fit it"
-            )
-            error.item = item
-            raise error
+        grid.check_classes(layer, rows[:, 2 * cells : 3 * cells], there, classes)
         return cls(rows[:, :cells] == 1, there, label, rows[:, 3 * cells :].reshape(len(rows), cells, 4))
 
 
@@ -138,11 +127,19 @@ class DetectionLoss(Loss):
         return loss, torch.cat(parts, 1)
 
 
-class Found(NamedTuple):
-    """The boxes of a picture, (xmin, ymin, xmax, ymax), with classes, and scores or whether they are difficult."""
+class Predictions(NamedTuple):
+    """The predictions of a picture: classes (n,), scores (n,), corners (n, 4)."""
 
     label: Tensor
-    told: Tensor
+    score: Tensor
+    box: Tensor
+
+
+class Objects(NamedTuple):
+    """The true boxes of a picture: classes (n,), which are difficult (n,), corners (n, 4)."""
+
+    label: Tensor
+    difficult: Tensor
     box: Tensor
 
 
@@ -176,8 +173,8 @@ class EvalDetection(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.settings = self.param.eval_detection_param
-        self.cells, self.second = param.side**2, math.prod(bottoms[1][1:]) == _ROWS
-        self.overlap = float(np.nextafter(np.float32(param.nms), np.float32(-math.inf)))
+        self.cells, self.second = param.side**2, math.prod(bottoms[1][1:]) == grid.OLDER_LABELS
+        self.overlap = grid.just_below(param.nms)
         if self.second:
             self.anchors = grid.pairs(self, param.biases, param.num_object)[: param.num_object]
 
@@ -197,7 +194,7 @@ class EvalDetection(Layer):
             own, true = read(full(x.detach()), labels)
             return torch.stack([self._judged(*each) for each in zip(own, true, strict=True)]).to(x.dtype)
 
-    def _first(self, x: Tensor, labels: Tensor) -> tuple[list[Found], list[Found]]:
+    def _first(self, x: Tensor, labels: Tensor) -> tuple[list[Predictions], list[Objects]]:
         """The predictions and the true boxes of each picture."""
         param, count = self.settings, self.settings.num_object
         parts = torch.split(x.reshape(len(x), -1, self.cells), [param.num_class, count, 4 * count], 1)
@@ -206,7 +203,7 @@ class EvalDetection(Layer):
         score = self._score(parts[1], chance)
         label, order = label.expand_as(score), (0, 2, 1)  # cell by cell
         own = [
-            Found(*each)
+            Predictions(*each)
             for each in zip(
                 label.permute(order).flatten(1),
                 score.permute(order).flatten(1),
@@ -216,22 +213,22 @@ class EvalDetection(Layer):
         ]
         cells = Cells.of(self, labels, self.cells, param.num_class)
         true = [
-            Found(label[there], hard[there], grid.corners(box)[there])
+            Objects(label[there], hard[there], grid.corners(box)[there])
             for hard, there, label, box in zip(*cells, strict=True)
         ]
         return own, true
 
-    def _second(self, x: Tensor, labels: Tensor) -> tuple[list[Found], list[Found]]:
+    def _second(self, x: Tensor, labels: Tensor) -> tuple[list[Predictions], list[Objects]]:
         param = self.settings
         parts = grid.split(x, param.num_object)
         chance, label = parts[:, :, 5:].softmax(2).max(2)
         box = grid.decode(parts[:, :, :2].sigmoid(), parts[:, :, 2:4], self.anchors.to(x) / param.side)
         score = self._score(parts[:, :, 4].sigmoid(), chance)
         flat = [each.permute(0, 2, 3, 1, *range(4, each.dim())).flatten(1, 3) for each in (label, score, box)]
-        own = [Found(name, told, grid.inside(each)) for name, told, each in zip(*flat, strict=True)]
+        own = [Predictions(label, score, grid.inside(box)) for label, score, box in zip(*flat, strict=True)]
         rows, there = grid.true_boxes(self, labels, len(x), param.num_class)
         true = [
-            Found(to_classes(each[:, 0]), torch.zeros_like(each[:, 0], dtype=torch.bool), grid.inside(each[:, 1:]))
+            Objects(to_classes(each[:, 0]), torch.zeros_like(each[:, 0], dtype=torch.bool), grid.inside(each[:, 1:]))
             for each in (each[kept].to(x.dtype) for each, kept in zip(rows, there, strict=True))
         ]
         return own, true
@@ -242,24 +239,24 @@ class EvalDetection(Layer):
         one = chance.expand_as(objectness)
         return one if self.settings.score_type == EvalDetectionParameter.PROB else objectness * one
 
-    def _judged(self, own: Found, true: Found) -> Tensor:
+    def _judged(self, own: Predictions, true: Objects) -> Tensor:
         """The top of one picture."""
         param = self.settings
-        order = own.told.argsort(descending=True, stable=True)
+        order = own.score.argsort(descending=True, stable=True)
         if param.nms >= 0:
             order = order[boxes.first_of_those_that_stay(own.box[order], self.overlap)]
         if self.second:
-            order = order[own.told[order] >= _LEAST]
+            order = order[own.score[order] >= _LEAST]
         order = order[own.label[order].argsort(stable=True)]
         label, score, box = (each[order] for each in own)
-        counted = true.label[~true.told]
+        counted = true.label[~true.difficult]
         known = torch.isin(label, true.label)
         shared = boxes.overlaps(box, true.box).masked_fill(label[:, None] != true.label, -1)
         most, at = shared.max(1) if len(true.label) else (score.new_full(score.shape, -1), torch.zeros_like(label))
         near = known & (most >= param.threshold)
         counts = near.clone()
         if len(true.label):
-            counts &= ~true.told[at]
+            counts &= ~true.difficult[at]
         hit = torch.zeros_like(near)
         keys = at[counts].flip(0)
         hit[counts] = grid.last_of_each(keys, max(1, len(true.label))).flip(0)

@@ -107,7 +107,7 @@ class Yolov3(Loss):
         key, keys = (item * count + place) * high * wide + cell, num * count * high * wide
         last = grid.last_of_each(key, keys)
         if self.kind == MSE:
-            target = true[:, 1:3] * true.new_tensor([wide, high]) - torch.stack([cell % wide, cell // wide], 1)
+            target = grid.in_cell(true, cell, high, wide)
             size = (true[:, 3:] / anchors[anchor]).log()
             scale = param.coord_scale * (2 - true[:, 3:4] * true[:, 4:5])
             move = scale * (own[:, :4] - torch.cat([target, size], 1))
