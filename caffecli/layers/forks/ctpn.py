@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from caffecli.layers.base import Layer, Precision, Shape, exporting
-from caffecli.layers.forks.rpn import FromParamStr
+from caffecli.layers.forks.param_str import FromParamStr
 from caffecli.layers.loss import full
 from caffecli.layers.registry import register
 

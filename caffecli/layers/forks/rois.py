@@ -1,6 +1,6 @@
 """What Fast R-CNN learns on: pictures, and samples of regions in them, each with its class and the way to its object.
 
-Written as ``rpn`` says: Python layers of py-faster-rcnn's names, with settings, boxes and regions of its kind.
+Layers of py-faster-rcnn's names, with settings, boxes and regions as ``rpn`` has them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from caffecli.layers import registry
 from caffecli.layers.base import Shape
 from caffecli.layers.boxes import overlaps
 from caffecli.layers.data import SourceLayer
-from caffecli.layers.forks.rpn import FromParamStr, changes, drawn, settings
+from caffecli.layers.forks.param_str import FromParamStr, settings
+from caffecli.layers.forks.rpn import changes, drawn
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter, NetParameter
 

@@ -1,8 +1,7 @@
 """Faster R-CNN's region proposal network: its anchors, what they should become, and what they propose.
 
-In py-faster-rcnn these layers are Python code of its own, named in nets by their modules. Where those modules are not
-to be found, ``Python`` takes these classes. Their settings are those of ``param_str``, and of py-faster-rcnn's
-configuration by its names: ``param_str: "'feat_stride': 16, 'RPN_BATCHSIZE': 128"``.
+Settings in ``param_str`` are those of py-faster-rcnn's layers, and of its configuration by its names:
+``param_str: "'feat_stride': 16, 'RPN_BATCHSIZE': 128"``.
 
 Boxes have pixels as ends, both in the box, and are of the scaled picture, whose height, width and scale are the bottom
 ``im_info`` (1, 3). Regions are rows (image, xmin, ymin, xmax, ymax); objects are rows (xmin, ymin, xmax, ymax, class).
@@ -12,20 +11,19 @@ Source: Ren, He, Girshick and Sun, NIPS 2015; rbgirshick/py-faster-rcnn, ``lib/r
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from caffecli.layers.base import Layer, Shape
+from caffecli.layers.base import Shape
 from caffecli.layers.boxes import first_of_those_that_stay, overlaps, sizes
+from caffecli.layers.forks.param_str import FromParamStr
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN
 
-#: of the least overlap etc. that mark a target as none
+#: the label of an anchor that is not in the sample
 _IGNORED = -1.0
 
 
@@ -61,58 +59,6 @@ def drawn(mask: Tensor, count: int) -> Tensor:
     """Up to ``count`` of the places where ``mask`` (n,) is true, drawn by chance: their indices."""
     places = mask.nonzero()[:, 0]
     return places[torch.randperm(len(places), device=places.device)[:count]]
-
-
-def settings(param_str: str) -> dict[str, Any] | None:
-    """The settings of a ``param_str``, as ``FromParamStr`` says; None where they cannot be read."""
-    lines = param_str.strip().strip("{}").replace("!!python/tuple", "").splitlines()
-    quoted = [re.sub(r"^(\w+)\s*:", r"'\1':", line.strip().rstrip(",")) for line in lines if line.strip()]
-    try:
-        given = ast.literal_eval("{" + ", ".join(quoted) + "}")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return given if isinstance(given, dict) else None
-
-
-class FromParamStr(Layer):
-    """A layer whose settings are those of ``python_param { param_str }``: names and values, one a line or with ','
-    between, as YAML or Python write them.
-
-    ``defaults`` says which there are; None has to be given.
-    """
-
-    compiles = False
-    defaults: ClassVar[Mapping[str, Any]] = {}
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        text = self.param.python_param.param_str
-        given = settings(text)
-        if given is None:
-            raise self.spec_error(f"expected a param_str such as \"'feat_stride': 16\", got {text!r:.80}")
-        unknown = [key for key in given if key not in self.defaults]
-        missing = [key for key, value in self.defaults.items() if value is None and key not in given]
-        if unknown or missing:
-            what = f"has no setting {unknown[0]!r}" if unknown else f"needs the setting {missing[0]!r}"
-            raise self.spec_error(f"its param_str {what}; its settings: {', '.join(self.defaults)}")
-        self.given: dict[str, Any] = {**self.defaults, **given}
-        wrong = [key for key, value in given.items() if not self._fits(value, self.defaults[key])]
-        if wrong:
-            expected = "a text" if isinstance(self.defaults[wrong[0]], str) else "a number"
-            raise self.spec_error(f"expected {expected} for {wrong[0]!r}, got {given[wrong[0]]!r:.80}")
-
-    @staticmethod
-    def _fits(value: object, default: object) -> bool:
-        """Whether a value is of the default's kind: a text, a number, or numbers."""
-        if isinstance(default, str):
-            return isinstance(value, str)
-        if isinstance(default, tuple):
-            return isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value)
-        return isinstance(value, int | float)
-
-    def one_item(self, bottoms: list[Shape], scores: Shape) -> None:
-        """Raise ShapeError for a batch of several pictures."""
-        if len(scores) != 4 or scores[0] != 1:
-            raise self.shape_error(f"expected one picture, (1, channels, height, width), got {self.listing(bottoms)}")
 
 
 class _Anchored(FromParamStr):
