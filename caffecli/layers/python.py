@@ -69,9 +69,9 @@ class Python(Layer):
     Any bottoms and tops. ``python_param``: module, layer; param_str (""), for the class to read; ``share_in_parallel``
     has no effect. The module is looked for on Python's path (PYTHONPATH), in ``folders`` and in the working directory.
     Where it is not there, and the class is one of py-faster-rcnn's or its kin's that is here
-    (``rpn.proposal_layer.ProposalLayer``), ours is taken. The class derives from ``caffe.Layer``; blobs that its ``setup`` adds are learned. A top named as a
-    bottom is the same blob. Errors of the class are PythonLayerErrors, which name the layer. Raises SpecError where
-    module or class are not found.
+    (``rpn.proposal_layer.ProposalLayer``), ours is taken. The class derives from ``caffe.Layer``; blobs that its
+    ``setup`` adds are learned. A top named as a bottom is the same blob. Errors of the class are PythonLayerErrors,
+    which name the layer. Raises SpecError where module or class are not found.
     Source: ``python_layer.hpp``.
     """
 
