@@ -104,6 +104,11 @@ class RegionNet:
             )
             return learned(NetParameter(), outputs)
         trained = learned(net, outputs)
+        if trained.astray and "bbox_pred" in self.net.outputs:
+            raise SpecError(
+                f"{self.options.weights!r} learned normalized changes of regions, and the net has no layer bbox_pred "
+                "or rfcn_bbox whose weights could be scaled; name the layer that predicts them so, in both nets"
+            )
         for name, (mean, deviation) in trained.normalized.items():
             logs.info(_SOURCE, f"Layer {name} learned normalized changes: its weights are scaled")
             weights, *bias = params[name]

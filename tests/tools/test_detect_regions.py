@@ -151,6 +151,19 @@ def test_weights_that_learned_normalized_changes(values: int) -> None:
     np.testing.assert_array_equal(made.params["cls_score"][0].data, before["cls_score"][0])
 
 
+def test_no_layer_of_the_name_to_scale() -> None:
+    """Boxes would be wrong, and nothing would say so."""
+    made = net((DATA % ("rois", 5) + SCORE + BOXES % 12).replace('name: "bbox_pred"', 'name: "boxes"'))
+    write("p.h5", [("a", np.array([[0, 0, 9, 9]]))])
+    definition = caffe.proto.caffe_pb2.NetParameter()
+    python = definition.layer.add(name="roi", type="Python").python_param
+    python.module, python.layer = "rpn.proposal_target_layer", "ProposalTargetLayer"
+    python.param_str = "'num_classes': 3, 'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True"
+    Path("w.caffemodel").write_bytes(definition.SerializeToString())
+    with pytest.raises(SpecError, match="has no layer bbox_pred or rfcn_bbox whose weights could be scaled"):
+        RegionNet(made, options(proposals="p.h5"))
+
+
 def test_position_sensitive_weights_are_scaled_by_place() -> None:
     """R-FCN's rfcn_bbox has each of its values in k x k places."""
     from caffecli.layers.forks.rois import learned

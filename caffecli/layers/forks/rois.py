@@ -238,6 +238,8 @@ class Learned(NamedTuple):
     side: float
     most: float
     normalized: dict[str, tuple[Tensor, Tensor]]
+    #: whether the changes of regions were normalized, and no layer of ``normalized`` predicts them
+    astray: bool
 
 
 #: the layers whose weights py-faster-rcnn and py-R-FCN take the normalization out of when they save them
@@ -252,6 +254,7 @@ def learned(net: NetParameter, outputs: Mapping[str, int]) -> Learned:
     its settings elsewhere, and saves weights whose predictions are changes themselves.
     """
     own: dict[str, Any] = dict(RoIData.defaults)
+    of_regions = False
     normalized: dict[str, tuple[Tensor, Tensor]] = {}
     for layer in net.layer:
         python = layer.python_param
@@ -263,13 +266,15 @@ def learned(net: NetParameter, outputs: Mapping[str, int]) -> Learned:
         if issubclass(kind, RoIData):
             own = every
         if every.get("BBOX_NORMALIZE_TARGETS_PRECOMPUTED"):
+            of_regions = True
             values = 4 * (2 if every["AGNOSTIC"] else every["num_classes"])
             normalized |= {
                 name: _of_outputs(every, "BBOX", values, outputs[name]) for name in _OF_REGIONS if name in outputs
             }
         if every.get("RPN_NORMALIZE_TARGETS") and _OF_ANCHORS in outputs:
             normalized[_OF_ANCHORS] = _of_outputs(every, "RPN", outputs[_OF_ANCHORS], outputs[_OF_ANCHORS])
-    return Learned(tuple(own["PIXEL_MEANS"]), own["SCALES"][0], own["MAX_SIZE"], normalized)
+    astray = of_regions and not normalized.keys() & set(_OF_REGIONS)
+    return Learned(tuple(own["PIXEL_MEANS"]), own["SCALES"][0], own["MAX_SIZE"], normalized, astray)
 
 
 def _of_outputs(setting: Mapping[str, Any], prefix: str, values: int, outputs: int) -> tuple[Tensor, Tensor]:
