@@ -1,4 +1,4 @@
-"""``caffecli`` in processes that are forked from one that has imported torch: commands of pages and scripts then begin
+"""``caffecli`` in processes that are forked from one that has imported torch: commands of pages then begin
 at once, not with two seconds of imports each.
 
 ::

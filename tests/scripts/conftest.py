@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def script(repository: Path, tmp_path: Path, forked_caffecli: str) -> Script:
+def script(repository: Path, tmp_path: Path) -> Script:
     """``script("scripts/create_mnist.sh", ...)`` runs a script of the copy from another working directory."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -38,7 +39,7 @@ def script(repository: Path, tmp_path: Path, forked_caffecli: str) -> Script:
     def run(name: str, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
-            "CAFFECLI": forked_caffecli,
+            "CAFFECLI": f"{sys.executable} -m caffecli",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
             "no_proxy": "127.0.0.1",
