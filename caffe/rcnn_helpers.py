@@ -30,19 +30,19 @@ def cpu_nms(dets: Array, thresh: float) -> list[int]:
 
     Those that overlap by ``thresh`` or more with one of a higher score that stays, go.
     """
-    return _kept(dets, np.nextafter(np.float32(thresh), np.float32(-1)))
+    return _kept(dets, box.just_below(thresh))
 
 
 def gpu_nms(dets: Array, thresh: float, device_id: int = 0) -> list[int]:
     """As ``cpu_nms``, but boxes that overlap by ``thresh`` exactly stay. Computed on the CPU all the same."""
-    return _kept(dets, np.float32(thresh))
+    return _kept(dets, float(np.float32(thresh)))
 
 
 nms = cpu_nms
 
 
-def _kept(dets: Array, threshold: np.float32) -> list[int]:
+def _kept(dets: Array, threshold: float) -> list[int]:
     rows = torch.from_numpy(np.array(dets, np.float32).reshape(-1, 5))
     order = rows[:, 4].argsort(descending=True, stable=True)
-    kept: list[int] = order[box.first_of_those_that_stay(rows[order, :4], float(threshold), 1)].tolist()
+    kept: list[int] = order[box.first_of_those_that_stay(rows[order, :4], threshold, 1)].tolist()
     return kept

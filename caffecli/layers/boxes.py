@@ -6,6 +6,9 @@ are pixels of the box, as in R-CNN, so that a box from 3 to 3 is 1 wide.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +52,11 @@ def _overlap(a: Tensor, b: Tensor, area_a: Tensor, area_b: Tensor, pixel: float)
     shared = wide.mul_(high)
     parts = shared / (area_a + area_b).sub_(shared)
     return parts.masked_fill_(shared == 0, 0)  # without an area, 0 / 0
+
+
+def just_below(threshold: float) -> float:
+    """The number below in float32: boxes overlap by the threshold or more where they do by more than this."""
+    return float(np.nextafter(np.float32(threshold), np.float32(-math.inf)))
 
 
 def suppress(boxes: Tensor, threshold: float, pixel: float = 0, valid: Tensor | None = None) -> Tensor:

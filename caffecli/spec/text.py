@@ -35,7 +35,6 @@ _BRACE = re.compile(rf"{_SKIP}|([{{}}<>])")
 _SIZES = re.compile(rf"{_SKIP}|\b(transform_param)\s*:?\s*[{{<]|\b(resize_param)\b|([{{<])|([}}>])")
 _LONE_MINUS = re.compile(rf"({_SKIP})|-(\s+)(?=[\d.]|inf|nan)")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
-_NOT_COUNTED = -(2**31)
 #: the beginnings of protobuf's errors, and what was expected ("": protobuf's words are kept)
 _EXPECTED = {
     "Expected identifier": "a field's name",
@@ -276,15 +275,18 @@ def _with_other_sizes(text: str) -> str:
     """The text in which of several ``resize_param`` of a ``transform_param``, as MobileNet-YOLO has them, those behind
     the first have a field of their own, whose name is as long: where SSD's Python programs look there is one.
     """
-    counts, parts, begin = [0], [], 0
+    #: of each message that is open, how many it has so far; None where it is no transform_param
+    counts: list[int | None] = [0]
+    parts, begin = [], 0
     for found in _SIZES.finditer(text):
+        so_far = counts[-1]
         if found[1] or found[3]:
-            counts.append(0 if found[1] else _NOT_COUNTED)
+            counts.append(0 if found[1] else None)
         elif found[4] and len(counts) > 1:
             counts.pop()
-        elif found[2]:
-            counts[-1] += 1
-            if counts[-1] > 1:
+        elif found[2] and so_far is not None:
+            counts[-1] = so_far + 1
+            if so_far:
                 parts += [text[begin : found.start()], "resize_other"]
                 begin = found.end()
     return "".join([*parts, text[begin:]])

@@ -113,18 +113,7 @@ def model(
         tops = predictions(n, head)
         n.mbox_loss = L.MultiBoxLoss(*tops, n.label, **loss())
         found = detections(n, tops, head, include=[{"phase": TEST}])
-        n.detection_eval = L.DetectionEvaluate(
-            found,
-            n.label,
-            include=[{"phase": TEST}],
-            detection_evaluate_param={
-                "num_classes": CLASSES,
-                "background_label_id": 0,
-                "overlap_threshold": 0.5,
-                "evaluate_difficult_gt": False,
-                "name_size_file": f"{DATA}/test_name_size.txt",
-            },
-        )
+        n.detection_eval = scored(n, found, name_size_file=f"{DATA}/test_name_size.txt")
 
     def use(n: NetSpec) -> None:
         body(n, False)
@@ -304,6 +293,13 @@ def detections(n: NetSpec, tops: list[Top], head: Head, **settings: Any) -> Any:
         **settings,
     )
     return n.detection_out
+
+
+def scored(n: NetSpec, found: Top, **settings: Any) -> Top:
+    """Which of the boxes are hits, of VOC's classes and the background, in tests."""
+    evaluated = {"num_classes": CLASSES, "background_label_id": 0, "overlap_threshold": 0.5}
+    evaluated |= {"evaluate_difficult_gt": False, **settings}
+    return L.DetectionEvaluate(found, n.label, include=[{"phase": TEST}], detection_evaluate_param=evaluated)
 
 
 def vgg(n: NetSpec, learns: bool) -> None:

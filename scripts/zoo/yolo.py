@@ -50,17 +50,7 @@ def models() -> Iterator[Model]:
                 },
             )
         found(n, include=[{"phase": TEST}])
-        n.detection_eval = L.DetectionEvaluate(
-            n.detection_out,
-            n.label,
-            include=[{"phase": TEST}],
-            detection_evaluate_param={
-                "num_classes": CLASSES + 1,
-                "background_label_id": 0,
-                "overlap_threshold": 0.5,
-                "evaluate_difficult_gt": False,
-            },
-        )
+        n.detection_eval = ssd.scored(n, n.detection_out)
 
     sizes = [ssd.resized(side, (P.Resize.LINEAR, P.Resize.AREA, P.Resize.LANCZOS4), 0.1) for side in SIDES]
     pixels = {"mean_value": [127.5, 127.5, 127.5], "scale": 0.007843}

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,11 +126,6 @@ def last_of_each(keys: Tensor, count: int) -> Tensor:
     order = torch.arange(len(keys), device=keys.device)
     last = order.new_full((count,), -1).scatter_reduce(0, keys, order, "amax")
     return last[keys] == order
-
-
-def just_below(threshold: float) -> float:
-    """The number below in float32: boxes overlap by the threshold or more where they do by more than this."""
-    return float(np.nextafter(np.float32(threshold), np.float32(-math.inf)))
 
 
 class WithGradient(torch.autograd.Function):

@@ -32,7 +32,7 @@ class YoloOutput(Layer):
             raise self.spec_error("expected num_classes, without a background, got none")
         self.classes, self.count = self.settings.num_classes, self.settings.num_box
         self.threshold = self.settings.confidence_threshold
-        self.overlap = grid.just_below(self.settings.nms_threshold)
+        self.overlap = boxes.just_below(self.settings.nms_threshold)
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
         """How many boxes there will be is not known: one."""

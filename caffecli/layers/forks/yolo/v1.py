@@ -174,7 +174,7 @@ class EvalDetection(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         param = self.settings = self.param.eval_detection_param
         self.cells, self.second = param.side**2, math.prod(bottoms[1][1:]) == grid.OLDER_LABELS
-        self.overlap = grid.just_below(param.nms)
+        self.overlap = boxes.just_below(param.nms)
         if self.second:
             self.anchors = grid.pairs(self, param.biases, param.num_object)[: param.num_object]
 
