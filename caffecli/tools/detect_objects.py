@@ -312,7 +312,7 @@ class Drawing:
         target = self.folder.joinpath(*(part for part in parts if part not in ("..", "/")))
         if not video:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target = target if target.suffix else target.with_suffix(".png")
+            target = target if target.suffix.lower() in PICTURES else target.with_name(f"{target.name}.png")
             whole, data = cv2.imencode(target.suffix, drawn)
             if not whole:
                 raise DataError(f"cannot write {str(target)!r} as {target.suffix}")

@@ -263,8 +263,11 @@ def test_odd_pictures(run: Run) -> None:
     assert "with#1" in {
         line.split()[0] for line in Path("voc/comp4_det_test_cat.txt").read_text("latin-1").splitlines()
     }
-    (Path("odd") / "one.png").rename("one")
-    assert run("one", "f.json", *FLAGS)[0] == 0
+    for name in ("one", "one.photo"):
+        (Path("odd") / "one.png").rename(name)
+        assert run(name, "f.json", *FLAGS, "--draw=seen")[0] == 0
+        assert Path(f"seen/{name}.png").exists()
+        Path(name).rename("odd/one.png")
 
 
 def test_a_net_of_damaged_weights(run: Run) -> None:
