@@ -9,7 +9,7 @@ from caffecli.cli.options import caffe_command
 
 @caffe_command("create_label_map")
 @click.option("--include_background", is_flag=True, help="Let class 0 be none_of_the_above.")
-@click.option("--delimiter", default=" ", help="The characters that part the fields of a line. [default: a space]")
+@click.option("--delimiter", default=" ", show_default="a space", help="The characters that part the fields of a line.")
 @click.argument("mapfile")
 @click.argument("outfile")
 def create_label_map(mapfile: str, outfile: str, include_background: bool, delimiter: str) -> None:

@@ -49,7 +49,7 @@ class CaffeCommand(click.Command):
         self._empty = empty
         for param in self.params:
             if isinstance(param, click.Option) and not param.required and not param.is_flag and param.default != "":
-                param.show_default = True
+                param.show_default = param.show_default or True
         self.params += _common_options()
         if brew:
             taken = {opt for param in self.params for opt in param.opts}

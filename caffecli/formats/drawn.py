@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ def with_boxes(frame: Pixels, boxes: Iterable[tuple[Sequence[float], str, int]])
     thick = max(1, round(min(frame.shape[:2]) / 200))
     size = max(0.4, min(frame.shape[:2]) / 700)
     for corners, words, label in boxes:
+        words = _ascii(words, label)
         color = _COLORS[label % len(_COLORS)]
         left, top, right, bottom = (round(value) for value in corners)
         cv2.rectangle(drawn, (left, top), (right, bottom), color, thick)
@@ -40,6 +43,13 @@ def with_boxes(frame: Pixels, boxes: Iterable[tuple[Sequence[float], str, int]])
         white = (255, 255, 255)
         cv2.putText(drawn, words, (left, base), cv2.FONT_HERSHEY_SIMPLEX, size, white, 1, cv2.LINE_AA)
     return drawn
+
+
+def _ascii(words: str, label: int) -> str:
+    """Words in the letters that OpenCV draws: accents are taken off, and the class's number is for other letters."""
+    plain = unicodedata.normalize("NFKD", words.replace("ß", "ss"))
+    plain = "".join(char for char in plain if not unicodedata.combining(char))
+    return re.sub(r"[^ -~]+", str(label), plain)
 
 
 class VideoFile:

@@ -28,10 +28,15 @@ def from_lines(lines: list[str], delimiter: str, background: bool) -> LabelMap:
         first = first or len(fields)
         if not 1 <= len(fields) <= 3 or len(fields) != first:
             expected = "1 to 3 fields" if len(fields) == first else f"{first} field{'s' if first > 1 else ''} as before"
-            raise DataError(f"line {number}: expected {expected}, got {len(fields)}: {line!r:.80}")
+            spaces = " " in delimiter and len(fields) > 1
+            hint = (
+                "; for names of several words let another character part the fields (--delimiter ,)" if spaces else ""
+            )
+            raise DataError(f"line {number}: expected {expected}, got {len(fields)}: {line!r:.80}{hint}")
         label = fields[1].strip() if first > 1 else str(len(made.item))
         if not re.fullmatch(r"[+-]?\d{1,9}", label):
-            raise DataError(f"line {number}: expected a number after the name, got {label!r:.40}: {line!r:.80}")
+            hint = "; --delimiter , leaves names of several words whole" if " " in delimiter else ""
+            raise DataError(f"line {number}: expected a number after the name, got {label!r:.40}: {line!r:.80}{hint}")
         made.item.add(name=fields[0], label=int(label), display_name=fields[2] if first == 3 else fields[0])
     return made
 

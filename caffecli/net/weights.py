@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from caffecli.formats.caffemodel import is_absent
 from caffecli.layers.base import Layer
 from caffecli.net.graph import by_name
 from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import NetParameter, ParamSpec
+from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, ParamSpec
 from caffecli.spec.upgrade import upgrade_net
 from caffecli.wording import nearest
 
@@ -76,8 +76,10 @@ def to_numpy(blob: Tensor) -> np.ndarray:
     )  # ascontiguousarray would give a blob of no axes one
 
 
-def load(net: Net, path: str | Path) -> None:
-    """Give ``net`` the weights in a caffemodel, binary or HDF5, of any age; see ``copy``."""
+def load(net: Net, path: str | Path) -> set[str]:
+    """Give ``net`` the weights in a caffemodel, binary or HDF5, of any age; see ``copy``. Returns the names of the
+    file's layers that have weights.
+    """
     definition, weights = caffemodel.read_with_net(path)
     if definition is None:
         logs.info_once("hdf5.cpp:33", "Datatype class: H5T_FLOAT")
@@ -87,6 +89,20 @@ def load(net: Net, path: str | Path) -> None:
         except SpecError as error:
             logs.warning("upgrade_proto.cpp:90", str(error))
     copy(net, weights, str(path), "net.cpp:801" if definition is None else "net.cpp:746")
+    return {name for name, arrays in weights.items() if arrays}
+
+
+def tell_lacking(learned: Iterable[LayerParameter], there: Container[str], source: str) -> None:
+    """Warn where some of the layers that learn have no weights among the layers ``there``, those of ``source``."""
+    layers = [layer for layer in learned if not any(each.name for each in layer.param)]  # else another may own them
+    lacking = [layer.name for layer in layers if layer.name not in there]
+    if 0 < len(lacking) < len(layers):  # of all, ``copy`` tells
+        more = f" and {len(lacking) - 1} more layer{'s' if len(lacking) > 2 else ''}" if len(lacking) > 1 else ""
+        logs.warning(
+            "net.cpp:746",
+            f"{source!r} has no weights for layer {lacking[0]!r}{more}, which keep{'' if more else 's'} random ones: "
+            "are they another net's?",
+        )
 
 
 def copy(net: Net, weights: Weights, source: str, line: str = "net.cpp:746") -> None:

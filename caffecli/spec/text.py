@@ -219,7 +219,9 @@ def _unknown_field(name: str, message: Descriptor, root: Descriptor) -> str:
     parts = [part for part in fields if name in _of_reference(message.fields_by_name[part].message_type)]
     if 0 < len(parts) <= 4:
         return f"{what}; it belongs in {' or '.join(parts)}"
-    return what + (did_you_mean(name, fields) or did_you_mean(name, message.fields_by_name))
+    of_names = message is root and root is caffe_pb2.LabelMap.DESCRIPTOR
+    hint = "; caffecli create_label_map makes a label map of a list of names" if of_names else ""
+    return what + (did_you_mean(name, fields) or did_you_mean(name, message.fields_by_name) or hint)
 
 
 def _of_reference(message: Descriptor | None) -> list[str]:

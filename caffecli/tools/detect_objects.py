@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 import caffe
-from caffe import mode
 from caffecli import logs
 from caffecli.errors import DataError, SpecError
-from caffecli.formats import annotated, datum, detections, picture
-from caffecli.formats.atomic import read_file, replacing
+from caffecli.formats import annotated, caffemodel, datum, detections, picture
+from caffecli.formats.atomic import cannot_read, cannot_write, read_file, replacing
 from caffecli.formats.db import is_database
 from caffecli.formats.detections import VIDEOS, Found, Object
 from caffecli.formats.drawn import VideoFile, with_boxes
 from caffecli.layers import user_modules
+from caffecli.net.weights import tell_lacking
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
-from caffecli.spec import text
+from caffecli.spec import load, text
 from caffecli.tools import detect_regions
 from caffecli.tools.detector_input import Preparation, check_numbers, preparation
+from caffecli.tools.picture_options import choose_mode
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -71,13 +73,13 @@ class ObjectOptions:
 def detect_objects(options: ObjectOptions) -> list[Found]:
     """Find objects, print how many of which class, write and draw them; returns them."""
     user_modules.load(options.layers)
-    if options.gpu:
-        mode.set_mode_gpu()
-    else:
-        mode.set_mode_cpu()
+    choose_mode(options.gpu)
     refuse_to_overwrite(options)
+    if not os.path.lexists(options.input_file):
+        raise DataError(f"there is no {options.input_file!r}; give a picture, a folder, a video or a database")
     classes = read_classes(options.label_map_file)
-    net = caffe.Net(options.model_def, options.pretrained_model, caffe.TEST)
+    net = caffe.Net(options.model_def, caffe.TEST, weights=options.pretrained_model)
+    _doubt(net, classes, options)
     find, any_object, threshold = finder(net, options)
     names = {label: item.display_name or item.name for label, item in classes.items()}
     names = {1: "object"} if any_object else names
@@ -116,6 +118,23 @@ def refuse_to_overwrite(options: ObjectOptions) -> None:
         raise DataError(
             f"{options.output_file!r} is to take boxes, as JSON or CSV, and is called as a picture or video; for "
             "pictures with boxes give --draw FOLDER"
+        )
+    if options.output_file is not None and not Path(options.output_file).absolute().parent.is_dir():
+        raise cannot_write(options.output_file, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+
+def _doubt(net: Any, classes: dict[int, LabelMapItem], options: ObjectOptions) -> None:
+    """Warn of weights, or a label map, that look like another net's."""
+    with logs.quiet():
+        layers = load.load_net(options.model_def).layer
+        there = {name for name, blobs in caffemodel.read(options.pretrained_model).items() if blobs}
+    tell_lacking((layer for layer in layers if layer.name in net.params), there, options.pretrained_model)
+    count = max((layer.detection_output_param.num_classes for layer in layers), default=0)
+    if classes and count and not set(range(1, count)) <= set(classes) <= set(range(count)):
+        logs.warning(
+            "detection_output_layer.cpp:52",
+            f"{options.label_map_file!r} has the classes {min(classes)} to {max(classes)}, {len(classes)} of them, and "
+            f"the net num_classes: {count}, with the background's: names may be those of other classes",
         )
 
 
@@ -208,7 +227,7 @@ def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
         try:
             yield file.name, picture.decode(read_file(file))
         except (DataError, OSError) as error:
-            why = f"{str(file)!r} {error}" if isinstance(error, DataError) else f"cannot read {error}"
+            why = f"{str(file)!r} {error}" if isinstance(error, DataError) else str(cannot_read(file, error))
             if not path.is_dir():
                 raise DataError(why) from error
             logs.warning("io.cpp:70", f"{why}; left out")
@@ -231,11 +250,14 @@ def _records(path: Path) -> Iterator[tuple[str, Pixels]]:
 def _video(path: Path) -> Iterator[tuple[str, Pixels]]:
     import cv2
 
-    if not path.is_file():
-        raise DataError(f"there is no video {str(path)!r}")
     video = cv2.VideoCapture(str(path))
     try:
         number = 0
+        if not video.isOpened():
+            raise DataError(
+                f"{str(path)!r} is no video that OpenCV can open; look whether a player can, and bring it into another "
+                "form (ffmpeg -i VIDEO out.mp4)"
+            )
         while True:
             there, frame = video.read()
             if not there:

@@ -78,13 +78,16 @@ def preparation(
     resize.height, resize.width = height, width
     made, what = _mean(trained, mean_value, shape)
     scale = input_scale if input_scale is not None else trained.scale if trained is not None else 1.0
+    guessed = trained is None and (mean_value is None or input_scale is None)
     whence = f"where not told, as layer {layer!r} of {Path(weights).name!r} has it"
     if trained is None:
         whence = f"where not told, as SSD's scripts have it: {Path(weights).name!r} has no data layer"
+    if guessed:
+        whence += "; if the net was trained otherwise, give --mean_value and --input_scale"
     if mean_value is not None and input_scale is not None and resize_mode is not None:
         whence = "as told"
     mode = ResizeParameter.Resize_mode.Name(resize.resize_mode)
-    logs.info(
+    (logs.warning if guessed else logs.info)(
         "data_transformer.cpp:1",
         f"Pictures: {mode} to {height} × {width} (height × width), less {what}, times {scale:g}; {whence}",
     )

@@ -87,8 +87,10 @@ def build_net(
     try:
         if device is not None:
             net.place(device)
-        for path in weights:
-            net_weights.load(net, os.fspath(path))
+        files = [os.fspath(path) for path in weights]
+        there = {name for file in files for name in net_weights.load(net, file)}
+        if files:
+            net_weights.tell_lacking((node.layer.param for node in net.nodes if node.layer.blobs), there, files[-1])
     except BaseException:
         net.close()
         raise

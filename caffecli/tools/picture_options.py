@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
 from caffe import mode
-from caffecli.errors import FormatError
+from caffecli.errors import FormatError, SolverError
 from caffecli.formats import mean, npy
 from caffecli.layers import user_modules
 
@@ -23,6 +24,16 @@ _MEAN = Path("data", "ilsvrc12", "imagenet_mean.binaryproto")
 def default_file(path: Path) -> Path:
     """A file of a Caffe checkout: below the working folder, as Caffe's scripts have it, else in this repository."""
     return path if path.exists() else ROOT / path
+
+
+def choose_mode(gpu: bool) -> None:
+    """Caffe's mode, as the flag ``--gpu`` says. Raises SolverError where there is none."""
+    if gpu and not torch.cuda.is_available():
+        raise SolverError("--gpu asks for a GPU and there is none that PyTorch can use; leave it out")
+    if gpu:
+        mode.set_mode_gpu()
+    else:
+        mode.set_mode_cpu()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +58,7 @@ class PictureOptions:
         sets Caffe's mode, and loads the layers.
         """
         user_modules.load(self.layers)
-        if self.gpu:
-            mode.set_mode_gpu()
-        else:
-            mode.set_mode_cpu()
+        choose_mode(self.gpu)
         return {
             "model_file": str(self.model_def or default_file(_CAFFENET / "deploy.prototxt")),
             "pretrained_file": str(

@@ -112,6 +112,8 @@ def summarize(
             continue
         if batch is not None:
             _set_batch(layer, batch)
+        if not Path(layer.detection_evaluate_param.name_size_file).exists():  # as the records that it goes with
+            layer.detection_evaluate_param.ClearField("name_size_file")
         _stand_in(layer, picture)
     with logs.quiet():
         net = build_net(whole, path, kind=_Outline if weights is None else Net)

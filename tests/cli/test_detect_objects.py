@@ -308,7 +308,7 @@ def test_a_label_map_that_is_none(content: bytes, run: Run) -> None:
         (("pictures/1.png", "o.json"), 2, "give a detector by --model_def and --pretrained_model"),
         (("pictures/1.png", *FLAGS), 2, "give OUTPUT_FILE, or --draw FOLDER, or both"),
         (("pictures/9.png", "o.json", *FLAGS), 1, "9.png"),
-        (("none.mp4", "o.json", *FLAGS), 1, "there is no video 'none.mp4'"),
+        (("none.mp4", "o.json", *FLAGS), 1, "there is no 'none.mp4'"),
         (
             ("pictures", "o.json", *FLAGS, "--mean_value=1,2"),
             1,
@@ -318,12 +318,50 @@ def test_a_label_map_that_is_none(content: bytes, run: Run) -> None:
         (("pictures", "o.json", *FLAGS, "--context_pad=3"), 2, "--context_pad is for windows of pictures"),
         (("in.csv", "o.csv", "--threshold=0.5"), 2, "--threshold is for a detector"),
         (("deploy.prototxt", "o.json", *FLAGS), 1, "deploy.prototxt' is "),
+        (("pictures", "none/o.json", *FLAGS), 1, "cannot write 'none/o.json': No such file or directory; create the"),
+        (("in.mp4", "o.json", *FLAGS), 1, "'in.mp4' is no video that OpenCV can open; look whether a player can"),
     ],
 )
 def test_mistakes(args: tuple[str, ...], code: int, said: str, run: Run) -> None:
+    Path("in.mp4").write_bytes(b"no video")
     came, _, err = run(*args)
     assert (came, said in err) == (code, True), err
     assert not Path("o.json").exists()
+
+
+def test_what_may_be_another_nets(run: Run, heard: io.StringIO) -> None:
+    """Weights that lack a layer, a label map of other classes, or nothing that says how pixels are to be."""
+    code = run("pictures/1.png", "o.json", *FLAGS, "--mean_value=4", "--input_scale=1")[0]
+    assert code == 0 and "W" not in {line[:1] for line in heard.getvalue().splitlines()}, heard.getvalue()
+    run("pictures/1.png", "o.json", *FLAGS)
+    assert (
+        "has no data layer; if the net was trained otherwise, give --mean_value and --input_scale" in heard.getvalue()
+    )
+    for items in (MAP.replace("label: 2", "label: 3"), MAP[: MAP.index(" item")], MAP + 'item { name: "x" label: 3 }'):
+        Path("map.prototxt").write_text(items)
+        run("pictures/1.png", "o.json", *FLAGS)
+        assert "and the net num_classes: 3, with the background's: names may be those of other" in heard.getvalue()
+    net = caffemodel.read_net("w.caffemodel")
+    del net.layer[[layer.name for layer in net.layer].index("loc")]
+    caffemodel.write("part.caffemodel", net, {"conf": caffemodel.read("w.caffemodel")["conf"]})
+    run("pictures/1.png", "o.json", *FLAGS, "--pretrained_model=part.caffemodel")
+    assert "'part.caffemodel' has no weights for layer 'loc', which keeps random ones: are they" in heard.getvalue()
+
+
+def test_names_in_other_letters_are_drawn(run: Run) -> None:
+    """OpenCV has none of them, and would draw question marks."""
+    seen = []
+    for name in ("Café groß", "Cafe gross", "猫", "1"):
+        Path("map.prototxt").write_text(f'item {{ name: "{name}" label: 1 }} item {{ name: "a" label: 2 }}')
+        assert run("pictures/1.png", "--draw=seen", *FLAGS)[0] == 0
+        seen.append(Path("seen/1.png").read_bytes())
+    assert seen[0] == seen[1] != seen[2] == seen[3]
+
+
+def test_a_gpu_where_there_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = run("pictures/1.png", "o.json", *FLAGS, "--gpu")
+    assert (code, err) == (1, "Error: --gpu asks for a GPU and there is none that PyTorch can use; leave it out")
 
 
 def test_a_net_that_is_no_detector(run: Run) -> None:

@@ -49,6 +49,8 @@ def test_the_text_is_as_ssds() -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
+        ("cat\nhot dog\n", "expected 1 field as before, got 2: 'hot dog'; for names of several words let another char"),
+        ("hot dog\n", "expected a number after the name, got 'dog': 'hot dog'; --delimiter , leaves names of several"),
         ("cat 1\ndog\n", "'names.txt', line 2: expected 2 fields as before, got 1: 'dog'"),
         ("cat 1 a b\n", "'names.txt', line 1: expected 1 to 3 fields, got 4: 'cat 1 a b'"),
         ("cat one\n", "line 1: expected a number after the name, got 'one'"),

@@ -62,6 +62,19 @@ def test_weights_the_later_over_the_earlier(model: Path, tmp_path: Path) -> None
     assert [float(net.layer(name).blobs[0].detach().mean()) for name in ("conv", "ip")] == [1, 2]
 
 
+def test_weights_that_are_not_there_are_told(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    net = opened(model)
+    weights = {name: arrays for name, arrays in export(net).items() if arrays}
+    for name in weights:
+        saved = NetParameter(layer=[layer for layer in net.param.layer if layer.name != name])
+        caffemodel.write(tmp_path / f"{name}.caffemodel", saved, {k: v for k, v in weights.items() if k != name})
+    opened(model, weights=[tmp_path / f"{name}.caffemodel" for name in weights])
+    opened(model, weights=[tmp_path / "conv.caffemodel"])
+    assert [each.message.partition("' ")[2] for each in caplog.records if each.levelname == "WARNING"] == [
+        "has no weights for layer 'conv', which keeps random ones: are they another net's?"
+    ]
+
+
 def test_it_stays_as_built_unless_placed(model: Path) -> None:
     assert build_net(read_net(model), model).layer("conv").blobs[0].is_contiguous()
     assert opened(model).layer("conv").blobs[0].is_contiguous(memory_format=torch.channels_last)

@@ -163,6 +163,16 @@ def test_boxes_that_are_not_there(summed: Any, transform: str, shape: tuple[int,
     assert found.layers[0].tops == {"data": (4, *shape), "label": (1, 1, 1, 8)}
 
 
+def test_sizes_of_pictures_that_are_not_there(summed: Any) -> None:
+    """They go with the records, and are not asked for."""
+    found = summed(
+        'layer { name: "x" type: "Input" top: "x" top: "t" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 7 } '
+        'shape { dim: 1 dim: 1 dim: 2 dim: 8 } } } layer { name: "e" type: "DetectionEvaluate" bottom: "x" bottom: "t" '
+        'top: "e" detection_evaluate_param { num_classes: 3 name_size_file: "sizes.txt" } }'
+    )
+    assert found.layers[1].tops == {"e": (1, 1, 4, 5)}
+
+
 def test_boxes_of_yolo_that_are_not_there(summed: Any) -> None:
     sizes = "".join(f"resize_param {{ prob: 0.5 height: {side} width: {side} }} " for side in (64, 96))
     found = summed(

@@ -120,7 +120,7 @@ def test_overlaps_in_pixels_follow_the_pictures_in_turn(tmp_path: Path) -> None:
     [
         ("", "layer 'l' (DetectionEvaluate): expected num_classes, with the background's, got none"),
         ("num_classes: 2 overlap_threshold: 0", "expected an overlap_threshold above 0, got 0"),
-        ('num_classes: 2 name_size_file: "no.txt"', "cannot read 'no.txt'"),
+        ('num_classes: 2 name_size_file: "no.txt"', "layer 'l': name_size_file: cannot read 'no.txt'"),
     ],
 )
 def test_errors(settings: str, said: str) -> None:
