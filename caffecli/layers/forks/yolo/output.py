@@ -24,12 +24,12 @@ class YoloOutput(Layer):
     compiles = False
     not_exported = "makes a list of boxes, whose length depends on their values"
     bottom_count: ClassVar[tuple[int, int | None]] = (1, None)
-    no_gradient = tuple(range(100))
     settings: Any
 
     def setup(self, bottoms: list[Shape]) -> None:
         if not self.settings.HasField("num_classes"):
             raise self.spec_error("expected num_classes, without a background, got none")
+        self.no_gradient = tuple(range(len(bottoms)))
         self.classes, self.count = self.settings.num_classes, self.settings.num_box
         self.threshold = self.settings.confidence_threshold
         self.overlap = boxes.just_below(self.settings.nms_threshold)
