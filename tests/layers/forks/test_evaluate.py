@@ -136,7 +136,9 @@ def test_lines_that_name_no_size(tmp_path: Path, line: str) -> None:
     with pytest.raises(CaffeError, match=f"line 2: expected a name, a height and a width in pixels, got '{line:.79}"):
         made(f'num_classes: 2 name_size_file: "{path}"')
     path.write_text("\n")
-    with pytest.raises(CaffeError, match="names no pictures; caffecli get_image_size writes such files"):
+    with pytest.raises(
+        CaffeError, match=r"^layer .*: name_size_file: .* names no pictures; caffecli get_image_size writes such files$"
+    ):
         made(f'num_classes: 2 name_size_file: "{path}"')
 
 

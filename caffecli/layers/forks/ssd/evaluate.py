@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from caffecli import logs
-from caffecli.errors import FormatError
 from caffecli.layers import boxes
 from caffecli.layers.base import Layer, Shape
 from caffecli.layers.forks.ssd import words
-from caffecli.layers.forks.ssd.originals import Original, in_pixels, read_originals
+from caffecli.layers.forks.ssd.originals import in_pixels, read_originals
 from caffecli.layers.labels import LabelError, to_classes
 from caffecli.layers.registry import register
 
@@ -56,7 +55,7 @@ class DetectionEvaluate(Layer):
             raise self.spec_error(f"expected an overlap_threshold above 0, got {param.overlap_threshold:g}")
         self.background = param.background_label_id - (param.background_label_id >> 31 << 32)  # SSD keeps it as int32
         self.resize = param.resize_param if param.HasField("resize_param") else None
-        self.originals = self._originals(param.name_size_file) if param.name_size_file else []
+        self.originals = read_originals(self, param.name_size_file) if param.name_size_file else []
         self.seen = 0  # images of passes before
         self.told = False
         self.detection_classes = tuple(self._classes())
@@ -70,14 +69,6 @@ class DetectionEvaluate(Layer):
                     f"expected detections (1, 1, count, 7) and true boxes (1, 1, count, 8), got {self.listing(bottoms)}"
                 )
         return [torch.Size((1, 1, len(self._classes()) + bottoms[0][2], 5))]
-
-    def _originals(self, path: str) -> list[Original]:
-        try:
-            return read_originals(path)
-        except FormatError as error:
-            raise FormatError(
-                f"layer {self.name!r}: name_size_file: {error}; caffecli get_image_size writes it"
-            ) from error
 
     def _classes(self) -> list[int]:
         return [label for label in range(self.settings.num_classes) if label != self.background]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caffecli.errors import FormatError
 from caffecli.formats.atomic import read_bytes
+from caffecli.layers.base import Layer
 from caffecli.proto.caffe_pb2 import ResizeParameter
 
 
@@ -22,11 +23,20 @@ class Original:
     width: int
 
 
-def read_originals(path: str) -> list[Original]:
-    """The pictures of a file of lines ``NAME HEIGHT WIDTH``, as ``get_image_size`` writes it.
+def read_originals(layer: Layer, path: str) -> list[Original]:
+    """The pictures of a layer's ``name_size_file``: lines ``NAME HEIGHT WIDTH``, as ``get_image_size`` writes them.
 
-    Raises FormatError for a line of another form, and for a file without lines.
+    Raises FormatError for a file that cannot be read, a line of another form, and a file without lines.
     """
+    try:
+        return _read(path)
+    except FormatError as error:
+        raise FormatError(
+            f"layer {layer.name!r}: name_size_file: {error}; caffecli get_image_size writes such files"
+        ) from error
+
+
+def _read(path: str) -> list[Original]:
     found = []
     for number, line in enumerate(os.fsdecode(read_bytes(path)).splitlines(), 1):
         if not line.strip():
@@ -39,7 +49,7 @@ def read_originals(path: str) -> list[Original]:
             )
         found.append(Original(parts[0].strip(), *sizes))
     if not found:
-        raise FormatError(f"{path!r} names no pictures; caffecli get_image_size writes such files")
+        raise FormatError(f"{path!r} names no pictures")
     return found
 
 

@@ -58,7 +58,7 @@ class Results:
                 raise layer.spec_error(
                     f"{part!r:.80} cannot be part of a file's name: change it in the net or label map"
                 )
-        self.originals = read_originals(saved.name_size_file)
+        self.originals = read_originals(layer, saved.name_size_file)
         self.count = saved.num_test_image or len(self.originals)
         if self.count > len(self.originals):
             raise layer.spec_error(
