@@ -14,6 +14,8 @@ from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParame
 
 #: places of an axis and their weights, for each sum that is taken over them: two tensors (sums, places)
 Taps = tuple[Tensor, Tensor]
+#: torch.embedding_bag's number for the largest
+_MAX = 2
 
 
 class OfRegions(Layer):
@@ -72,15 +74,15 @@ class ROIPooling(OfRegions):
         regions = regions.detach().reshape(-1, 5).float()
         images = check_images(self, regions, len(x))
         corners = round_half_away(grown(regions[:, 1:], self.param.roi_pooling_param.pad_ratio) * self.scale)
-        columns = _parts(corners[:, 0], corners[:, 2], self.size[1], x.shape[3])
         rows = _parts(corners[:, 1], corners[:, 3], self.size[0], x.shape[2])
-        planes = x.detach()
-        parts = zip(images, rows, columns, strict=True)
-        places = torch.stack([_largest(planes[image], row, column) for image, row, column in parts])
-        # a part's place among all values, rather than a copy of the features for each region
-        first = regions[:, :1].long() * x.shape[1] + torch.arange(x.shape[1], device=x.device)
-        values = x.reshape(-1)[first[:, :, None] * planes[0, 0].numel() + places.clamp(min=0)]
-        return values.masked_fill(places < 0, 0).reshape(shape)
+        columns = _parts(corners[:, 0], corners[:, 2], self.size[1], x.shape[3])
+        places, starts = _places(torch.tensor(images, device=x.device), rows, columns, x.shape[2], x.shape[3])
+        table = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        # embedding_bag knows the first of the largest, and gives 0 for no part; its own gradient takes longer
+        best, _, sizes, at = torch.embedding_bag(table.detach(), places, starts, mode=_MAX)
+        if table.requires_grad:
+            best = table.gather(0, at).masked_fill(sizes[:, None] == 0, 0)
+        return best.reshape(shape[0], *self.size, -1).permute(0, 3, 1, 2)
 
 
 def grown(boxes: Tensor, ratio: float) -> Tensor:
@@ -106,7 +108,7 @@ def round_half_away(values: Tensor) -> Tensor:
     return whole + ((values - whole).abs() >= 0.5) * values.sign()
 
 
-def _parts(first: Tensor, last: Tensor, count: int, size: int) -> list[list[list[int]]]:
+def _parts(first: Tensor, last: Tensor, count: int, size: int) -> Tensor:
     """Where each of the ``count`` parts from ``first`` to ``last`` begins and ends, (R, count, 2),
     within an axis of ``size``.
     """
@@ -114,31 +116,23 @@ def _parts(first: Tensor, last: Tensor, count: int, size: int) -> list[list[list
     i = torch.arange(count, device=first.device)
     begin = (i * length[:, None]).floor() + first[:, None]
     end = ((i + 1) * length[:, None]).ceil() + first[:, None]
-    parts: list[list[list[int]]] = torch.stack([begin, end], -1).clamp(0, size).long().tolist()
-    return parts
+    return torch.stack([begin, end], -1).clamp(0, size).long()
 
 
-def _largest(planes: Tensor, rows: list[list[int]], columns: list[list[int]]) -> Tensor:
-    """Where in its plane the largest value of each part is, (C, parts), -1 for parts without values.
+def _places(images: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The places of each part of each region, row by row, one part after the other, and where each part's begin.
 
-    ``planes``: (C, H, W).
-
-    First along each row, then down the columns: of equals that finds the first.
+    A place is an index into the positions of features (N, ., height, width).
     """
-    channels, _, width = planes.shape
-    places = torch.full((channels, len(rows), len(columns)), -1, device=planes.device)
-    filled = [j for j, (left, right) in enumerate(columns) if left < right]
-    top, bottom = min(row[0] for row in rows), max(row[1] for row in rows)
-    if top >= bottom or not filled:
-        return places.flatten(1)
-    along = [planes[:, top:bottom, slice(*columns[j])].max(2) for j in filled]
-    best = torch.stack([values for values, _ in along], 2)
-    at = torch.stack([index + columns[j][0] for j, (_, index) in zip(filled, along, strict=True)], 2)
-    for i, (begin, end) in enumerate(rows):
-        if begin < end:
-            row = best[:, begin - top : end - top].max(1, keepdim=True)[1] + begin
-            places[:, i, filled] = (row * width + at.gather(1, row - top))[:, 0]
-    return places.flatten(1)
+    parts = (len(images), rows.shape[1], columns.shape[1])
+    many, wide = ((axis[..., 1] - axis[..., 0]).clamp(min=0) for axis in (rows, columns))
+    counts = (many[:, :, None] * wide[:, None]).flatten()
+    starts = counts.cumsum(0) - counts
+    part = torch.repeat_interleave(counts)
+    within = torch.arange(len(part), device=part.device) - starts[part]
+    top = ((images * height)[:, None] + rows[..., 0])[:, :, None].expand(parts).flatten()[part]
+    left, length = (each[:, None].expand(parts).flatten()[part] for each in (columns[..., 0], wide))
+    return (top + within // length) * width + left + within % length, starts
 
 
 @register("ROIAlign")

@@ -68,6 +68,17 @@ def test_roi_pooling_sends_the_gradient_to_the_first_of_equals():
     assert x.grad.nonzero()[:, 2:].tolist() == [[0, 0], [0, 2], [2, 0], [2, 2]]
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_roi_pooling_beyond_the_features_is_0(learns):
+    x = torch.full((1, 1, 4, 4), -3.0, requires_grad=learns)
+    layer = build('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }', (1, 1, 4, 4), (2, 5))
+    y = layer(x, torch.tensor([[0.0, 6, 0, 9, 3], [0, 2, 0, 5, 3]]))
+    assert y.flatten().tolist() == [0, 0, 0, 0, -3, 0, -3, 0]
+    if learns:
+        y.sum().backward()
+        assert x.grad is not None and x.grad.nonzero()[:, 2:].tolist() == [[0, 2], [2, 2]]
+
+
 def test_roi_pooling_rounds_just_below_a_half_down():
     layer = build('type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 }', (1, 1, 1, 3), (1, 5))
     below = float(np.nextafter(np.float32(0.5), np.float32(0)))
