@@ -114,9 +114,9 @@ class Lstm(Layer):
         self.add_blob("W_h", (4 * self.outputs, self.outputs), param.weight_filler)
         self.add_blob("b", (4 * self.outputs,), param.bias_filler)
         for name in ("h", "c"):
-            self.register_buffer(name, torch.zeros(self._steps(bottoms)[1], self.outputs), persistent=False)
+            self.register_buffer(name, torch.zeros(self._counts(bottoms)[1], self.outputs), persistent=False)
 
-    def _steps(self, bottoms: list[Shape]) -> tuple[int, int]:
+    def _counts(self, bottoms: list[Shape]) -> tuple[int, int]:
         """How many steps and how many sequences there are."""
         x, count = bottoms[0], self.param.lstm_param.batch_size
         if len(x) < 2:
@@ -135,16 +135,16 @@ class Lstm(Layer):
         return steps, sequences
 
     def reshape(self, bottoms: list[Shape]) -> list[torch.Size]:
-        steps = self._steps(bottoms)
+        steps = self._counts(bottoms)
         self.check_fit("values", self.W_x.shape[1], math.prod(bottoms[0][1 if self.flat else 2 :]), bottoms)
         return [torch.Size((steps[0] * steps[1], self.outputs) if self.flat else (*steps, self.outputs))]
 
     def multiply_adds(self, bottoms: list[Shape], tops: list[Shape]) -> int:
         """Weights × steps."""
-        return int((self.W_x.numel() + self.W_h.numel()) * math.prod(self._steps(bottoms)))
+        return int((self.W_x.numel() + self.W_h.numel()) * math.prod(self._counts(bottoms)))
 
     def forward(self, x: Tensor, markers: Tensor | None = None) -> Tensor:
-        steps, sequences = self._steps([x.shape])
+        steps, sequences = self._counts([x.shape])
         x = full(x).reshape(steps, sequences, -1)
         if markers is None:
             h = self._unmarked(x)

@@ -143,11 +143,11 @@ class Yolov3(Loss):
         anchor = torch.where(turn == 0, best[item, at], turn - 1)
         return item, at, own[anchor], anchor
 
-    def _uphill(self, box: Tensor, true: Tensor, logs: Tensor) -> Tensor:
-        """d (E, 4) of the boxes, by the gradient of the overlap."""
+    def _uphill(self, box: Tensor, true: Tensor, size: Tensor) -> Tensor:
+        """d (E, 4) of the boxes, by the gradient of the overlap; ``size`` (E, 2): tw and th."""
         param = self.settings
         slope = gradient(box, true, self.kind)
-        slope = torch.cat([slope[:, :2], slope[:, 2:] * logs.exp()], 1) * param.iou_normalizer
+        slope = torch.cat([slope[:, :2], slope[:, 2:] * size.exp()], 1) * param.iou_normalizer
         return -slope.nan_to_num(0, 0, 0).clamp(-param.max_delta, param.max_delta)
 
     def _classify(self, table: Tensor, key: Tensor, where: tuple[Tensor, ...], chance: Tensor, label: Tensor) -> None:
