@@ -26,47 +26,54 @@ from caffecli.cli.picture_options import picture_options
 @click.option(
     "--format",
     type=click.Choice(["json", "csv", "coco", "voc", "hdf5"]),
-    help="Of OUTPUT_FILE; voc: a folder, with a file for each class; hdf5: regions for --proposals. [default: csv, or "
-    "hdf5 for .h5, where it ends so, else json]",
+    show_default="csv, or hdf5 for .h5, where it ends so, else json",
+    help="Of OUTPUT_FILE; voc: a folder, with a file for each class; hdf5: regions for --proposals.",
 )
 @click.option("--label_map_file", help="SSD's label map, for the classes' names.")
 @click.option(
-    "--mean_value", help="What to subtract from each channel of a detector's pictures. [default: as it was trained]"
+    "--mean_value",
+    show_default="as it was trained",
+    help="What to subtract from each channel of a detector's pictures.",
 )
 @click.option(
     "--resize_mode",
     type=click.Choice(["WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"]),
-    help="How a detector's pictures get the net's size. [default: as it was trained]",
+    show_default="as it was trained",
+    help="How a detector's pictures get the net's size.",
 )
 @click.option(
     "--side",
     type=click.FloatRange(1),
-    help="R-CNN: the shorter side of pictures in the net. [default: as it was trained, else 600]",
+    show_default="as it was trained, else 600",
+    help="R-CNN: the shorter side of pictures in the net.",
 )
 @click.option(
     "--max_side",
     type=click.FloatRange(1),
-    help="R-CNN: the most of the longer side. [default: as it was trained, else 1000]",
+    show_default="as it was trained, else 1000",
+    help="R-CNN: the most of the longer side.",
 )
 @click.option(
     "--nms_threshold",
     type=click.FloatRange(0, 1),
-    help="R-CNN: the most overlap of two objects of a class. [default: 0.3]",
+    show_default="0.3",
+    help="R-CNN: the most overlap of two objects of a class.",
 )
 @click.option("--proposals", help="Fast R-CNN: the HDF5 file of the pictures' regions.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="The least score of an object. [default: 0.3; of a database 0.01; 0 for regions]",
+    show_default="0.3; of a database 0.01; 0 for regions",
+    help="The least score of an object.",
 )
 @click.argument("input_file")
 @click.argument("output_file", required=False)
 def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
     """Find the objects in pictures with a detector; or classify windows of pictures.
 
-    With a detector (SSD and its kin, Fast and Faster R-CNN, R-FCN; --model_def its deploy net, --pretrained_model its
-    weights) INPUT_FILE is a picture, a folder of pictures, a video, or a database of convert_annoset, and OUTPUT_FILE
-    takes the boxes: JSON, .csv, COCO's or VOC's results.
+    With a detector (SSD and its kin, YOLO, Fast and Faster R-CNN, R-FCN; --model_def its deploy net, --pretrained_model
+    its weights) INPUT_FILE is a picture, a folder of pictures, a video, or a database of convert_annoset, and
+    OUTPUT_FILE takes the boxes: JSON, .csv, COCO's or VOC's results.
 
     \b
       caffecli detect street.jpg boxes.json --draw seen --label_map_file labelmap_voc.prototxt \\
