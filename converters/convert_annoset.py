@@ -68,7 +68,12 @@ def convert_annoset(
     """
     options = options or Options()
     if options.anno_type == "classification":
-        entries = read_list(list_file)
+        try:
+            entries = read_list(list_file)
+        except (DataError, FormatError) as error:
+            if any(line.endswith((".xml", ".json", ".txt")) for line in read_lines(list_file, "a list")):
+                raise type(error)(f"{error}; for annotation files give --anno_type=detection") from error
+            raise
         before = pictures.prefix(root, entries)
         read = functools.partial(_labelled, options=options, before=before)
         return pictures.write_records(entries, read, before, list_file, db, options, _PLACES)
@@ -77,9 +82,12 @@ def convert_annoset(
     before = pictures.prefix(root, pairs)
     reader = AnnotationReader(options.label_type)
     missing: list[str] = []
+    ends: list[float] = []
     count = pictures.write_records(
         pairs,
-        functools.partial(_boxed, options=options, before=before, reader=reader, labels=labels, missing=missing),
+        functools.partial(
+            _boxed, options=options, before=before, reader=reader, labels=labels, missing=missing, ends=ends
+        ),
         before,
         list_file,
         db,
@@ -91,6 +99,12 @@ def convert_annoset(
         logs.warning(
             "io.cpp:211",
             f"there is no {min(missing)!r}{more}: their pictures have no boxes; check the list if it is meant",
+        )
+    if ends and max(ends) <= 1:
+        logs.warning(
+            "io.cpp:326",
+            f"no box of {str(list_file)!r} reaches beyond pixel 1: the numbers may be parts of the picture, and are "
+            "taken for pixels; multiply them by its width and height",
         )
     return count
 
@@ -132,8 +146,15 @@ def _labelled(entry: Any, options: Options, before: str) -> Record | str:
 
 
 def _boxed(
-    pair: Pair, options: Options, before: str, reader: AnnotationReader, labels: Mapping[str, int], missing: list[str]
+    pair: Pair,
+    options: Options,
+    before: str,
+    reader: AnnotationReader,
+    labels: Mapping[str, int],
+    missing: list[str],
+    ends: list[float],
 ) -> Record | str:
+    """``missing`` and ``ends`` take the file that is not there, and the largest numbers of boxes."""
     made = pictures.read_picture(pair, options, before)
     if isinstance(made, str):
         return made
@@ -145,6 +166,7 @@ def _boxed(
     else:
         height, width = made[1].shape[:2]
         add_boxes(record, found, (width, height), labels, path)
+        ends.extend(max(item.corners) for item in found.objects)
     return _finished(record, pair, options, *made, -1)
 
 

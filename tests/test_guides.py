@@ -21,7 +21,10 @@ from caffecli.cli import main
 from caffecli.formats import annotated
 from caffecli.formats.db import open_reader
 from caffecli.formats.proposals import Proposals
+from caffecli.proto.caffe_pb2 import LabelMap
 from caffecli.solver.learning_rate import POLICIES
+from caffecli.spec.text import read
+from converters.create_label_map import create_label_map
 
 ROOT = Path(__file__).parents[1]
 
@@ -138,7 +141,7 @@ def test_the_page_of_annotated_data_from_each_form_to_the_end(
 
     monkeypatch.chdir(root)
     found = []
-    voc, labelme, coco, split = (text for kind, text in page if kind == "python")
+    voc, labelme, coco, ids, split = (text for kind, text in page if kind == "python")
     for form, program in (("xml", voc), ("json", labelme), ("json", coco)):
         for folder in ("train_lmdb", "test_lmdb"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -150,6 +153,13 @@ def test_the_page_of_annotated_data_from_each_form_to_the_end(
         assert len(found[-1]) == 18 and Path("names.txt").read_text() == "circle\nsquare\ntriangle\n"
     by_class = [[(key, sorted(rows)) for key, rows in each] for each in found]
     assert by_class[0] == by_class[1] == by_class[2]
+    exec(ids, names)
+    create_label_map("ids.txt", "ids.prototxt", delimiter=",")
+    items = read("ids.prototxt", LabelMap).item
+    known = {each["name"]: each["id"] for each in names["said"]["categories"]}
+    assert [(item.label, item.name) for item in items[1:]] == [
+        (i, str(known[items[i].display_name])) for i in (1, 2, 3)
+    ]
 
     monkeypatch.chdir(tmp_path)
     exec(net + solver.replace("500", "2"), names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -290,7 +291,11 @@ class _Classes:
         if not truth.coco and not self._items:
             return written
         if written not in truth.classes:
-            raise self._error(written)
+            numbers = truth.coco and written.isdecimal()
+            ids = ", ".join(itertools.islice(truth.classes, 5)) + (", ..." if len(truth.classes) > 5 else "")
+            raise self._error(
+                written, f"its ids are {ids}; give caffecli detect's JSON or CSV, which has names" if numbers else ""
+            )
         item = self._items.get(int(written)) if written.isdecimal() else None
         if truth.coco and item is not None and not any(each.name == written for each in self._items.values()):
             meant = truth.labels.get(item.name) or truth.labels.get(item.display_name)

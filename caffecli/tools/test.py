@@ -89,7 +89,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     )
     wanted = options.predictions, options.confusion, options.blob, options.top
     with contextlib.closing(runner.net) as net:
-        _refuse_without_data(net)
+        _refuse_without_data(net, options.model)
         batches, turn = _plan(options, net)
         with predictions.writing(net, *wanted) as writer:
             logs.info("caffe.cpp:281", f"Running for {batches} iterations.")
@@ -105,13 +105,13 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     return means
 
 
-def _refuse_without_data(net: Net) -> None:
+def _refuse_without_data(net: Net, model: Path) -> None:
     """The reference scores a deploy net on whatever its input's memory holds."""
     sources = [node.layer for node in net.nodes if not node.inputs and not node.layer.blobs]
     if sources and all(isinstance(layer, Input) for layer in sources):
         raise SpecError(
-            f"net {net.name!r} has Input, no data: there is nothing to score; use classify for pictures, "
-            "or give the net with data layers, such as train_val.prototxt"
+            f"{str(model)!r} has Input, no data: there is nothing to score; use classify or detect for pictures, or "
+            "give the net with data layers, such as train_val.prototxt"
         )
 
 

@@ -144,7 +144,7 @@ def test_a_net_without_data_has_nothing_to_score(folder: Path, fails: Callable[.
         f'name: "deployed" {head} layer {{ name: "p" type: "Softmax" bottom: "data" top: "p" }}'
     )
     for more in ((), ("--predictions=p.csv",), ("--all",)):
-        assert "net 'deployed' has Input, no data: there is nothing to score; use classify" in fails(*SCORE, *more)
+        assert "' has Input, no data: there is nothing to score; use classify or detect for" in fails(*SCORE, *more)
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,24 @@ def test_warnings() -> None:
     assert annotated.boxes(records()[b"00000000_a.jpg"])[0, 2] == np.float32(3 / 48)
 
 
+def test_parts_of_the_picture_are_told() -> None:
+    """All numbers of 1 or less; one that is more makes them pixels."""
+    (said,) = heard("1 0.1 0.2 0.5 1\n2 0.1 0.1 0.2 0.2\n", "txt")
+    assert said.startswith("no box of 'list.txt' reaches beyond pixel 1: the numbers may be parts of the picture, and")
+    Path("db").rename("db1")
+    assert heard("1 0.1 0.2 0.5 1\n2 0.1 0.1 0.2 2\n", "txt") == []
+
+
+def test_annotation_files_where_labels_are_expected() -> None:
+    Path("list.txt").write_text("a.jpg a.xml\n")
+    with pytest.raises(DataError, match=r"'a.xml' is no whole number; .*; for annotation files give --anno_type=det"):
+        convert_annoset("./", "list.txt", "db", Options())
+    Path("list.txt").write_text("a.jpg b\n")
+    with pytest.raises(DataError) as error:
+        convert_annoset("./", "list.txt", "db", Options())
+    assert "anno_type" not in str(error.value)
+
+
 def test_sizes_that_a_file_does_not_have_are_the_pictures() -> None:
     for i, size in enumerate(("", "<size><width>0</width><height>0</height></size>")):
         start, rest = VOC.split("<size>")[0], VOC.split("</size>")[1]

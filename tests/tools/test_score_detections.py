@@ -304,7 +304,7 @@ WRONG = [
     (COCO.replace('"score": 1', '"score": NaN'), "[0]: score: expected a number, got nan"),
     (COCO.replace(", 1]", "]"), "[0]: expected an image_id"),
     (COCO.replace("13", "1.5"), "category_id: expected a category's id"),
-    (COCO.replace("13", "77"), "has no class '77'; it has dog, tea cup"),
+    (COCO.replace("13", "77"), "has no class '77'; its ids are "),
     (COCO.replace("13", "2"), "has no class '2'"),
     (COCO.replace("7", "70"), "no picture in common"),
     ('[{"picture": "1.jpg", "width": 0, "height": 50, "objects": []}]', "[0]: expected the picture's width"),

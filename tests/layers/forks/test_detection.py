@@ -422,6 +422,11 @@ OUT = 'type: "DetectionOutput" detection_output_param { '
         (OUT + "}", [(2, 20), (2, 15), (1, 2, 20)], "layer 'l' (DetectionOutput): expected num_classes"),
         (OUT + "num_classes: 3 }", [(2, 20), (2, 14), (1, 2, 20)], "got 'x' (2, 20), 'x1' (2, 14), 'x2' (1, 2, 20)"),
         (
+            OUT + "num_classes: 4 }",
+            [(2, 20), (2, 15), (1, 2, 20)],
+            "; the confidences are of 3 classes: is num_classes: 4 meant?",
+        ),
+        (
             OUT + "num_classes: 3 share_location: false }",
             [(2, 20), (2, 15), (1, 2, 20)],
             "locations (num, priors * 12)",

@@ -29,9 +29,11 @@ def check_predictions(layer: Layer, bottoms: list[Shape], values_per_prior: int,
     expected = [count * values_per_prior, count * classes]
     came = [math.prod(shape[1:]) for shape in (locations, confidences)]
     if not count or priors[1] != 2 or expected != came or locations[:1] != confidences[:1]:
+        other = count > 0 and came[0] == expected[0] and came[1] % count == 0
+        hint = f"; the confidences are of {came[1] // count} classes: is num_classes: {classes} meant?" if other else ""
         raise layer.shape_error(
             f"expected locations (num, priors * {values_per_prior}), confidences (num, priors * {classes}) and "
-            f"priors (1, 2, priors * 4), got {layer.listing(bottoms)}"
+            f"priors (1, 2, priors * 4), got {layer.listing(bottoms)}{hint}"
         )
 
 
@@ -96,7 +98,7 @@ class DetectionOutput(Layer):
 
     read_by_opencv = True
     compiles = False
-    not_exported = "makes a list of boxes, whose length depends on their values"
+    not_exported = "makes a list of boxes, whose length depends on their values; export the net without it"
     bottom_count = (3, 5)
     no_gradient = (0, 1, 2, 3, 4)
 

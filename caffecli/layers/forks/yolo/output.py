@@ -22,7 +22,7 @@ class YoloOutput(Layer):
     """What both versions share."""
 
     compiles = False
-    not_exported = "makes a list of boxes, whose length depends on their values"
+    not_exported = "makes a list of boxes, whose length depends on their values; export the net without it"
     bottom_count: ClassVar[tuple[int, int | None]] = (1, None)
     settings: Any
 
