@@ -77,7 +77,7 @@ class Python(Layer):
 
     compiles = False
     needs_autograd = True
-    not_exported = "runs Python code of your own"
+    not_exported = "runs Python code; export the net without it"
     bottom_count = (0, None)
     top_count = (0, None)
 
