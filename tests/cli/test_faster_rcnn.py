@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -67,12 +68,11 @@ SOLVER = (
 Command = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def net(folder: Path) -> NetParameter:
-    """The net, and its database, each picture with a square of class 1 or 2."""
-    draws = np.random.default_rng(0)
-    with open_writer(folder / "objects_lmdb") as writer:
-        for i in range(8):
+def draw(database: Path, count: int, seed: int) -> None:
+    """Write pictures, each with a square of class 1 or 2."""
+    draws = np.random.default_rng(seed)
+    with open_writer(database) as writer:
+        for i in range(count):
             pixels = draws.integers(60, 90, (3, 64, 80)).astype(np.uint8)
             record = AnnotatedDatum(type=AnnotatedDatum.BBOX)
             x, y, kind = int(draws.integers(2, 50)), int(draws.integers(2, 40)), int(draws.integers(1, 3))
@@ -81,6 +81,12 @@ def net(folder: Path) -> NetParameter:
             box.xmin, box.ymin, box.xmax, box.ymax = x / 80, y / 64, (x + 16) / 80, (y + 16) / 64
             record.datum.CopyFrom(from_array(pixels, -1))
             writer.put(b"%08d_pictures/%d.jpg" % (i, i), record.SerializeToString())
+
+
+@pytest.fixture
+def net(folder: Path) -> NetParameter:
+    """The net, and its database."""
+    draw(folder / "objects_lmdb", 8, 0)
     return text_format.Parse(NET, NetParameter())
 
 
@@ -122,6 +128,25 @@ def test_training_end_to_end_and_detecting(net: NetParameter, command: Command) 
     assert len(list(Path("seen/pictures").iterdir())) == 8
     code, said = command("score_detections", "found.json", "objects_lmdb")
     assert code == 0 and "are not in" not in said, said[-2000:]
+
+
+@pytest.mark.slow
+def test_drawn_squares_are_found_in_new_pictures(net: NetParameter, folder: Path, command: Command) -> None:
+    draw(folder / "many_lmdb", 60, 1)
+    draw(folder / "new_lmdb", 40, 2)
+    net.layer[0].python_param.param_str = net.layer[0].python_param.param_str.replace("objects", "many")
+    net.layer[1].convolution_param.num_output = 16
+    write(net, [layer.name for layer in net.layer])
+    solver = SOLVER.replace("0.001", "0.0003").replace("fixed", "multistep")
+    Path("rcnn.prototxt").write_text(solver + " max_iter: 3000 stepvalue: 2400 gamma: 0.1")
+    code, said = command("train", "--solver=rcnn.prototxt")
+    assert code == 0, said
+    write(net, [*PROPOSING, "roi_pool5", "cls_score", "bbox_pred"], INPUT.format("im_info", 3), "test.prototxt")
+    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_3000.caffemodel")
+    assert command("detect", "new_lmdb", "found.json", *flags)[0] == 0
+    code, said = command("score_detections", "found.json", "new_lmdb")
+    mean = re.search(r"^mean .* (\d\.\d+)$", said, re.MULTILINE)
+    assert code == 0 and mean and float(mean[1]) >= 0.85, said[-1000:]
 
 
 def test_training_in_stages(net: NetParameter, command: Command) -> None:
