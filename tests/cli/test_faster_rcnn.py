@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import caffe
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
 from caffecli.proto.caffe_pb2 import AnnotatedDatum, NetParameter
+from caffecli.tools.score_detections import ScoreOptions, score_detections
 
 FILLED = 'weight_filler { type: "gaussian" std: 0.01 }'
 NET = f"""
@@ -144,9 +144,8 @@ def test_drawn_squares_are_found_in_new_pictures(net: NetParameter, folder: Path
     write(net, [*PROPOSING, "roi_pool5", "cls_score", "bbox_pred"], INPUT.format("im_info", 3), "test.prototxt")
     flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_3000.caffemodel")
     assert command("detect", "new_lmdb", "found.json", *flags)[0] == 0
-    code, said = command("score_detections", "found.json", "new_lmdb")
-    mean = re.search(r"^mean .* (\d\.\d+)$", said, re.MULTILINE)
-    assert code == 0 and mean and float(mean[1]) >= 0.85, said[-1000:]
+    precision = score_detections(ScoreOptions(results="found.json", truth="new_lmdb")).mean.figures["AP"]
+    assert precision is not None and precision >= 0.85
 
 
 def test_training_in_stages(net: NetParameter, command: Command) -> None:
