@@ -30,7 +30,7 @@ SPANS = sorted(set(re.findall(r"`([^`]+)`", TEXT)))
 CAFFES = {
     "~", "$HOME",  # a shell\'s
     "build/tools/caffe", "build/tools/caffe train", "examples/mnist", "python/classify.py", "python/detect.py",
-    "python/draw_net.py",
+    "python/draw_net.py", "tools/train_net.py", "test_net.py",
     "tools/extra/parse_log.py", "plot_training_log.py", "download_model_binary.py", "resize_and_crop_images.py", "2to3",
     "dot", "torchrun", "torch.nn.Module", "pip install .", "import caffe", "GLOG_minloglevel", "CAFFECLI_LAYERS", ".h5",
         ".dot",

@@ -61,7 +61,7 @@ def test_commands() -> None:
         "convert_mnist_data", "convert_cifar_data", "convert_mnist_siamese_data", "upgrade_net_proto_text",
         "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools", "parse_log", "plot_log", "summarize",
         "resize_images",
-        "convert_annoset", "create_label_map", "get_image_size",
+        "convert_annoset", "create_label_map", "get_image_size", "score_detections",
         "classify", "detect", "draw_net", "export", "import", "merge_bn",
         "convert_weights", "convert_mean", "download_model", "visualize",
     }  # fmt: skip

@@ -143,6 +143,7 @@ def fails(folder: Path, command: Callable[..., tuple[int, str]]) -> Callable[...
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """What each file below ``folder`` holds, but for the lock files of databases."""
-    files = {path: path.is_file() for path in folder.rglob("*") if path.name not in ("lock.mdb", "LOCK", "LOG")}
+    """What each file below ``folder`` holds, but for the lock files of databases and what Python compiles."""
+    passed = {"lock.mdb", "LOCK", "LOG", "__pycache__"}
+    files = {path: path.is_file() for path in folder.rglob("*") if not passed & set(path.relative_to(folder).parts)}
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if file else "" for path, file in files.items()}
