@@ -24,7 +24,16 @@ from scripts.zoo import made_up
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["lenet", "cifar10_quick", "cifar10_full"]
-LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - set(SMALL))
+#: detectors, whose boxes no program makes: their export is refused
+DETECTORS = {
+    "faster_rcnn_vgg16",
+    "faster_rcnn_zf",
+    "mobilenet_ssd",
+    "mobilenet_yolov3",
+    "rfcn_resnet50",
+    "ssd300_vgg16",
+}
+LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - {*SMALL, *DETECTORS})
 #: nets for pictures of any size, which are to be small here
 ANY_SIZE = ("fcn8s", "fcn16s", "fcn32s", "parsenet", "hed")
 #: runs a program in a process that cannot import caffecli

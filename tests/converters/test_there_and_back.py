@@ -27,7 +27,16 @@ SMALL = ["lenet", "cifar10_quick", "cifar10_full", "cifar10_full_sigmoid_bn", "m
 SEGNET_SHARE = 0.75
 #: what does not come back, or not in the layers that it had
 OTHERS = ["s2vt", "segnet", "parsenet"]
-LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - {*SMALL, *OTHERS})
+#: detectors, whose boxes no program makes: their export is refused
+DETECTORS = {
+    "faster_rcnn_vgg16",
+    "faster_rcnn_zf",
+    "mobilenet_ssd",
+    "mobilenet_yolov3",
+    "rfcn_resnet50",
+    "ssd300_vgg16",
+}
+LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - {*SMALL, *OTHERS, *DETECTORS})
 #: nets whose LRN has a k other than 1: a Power each
 BY_POWER = {"vgg_cnn_f": 2, "vgg_cnn_m": 2, "vgg_cnn_s": 1}
 
