@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO, cast
 
 from scripts.bench import made_up_database
 
@@ -76,18 +77,17 @@ class Trainer:
             command, cwd=checkout, env=environment(checkout), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        self.given, self.said = cast("IO[str]", self.process.stdin), cast("IO[str]", self.process.stdout)
         self._answer()
 
     def step(self, iterations: int) -> float:
         """Milliseconds an iteration."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{iterations}\n")
-        self.process.stdin.flush()
+        self.given.write(f"{iterations}\n")
+        self.given.flush()
         return 1000 * float(self._answer()) / iterations
 
     def _answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.said.readline()
         if not line:
             raise SystemExit(f"the training in {self.process.args!r} ended")
         return line.strip()

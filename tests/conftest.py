@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -78,6 +79,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder / "tutorial"
+
+
+@pytest.fixture
+def heard() -> Iterator[io.StringIO]:
+    """What the log says during the test."""
+    stream = io.StringIO()
+    handler = logs.show(stream)
+    yield stream
+    logs.hide(handler)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -135,8 +136,10 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
     swap, scale, mean = (settings.pop(name) for name in ("channel_swap", "input_scale", "mean_value"))
     if swap not in (None, (2, 1, 0)):
         raise click.UsageError("--channel_swap of a detector is 2,1,0 (blue first) or '' (red first).")
-    ending = (output_file or "").lower().rpartition(".")[2]
-    settings["format"] = settings["format"] or {"csv": "csv", "h5": "hdf5"}.get(ending, "json")
+    ending = Path(output_file or "").suffix.lower()
+    if settings["format"] is None and ending in (".xml", ".txt"):
+        raise click.UsageError(f"OUTPUT_FILE {output_file!r} would hold JSON; call it .json or .csv, or give --format.")
+    settings["format"] = settings["format"] or {".csv": "csv", ".h5": "hdf5"}.get(ending, "json")
     settings["bgr"] = swap is not None
     if scale is not None and not math.isfinite(scale):
         raise click.BadParameter(f"{scale} is no number to multiply by.", param_hint="--input_scale")

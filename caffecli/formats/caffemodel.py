@@ -180,7 +180,7 @@ def _read_hdf5(path: str | os.PathLike[str]) -> Weights:
     with hdf5.reading(path) as file:
         if "data" not in file or hasattr(file["data"], "dtype"):
             what = (
-                "a solverstate; give it to --snapshot"
+                "a solverstate; the caffemodel beside it has the weights"
                 if "history" in file
                 else f"of other content ({', '.join(file) or 'nothing'})"
             )

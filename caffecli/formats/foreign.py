@@ -62,10 +62,10 @@ def _guess_message(data: bytes) -> tuple[str, str]:
     """Which of Caffe's messages the bytes hold, judged by fields that only this message has."""
     state = parse(SolverState, data)
     if state is not None and state.HasField("iter") and (state.history or state.HasField("learned_net")):
-        return "is a solverstate", "give it to --snapshot, and a caffemodel to --weights"
+        return "is a solverstate", "caffecli train takes it by --snapshot; the caffemodel beside it has the weights"
     net = parse(NetParameter, data)
     if net is not None and (net.layer or net.layers):
-        return "is a caffemodel", "give it to --weights, and a solverstate to --snapshot"
+        return "is a caffemodel", "caffecli train takes it by --weights; the solverstate beside it goes to --snapshot"
     blob = parse(BlobProto, data)
     if blob is not None and (blob.data or blob.double_data) and (blob.HasField("channels") or blob.shape.dim):
         return "is a single blob, perhaps a mean.binaryproto", "give it as mean_file"

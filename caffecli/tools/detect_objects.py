@@ -97,6 +97,12 @@ def detect_objects(options: ObjectOptions) -> list[Found]:
     if options.output_file is not None:
         # SSD's label map of COCO has the categories' ids as names
         numbers = {label: int(item.name) for label, item in classes.items() if item.name.isdecimal()}
+        if options.format == "coco" and any(one.label not in numbers for each in found for one in each.objects):
+            logs.warning(
+                "detection_output_layer.cpp:52",
+                f"{options.output_file!r} has the net's numbers of classes as category_id; if COCO's differ, give "
+                "--label_map_file with COCO's ids as names",
+            )
         detections.write(options.output_file, options.format, found, numbers)
         print(f"Wrote {options.output_file}")
     return found

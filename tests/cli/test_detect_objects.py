@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
-from caffecli import logs
 from caffecli.cli import main
 from caffecli.formats import caffemodel, mean
 from caffecli.proto.caffe_pb2 import LayerParameter
@@ -40,15 +39,6 @@ layer { name: "found" type: "DetectionOutput" bottom: "loc_flat" bottom: "conf_f
 MAP = 'item { name: "1" label: 1 display_name: "cat" } item { name: "44" label: 2 display_name: "fork" }'
 FLAGS = ("--model_def=deploy.prototxt", "--pretrained_model=w.caffemodel", "--label_map_file=map.prototxt")
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def heard() -> Iterator[io.StringIO]:
-    """What the log says."""
-    stream = io.StringIO()
-    handler = logs.show(stream)
-    yield stream
-    logs.hide(handler)
 
 
 @pytest.fixture
@@ -99,11 +89,14 @@ def test_a_folder_as_csv_with_a_broken_picture(run: Run) -> None:
     assert "fork" not in out
 
 
-def test_results_of_coco_and_voc(run: Run) -> None:
+def test_results_of_coco_and_voc(run: Run, heard: io.StringIO) -> None:
     assert run("pictures", "coco.json", *FLAGS, "--format=coco")[0] == 0
     found = json.loads(Path("coco.json").read_text())
     assert [(one["image_id"], one["category_id"]) for one in found] == [(1, 1), (1, 44), (2, 1), (2, 44)]
     assert found[0]["bbox"] == pytest.approx([20, 15, 40, 30], abs=1e-4)
+    said = "'coco.json' has the net's numbers of classes as category_id; if COCO's differ, give --label_map_file"
+    assert said not in heard.getvalue()
+    assert run("pictures", "coco.json", *FLAGS[:2], "--format=coco")[0] == 0 and said in heard.getvalue()
     assert run("pictures", "voc", *FLAGS, "--format=voc")[0] == 0
     lines = Path("voc/comp4_det_test_cat.txt").read_text().splitlines()
     assert lines[0] == "1 1.000000 20.000000 15.000000 60.000000 45.000000" and lines[1].startswith("2 0.99")
@@ -320,6 +313,11 @@ def test_a_label_map_that_is_none(content: bytes, run: Run) -> None:
         (("deploy.prototxt", "o.json", *FLAGS), 1, "deploy.prototxt' is "),
         (("pictures", "none/o.json", *FLAGS), 1, "cannot write 'none/o.json': No such file or directory; create the"),
         (("in.mp4", "o.json", *FLAGS), 1, "'in.mp4' is no video that OpenCV can open; look whether a player can"),
+        (
+            ("pictures", "o.xml", *FLAGS),
+            2,
+            "OUTPUT_FILE 'o.xml' would hold JSON; call it .json or .csv, or give --format",
+        ),
     ],
 )
 def test_mistakes(args: tuple[str, ...], code: int, said: str, run: Run) -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,19 +20,10 @@ from caffecli.net import exported
 from caffecli.proto.caffe_pb2 import TEST
 from converters import export
 from scripts.zoo import made_up
+from tests.converters.nets import EXPORTED, ROOT
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["lenet", "cifar10_quick", "cifar10_full"]
-#: detectors, whose boxes no program makes: their export is refused
-DETECTORS = {
-    "faster_rcnn_vgg16",
-    "faster_rcnn_zf",
-    "mobilenet_ssd",
-    "mobilenet_yolov3",
-    "rfcn_resnet50",
-    "ssd300_vgg16",
-}
-LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - {*SMALL, *DETECTORS})
+LARGE = sorted(EXPORTED - {*SMALL})
 #: nets for pictures of any size, which are to be small here
 ANY_SIZE = ("fcn8s", "fcn16s", "fcn32s", "parsenet", "hed")
 #: runs a program in a process that cannot import caffecli

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,24 +18,15 @@ from converters import export, import_
 from converters.from_torch import archive
 from scripts.zoo import made_up
 from tests.converters.importing import agree
+from tests.converters.nets import EXPORTED, ROOT
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["lenet", "cifar10_quick", "cifar10_full", "cifar10_full_sigmoid_bn", "mnist_siamese", "vanilla_cnn"]
 #: the share of SegNet's values that agree: of two that are nearly equal, rounding decides which is pooled, and with it
 #: of a patch where it is put back
 SEGNET_SHARE = 0.75
 #: what does not come back, or not in the layers that it had
 OTHERS = ["s2vt", "segnet", "parsenet"]
-#: detectors, whose boxes no program makes: their export is refused
-DETECTORS = {
-    "faster_rcnn_vgg16",
-    "faster_rcnn_zf",
-    "mobilenet_ssd",
-    "mobilenet_yolov3",
-    "rfcn_resnet50",
-    "ssd300_vgg16",
-}
-LARGE = sorted({path.parent.name for path in ROOT.glob("models/*/deploy.prototxt")} - {*SMALL, *OTHERS, *DETECTORS})
+LARGE = sorted(EXPORTED - {*SMALL, *OTHERS})
 #: nets whose LRN has a k other than 1: a Power each
 BY_POWER = {"vgg_cnn_f": 2, "vgg_cnn_m": 2, "vgg_cnn_s": 1}
 

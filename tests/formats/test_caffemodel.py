@@ -179,7 +179,7 @@ def test_foreign_files_are_named(tmp_path: Path, kind: str) -> None:
 
 def test_other_files_of_caffe_are_named(golden: Path) -> None:
     cases = {
-        "lenet/lenet_iter_10000.solverstate": "it is a solverstate; give it to --snapshot",
+        "lenet/lenet_iter_10000.solverstate": "it is a solverstate; caffecli train takes it by --snapshot",
         "cifar10_quick/cifar10_quick_iter_5000.solverstate.h5": "lacks the group 'data' and seems to be a solverstate",
         "cifar10_quick/mean.binaryproto": "it is a single blob, perhaps a mean",
     }

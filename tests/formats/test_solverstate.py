@@ -62,7 +62,8 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, suffix: str, step:
 
 def test_weights_given_as_a_solverstate_are_named(golden: Path) -> None:
     with pytest.raises(
-        FormatError, match=r"10000.caffemodel' is not a solverstate: it is a caffemodel; give it to --weights"
+        FormatError,
+        match=r"10000.caffemodel' is not a solverstate: it is a caffemodel; caffecli train takes it by --weights",
     ):
         solverstate.read(golden / "lenet" / "lenet_iter_10000.caffemodel")
     with pytest.raises(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from caffe.coord_map import crop
 from caffe.net_spec import layers as L
-from caffecli import logs
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.spec import text
@@ -24,14 +22,6 @@ POOL = 'layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_
 UP = """layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up"
   convolution_param { num_output: 1 kernel_size: 4 stride: 2 } }"""
 CROP = 'layer { name: "crop" type: "Crop" bottom: "%s" bottom: "data" top: "out" %s }'
-
-
-@pytest.fixture
-def heard() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    handler = logs.show(stream)
-    yield stream
-    logs.hide(handler)
 
 
 def build(*parts: str) -> Net:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from caffecli import logs
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "solvers"
 
@@ -36,15 +33,6 @@ SOLVER = """
 net: "net.prototxt" test_iter: 3 test_interval: 10 base_lr: 0.05 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed"
 display: 5 max_iter: 20 snapshot: 10 snapshot_prefix: "s" solver_mode: CPU random_seed: 7
 """
-
-
-@pytest.fixture
-def heard() -> Iterator[io.StringIO]:
-    """What the log says during the test."""
-    stream = io.StringIO()
-    handler = logs.show(stream)
-    yield stream
-    logs.hide(handler)
 
 
 @pytest.fixture

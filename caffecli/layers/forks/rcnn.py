@@ -156,7 +156,7 @@ class ROIAlign(OfRegions):
     zhaoweicai/cascade-rcnn, ``roi_align_layer.cu``.
 
     Differences: some forks take the largest of the samples, or place them otherwise (jasjeetIM/Mask-RCNN,
-    zuokai/roialign); the log warns where the settings are those of roi_pooling_param, which these have too.
+    zuokai/roialign); the log warns where no ``sampling_ratio`` is set, which these do not have.
     """
 
     corners = False
@@ -176,11 +176,11 @@ class ROIAlign(OfRegions):
             raise self.spec_error(
                 "pad_ratio is of MS-CNN's ROIAlign, whose top goes to a Pooling, AVE of kernel_size 2 and stride 1"
             )
-        if param is other:
+        if param is other or not own.HasField("sampling_ratio"):
             logs.warning(
                 "roi_align_layer.cpp:15",
-                f"layer {self.name!r} (ROIAlign): computed as in Mask R-CNN, the mean of the samples; forks with this "
-                "name and roi_pooling_param compute different things",
+                f"layer {self.name!r} (ROIAlign): computed as in Mask R-CNN, the mean of the samples; without a "
+                "sampling_ratio it may be of a fork that computes another thing (jasjeetIM/Mask-RCNN, zuokai/roialign)",
             )
 
     def forward(self, x: Tensor, regions: Tensor) -> Tensor:

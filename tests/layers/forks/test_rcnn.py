@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,12 @@ def test_roi_align(parts, samples):
     )
     oracle = lambda x, regions: roi_align(x, regions, parts, 0.0625, samples)  # noqa: E731
     check(text, SHAPE, (9, 5), inputs=[distinct(*SHAPE), regions], gradient=[0], oracle=oracle, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "doubtful"), [("sampling_ratio: 2", False), ("", True)])
+def test_roi_align_that_may_be_another_forks_is_told(settings: str, doubtful: bool, heard: io.StringIO) -> None:
+    build(f'type: "ROIAlign" roi_align_param {{ pooled_h: 2 pooled_w: 3 {settings} }}', SHAPE, (1, 5))
+    assert ("it may be of a fork that computes another thing" in heard.getvalue()) is doubtful
 
 
 def test_roi_align_without_regions_and_of_wild_ones():
