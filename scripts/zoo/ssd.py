@@ -156,6 +156,22 @@ def resized(side: int, interp_mode: Sequence[int], prob: float = 1) -> dict[str,
     }
 
 
+#: how SSD changes the colours of what it learns from
+DISTORTED = {
+    "brightness_prob": 0.5,
+    "brightness_delta": 32,
+    "contrast_prob": 0.5,
+    "contrast_lower": 0.5,
+    "contrast_upper": 1.5,
+    "hue_prob": 0.5,
+    "hue_delta": 18,
+    "saturation_prob": 0.5,
+    "saturation_lower": 0.5,
+    "saturation_upper": 1.5,
+    "random_order_prob": 0,
+}
+
+
 def annotated(
     batches: tuple[int, int],
     pixels: dict[str, Any],
@@ -173,19 +189,7 @@ def annotated(
         "resize_param": sizes[0],
         "resize_other": sizes[1:],
         "emit_constraint": {"emit_type": EmitConstraint.CENTER},
-        "distort_param": {
-            "brightness_prob": 0.5,
-            "brightness_delta": 32,
-            "contrast_prob": 0.5,
-            "contrast_lower": 0.5,
-            "contrast_upper": 1.5,
-            "hue_prob": 0.5,
-            "hue_delta": 18,
-            "saturation_prob": 0.5,
-            "saturation_lower": 0.5,
-            "saturation_upper": 1.5,
-            "random_order_prob": 0,
-        },
+        "distort_param": DISTORTED,
         "expand_param": {"prob": 0.5, "max_expand_ratio": 4},
     }
     window = {"min_scale": 0.3, "max_scale": 1, "min_aspect_ratio": 0.5, "max_aspect_ratio": 2}
