@@ -73,8 +73,8 @@ def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
     """Find the objects in pictures with a detector; or classify windows of pictures.
 
     With a detector (SSD and its kin, YOLO, Fast and Faster R-CNN, R-FCN; --model_def its deploy net, --pretrained_model
-    its weights) INPUT_FILE is a picture, a folder of pictures, a video, or a database of convert_annoset, and
-    OUTPUT_FILE takes the boxes: JSON, .csv, COCO's or VOC's results.
+    its weights) INPUT_FILE is a picture, a folder of pictures, a .txt of their paths, a video, or a database of
+    convert_annoset, and OUTPUT_FILE takes the boxes: JSON, .csv, COCO's or VOC's results.
 
     \b
       caffecli detect street.jpg boxes.json --draw seen --label_map_file labelmap_voc.prototxt \\
@@ -92,7 +92,9 @@ def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
     selective_search a .txt of the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else
     HDF5: filename, window, prediction. --crop_mode, --context_pad, --mean_file and --raw_scale are for windows.
     """
-    if input_file.lower().endswith((".csv", ".txt")):
+    if input_file.lower().endswith(".csv") or (
+        input_file.lower().endswith(".txt") and not _is_for_a_detector(settings)
+    ):
         _classify_windows(input_file, output_file, settings)
     else:
         _find_objects(input_file, output_file, settings)
@@ -102,6 +104,18 @@ _OF_DETECTORS = (
     "draw", "format", "label_map_file", "max_side", "mean_value", "nms_threshold", "proposals", "resize_mode", "side",
     "threshold",
 )  # fmt: skip
+_OF_WINDOWS = ("crop_mode", "context_pad", "mean_file", "raw_scale")
+
+
+def _is_for_a_detector(settings: dict[str, Any]) -> bool:
+    """Whether a .txt of pictures is given to a detector, by the flags, else by the net."""
+    if any(map(_given, _OF_WINDOWS)) or not settings["model_def"]:
+        return False
+    if any(map(_given, _OF_DETECTORS)):
+        return True
+    from caffecli.tools import detect as tool
+
+    return tool.is_detector(settings["model_def"], settings["layers"])
 
 
 def _classify_windows(input_file: str, output_file: str | None, settings: dict[str, Any]) -> None:
@@ -111,7 +125,9 @@ def _classify_windows(input_file: str, output_file: str | None, settings: dict[s
         raise click.UsageError(f"--crop_mode list takes its windows from a .csv, not {input_file!r}.")
     for name in _OF_DETECTORS:
         if _given(name):
-            raise click.UsageError(f"--{name} is for a detector, whose INPUT_FILE is a picture, a folder or a video.")
+            raise click.UsageError(
+                f"--{name} is for a detector, whose INPUT_FILE is a picture, a folder, a .txt of paths or a video."
+            )
         settings.pop(name)
     from caffecli.tools import detect as tool
 
@@ -124,7 +140,7 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
             f"{input_file!r} is neither a .csv of windows nor a .txt of the names of pictures; to find objects in it "
             "give a detector by --model_def and --pretrained_model."
         )
-    for name in ("crop_mode", "context_pad", "mean_file", "raw_scale"):
+    for name in _OF_WINDOWS:
         if _given(name) and settings[name] != "":
             raise click.UsageError(
                 f"--{name} is for windows of pictures, and {input_file!r} is neither a .csv of windows nor a .txt of "

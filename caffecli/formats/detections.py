@@ -270,7 +270,7 @@ def _write_csv(path: str, found: Sequence[Found]) -> None:
 def _write_coco(path: str, found: Sequence[Found], categories: Mapping[int, int]) -> None:
     whole = [
         {
-            "image_id": int(stem) if (stem := _stem(each.picture)).isdecimal() else stem,
+            "image_id": int(stem) if (stem := result_name(each.picture)).isdecimal() else stem,
             "category_id": categories.get(one.label, one.label),
             "bbox": [one.xmin, one.ymin, one.xmax - one.xmin, one.ymax - one.ymin],
             "score": one.score,
@@ -288,7 +288,7 @@ def _write_voc(path: str, found: Sequence[Found]) -> None:
     for each in found:
         for one in each.objects:
             corners = " ".join(f"{value:.6f}" for value in one[3:])
-            lines.setdefault(one.name, []).append(f"{_stem(each.picture)} {one.score:.6f} {corners}\n")
+            lines.setdefault(one.name, []).append(f"{result_name(each.picture)} {one.score:.6f} {corners}\n")
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     for name, own in lines.items():
@@ -318,6 +318,7 @@ def video_of(picture: str) -> str:
     return video if number.isdecimal() and video.lower().endswith(VIDEOS) else ""
 
 
-def _stem(picture: str) -> str:
+def result_name(picture: str) -> str:
+    """What COCO's and VOC's results call a picture, or a video's frame: without folders and ending."""
     video = video_of(picture)
     return Path(video).stem + picture.removeprefix(video) if video else Path(picture).stem

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,18 @@ from caffecli.formats.atomic import cannot_read, cannot_write, read_file, replac
 from caffecli.formats.db import is_database
 from caffecli.formats.detections import VIDEOS, Found, Object
 from caffecli.formats.drawn import VideoFile, with_boxes
-from caffecli.layers import user_modules
+from caffecli.formats.list_file import read_lines, why_not_there
+from caffecli.layers import layer_class, user_modules
+from caffecli.layers.data import Input
 from caffecli.net.weights import tell_lacking
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
 from caffecli.spec import load, text
+from caffecli.spec.filter import takes_part
 from caffecli.tools import detect_regions
 from caffecli.tools.detector_input import Preparation, check_numbers, preparation
+from caffecli.tools.open import build_net, read_net
 from caffecli.tools.picture_options import choose_mode
+from caffecli.tools.summarize import Outline
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -40,8 +47,9 @@ _SAID = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectOptions:
-    """``input_file``: a picture, a folder of pictures, a video, or a database of ``convert_annoset``. ``output_file``:
-    a file, for ``voc`` a folder, None for none; ``draw``: the folder for the pictures, or the videos, with boxes.
+    """``input_file``: a picture, a folder of pictures, a .txt of their paths, a video, or a database of
+    ``convert_annoset``. ``output_file``: a file, for ``voc`` a folder, None for none; ``draw``: the folder for the
+    pictures, or the videos, with boxes.
 
     A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean_value``) * ``input_scale`` in the net, the picture
     brought to its size as ``resize_mode`` says; what is None is as the net was trained, see ``detector_input``. For
@@ -76,8 +84,11 @@ def detect_objects(options: ObjectOptions) -> list[Found]:
     choose_mode(options.gpu)
     refuse_to_overwrite(options)
     if not os.path.lexists(options.input_file):
-        raise DataError(f"there is no {options.input_file!r}; give a picture, a folder, a video or a database")
+        raise DataError(
+            f"there is no {options.input_file!r}; give a picture, a folder, a .txt of pictures, a video or a database"
+        )
     classes = read_classes(options.label_map_file)
+    check_takes_pictures(options.model_def)
     net = caffe.Net(options.model_def, caffe.TEST, weights=options.pretrained_model)
     _doubt(net, classes, options)
     find, any_object, threshold = finder(net, options)
@@ -95,17 +106,28 @@ def detect_objects(options: ObjectOptions) -> list[Found]:
     if not found:
         raise DataError(f"{options.input_file!r} holds no picture that can be read")
     if options.output_file is not None:
-        # SSD's label map of COCO has the categories' ids as names
-        numbers = {label: int(item.name) for label, item in classes.items() if item.name.isdecimal()}
-        if options.format == "coco" and any(one.label not in numbers for each in found for one in each.objects):
-            logs.warning(
-                "detection_output_layer.cpp:52",
-                f"{options.output_file!r} has the net's numbers of classes as category_id; if COCO's differ, give "
-                "--label_map_file with COCO's ids as names",
-            )
-        detections.write(options.output_file, options.format, found, numbers)
-        print(f"Wrote {options.output_file}")
+        _write(options.output_file, options, classes, found)
     return found
+
+
+def _write(path: str, options: ObjectOptions, classes: dict[int, LabelMapItem], found: list[Found]) -> None:
+    # SSD's label map of COCO has the categories' ids as names
+    numbers = {label: int(item.name) for label, item in classes.items() if item.name.isdecimal()}
+    if options.format == "coco" and any(one.label not in numbers for each in found for one in each.objects):
+        logs.warning(
+            "detection_output_layer.cpp:52",
+            f"{path!r} has the net's numbers of classes as category_id; if COCO's differ, give --label_map_file with "
+            "COCO's ids as names",
+        )
+    named = Counter(detections.result_name(each.picture) for each in found)
+    if options.format in ("coco", "voc") and named and max(named.values()) > 1:
+        logs.warning(
+            "detection_output_layer.cpp:52",
+            f"{path!r} has several pictures as {named.most_common(1)[0][0]!r}, as these results leave out folders and "
+            "endings; rename the pictures, or write JSON or .csv",
+        )
+    detections.write(path, options.format, found, numbers)
+    print(f"Wrote {path}")
 
 
 def refuse_to_overwrite(options: ObjectOptions) -> None:
@@ -113,13 +135,14 @@ def refuse_to_overwrite(options: ObjectOptions) -> None:
     or video.
     """
     given = Path(options.input_file)
-    if (
-        options.draw is not None
-        and Path(options.draw).resolve() == (given if given.is_dir() else given.parent).resolve()
-    ):
-        raise DataError(
-            f"--draw {options.draw!r} is where the pictures are, which it would overwrite; name another folder"
-        )
+    if options.draw is not None:
+        same = Path(options.draw).resolve() == (given if given.is_dir() else given.parent).resolve()
+        if is_list(given):
+            same = any(target(options.draw, name).resolve() == Path(name).resolve() for name in listed(given))
+        if same:
+            raise DataError(
+                f"--draw {options.draw!r} is where the pictures are, which it would overwrite; name another folder"
+            )
     if options.output_file is not None and Path(options.output_file).suffix.lower() in (*PICTURES, *VIDEOS):
         raise DataError(
             f"{options.output_file!r} is to take boxes, as JSON or CSV, and is called as a picture or video; for "
@@ -154,7 +177,7 @@ def finder(net: Any, options: ObjectOptions) -> tuple[Find, bool, float]:
 
     Raises SpecError for a net that is no detector, and for options that are not for its kind.
     """
-    of_regions = detect_regions.knows(net)
+    of_regions = detect_regions.knows(net.blobs, net.outputs)
     others = ("resize_mode",) if of_regions else ("side", "max_side", "nms_threshold", "proposals")
     for name in others:
         if getattr(options, name) is not None:
@@ -193,6 +216,34 @@ def finder(net: Any, options: ObjectOptions) -> tuple[Find, bool, float]:
     return regions.find, proposes, threshold
 
 
+def is_detector(model: str, layers: Sequence[str] = ()) -> bool:
+    """Whether the net of a prototxt finds objects; ``layers``: modules of the user's own that register layers.
+
+    Raises SpecError and ShapeError for a net that cannot be built, or takes no pictures.
+    """
+    with logs.quiet():
+        param = read_net(model, layers=layers)
+        check_takes_pictures(model)
+        net = build_net(param, model, kind=Outline)
+    with contextlib.closing(net):
+        made = {top for node in net.nodes for top in node.tops}
+        return detect_regions.knows(made, net.outputs) or any(is_boxes(net.shape(name)) for name in net.outputs)
+
+
+def check_takes_pictures(model: str) -> None:
+    """Raise SpecError for a prototxt without an Input layer: one to train, or to test, with."""
+    with logs.quiet():
+        param = load.load_net(model)
+    param.state.phase = caffe.TEST  # type: ignore[assignment]
+    if not any(layer_class(layer.type) is Input and takes_part(layer, param.state, log=False) for layer in param.layer):
+        beside = sorted(path.name for path in Path(model).absolute().parent.glob("*deploy*.prototxt"))
+        what = "an Input layer in place of the data layers, and no layer that reads true boxes or labels"
+        raise SpecError(
+            f"{model!r} has no Input layer that takes pictures: it is a net to train or to test with; give its deploy "
+            f"net: {f'is it {beside[0]!r}?' if beside else what}"
+        )
+
+
 def check(net: Any, options: ObjectOptions) -> None:
     """Raise SpecError where the net is no detector, or takes other pictures."""
     shapes = {name: net.blobs[name].shape for name in net.outputs}
@@ -214,9 +265,10 @@ def is_boxes(shape: Iterable[int]) -> bool:
 
 
 def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
-    """The pictures of a file, a folder or a database, or a video's frames, blue first, with their names.
+    """The pictures of a file, a folder, a list or a database, or a video's frames, blue first, with their names; those
+    of a list are as they stand there.
 
-    A picture of a folder that cannot be read is named in a warning and left out. Raises DataError.
+    A picture of a folder or a list that cannot be read is named in a warning and left out. Raises DataError.
     """
     if is_database(path):
         yield from _records(path)
@@ -224,19 +276,49 @@ def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
     if path.suffix.lower() in VIDEOS:
         yield from _video(path)
         return
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-        if not files:
+    names = [path.name]
+    if is_list(path):
+        names = listed(path)
+    elif path.is_dir():
+        names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        if not names:
             raise DataError(f"the folder {str(path)!r} has no pictures; their names end in {', '.join(PICTURES)}")
-    for file in files:
+    folder = Path() if is_list(path) else path if path.is_dir() else path.parent
+    for name in names:
+        file = folder / name
         try:
-            yield file.name, picture.decode(read_file(file))
+            yield name, picture.decode(read_file(file))
         except (DataError, OSError) as error:
             why = f"{str(file)!r} {error}" if isinstance(error, DataError) else str(cannot_read(file, error))
-            if not path.is_dir():
+            if is_list(path) and not file.exists():
+                beside = (path.parent / name).exists()
+                why = f"there is no {name!r} below the working folder; " + (
+                    "it is below the list's: run there" if beside else why_not_there(name)
+                )
+            if not (path.is_dir() or is_list(path)):
                 raise DataError(why) from error
             logs.warning("io.cpp:70", f"{why}; left out")
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file lists pictures."""
+    return path.suffix.lower() == ".txt" and not path.is_dir()
+
+
+def listed(path: Path) -> list[str]:
+    """The paths in a list, one a line; a label, or an annotation file, may follow. Raises DataError for none."""
+    names = []
+    for line in filter(None, read_lines(path, "a list of pictures")):
+        first, _, rest = line.rpartition("\t" if "\t" in line else " ")
+        names.append(first.rstrip() if rest and not os.path.lexists(line) and os.path.lexists(first.rstrip()) else line)
+    if not names:
+        raise DataError(f"{str(path)!r} lists no pictures; expected a path a line")
+    return names
+
+
+def target(folder: str | Path, name: str) -> Path:
+    """Where a picture, or a video, of that name is drawn: below ``folder`` whatever folders it names."""
+    return Path(folder).joinpath(*(part for part in Path(name).parts if part not in ("..", "/")))
 
 
 def _records(path: Path) -> Iterator[tuple[str, Pixels]]:
@@ -336,17 +418,16 @@ class Drawing:
         boxes = [(each[3:], f"{each.name} {each.score:.2f}", each.label) for each in surest_last]
         drawn = with_boxes(frame, boxes)
         video = detections.video_of(found.picture)
-        parts = Path(video or found.picture).parts
-        target = self.folder.joinpath(*(part for part in parts if part not in ("..", "/")))
+        path = target(self.folder, video or found.picture)
         if not video:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target = target if target.suffix.lower() in PICTURES else target.with_name(f"{target.name}.png")
-            whole, data = cv2.imencode(target.suffix, drawn)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path = path if path.suffix.lower() in PICTURES else path.with_name(f"{path.name}.png")
+            whole, data = cv2.imencode(path.suffix, drawn)
             if not whole:
-                raise DataError(f"cannot write {str(target)!r} as {target.suffix}")
-            with replacing(target) as file:
+                raise DataError(f"cannot write {str(path)!r} as {path.suffix}")
+            with replacing(path) as file:
                 file.write(data.tobytes())
             return
         if self._video is None:
-            self._video = VideoFile(target.with_suffix(".avi"), "MJPG", self.rate)
+            self._video = VideoFile(path.with_suffix(".avi"), "MJPG", self.rate)
         self._video.add(drawn)

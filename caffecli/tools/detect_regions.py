@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,9 @@ _MOST = 100
 _SOURCE = "detect_regions.py:1"
 
 
-def knows(net: Any) -> bool:
+def knows(blobs: Container[str], outputs: Container[str]) -> bool:
     """Whether a net is of this family: it has regions, given or its own, which it scores, or with which it ends."""
-    return "rois" in net.blobs and ("cls_prob" in net.outputs or "rois" in net.outputs)
+    return "rois" in blobs and ("cls_prob" in outputs or "rois" in outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

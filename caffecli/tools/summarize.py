@@ -80,7 +80,7 @@ class NetSummary:
         return sum(layer.memory for layer in self.layers)
 
 
-class _Outline(Net):
+class Outline(Net):
     """A net whose blobs have shapes and no memory."""
 
     def _materialize(self) -> None:
@@ -116,7 +116,7 @@ def summarize(
             layer.detection_evaluate_param.ClearField("name_size_file")
         _stand_in(layer, picture)
     with logs.quiet():
-        net = build_net(whole, path, kind=_Outline if weights is None else Net)
+        net = build_net(whole, path, kind=Outline if weights is None else Net)
     with contextlib.closing(net):
         if weights is not None:
             net_weights.load(net, str(weights))

@@ -89,6 +89,57 @@ def test_a_folder_as_csv_with_a_broken_picture(run: Run) -> None:
     assert "fork" not in out
 
 
+def test_a_list_of_pictures(run: Run, heard: io.StringIO) -> None:
+    """A path a line, maybe with a label or an annotation file behind it, as convert_annoset's lists have."""
+    Path("a.txt").write_text("pictures/1.png\n\nnone.png\npictures/2.jpg\ta.xml\n")
+    code, out, err = run("a.txt", "found.csv", *FLAGS[:2])
+    assert code == 0, err
+    assert out.startswith("pictures/1.png: 1 1 (1.00)") and "pictures/2.jpg: 1 1 " in out
+    assert "there is no 'none.png' below the working folder; check the root folder and the list; left out" in err + (
+        heard.getvalue()
+    )
+    assert Path("found.csv").read_text().count("pictures/2.jpg,") == 2
+    Path("b.txt").write_text("pictures/1.png 3\nsub/1.png\n")
+    Path("sub").mkdir()
+    Path("sub/1.png").write_bytes(Path("pictures/1.png").read_bytes())
+    assert run("b.txt", "voc", *FLAGS, "--format=voc", "--draw=seen")[0] == 0
+    assert Path("seen/sub/1.png").is_file() and Path("seen/pictures/1.png").is_file()
+    assert "'voc' has several pictures as '1'" in heard.getvalue()
+    before = Path("sub/1.png").read_bytes()
+    code, _, err = run("b.txt", *FLAGS, "--draw=.")
+    assert code == 1 and "would overwrite" in err and Path("sub/1.png").read_bytes() == before
+    Path("pictures/b.txt").write_text("1.png\n")
+    assert run("pictures/b.txt", "found.csv", *FLAGS)[0] == 1
+    assert "below the working folder; it is below the list's: run there; left out" in heard.getvalue()
+    Path("c.txt").write_text("\n")
+    assert run("c.txt", "found.csv", *FLAGS)[2] == "Error: 'c.txt' lists no pictures; expected a path a line"
+
+
+def test_a_list_for_windows_stays_one(run: Run) -> None:
+    """Flags of windows, or a net that is no detector."""
+    Path("a.txt").write_text("pictures/1.png\n")
+    assert "mean" in run("a.txt", "found.csv", *FLAGS[:2], "--mean_file=none.npy")[2]
+    Path("deploy.prototxt").write_text("\n".join(NET.splitlines()[:3]))
+    assert "there is no mean" in run("a.txt", "found.csv", *FLAGS[:2])[2]
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_net_to_train_with_is_no_deploy_net(run: Run, phase: str) -> None:
+    data = f'layer {{ name: "data" type: "DummyData" top: "data" top: "label" include {{ phase: {phase} }} }}\n'
+    Path("train.prototxt").write_text(data + NET.split("\n", 2)[2])
+    for source in ("pictures", "a.txt"):
+        Path("a.txt").write_text("pictures/1.png\n")
+        code, _, err = run(source, "found.csv", "--model_def=train.prototxt", FLAGS[1])
+        assert code == 1 and err == (
+            "Error: 'train.prototxt' has no Input layer that takes pictures: it is a net to train or to test with; "
+            "give its deploy net: is it 'deploy.prototxt'?"
+        )
+    Path("deploy.prototxt").unlink()
+    err = run("pictures", "found.csv", "--model_def=train.prototxt", FLAGS[1])[2]
+    assert err.endswith("give its deploy net: an Input layer in place of the data layers, and no layer that reads "
+                        "true boxes or labels")  # fmt: skip
+
+
 def test_results_of_coco_and_voc(run: Run, heard: io.StringIO) -> None:
     assert run("pictures", "coco.json", *FLAGS, "--format=coco")[0] == 0
     found = json.loads(Path("coco.json").read_text())

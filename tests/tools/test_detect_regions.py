@@ -88,7 +88,7 @@ def test_objects(values: int) -> None:
     import caffe.rcnn_helpers  # noqa: F401
 
     made = net(DATA % ("im_info", 3) + PROPOSE % "" + SCORE + BOXES % values)
-    assert knows(made)
+    assert knows(made.blobs, made.outputs)
     found = RegionNet(made, options()).find("a.jpg", PICTURE)
     assert made.blobs["data"].shape == (1, 3, 54, 90)  # the longer side is the most
     np.testing.assert_allclose(made.blobs["im_info"].data, [[54, 90, 1.8]], rtol=1e-6)
