@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import mmap
 import shutil
 import struct
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -21,15 +23,22 @@ _BLOCK = 2**15
 _OWN_FILES = ("LOCK", "LOG", "LOG.old")  # files that each process that opens a LevelDB writes anew
 
 
-def _plyvel() -> Any:
-    try:
-        import plyvel
-    except ImportError as error:
-        raise FormatError(
-            "LevelDB needs the package plyvel: pip install plyvel (Python 3.13 and later: with LevelDB's headers "
-            "installed); or use LMDB"
-        ) from error
-    return plyvel
+def plyvel() -> Any:
+    """The module plyvel, or plyvel_next, which has the same functions and wheels for later Pythons.
+
+    Raises FormatError where there is neither, or where it does not load.
+    """
+    for name in ("plyvel", "plyvel_next"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        except ImportError as error:
+            raise FormatError(
+                f"LevelDB's package {name} does not load ({error}); install it anew, or use LMDB"
+            ) from error
+    package = "plyvel" if sys.version_info < (3, 13) else "plyvel-next"
+    raise FormatError(f"LevelDB needs the package {package}: pip install {package}; or use LMDB")
 
 
 class LevelDbReader(Reader):
@@ -45,7 +54,7 @@ class LevelDbReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._plyvel = _plyvel()
+        self._plyvel = plyvel()
         self._count: int | None = None  # LevelDB does not store it
         self._keys: list[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="caffecli-leveldb-"))
@@ -154,7 +163,7 @@ def writing(path: Path, folder: Path) -> Iterator[LevelDbWriter]:
     in blocks of 64 KB, as Caffe's tools write them.
     """
     with _write_errors(path):
-        db = _plyvel().DB(
+        db = plyvel().DB(
             str(folder),
             create_if_missing=True,
             error_if_exists=True,
@@ -170,7 +179,7 @@ def writing(path: Path, folder: Path) -> Iterator[LevelDbWriter]:
 def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except _plyvel().Error as error:
+    except plyvel().Error as error:
         why = _text(error).rpartition(": ")[2]
         raise FormatError(f"cannot write {str(path)!r}: {why}; free some space, or write to another disk") from error
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from caffecli.errors import FormatError
 from caffecli.formats import db
 from caffecli.formats.db import Backend, open_reader, open_writer
+from caffecli.formats.leveldb_db import plyvel
 
 BACKENDS: tuple[Backend, ...] = ("lmdb", "leveldb")
 both = pytest.mark.parametrize("backend", BACKENDS)
@@ -185,12 +186,35 @@ def test_leveldb_readers_leave_no_temporary_folder(tmp_path: Path, monkeypatch: 
 
 
 def test_a_missing_plyvel_is_explained(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "plyvel", None)
-    with pytest.raises(FormatError, match=r"LevelDB needs the package plyvel: pip install plyvel .*; or use LMDB"):
-        open_reader(golden / "mnist_tools" / "train_leveldb")
+    for name in ("plyvel", "plyvel_next"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for version, package in (((3, 12), "plyvel"), ((3, 13), "plyvel-next")):
+        monkeypatch.setattr(sys, "version_info", version)
+        with pytest.raises(
+            FormatError, match=f"LevelDB needs the package {package}: pip install {package}; or use LMDB"
+        ):
+            open_reader(golden / "mnist_tools" / "train_leveldb")
     with pytest.raises(FormatError, match="needs the package plyvel"), open_writer(tmp_path / "x", "leveldb"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_either_plyvel_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = plyvel()
+    for name, other in (("plyvel", "plyvel_next"), ("plyvel_next", "plyvel")):
+        monkeypatch.setitem(sys.modules, name, installed)
+        monkeypatch.setitem(sys.modules, other, None)
+        records = fill(tmp_path / name, "leveldb", 3)
+        with open_reader(tmp_path / name) as reader:
+            assert list(reader) == records
+
+
+def test_a_plyvel_that_does_not_load_is_named(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plyvel.py").write_text("raise ImportError('undefined symbol')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plyvel", raising=False)
+    with pytest.raises(FormatError, match=r"package plyvel does not load \(undefined symbol\); install it anew"):
+        open_reader(golden / "mnist_tools" / "train_leveldb")
 
 
 def test_the_wrong_kind_is_named(golden: Path) -> None:
@@ -280,12 +304,10 @@ def test_records_by_position(tmp_path: Path, backend: Backend) -> None:
     "damage", ["log cut", "log gone", "log changed", "manifest gone", "manifest cut", "table gone", "table changed"]
 )
 def test_damaged_leveldbs_are_named(tmp_path: Path, damage: str) -> None:
-    import plyvel
-
     fill(tmp_path / "x", "leveldb")
     kind, what = damage.split()
     if kind == "table":  # opening it for writing turns the log into a table
-        plyvel.DB(str(tmp_path / "x")).close()
+        plyvel().DB(str(tmp_path / "x")).close()
     file = next((tmp_path / "x").glob({"log": "*.log", "manifest": "MANIFEST-*", "table": "*.ldb"}[kind]))
     data = file.read_bytes()
     if what == "gone":

@@ -61,8 +61,6 @@ def mnist(repository, golden) -> Path:
 
 @pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
 def test_create_mnist_makes_the_databases_that_caffe_makes(mnist, script, golden, backend):
-    if backend == "leveldb":
-        pytest.importorskip("plyvel")
     for _ in range(2):  # the second time over the first one's databases
         done = script("scripts/create_mnist.sh", BACKEND=backend)
         assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ import pytest
 from caffecli import logs
 from caffecli.errors import CaffeError, FormatError
 from caffecli.formats import caffemodel
+from caffecli.formats.leveldb_db import plyvel
 from caffecli.tools.train import TrainOptions, train
 
 Edit = Callable[[str, str, str], None]
@@ -139,9 +140,8 @@ def test_an_lmdb_removed_under_the_run_is_read_to_the_end(run_folder: Path, when
 
 def test_a_leveldb_removed_under_the_run(run_folder: Path, edit: Edit, when_shown: When) -> None:
     """It may be read to the end, or end the run with a line that names it; the snapshots stay."""
-    plyvel = pytest.importorskip("plyvel")
     with lmdb.open("train_lmdb", readonly=True) as records, records.begin() as reading:
-        database = plyvel.DB("train_leveldb", create_if_missing=True, write_buffer_size=1 << 16)
+        database = plyvel().DB("train_leveldb", create_if_missing=True, write_buffer_size=1 << 16)
         for key, value in reading.cursor():
             database.put(key, value)
         database.close()
