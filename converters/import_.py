@@ -18,10 +18,10 @@ from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
 from caffecli.spec import text
 from converters.from_torch import archive
-from converters.from_torch.assemble import Imported, assemble
-from converters.from_torch.builder import Audience
-from converters.from_torch.program import Program
-from converters.from_torch.recompose import recompose
+from converters.to_caffe.assemble import Imported, assemble
+from converters.to_caffe.builder import Audience
+from converters.to_caffe.program import Program
+from converters.to_caffe.recompose import recompose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -23,8 +23,9 @@ from caffecli.formats.atomic import cannot_read, read_bytes
 from caffecli.formats.bounds import check_unpacked
 from caffecli.formats.foreign import describe
 from caffecli.host import check_file
-from converters.from_torch.program import Array, Op, Program, Ref, Shape
-from converters.from_torch.simplify import functionalize, simplify
+from converters.from_torch.in_place import functionalize
+from converters.to_caffe.program import Array, Op, Program, Ref, Shape
+from converters.to_caffe.simplify import simplify
 
 Path_ = str | os.PathLike[str]
 Json = Any

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.linear import fixed_convolution
-from converters.from_torch.program import Array, Ref, Shape
-from converters.from_torch.scalars import affine, power
-from converters.from_torch.shapes import reshape
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.linear import fixed_convolution
+from converters.to_caffe.program import Array, Ref, Shape
+from converters.to_caffe.scalars import affine, power
+from converters.to_caffe.shapes import reshape
 
 #: the largest finite number of a blob
 FLOAT_MAX = float(np.finfo(np.float32).max)

@@ -1,4 +1,4 @@
-"""The graph of a ``torch.export`` program as plain data: operations, shapes, and arrays that are read on demand."""
+"""A model's graph as plain data: operations by ATen's names, shapes, and arrays that are read on demand."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Program:
         return self._folded[name]
 
     def _fold(self, name: str) -> Array | None:
-        from converters.from_torch import constant_folding
+        from converters.to_caffe import constant_folding
 
         if name in self.arrays:
             return self.arrays[name]()

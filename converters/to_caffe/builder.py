@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converters.from_torch.program import Array, Op, Program, Ref, Shape, as_float32
+from converters.to_caffe.program import Array, Op, Program, Ref, Shape, as_float32
 
 #: who is to read the net: Caffe and OpenCV both, Caffe alone, or Caffe's forks
 Audience = Literal["both", "caffe", "forks"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converters.from_torch.program import Op, Program, Ref
+from converters.to_caffe.program import Op, Program, Ref
 
 #: operations that change a value's shape alone
 VIEWS = ("view", "reshape", "_unsafe_view")

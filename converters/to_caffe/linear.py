@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.program import Array, Op, Shape
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.program import Array, Op, Shape
 
 
 def spatial_setting(stem: str, values: Sequence[int], default: int | None = None) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
-from converters.from_torch import activations, arithmetic, extrema, linear, normalization, pooling, recurrent, shapes
-from converters.from_torch.builder import RULES, Audience, Builder, NewLayer, Unsupported
-from converters.from_torch.program import Op, Program
+from converters.to_caffe import activations, arithmetic, extrema, linear, normalization, pooling, recurrent, shapes
+from converters.to_caffe.builder import RULES, Audience, Builder, NewLayer, Unsupported
+from converters.to_caffe.program import Op, Program
 
 if TYPE_CHECKING:
     from caffecli.layers import Layer

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from converters.from_torch.builder import Builder
-from converters.from_torch.program import Op, Ref
+from converters.to_caffe.builder import Builder
+from converters.to_caffe.program import Op, Ref
 
 
 class Affine(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.linear import fixed_convolution, per_axis, spatial_setting
-from converters.from_torch.program import Array
-from converters.from_torch.scalars import power
-from converters.from_torch.shapes import crop, global_pool, reshape
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.linear import fixed_convolution, per_axis, spatial_setting
+from converters.to_caffe.program import Array
+from converters.to_caffe.scalars import power
+from converters.to_caffe.shapes import crop, global_pool, reshape
 
 
 def _window_counts(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.normalization import match_lrn
-from converters.from_torch.program import Array, Ref, Shape
-from converters.from_torch.scalars import affine, affine_step, power, power_of
-from converters.from_torch.shapes import broadcast, reshape
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.normalization import match_lrn
+from converters.to_caffe.program import Array, Ref, Shape
+from converters.to_caffe.scalars import affine, affine_step, power, power_of
+from converters.to_caffe.shapes import broadcast, reshape
 
 
 @rule("add", "sub", "rsub", "mul", "div", "neg")

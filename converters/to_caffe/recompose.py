@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from converters.from_torch.matching import VIEWS, Matcher, NoMatch, operand, require
-from converters.from_torch.program import Op, Program, Ref, Shape
-from converters.from_torch.recompose_recurrent import recurrent
-from converters.from_torch.simplify import live_ops
+from converters.to_caffe.matching import VIEWS, Matcher, NoMatch, operand, require
+from converters.to_caffe.program import Op, Program, Ref, Shape
+from converters.to_caffe.recompose_recurrent import recurrent
+from converters.to_caffe.simplify import live_ops
 
 #: takes the last operation of a possible match; returns the operation that replaces it, or raises NoMatch
 Pattern = Callable[[Matcher, Op], Op]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from converters.from_torch.activations import FLOAT_MAX, clip
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.scalars import power
-from converters.from_torch.shapes import global_pool, reshape
+from converters.to_caffe.activations import FLOAT_MAX, clip
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.scalars import power
+from converters.to_caffe.shapes import global_pool, reshape
 
 
 @rule("max", "min", "amax", "amin")

@@ -8,9 +8,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.linear import fixed_convolution
-from converters.from_torch.program import Array, Ref, Shape
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.linear import fixed_convolution
+from converters.to_caffe.program import Array, Ref, Shape
 
 #: an axis longer than this is not moved by slicing it and concatenating the parts elsewhere
 MAX_PARTS = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from converters.from_torch.matching import VIEWS, Matcher, operand, require
-from converters.from_torch.program import Op, Ref
+from converters.to_caffe.matching import VIEWS, Matcher, operand, require
+from converters.to_caffe.program import Op, Ref
 
 
 class _Step(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.program import Array, Op, Ref
-from converters.from_torch.scalars import affine, power, power_of
-from converters.from_torch.shapes import global_pool, reshape
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.program import Array, Op, Ref
+from converters.to_caffe.scalars import affine, power, power_of
+from converters.to_caffe.shapes import global_pool, reshape
 
 #: an eps up to this changes the result only where the deviation is 0
 _NEGLIGIBLE_EPS = 1e-8

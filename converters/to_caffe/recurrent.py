@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from converters.from_torch.builder import Builder, Unsupported, rule
-from converters.from_torch.program import Array, Shape, as_float32
-from converters.from_torch.shapes import crop, permute_axes, slice_axis
+from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.program import Array, Shape, as_float32
+from converters.to_caffe.shapes import crop, permute_axes, slice_axis
 
 
 class _InitialStates(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.from_torch.program import Array
+from converters.to_caffe.program import Array
 
 
 def _slice(x: Array, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Array:
