@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check fuzz bench proto docs tutorials clean .venv
+.PHONY: help demo test test-all coverage check fuzz bench proto docs site tutorials clean .venv
 
 help: ## this list
 	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,10 @@ docs: $(INSTALLED) ## docs/layers.md and docs/models.md made anew; what the docu
 	@$(BIN)/python -m scripts.layer_catalogue
 	@$(BIN)/python -m scripts.model_table
 	@$(BIN)/python -m pytest tests/test_docs.py tests/test_layer_catalogue.py tests/models/test_model_table.py
+
+site: $(INSTALLED) ## the documentation as a site, build/site/index.html; a link that leads nowhere ends it
+	@$(BIN)/python -m sphinx -c docs/site -W --keep-going -q -d build/doctrees . build/site
+	@echo "Wrote build/site/index.html"
 
 tutorials: $(INSTALLED) ## the tutorials run, in the folder tutorial, and their pictures made anew
 	@rm -rf tutorial

@@ -47,7 +47,8 @@ def catalogue() -> str:
     parts = [HEAD]
     for module in sorted(families):
         doc = inspect.getdoc(inspect.getmodule(families[module][0])) or ""
-        parts.append(f"## {_title(module)}\n\n{_markdown(doc.splitlines()[0])}\n")
+        first, _, _ = doc.partition("\n\n")
+        parts.append(f"## {_title(module)}\n\n{_markdown(first)}\n")
         parts += [_section(cls, shown.get(cls.type, "")) for cls in families[module]]
     return "\n".join(parts)
 
