@@ -1,4 +1,4 @@
-"""Sphinx' settings for the site: ``make site``. What the pages get beside what stands in them is in scripts/site_pages.py."""
+"""Sphinx' settings for the site: ``make site``. What the site adds to the pages is in scripts/site_pages.py."""
 
 import sys
 from pathlib import Path
