@@ -230,16 +230,25 @@ def add_boxes(
     if (width, height) != size:
         logs.warning(
             "io.cpp:274",
-            f"{path}: it says that the picture is {width} × {height} (width × height), which is {size[0]} × {size[1]}",
+            f"{path}: it says that the picture is {width} × {height} (width × height), which is {size[0]} × {size[1]}; "
+            "boxes are taken as parts of what it says: is it another picture's?",
         )
     groups: dict[int, Any] = {group.group_label: group for group in record.annotation_group}
     sides = np.array([width, height] * 2, np.float32)
     for item in found.objects:
         x1, y1, x2, y2 = item.corners
         if min(item.corners) < 0 or max(x1, x2) > width or max(y1, y2) > height:
-            logs.warning("io.cpp:326", f"{path}: bounding box exceeds image boundary: {_said(item)}")
+            logs.warning(
+                "io.cpp:326",
+                f"{path}: bounding box exceeds image boundary: {_said(item)}; it is kept as it is: cut it at "
+                f"{width} × {height}, if it is of this picture",
+            )
         if x1 > x2 or y1 > y2:
-            logs.warning("io.cpp:342", f"{path}: bounding box irregular: {_said(item)}")
+            logs.warning(
+                "io.cpp:342",
+                f"{path}: bounding box irregular: {_said(item)}; it is kept, and nothing can meet it: write "
+                "its smaller x and y first",
+            )
         label = _label(item, labels, path)
         if label not in groups:
             groups[label] = record.annotation_group.add(group_label=label)

@@ -28,6 +28,8 @@ from caffecli.wording import dimensions
 from converters.parallel import ordered_map
 
 _NOT_THERE = "is not there"
+#: of a picture that is there and cannot be read, where its fault tells no other
+_REMEDY = "; it is left out: save or download it anew, or take it out of the list"
 #: for how many pictures that are not there the reason is looked for, which reads their folder
 _EXPLAINED = 20
 
@@ -136,7 +138,8 @@ def write_records(
                 if record == _NOT_THERE and left_out[_NOT_THERE] <= _EXPLAINED:
                     record = f"{record}: {why_not_there(entry.path, before) if entry.path else 'the line is blank'}"
                 reason = reason or f"{before + entry.path!r} {record}"
-                logs.error("io.cpp:80", f"Could not open or find file {before}{entry.path}: it {record}")
+                remedy = "" if record.startswith(_NOT_THERE) or ";" in record else _REMEDY
+                logs.error("io.cpp:80", f"Could not open or find file {before}{entry.path}: it {record}{remedy}")
                 continue
             first = first or record
             if options.check_size and record.size != first.size:
@@ -211,7 +214,9 @@ def read_picture(entry: Listed, options: Options, before: str) -> tuple[bytes, N
     except (FileNotFoundError, NotADirectoryError):
         return _NOT_THERE
     except (OSError, ValueError) as error:
-        return _NOT_THERE if not entry.path else f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        if not entry.path:
+            return _NOT_THERE
+        return f"cannot be read ({getattr(error, 'strerror', None) or error}); it is left out: see to its permissions"
     except DataError as error:
         return str(error)
 

@@ -26,7 +26,7 @@ from caffecli.formats.list_file import read_lines, why_not_there
 from caffecli.layers import layer_class, user_modules
 from caffecli.layers.data import Input
 from caffecli.net.weights import tell_lacking
-from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem
+from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem, LayerParameter
 from caffecli.spec import load, text
 from caffecli.spec.filter import takes_part
 from caffecli.tools import detect_regions
@@ -158,13 +158,27 @@ def _doubt(net: Any, classes: dict[int, LabelMapItem], options: ObjectOptions) -
         layers = load.load_net(options.model_def).layer
         there = {name for name, blobs in caffemodel.read(options.pretrained_model).items() if blobs}
     tell_lacking((layer for layer in layers if layer.name in net.params), there, options.pretrained_model)
-    count = max((layer.detection_output_param.num_classes for layer in layers), default=0)
+    count = _classes(net, layers)
     if classes and count and not set(range(1, count)) <= set(classes) <= set(range(count)):
         logs.warning(
             "detection_output_layer.cpp:52",
             f"{options.label_map_file!r} has the classes {min(classes)} to {max(classes)}, {len(classes)} of them, and "
-            f"the net num_classes: {count}, with the background's: names may be those of other classes",
+            f"the net {count}, with the background: names may be those of other classes; give the label map of its "
+            "training data",
         )
+
+
+def _classes(net: Any, layers: Iterable[LayerParameter]) -> int:
+    """How many classes a detector tells apart, with the background's; 0 where it does not say."""
+    if "cls_prob" in net.outputs:
+        return int(net.blobs["cls_prob"].shape[1])
+    counts = [0]
+    for layer in layers:
+        counts.append(layer.detection_output_param.num_classes)
+        for yolo in (layer.yolo_detection_output_param, layer.yolov3_detection_output_param):
+            if yolo.HasField("num_classes"):
+                counts.append(yolo.num_classes + 1)
+    return max(counts)
 
 
 def read_classes(path: str | None) -> dict[int, LabelMapItem]:

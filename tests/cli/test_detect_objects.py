@@ -389,7 +389,7 @@ def test_what_may_be_another_nets(run: Run, heard: io.StringIO) -> None:
     for items in (MAP.replace("label: 2", "label: 3"), MAP[: MAP.index(" item")], MAP + 'item { name: "x" label: 3 }'):
         Path("map.prototxt").write_text(items)
         run("pictures/1.png", "o.json", *FLAGS)
-        assert "and the net num_classes: 3, with the background's: names may be those of other" in heard.getvalue()
+        assert "and the net 3, with the background: names may be those of other" in heard.getvalue()
     net = caffemodel.read_net("w.caffemodel")
     del net.layer[[layer.name for layer in net.layer].index("loc")]
     caffemodel.write("part.caffemodel", net, {"conf": caffemodel.read("w.caffemodel")["conf"]})

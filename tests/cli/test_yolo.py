@@ -119,10 +119,18 @@ def test_a_small_yolo_learns_drawn_boxes(version: str, folder: Path, command: Co
     )  # fmt: skip
     pixels, kind, corners = picture(np.random.default_rng(7))
     cv2.imwrite(str(folder / "one.png"), pixels.transpose(1, 2, 0))
-    code, said = command(
-        "detect", "one.png", "found.json", "--model_def=deploy.prototxt", "--pretrained_model=yolo_iter_150.caffemodel"
+    find = (
+        "detect",
+        "one.png",
+        "found.json",
+        "--model_def=deploy.prototxt",
+        "--pretrained_model=yolo_iter_150.caffemodel",
     )
-    assert code == 0, said
+    items = "".join(f'item {{ name: "{name}" label: {label} }} ' for label, name in enumerate(("none", "green", "red")))
+    for text, told in ((items, False), (items[: items.rindex("item")], True)):
+        (folder / "map.prototxt").write_text(text)
+        code, said = command(*find, "--label_map_file=map.prototxt")
+        assert code == 0 and ("and the net 3, with the background: names may be" in said) == told, said
     (one,) = json.loads((folder / "found.json").read_text())
     best = max(one["objects"], key=lambda each: each["score"])
     assert best["label"] == kind

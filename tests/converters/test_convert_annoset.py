@@ -246,13 +246,22 @@ def test_cocos_classes_by_number() -> None:
 
 def test_warnings() -> None:
     outside = VOC.replace("<xmax>21</xmax>", "<xmax>25</xmax>")
-    assert heard(outside) == ["a.txt: bounding box exceeds image boundary: dog 3 2 25 13"]
+    assert heard(outside) == [
+        "a.txt: bounding box exceeds image boundary: dog 3 2 25 13; it is kept as it is: cut it at 24 × 16, if it is "
+        "of this picture"
+    ]
     Path("db").rename("db1")
     inside_out = VOC.replace("<ymin>7</ymin>", "<ymin>12</ymin>")
-    assert heard(inside_out) == ["a.txt: bounding box irregular: cat 1 12 8 9"]
+    assert heard(inside_out) == [
+        "a.txt: bounding box irregular: cat 1 12 8 9; it is kept, and nothing can meet it: write its smaller x and y "
+        "first"
+    ]
     Path("db").rename("db2")
     other_size = VOC.replace("<width>24</width>", "<width>48</width>")
-    assert heard(other_size) == ["a.txt: it says that the picture is 48 × 16 (width × height), which is 24 × 16"]
+    assert heard(other_size) == [
+        "a.txt: it says that the picture is 48 × 16 (width × height), which is 24 × 16; boxes are taken as parts of "
+        "what it says: is it another picture's?"
+    ]
     assert annotated.boxes(records()[b"00000000_a.jpg"])[0, 2] == np.float32(3 / 48)
 
 

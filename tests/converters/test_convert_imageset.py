@@ -101,13 +101,14 @@ def test_pictures_that_cannot_be_read_are_left_out(pictures: Path, tmp_path: Pat
     (tmp_path / "list").write_text("none.jpg 0\n1.png 1\n\nbad.jpg 2\nempty.jpg 2\n2.JPEG 3\r\n")
     assert convert_imageset(f"{pictures}/", tmp_path / "list", tmp_path / "db") == 2
     assert [key for key, _ in records(tmp_path / "db")] == [b"00000001_1.png", b"00000005_2.JPEG"]
+    remedy = "it is left out: save or download it anew, or take it out of the list"
     wanted = [
         f"E io.cpp:80] Could not open or find file {pictures}/{name}: it {why}"
         for name, why in (
             ("none.jpg", "is not there: check the root folder and the list"),
             ("", "is not there: the line is blank"),
-            ("bad.jpg", "is no picture that OpenCV reads"),
-            ("empty.jpg", "is empty"),
+            ("bad.jpg", f"is no picture that OpenCV reads; {remedy}"),
+            ("empty.jpg", f"is empty; {remedy}"),
         )
     ]
     assert [line for line in log.lines if line.startswith("E")] == wanted

@@ -21,6 +21,7 @@ from caffecli.layers.boxes import overlaps
 from caffecli.layers.data import SourceLayer
 from caffecli.layers.forks.param_str import FromParamStr, settings
 from caffecli.layers.forks.rpn import changes, drawn
+from caffecli.layers.labels import LabelError
 from caffecli.layers.registry import register
 from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter, NetParameter
 
@@ -59,7 +60,11 @@ class Samples(FromParamStr):
                 targets = (targets - targets.new_tensor(means)) / targets.new_tensor(deviations)
             first = torch.ones_like(found) if self.given["AGNOSTIC"] else classes[found].long()
             if int(first.max()) >= count:
-                raise self.shape_error(f"an object is of class {int(first.max())}, num_classes is {count}")
+                raise LabelError(
+                    f"layer {self.name!r}: an object is of class {int(first.max())}, none of the {count} classes, 0 to "
+                    f"{count - 1}; mend the data, or set num_classes to fit it, with the background",
+                    picture,
+                )
             columns = 4 * first[:, None] + torch.arange(4, device=first.device)
             change[found[:, None], columns] = targets.to(change.dtype)
             inside[found[:, None], columns] = inside.new_tensor(self.given["BBOX_INSIDE_WEIGHTS"])
