@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,11 @@ def convert_imageset(
     that differ (``check_size``), an unknown ``encode_type``, and when not one picture could be read.
     """
     options = options or Options()
+    if Path(list_file).is_dir():
+        raise DataError(
+            f"{os.fspath(list_file)!r} is a folder, and LISTFILE a file with a line for each picture; "
+            f"`caffecli new {shlex.quote(os.fspath(list_file))}` makes databases of a folder of class folders"
+        )
     entries = read_list(list_file)
     before = prefix(root, entries)
     return write_records(

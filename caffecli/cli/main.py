@@ -23,6 +23,7 @@ from caffecli.wording import did_you_mean
 
 #: name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
 COMMANDS = {
+    "new": "Begin with pictures of your own: databases, nets, a solver.",
     "train": "Train a net, or go on with a run.",
     "test": "Score a trained net.",
     "time": "Measure how long each layer takes.",

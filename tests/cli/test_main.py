@@ -121,7 +121,7 @@ def test_version() -> None:
     [
         (["trian"], "Error: No command 'trian'; did you mean 'train'?"),
         (["convert-imagset"], "Error: No command 'convert-imagset'; did you mean 'convert_imageset'?"),
-        (["zzz"], "Error: No command 'zzz'; there are train, test, time, device_query"),
+        (["zzz"], "Error: No command 'zzz'; there are new, train, test, time, device_query"),
         (["train"], "Error: Missing option '--solver'."),
     ],
 )
