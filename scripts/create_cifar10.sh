@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes data/cifar10/cifar10_train_lmdb, cifar10_test_lmdb and mean.binaryproto. Those of an earlier run are made anew.
 #
-#   scripts/create_cifar10.sh           of CIFAR-10's binary files in data/cifar10 (data/cifar10/get_cifar10.sh gets them)
-#   scripts/create_cifar10.sh FOLDER    of pictures: FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, labels in the classes' order
-#                                       by name; further arguments go to convert_imageset
+#   scripts/create_cifar10.sh           of CIFAR-10's binary files in data/cifar10, which get_cifar10.sh there gets
+#   scripts/create_cifar10.sh FOLDER    of pictures: FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, labels in the
+#                                       order of the classes' names; further arguments go to convert_imageset
 # BACKEND=leveldb makes LevelDB databases in place of LMDB ones.
 set -euo pipefail
 

@@ -3,8 +3,8 @@
 #
 #   scripts/create_imagenet.sh TRAIN_FOLDER VAL_FOLDER [FLAGS]
 #
-# FLAGS go to convert_imageset. The pictures become 256x256, whatever they were; RESIZE=false leaves them (they must be of one
-# size then). --encoded --encode_type=jpg makes databases a tenth as large, which are decoded in training.
+# FLAGS go to convert_imageset. The pictures become 256x256, whatever they were; RESIZE=false leaves them (they must be
+# of one size then). --encoded --encode_type=jpg makes databases a tenth as large, which are decoded in training.
 # Databases that are there already stay, and stop the script: they took hours to make.
 set -euo pipefail
 

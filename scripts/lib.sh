@@ -64,7 +64,8 @@ sha256() {
   if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1
 }
 
-# get URL PART: fetch a URL to the file PART, going on behind what PART already holds. On a terminal it shows how far it is.
+# get URL PART: fetch a URL to the file PART, going on behind what PART already holds. On a terminal it shows how far it
+# is.
 get() {
   local show
   if command -v curl >/dev/null; then
@@ -76,8 +77,9 @@ get() {
   fi
 }
 
-# download FILE CHECK URL...: fetch FILE from the first URL that gives one that passes CHECK, a command run with the file's path
-# as its last argument. What a broken connection left is kept beside it as FILE.part, and the next try goes on from there.
+# download FILE CHECK URL...: fetch FILE from the first URL that gives one that passes CHECK, a command run with the
+# file's path as its last argument. What a broken connection left is kept beside it as FILE.part, and the next try goes
+# on from there.
 download() {
   local file=$1 check=$2 part="$1.part" url tried=""
   shift 2

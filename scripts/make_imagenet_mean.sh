@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Computes data/ilsvrc12/imagenet_mean.binaryproto of the training database (data/ilsvrc12/get_ilsvrc_aux.sh brings one as well).
+# Computes data/ilsvrc12/imagenet_mean.binaryproto of the training database (data/ilsvrc12/get_ilsvrc_aux.sh brings one
+# as well).
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh

@@ -3,8 +3,8 @@
 #
 #   scripts/resume_training.sh [SOLVER] [FLAGS]
 #
-# SOLVER is a solver file of this repository, models/bvlc_reference_caffenet/solver.prototxt when left out. FLAGS go to caffecli
-# train (--gpu 0, say). Paths count from the repository's root.
+# SOLVER is a solver file of this repository, models/bvlc_reference_caffenet/solver.prototxt when left out. FLAGS go to
+# caffecli train (--gpu 0, say). Paths count from the repository's root.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh

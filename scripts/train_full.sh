@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains cifar10_full on CIFAR-10 in three stages: 60,000 iterations, then from the snapshots 5,000 at a tenth of the rate and
-# 5,000 at a hundredth. Arguments go to each run of caffecli train (--gpu 0, say); paths in them count from the repository's root.
+# Trains cifar10_full on CIFAR-10 in three stages: 60,000 iterations, then from the snapshots 5,000 at a tenth of the
+# rate and 5,000 at a hundredth. Arguments go to each run of caffecli train (--gpu 0, say); paths in them count from the
+# repository's root.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains LeNet on MNIST: 10,000 iterations, about 0.99 of the test digits right. Arguments go to caffecli train (--gpu 0, say);
-# paths in them count from the repository's root.
+# Trains LeNet on MNIST: 10,000 iterations, about 0.99 of the test digits right. Arguments go to caffecli train (--gpu
+# 0, say); paths in them count from the repository's root.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh

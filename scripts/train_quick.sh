@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains cifar10_quick on CIFAR-10 in two stages: 4,000 iterations, then from its snapshot 1,000 more at a tenth of the rate.
-# Arguments go to both runs of caffecli train (--gpu 0, say); paths in them count from the repository's root.
+# Trains cifar10_quick on CIFAR-10 in two stages: 4,000 iterations, then from its snapshot 1,000 more at a tenth of the
+# rate. Arguments go to both runs of caffecli train (--gpu 0, say); paths in them count from the repository's root.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh

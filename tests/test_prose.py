@@ -1,4 +1,6 @@
-"""Lines of prose in Markdown are 120 columns at most; tables, code and lines that are one long link apart."""
+"""Lines of prose are 120 columns at most: in Markdown but for tables, code and lines that are one long link, and in
+comments and docstrings. Python's are held by ruff, whose limit is the same.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,15 @@ PAGES = sorted(
     for pattern in ("*.md", ".github/**/*.md", "docs/**/*.md", "models/**/*.md", "data/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
+#: other files with comments, but for what was recorded and what is generated
+COMMENTED = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in (
+        "*.toml", "*.yaml", "Makefile", ".ci/*", ".github/**/*.yml", "caffecli/proto/**/*.proto", "docs/**/*.prototxt",
+        "docs/**/*.css", "models/**/*.prototxt", "data/*/*.sh", "data/*/*.prototxt", "scripts/**/*.sh",
+    )
+    for path in ROOT.glob(pattern)
+)  # fmt: skip
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
@@ -33,6 +44,19 @@ def test_lines_of_prose_fit(page: str) -> None:
     lines = prose((ROOT / page).read_text(encoding="utf-8"))
     long = [f"{page}:{number}" for number, line in lines if len(line) > COLUMNS and " " in line.strip()]
     assert not long, f"wrap these lines at {COLUMNS} columns"
+
+
+@pytest.mark.parametrize("path", COMMENTED)
+def test_comments_fit(path: str) -> None:
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    marks = ("#", "//", "*", "/*")
+    long = [f"{path}:{i}" for i, line in enumerate(lines, 1) if len(line) > COLUMNS and line.lstrip().startswith(marks)]
+    assert not long, f"wrap these lines at {COLUMNS} columns"
+
+
+def test_python_is_held_by_ruff() -> None:
+    settings = (ROOT / "pyproject.toml").read_text()
+    assert f"line-length = {COLUMNS}" in settings and '"E"' in settings and "E501" not in settings
 
 
 def test_what_counts_as_prose() -> None:

@@ -3,7 +3,8 @@
 #
 #   data/VOC0712/create_list.sh [FOLDER]    FOLDER, VOCdevkit by default in $HOME/data, holds VOC2007 and VOC2012
 #
-# trainval.txt has both years' trainval pictures in a random order, the same each time; test.txt those of 2007's test set.
+# trainval.txt has both years' trainval pictures in a random order, the same each time; test.txt those of 2007's test
+# set.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)

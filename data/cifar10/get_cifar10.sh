@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Downloads CIFAR-10's binary files (162 MB, 176 MB unpacked) into this folder. Nothing is done where they are there and whole.
+# Downloads CIFAR-10's binary files (162 MB, 176 MB unpacked) into this folder. Nothing is done where they are there and
+# whole.
 # CIFAR10_URL: one or more other places to get cifar-10-binary.tar.gz from, separated by spaces.
 set -euo pipefail
 

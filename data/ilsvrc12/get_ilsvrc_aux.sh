@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Downloads what goes with the ILSVRC 2012 pictures (17 MB) into this folder: the lists of the training, validation and test
-# pictures with their classes, the classes' names, and the mean image. The pictures themselves come from image-net.org.
+# Downloads what goes with the ILSVRC 2012 pictures (17 MB) into this folder: the lists of the training, validation and
+# test pictures with their classes, the classes' names, and the mean image. The pictures themselves come from
+# image-net.org.
 # ILSVRC_URL: one or more other places to get caffe_ilsvrc12.tar.gz from, separated by spaces.
 set -euo pipefail
 
@@ -13,7 +14,8 @@ read -r -a urls <<<"${ILSVRC_URL:-http://dl.caffe.berkeleyvision.org https://dow
 archive=caffe_ilsvrc12.tar.gz
 files="imagenet_mean.binaryproto synset_words.txt synsets.txt train.txt val.txt test.txt"
 
-# No sum of the archive was ever published: it must be a whole gzip file that holds these members, the lists of these lengths.
+# No sum of the archive was ever published: it must be a whole gzip file that holds these members, the lists of these
+# lengths.
 is_whole() {
   gzip -t "$1" || return 1
   local members name

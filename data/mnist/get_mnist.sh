@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Downloads MNIST's four idx files (11 MB, 55 MB unpacked) into this folder. Files that are there and whole are left as they are.
+# Downloads MNIST's four idx files (11 MB, 55 MB unpacked) into this folder. Files that are there and whole are left as
+# they are.
 # MNIST_URL: one or more other places to get the .gz files from, separated by spaces.
 set -euo pipefail
 
