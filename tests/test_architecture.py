@@ -102,7 +102,8 @@ ADDRESSES = {"import": "import_", **dict.fromkeys((one for one in COMMANDS if on
 def test_a_command_has_an_address(command: str) -> None:
     """Its work is in the module of its name in tools or converters, which the module of its name in cli alone calls."""
     module = ADDRESSES.get(command, command)
-    rooms = [room for room in ("caffecli/tools", "converters") if (ROOT / room / f"{module}.py").exists()]
+    paths = f"{module}.py", f"{module}/__init__.py"
+    rooms = [room for room in ("caffecli/tools", "converters") if any((ROOT / room / path).exists() for path in paths)]
     assert len(rooms) == 1
     called = f"{rooms[0].replace('/', '.')}.{module}"
     thin = ROOT / "caffecli/cli" / f"{module}.py"

@@ -60,6 +60,7 @@ def test_commands() -> None:
         "train", "test", "time", "device_query", "extract_features", "convert_imageset", "compute_image_mean",
         "convert_mnist_data", "convert_cifar_data", "convert_mnist_siamese_data", "upgrade_net_proto_text",
         "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools", "parse_log", "plot_log", "summarize",
+        "report",
         "resize_images",
         "convert_annoset", "create_label_map", "get_image_size", "score_detections",
         "classify", "detect", "draw_net", "export", "import", "merge_bn",

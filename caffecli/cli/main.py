@@ -46,6 +46,7 @@ COMMANDS = {
     "upgrade_solver_proto_text": "Bring an old solver up to date.",
     "parse_log": "Write a training log's figures to tables.",
     "plot_log": "Draw the curves of training logs.",
+    "report": "Make a page about a training.",
     "summarize": "Sum up a net: shapes, parameters, multiply-adds, memory.",
     "resize_images": "Bring pictures to one size.",
     "export": "Write a net for PyTorch or ONNX.",

@@ -44,6 +44,7 @@ WRITERS = [
     ("upgrade_net_proto_binary s_iter_2.caffemodel out.caffemodel", "out.caffemodel"),
     ("upgrade_solver_proto_text solver.prototxt out.prototxt", "out.prototxt"),
     ("plot_log 6 out.png train.log", "out.png"),
+    ("report train.log out.html", "out.html"),
     ("resize_images pictures out", "out/0.png"),
     ("export --to torch deploy.prototxt s_iter_2.caffemodel out.pt2", "out.pt2"),
     ("export --to onnx deploy.prototxt s_iter_2.caffemodel out.onnx", "out.onnx"),
