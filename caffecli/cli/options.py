@@ -61,6 +61,7 @@ class CaffeCommand(click.Command):
         }
         named = {opt[2:].replace("-", "_"): param for opt, param in options.items() if opt.startswith("--")}
         args = _without_gflags(args, named, ctx)
+        ctx.meta[_GIVEN] = tuple(args)
         self._refuse_empty(ctx, args)
         return super().parse_args(ctx, args)
 
@@ -85,6 +86,13 @@ class CaffeCommand(click.Command):
             for flag in ctx.meta.get(_IGNORED, ()):
                 logs.info("caffe.cpp:404", f"{ctx.command.name} has no use for --{flag}, which is ignored")
             return super().invoke(ctx)
+
+
+def command_without(ctx: click.Context, *names: str) -> tuple[str, ...]:
+    """The words of the command as it was given, without some of its options, which have values."""
+    left_out = tuple(f"--{name}=" for name in names)
+    words = ctx.command_path.split(" ")
+    return (*words, *(arg for arg in ctx.meta.get(_GIVEN, ()) if not arg.startswith(left_out)))
 
 
 def _check_working_folder() -> None:
@@ -166,6 +174,8 @@ def _tell_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
+#: keys of a context's ``meta``: the arguments in Click's spelling, the flags that are ignored
+_GIVEN = "caffecli.given"
 _IGNORED = "caffecli.ignored"
 
 

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
+from caffecli.cli.options import (
+    amp_option,
+    caffe_command,
+    command_without,
+    device_options,
+    layers_option,
+    net_state_options,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -163,11 +170,13 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @device_options
 @net_state_options
 @layers_option
-def train(sigint_effect: str, sighup_effect: str, **settings: Any) -> None:
+@click.pass_context
+def train(ctx: click.Context, /, sigint_effect: str, sighup_effect: str, **settings: Any) -> None:
     """Train a net as its solver file says, or go on with a run."""
     if settings["snapshot"] and settings["weights"]:
         raise click.UsageError("give --snapshot to resume training or --weights to start from, not both")
     from caffecli.solver.signals import Action
     from caffecli.tools import train as tool
 
-    tool.train(tool.TrainOptions(sigint_effect=Action(sigint_effect), sighup_effect=Action(sighup_effect), **settings))
+    effects = {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
+    tool.train(tool.TrainOptions(command=command_without(ctx, "snapshot", "weights"), **effects, **settings))

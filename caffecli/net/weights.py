@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from caffecli import logs
 from caffecli.errors import ShapeError, SpecError
-from caffecli.formats import caffemodel
+from caffecli.formats import atomic, caffemodel
 from caffecli.formats.caffemodel import is_absent
 from caffecli.layers.base import Layer
 from caffecli.net.graph import by_name
@@ -90,6 +92,16 @@ def load(net: Net, path: str | Path) -> set[str]:
             logs.warning("upgrade_proto.cpp:90", str(error))
     copy(net, weights, str(path), "net.cpp:801" if definition is None else "net.cpp:746")
     return {name for name, arrays in weights.items() if arrays}
+
+
+def check_there(files: Iterable[str | Path]) -> None:
+    """Raise FormatError, before a net is built for nothing, where one of the files of weights is not there."""
+    for path in map(os.fspath, files):
+        code = 0 if path and Path(path).exists() else errno.ENOENT
+        if path and Path(path).is_dir():
+            code = errno.EISDIR
+        if code:
+            raise atomic.cannot_read(path, OSError(code, os.strerror(code)))
 
 
 def tell_lacking(learned: Iterable[LayerParameter], there: Container[str], source: str) -> None:

@@ -62,8 +62,10 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
         action = solver.requested()
         if action is Action.SNAPSHOT or (param.snapshot and solver.iter % param.snapshot == 0):
             solver.snapshot()
+        if action is Action.SNAPSHOT:
+            solver.tell_how_to_go_on()
         if action is Action.STOP:
-            solver.stopped = True
+            solver.interrupt()
             break
     speed.pause(solver.iter)
 
@@ -141,8 +143,9 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
             while (action := solver.requested()) is not Action.NONE:
                 if action is Action.SNAPSHOT:
                     solver.snapshot()
+                    solver.tell_how_to_go_on()
                 else:
-                    solver.stopped = True
+                    solver.interrupt()
             if solver.stopped:
                 logs.info("solver.cpp:379", "Test interrupted.")
                 return {}

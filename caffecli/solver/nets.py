@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from caffecli import logs
@@ -56,6 +57,11 @@ def folders(param: SolverParameter) -> tuple[Path, ...]:
     """Where the net files lie, for the modules of Python layers beside them."""
     files = [param.net, param.train_net, *param.test_net]
     return tuple(dict.fromkeys(Path(name).parent for name in files if name))
+
+
+def weight_files(entries: Iterable[str]) -> list[str]:
+    """The files of weights in a solver's ``weights``: an entry is one, or several separated by commas."""
+    return [part.strip() for entry in entries for part in entry.split(",")]
 
 
 def _net(param: SolverParameter, field: str) -> NetParameter:

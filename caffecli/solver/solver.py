@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,13 @@ class Solver:
         #: the last iteration that has been tested; a run resumed from a snapshot after its tests does not test again
         self.tested = -1
         self.last_snapshot: Path | None = None
+        #: the command, without ``--snapshot``, that a user is told to go on with where a signal stops the run
+        self.command: tuple[str, ...] = ()
+        self._interrupted = False
         checks.settings(self.param, self.rate)
         if (param.snapshot or param.snapshot_after_train) and self.world.rank == 0:
             snapshot.check_writable(self.param.snapshot_prefix)
+        weights.check_there(nets.weight_files(self.param.weights))
         self._seed = self._seed_generator()
         self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
@@ -114,7 +119,7 @@ class Solver:
         """Train to ``max_iter``, with the snapshots, tests and displays due. Returns False when stopped early."""
         logs.info("solver.cpp:289", f"Solving {self.net.name}")
         logs.info("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
-        self.stopped = False
+        self.stopped = self._interrupted = False
         checks.warn_of_doubts([self.net, *self.test_nets], self.iter, self.param)
         for callback in self.callbacks:
             callback.started(self)
@@ -125,6 +130,8 @@ class Solver:
             self.snapshot()
         if self.stopped:
             logs.info("solver.cpp:316", "Optimization stopped early.")
+            if self._interrupted:
+                self.tell_how_to_go_on()
         else:
             self._last_figures()
             logs.info("solver.cpp:332", "Optimization Done.")
@@ -144,6 +151,16 @@ class Solver:
         """End the run before the next iteration, with a line that says why; for callbacks, on all ranks alike."""
         logs.info("solver.cpp:316", f"Iteration {self.iter}: {why}")
         self.stopped = True
+
+    def interrupt(self) -> None:
+        """End the run before the next iteration, as a user asks for by a signal."""
+        self.stopped = self._interrupted = True
+
+    def tell_how_to_go_on(self) -> None:
+        """Log the command that goes on from the last snapshot, where there is one and the command is known."""
+        if self.command and self.last_snapshot is not None and self.world.rank == 0:
+            words = shlex.join([*self.command, f"--snapshot={self.last_snapshot}"])
+            logs.info("solver.cpp:316", f"To go on from there: {words}")
 
     def step(self, count: int) -> None:
         """``count`` iterations. Raises SolverError for what is no count."""
@@ -337,6 +354,6 @@ class Solver:
 
         An entry is one file, or several separated by commas; later files overwrite earlier ones.
         """
-        for name in (part.strip() for entry in weight_files for part in entry.split(",")):
+        for name in nets.weight_files(weight_files):
             logs.info("solver.cpp:72", f"Finetuning from {name}")
             weights.load(net, name)

@@ -83,11 +83,12 @@ def build_net(
     over the earlier; what they lack keeps the fillers' values.
     Raises SpecError, ShapeError and FormatError as building a net and loading weights do.
     """
+    files = [os.fspath(path) for path in weights]
+    net_weights.check_there(files)
     net = kind(param, Context(folders=(Path(model).parent,)))
     try:
         if device is not None:
             net.place(device)
-        files = [os.fspath(path) for path in weights]
         there = {name for file in files for name in net_weights.load(net, file)}
         if files:
             net_weights.tell_lacking((node.layer.param for node in net.nodes if node.layer.blobs), there, files[-1])

@@ -37,7 +37,7 @@ class TrainOptions:
     ``amp``: products of matrices in bfloat16. ``compiled``: by torch.compile. ``keep``: how many snapshots. ``seed``
     goes before random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl``
     and ``tensorboard``. ``watch``, ``rate``: what to do by a test output, and to the learning rate. ``layers``: modules
-    of the user's own that register layers.
+    of the user's own that register layers. ``command``: the words, without ``--snapshot``, to go on with after a stop.
     """
 
     solver: Path
@@ -61,6 +61,7 @@ class TrainOptions:
     watch: WatchOptions = NO_WATCH
     rate: RateOptions = PLAIN
     layers: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 def train(options: TrainOptions) -> bool:
@@ -116,6 +117,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             callbacks=looking,
             rate=options.rate,
         )
+        solver.command = options.command
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")

@@ -81,3 +81,33 @@ def test_the_cpu_goes_before_gpus(folder: Path, command: Callable[..., tuple[int
 def test_nothing_to_watch(edit: Callable[..., None], fails: Fails) -> None:
     edit("solver.prototxt", "test_iter: 1 test_interval: 10", "")
     assert "there is no test net; give the solver test_iter and test_interval" in fails(*TRAIN, "--early-stop=3")
+
+
+def test_the_command_to_go_on_with_has_the_flags_that_were_given(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from caffecli.tools import train as tool
+
+    came: list[tool.TrainOptions] = []
+    monkeypatch.setattr(tool, "train", came.append)
+    command(
+        "-solver", "my solver.prototxt", "train", "-early_stop", "2", "--weights=a.caffemodel", "--best", "--nobest"
+    )
+    command("train", "--solver=s", "-snapshot", "x.solverstate", "--log_dir=.", "--warmup", "3:0.01")
+    assert [options.command for options in came] == [
+        ("caffecli", "train", "--solver=my solver.prototxt", "--early-stop=2"),
+        ("caffecli", "train", "--solver=s", "--log_dir=.", "--warmup=3:0.01"),
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--weights=s.caffemodel,none.caffemodel", "--snapshot=none.solverstate"])
+def test_files_that_are_not_there_are_told_before_a_net_is_built(
+    folder: Path, fails: Fails, command: Command, flag: str
+) -> None:
+    Path("s.caffemodel").write_bytes(b"")
+    assert "none." in fails(*TRAIN, flag)
+    assert "Creating training net" not in command(*TRAIN, flag)[1]
+    if "--weights" in flag:
+        test = ("test", "--model=net.prototxt", flag)
+        assert "cannot read 'none.caffemodel': No such file or directory" in fails(*test)
+        assert "Setting up" not in command(*test)[1]

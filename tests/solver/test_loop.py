@@ -156,13 +156,16 @@ def test_signals(run_folder: Path, edit: Edit, heard: io.StringIO, name: str, ac
     handler = logs.show(Sender())
     effects = {f"{name.lower()}_effect": Action(action)} if name != "SIGTERM" else {}
     try:
-        finished = train(TrainOptions(Path("solver.prototxt"), **effects))  # type: ignore[arg-type]
+        command = ("caffecli", "train", "--solver=my solver.prototxt")
+        finished = train(TrainOptions(Path("solver.prototxt"), command=command, **effects))  # type: ignore[arg-type]
     finally:
         logs.hide(handler)
     assert finished == (action != "stop")
     assert Path("s_iter_6.solverstate").exists() == (action in ("stop", "snapshot"))
     assert Path("s_iter_20.solverstate").exists() == (action != "stop")
     assert ("Optimization stopped early." in heard.getvalue()) == (action == "stop")
+    told = "To go on from there: caffecli train '--solver=my solver.prototxt' --snapshot=s_iter_6.solverstate\n"
+    assert heard.getvalue().count(told) == (action != "none")
 
 
 def test_handlers_are_put_back() -> None:

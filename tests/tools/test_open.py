@@ -80,7 +80,7 @@ def test_it_stays_as_built_unless_placed(model: Path) -> None:
     assert opened(model).layer("conv").blobs[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_it_is_closed_when_its_weights_are_not_there(model: Path) -> None:
+def test_it_is_closed_when_its_weights_cannot_be_read(model: Path) -> None:
     closed = []
 
     class Watched(Net):
@@ -89,6 +89,9 @@ def test_it_is_closed_when_its_weights_are_not_there(model: Path) -> None:
 
     with pytest.raises(FormatError, match="cannot read 'none'"):
         build_net(read_net(model), model, weights=["none"], kind=Watched)
+    assert closed == []  # it was not built
+    with pytest.raises(FormatError, match="expected a caffemodel"):
+        build_net(read_net(model), model, weights=[model], kind=Watched)
     assert closed == ["n"]
 
 
