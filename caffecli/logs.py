@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -106,6 +106,17 @@ class StderrHandler(logging.Handler):
             self.failed = error
         except Exception:
             self.handleError(record)
+
+
+class Quiet(logging.Filter):
+    """Lets warnings and errors through, and lines from the sources whose names begin with one of ``results``."""
+
+    def __init__(self, results: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._results = tuple(results)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or getattr(record, "source", "").startswith(self._results)
 
 
 class _Default(StderrHandler):

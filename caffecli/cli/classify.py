@@ -10,7 +10,7 @@ from caffecli.cli.options import caffe_command
 from caffecli.cli.picture_options import picture_options, whole_numbers
 
 
-@caffe_command("classify", empty=["mean_file", "channel_swap"])
+@caffe_command("classify", empty=["mean_file", "channel_swap"], quiet=True, results=["preprocessing"])
 @picture_options
 @click.option("--center_only", is_flag=True, help="Predict from the centre alone, not as the mean over ten crops.")
 @click.option(

@@ -9,7 +9,7 @@ import click
 from caffecli.cli.options import caffe_command, layers_option
 
 
-@caffe_command("convert_weights")
+@caffe_command("convert_weights", quiet=True)
 @click.option("--net", type=click.Path(path_type=Path), help="The prototxt whose definition TARGET shall have.")
 @click.option(
     "--nvidia",

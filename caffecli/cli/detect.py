@@ -12,7 +12,12 @@ from caffecli.cli.options import caffe_command
 from caffecli.cli.picture_options import picture_options
 
 
-@caffe_command("detect", empty=["mean_file", "channel_swap"])
+@caffe_command(
+    "detect",
+    empty=["mean_file", "channel_swap"],
+    quiet=True,
+    results=["preprocessing", "data_transformer", "detect_regions"],
+)
 @picture_options
 @click.option(
     "--crop_mode",

@@ -9,7 +9,7 @@ import click
 from caffecli.cli.options import caffe_command, layers_option, net_state_options
 
 
-@caffe_command("draw_net")
+@caffe_command("draw_net", quiet=True)
 @click.option(
     "--rankdir",
     type=click.Choice(["TB", "BT", "LR", "RL"]),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from converters.export import Target
 
 
-@caffe_command("export")
+@caffe_command("export", quiet=True, results=["export.py"])
 @click.option("--to", type=click.Choice(["torch", "onnx", "npy"]), required=True, help="What to write.")
 @layers_option
 @click.argument("net", type=click.Path(path_type=Path))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
 
 
-@caffe_command("extract_features")
+@caffe_command("extract_features", quiet=True)
 @click.option("--all", "each", is_flag=True, help="Take each record of the source once, in place of NUM_BATCHES.")
 @layers_option
 @click.argument("weights")

@@ -1,6 +1,7 @@
 """glog's flags, and the variables ``GLOG_*`` that stand for them: where a command's log goes.
 
-As in Caffe's programs, all of it goes to stderr. ``--log_dir`` writes it to files too, ``--logtostderr`` to none;
+As in Caffe's programs, all of it goes to stderr; commands that are quiet show warnings, errors and their results there,
+and the rest with ``-v``. ``--log_dir`` writes all to files too, ``--logtostderr`` to none;
 ``--noalsologtostderr`` shows on stderr only levels from ``--stderrthreshold`` (2, errors) on; ``--minloglevel`` drops
 the levels below it everywhere. Levels: 0 I, 1 W, 2 E, 3 F.
 """
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _BREWS = ("train", "test", "time", "device_query")
 
 def options() -> list[click.Parameter]:
     """The flags, hidden; what they say is kept with the context, for ``shown``."""
-    more: dict[str, Any] = {"hidden": True, "expose_value": False, "callback": _keep}
+    more: dict[str, Any] = {"hidden": True, "expose_value": False, "callback": keep}
     level = click.IntRange(0, 3)
     return [
         click.Option(["--logtostderr/--nologtostderr"], is_flag=True, **more),
@@ -36,20 +37,25 @@ def options() -> list[click.Parameter]:
         click.Option(["--stderrthreshold"], type=level, **more),
         click.Option(["--minloglevel"], type=level, **more),
         click.Option(["--log_dir"], **more),
-        click.Option(["--v"], type=int, **more),
     ]
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.COMMANDLINE:
         ctx.meta.setdefault(_META, {})[f"GLOG_{param.name}"] = str(int(value) if isinstance(value, bool) else value)
 
 
 @contextlib.contextmanager
-def shown(ctx: click.Context) -> Iterator[None]:
-    """While entered, the log goes where the flags and variables say."""
+def shown(ctx: click.Context, results: Sequence[str] | None = None) -> Iterator[None]:
+    """While entered, the log goes where the flags and variables say.
+
+    ``results``: the command is quiet: of level I stderr shows only lines whose source begins with one of them, unless
+    ``-v``, a ``minloglevel`` or the name of Caffe's own program asks for all.
+    """
     with _variables(ctx.meta.get(_META, {})):
         stderr = logs.show()
+        if results is not None and not _wants_all(ctx):
+            stderr.addFilter(logs.Quiet(results))
         handlers: list[logging.Handler] = [stderr]
         if not _is_on("GLOG_alsologtostderr", True) and not _is_on("GLOG_logtostderr", False):
             stderr.setLevel(_LEVELS[_level("GLOG_stderrthreshold", 2)])
@@ -83,6 +89,14 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+def _wants_all(ctx: click.Context) -> bool:
+    """Whether a quiet command shall show all of its log."""
+    program, name = Path(sys.argv[0]).name.removesuffix(".bin"), ctx.command.name
+    caffes_own = program == name or (program == "caffe" and name in _BREWS)
+    asked = os.environ.get("GLOG_minloglevel") or os.environ.get("GLOG_v", "0") not in ("", "0")  # noqa: SIM112 - glog's own spelling
+    return caffes_own or bool(asked)
 
 
 def _is_on(variable: str, default: bool) -> bool:

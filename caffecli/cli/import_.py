@@ -10,7 +10,7 @@ import click
 from caffecli.cli.options import caffe_command
 
 
-@caffe_command("import")
+@caffe_command("import", quiet=True, results=["import_.py"])
 @click.option(
     "--inputs", metavar="A,B", help="The blobs' names for the program's inputs, in its order; by default its own."
 )

@@ -21,42 +21,64 @@ from caffecli import __version__, host
 from caffecli.errors import CaffeError, PythonLayerError, words_of
 from caffecli.wording import did_you_mean
 
-#: name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
-COMMANDS = {
-    "new": "Begin with pictures of your own: databases, nets, a solver.",
-    "train": "Train a net, or go on with a run.",
-    "test": "Score a trained net.",
-    "time": "Measure how long each layer takes.",
-    "device_query": "Show the CUDA devices.",
-    "extract_features": "Write blobs of a trained net, record by record.",
-    "convert_imageset": "Put pictures into a database.",
-    "convert_annoset": "Put pictures with boxes into a database.",
-    "create_label_map": "Number the classes of boxes.",
-    "get_image_size": "List the sizes of pictures.",
-    "compute_image_mean": "Compute the mean picture of a database.",
-    "convert_mnist_data": "Put MNIST into a database.",
-    "convert_cifar_data": "Put CIFAR-10 into databases.",
-    "convert_mnist_siamese_data": "Put pairs of MNIST's pictures into a database.",
-    "classify": "Tell the classes of pictures.",
-    "detect": "Find the objects in pictures and videos, or classify windows.",
-    "score_detections": "Score the boxes that a detector found.",
-    "draw_net": "Draw a net.",
-    "upgrade_net_proto_text": "Bring an old net prototxt up to date.",
-    "upgrade_net_proto_binary": "Bring old weights up to date.",
-    "upgrade_solver_proto_text": "Bring an old solver up to date.",
-    "parse_log": "Write a training log's figures to tables.",
-    "plot_log": "Draw the curves of training logs.",
-    "report": "Make a page about a training.",
-    "summarize": "Sum up a net: shapes, parameters, multiply-adds, memory.",
-    "resize_images": "Bring pictures to one size.",
-    "export": "Write a net for PyTorch or ONNX.",
-    "import": "Read a net from PyTorch.",
-    "merge_bn": "Fold BatchNorm and Scale into the layer before.",
-    "convert_weights": "Write weights in another form.",
-    "convert_mean": "Write a mean picture for NumPy, or for Caffe.",
-    "download_model": "Download a model's published weights.",
-    "visualize": "Draw what a net has learnt.",
-    "link_tools": "Give a Caffe checkout the programs its scripts call.",
+#: group -> name -> short help; the command is the attribute of this name of the module of this name in ``caffecli.cli``
+GROUPS = {
+    "Train and score": {
+        "new": "Begin with pictures of your own: databases, nets, a solver.",
+        "train": "Train a net, or go on with a run.",
+        "test": "Score a trained net.",
+        "time": "Measure how long each layer takes.",
+        "parse_log": "Write a training log's figures to tables.",
+        "plot_log": "Draw the curves of training logs.",
+        "report": "Make a page about a training.",
+    },
+    "Use a trained net": {
+        "classify": "Tell the classes of pictures.",
+        "detect": "Find the objects in pictures and videos, or classify windows.",
+        "score_detections": "Score the boxes that a detector found.",
+        "extract_features": "Write blobs of a trained net, record by record.",
+    },
+    "Look at a net": {
+        "summarize": "Sum up a net: shapes, parameters, multiply-adds, memory.",
+        "draw_net": "Draw a net.",
+        "visualize": "Draw what a net has learnt.",
+    },
+    "Make data": {
+        "convert_imageset": "Put pictures into a database.",
+        "convert_annoset": "Put pictures with boxes into a database.",
+        "create_label_map": "Number the classes of boxes.",
+        "get_image_size": "List the sizes of pictures.",
+        "resize_images": "Bring pictures to one size.",
+        "compute_image_mean": "Compute the mean picture of a database.",
+        "convert_mnist_data": "Put MNIST into a database.",
+        "convert_cifar_data": "Put CIFAR-10 into databases.",
+        "convert_mnist_siamese_data": "Put pairs of MNIST's pictures into a database.",
+    },
+    "Bring nets in and out": {
+        "export": "Write a net for PyTorch or ONNX.",
+        "import": "Read a net from PyTorch.",
+        "merge_bn": "Fold BatchNorm and Scale into the layer before.",
+        "convert_weights": "Write weights in another form.",
+        "convert_mean": "Write a mean picture for NumPy, or for Caffe.",
+        "download_model": "Download a model's published weights.",
+        "upgrade_net_proto_text": "Bring an old net prototxt up to date.",
+        "upgrade_net_proto_binary": "Bring old weights up to date.",
+        "upgrade_solver_proto_text": "Bring an old solver up to date.",
+    },
+    "This machine": {
+        "device_query": "Show the CUDA devices.",
+        "link_tools": "Give a Caffe checkout the programs its scripts call.",
+    },
+}
+#: name -> short help
+COMMANDS = {name: words for group in GROUPS.values() for name, words in group.items()}
+#: the commands that one needs first, as they are typed
+_FIRST = {
+    "new": "caffecli new FOLDER",
+    "train": "caffecli train --solver solver.prototxt",
+    "test": "caffecli test --model train_val.prototxt --weights snapshot.caffemodel",
+    "classify": "caffecli classify PICTURES --model deploy.prototxt --weights snapshot.caffemodel",
+    "summarize": "caffecli summarize train_val.prototxt",
 }
 #: the modules that are called otherwise
 _MODULES = {"import": "import_", **dict.fromkeys((name for name in COMMANDS if name.startswith("upgrade_")), "upgrade")}
@@ -75,13 +97,18 @@ class CommandTable(click.Group):
         return load_command(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))  # one column of names in all groups
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), words) for name, words in group.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = ["--version" if arg == "-version" else arg for arg in args[:1]] + args[1:]
         if args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
+        if not args and not ctx.resilient_parsing:
+            click.echo(greeting())
+            ctx.exit()
         return super().parse_args(ctx, _command_first(args))
 
     def resolve_command(
@@ -92,6 +119,15 @@ class CommandTable(click.Group):
             return super().resolve_command(ctx, args)
         hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}")
         raise click.UsageError(f"No command {name!r}{hint}", ctx)
+
+
+def greeting() -> str:
+    """What ``caffecli`` alone says: the commands that one needs first, and where the rest is told."""
+    lines = [f"caffecli {__version__}: Caffe's tools on PyTorch. What one needs first:", ""]
+    for name, typed in _FIRST.items():
+        lines += [f"  {COMMANDS[name]}", f"    {typed}"]
+    rest = "caffecli --help lists all commands, caffecli help COMMAND tells of one."
+    return "\n".join([*lines, "", rest])
 
 
 def load_command(name: str) -> click.Command:
@@ -121,7 +157,8 @@ def _command_first(args: list[str]) -> list[str]:
 def cli() -> None:
     """Caffe's tools on PyTorch: train, test and time nets; make their databases.
 
-    Flags are read in Caffe's spellings: --solver x, --solver=x, -solver x, -solver=x.
+    Flags are read in Caffe's spellings: --solver x, --solver=x, -solver x, -solver=x. "caffecli help COMMAND" tells
+    what a command does, and its flags.
     """
 
 

@@ -9,7 +9,7 @@ import click
 from caffecli.cli.options import caffe_command, layers_option
 
 
-@caffe_command("merge_bn")
+@caffe_command("merge_bn", quiet=True)
 @layers_option
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))

@@ -1,4 +1,4 @@
-"""What the commands share: flags in each of Caffe's spellings, the log on stderr, the flags for devices and net states.
+"""What the commands share: flags in each of Caffe's spellings, the log on stderr, and each flag that several take.
 
 ``CaffeCommand`` is a Click command that also reads its options as gflags would: ``-solver x``, ``-solver=x``,
 ``--gray=false``, ``--nogray``, ``--resize-width 3`` for ``--resize_width 3``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,35 +31,59 @@ _BREW_FLAGS = (
 )  # fmt: skip
 
 
-def caffe_command(name: str, *, brew: bool = False, empty: Iterable[str] = ()) -> Callable[..., click.Command]:
+def caffe_command(
+    name: str, *, brew: bool = False, empty: Iterable[str] = (), quiet: bool = False, results: Sequence[str] = ()
+) -> Callable[..., click.Command]:
     """Like ``click.command(name)``: the function becomes a ``CaffeCommand``, its docstring the help.
 
     ``brew``: a command of Caffe's program ``caffe``, which ignores the flags of the others, with a word. ``empty``: the
-    parameters for which an empty value says something, beside those whose default is one.
+    parameters for which an empty value says something, beside those whose default is one. ``quiet``: of its log stderr
+    shows warnings, errors and the lines of the sources ``results``, unless ``-v``.
     """
     settings = {"help_option_names": ["--help", "-h"]}
-    return click.command(name, cls=CaffeCommand, context_settings=settings, brew=brew, empty=frozenset(empty))
+    shown = tuple(results) if quiet else None
+    return click.command(name, cls=CaffeCommand, context_settings=settings, brew=brew, empty=empty, results=shown)
+
+
+class Option(click.Option):
+    """An option with further names, ``aliases``, that no help shows; and with a value, ``bare``, that it has where none
+    follows: where the next argument is not all of the pattern ``fits``.
+    """
+
+    def __init__(self, *args: Any, aliases: Iterable[str] = (), bare: str = "", fits: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases, self.bare, self.fits = tuple(aliases), bare, re.compile(fits)
 
 
 class CaffeCommand(click.Command):
     """A command that reads flags as gflags does, takes glog's flags, and logs to stderr while it runs."""
 
-    def __init__(self, *args: Any, brew: bool = False, empty: frozenset[str] = frozenset(), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        brew: bool = False,
+        empty: Iterable[str] = (),
+        results: tuple[str, ...] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._empty = empty
+        self._empty, self._results = frozenset(empty), results
         for param in self.params:
             if isinstance(param, click.Option) and not param.required and not param.is_flag and param.default != "":
                 param.show_default = param.show_default or True
-        self.params += _common_options()
+        self.params += _common_options(results is not None)
         if brew:
             taken = {opt for param in self.params for opt in param.opts}
             self.params += [_ignored(flag) for flag in _BREW_FLAGS if f"--{flag}" not in taken]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        options = {
-            opt: param for param in self.get_params(ctx) if isinstance(param, click.Option) for opt in param.opts
+        named = {
+            opt[2:].replace("-", "_"): param
+            for param in self.get_params(ctx)
+            if isinstance(param, click.Option)
+            for opt in (*param.opts, *(f"--{alias}" for alias in getattr(param, "aliases", ())))
+            if opt.startswith("--")
         }
-        named = {opt[2:].replace("-", "_"): param for opt, param in options.items() if opt.startswith("--")}
         args = _without_gflags(args, named, ctx)
         ctx.meta[_GIVEN] = tuple(args)
         self._refuse_empty(ctx, args)
@@ -82,7 +106,7 @@ class CaffeCommand(click.Command):
             "OPENCV_LOG_LEVEL", "ERROR"
         )  # our own error names a bad picture; OpenCV's lines are not needed
         _check_working_folder()
-        with glog.shown(ctx):
+        with glog.shown(ctx, self._results):
             for flag in ctx.meta.get(_IGNORED, ()):
                 logs.info("caffe.cpp:404", f"{ctx.command.name} has no use for --{flag}, which is ignored")
             return super().invoke(ctx)
@@ -127,6 +151,8 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
             _set_flag(clicks, param, value is None or _truth(param, value, ctx))
         elif value is not None:
             clicks.append(f"{_long(param)}={value}")
+        elif isinstance(param, Option) and param.bare and not (rest and param.fits.fullmatch(rest[0])):
+            clicks.append(f"{_long(param)}={param.bare}")
         elif rest:
             clicks.append(f"{_long(param)}={_value(param, rest.pop(0), named, ctx)}")
         else:
@@ -158,11 +184,24 @@ def _long(param: click.Option) -> str:
     return next(opt for opt in param.opts if opt.startswith("--"))
 
 
-def _common_options() -> list[click.Parameter]:
-    """``--debug``, ``--version``, and glog's flags."""
+def _common_options(quiet: bool) -> list[click.Parameter]:
+    """``--debug``, ``--version``, glog's flags; of these ``-v``, also called ``--verbose``, has help if ``quiet``."""
+    verbose = Option(
+        ["v", "-v", "--verbose" if quiet else "--v"],
+        aliases=["v"],
+        bare="1",
+        fits=r"\d+",
+        type=int,
+        metavar="",
+        hidden=not quiet,
+        expose_value=False,
+        callback=glog.keep,
+        help="Show all of the log on stderr.",
+    )
     hidden: dict[str, Any] = {"is_flag": True, "hidden": True, "expose_value": False}
     return [
         click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        verbose,
         click.Option(["--version"], is_eager=True, callback=_tell_version, **hidden),
         *glog.options(),
     ]

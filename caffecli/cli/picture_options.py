@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from caffecli.cli.options import layers_option
+from caffecli.cli.options import Option, layers_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,8 +33,20 @@ def picture_options(command: F) -> F:
     """
     options = [
         layers_option,
-        click.option("--model_def", help=f"The net definition; by default that in {_CAFFENET}."),
-        click.option("--pretrained_model", help=f"Its weights; by default those in {_CAFFENET}."),
+        click.option(
+            "model_def",
+            "--model",
+            cls=Option,
+            aliases=["model_def"],
+            help=f"The net definition (prototxt); by default that in {_CAFFENET}.",
+        ),
+        click.option(
+            "pretrained_model",
+            "--weights",
+            cls=Option,
+            aliases=["pretrained_model"],
+            help=f"The trained weights; by default those in {_CAFFENET}.",
+        ),
         click.option("--gpu", is_flag=True, help="Use the GPU."),
         click.option(
             "--mean_file",

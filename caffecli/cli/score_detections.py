@@ -9,7 +9,7 @@ import click
 from caffecli.cli.options import caffe_command
 
 
-@caffe_command("score_detections")
+@caffe_command("score_detections", quiet=True)
 @click.option("--label_map_file", help="SSD's label map, where the files name classes by number.")
 @click.option(
     "--ap_version",

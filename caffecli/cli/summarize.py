@@ -21,7 +21,7 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(map(int, parts))
 
 
-@caffe_command("summarize")
+@caffe_command("summarize", quiet=True)
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TEST", help="The phase to build the net for.")
 @click.option("--batch", type=click.IntRange(1), help="The batch size, in place of the net's own.")
 @click.option(

@@ -10,7 +10,7 @@ import click
 from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 
 
-@caffe_command("test", brew=True)
+@caffe_command("test", brew=True, quiet=True, results=["caffe.cpp", "solver.cpp", "confusion", "video_data"])
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
 @click.option("--weights", required=True, help="The trained weights; several files separated by ','.")
 @click.option("--iterations", type=click.IntRange(1), help="How many batches to run. [default: 50, as Caffe]")

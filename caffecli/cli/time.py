@@ -10,7 +10,7 @@ import click
 from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
 
 
-@caffe_command("time", brew=True)
+@caffe_command("time", brew=True, quiet=True, results=["caffe.cpp"])
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
 @click.option("--iterations", type=click.IntRange(1), default=50, help="How many passes to time.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", help="The phase to build the net for.")

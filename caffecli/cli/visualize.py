@@ -12,7 +12,7 @@ from caffecli.cli.options import caffe_command, layers_option
 KINDS = ("filters", "activations", "histogram", "deconv", "occlusion", "saliency")
 
 
-@caffe_command("visualize")
+@caffe_command("visualize", quiet=True)
 @click.option("--layer", required=True, help="The layer to look at.")
 @click.option(
     "--image",

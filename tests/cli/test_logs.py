@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copytree(GOLDEN / "solvers" / name, tmp_path / name)
     monkeypatch.chdir(tmp_path / "sgd_inv")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def caffe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caffe's program of that name, whose log is whole."""
+    monkeypatch.setattr(sys, "argv", ["build/tools/caffe.bin"])
 
 
 def run(command: str, *args: str) -> None:
@@ -91,6 +99,7 @@ def test_extract_features(
     tools = GOLDEN / "tools"
     shutil.copytree(tools / "resized_lmdb", tmp_path / "resized_lmdb")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/extract_features"])
     run("extract_features", str(tools / "feat.caffemodel"), str(tools / "feat.prototxt"), *args.split())
     check(f"../tools/{log}.extract_features.log", capfd.readouterr().err)
 
@@ -103,3 +112,40 @@ def test_time(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         if not mine[2].startswith("Initial loss"):  # of random weights
             assert same(mine[2], other[2])
+
+
+def heard(capfd: pytest.CaptureFixture[str]) -> str:
+    """The levels and sources of the log."""
+    return " ".join(sorted({level + source.partition(":")[0] for level, source, _ in lines(capfd.readouterr().err)}))
+
+
+def test_commands_of_caffecli_are_quiet(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("GLOG_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["caffecli"])
+    test = "test", "-model", "net.prototxt", "-weights", "t_iter_15.caffemodel", "-iterations", "3"
+    run(*test)
+    ours = lines(capfd.readouterr().err)
+    theirs = [line for line in lines((GOLDEN / "logs" / "test.log").read_text()) if line[1].startswith("caffe.cpp")]
+    assert len(ours) == len(theirs)
+    assert all(mine[:2] == other[:2] and same(mine[2], other[2]) for mine, other in zip(ours, theirs, strict=True))
+    run("summarize", "net.prototxt", "--weights", "t_iter_15.caffemodel")
+    run("draw_net", "net.prototxt", "net.dot")
+    assert heard(capfd) == ""
+    for more in (["-v"], ["--verbose"], ["--v=2"], ["-v", "1"], ["--minloglevel=0"]):
+        run(*test, *more)
+        assert "Inet.cpp" in heard(capfd)
+    run("summarize", "-v", "net.prototxt")  # the net is no value of -v
+    capfd.readouterr()
+    run(*test, "-v=0")
+    assert heard(capfd) == "Icaffe.cpp"
+    run(*test, "--minloglevel=1")
+    assert heard(capfd) == ""
+    run(*test, "--log_dir=.")
+    assert heard(capfd) == "Icaffe.cpp"
+    assert "net.cpp" in Path("caffe.INFO").read_text()
+    monkeypatch.setenv("GLOG_v", "1")
+    run(*test)
+    assert "Inet.cpp" in heard(capfd)

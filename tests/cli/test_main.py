@@ -121,7 +121,7 @@ def test_version() -> None:
     [
         (["trian"], "Error: No command 'trian'; did you mean 'train'?"),
         (["convert-imagset"], "Error: No command 'convert-imagset'; did you mean 'convert_imageset'?"),
-        (["zzz"], "Error: No command 'zzz'; there are new, train, test, time, device_query"),
+        (["zzz"], "Error: No command 'zzz'; there are new, train, test, time"),
         (["train"], "Error: Missing option '--solver'."),
     ],
 )
@@ -245,6 +245,19 @@ def test_interrupt() -> None:
     assert (process.returncode, error) == (130, "\nInterrupted\n")
 
 
-def test_no_arguments_show_the_help() -> None:
+def test_no_arguments_greet_with_five_commands_that_can_be_typed_so() -> None:
     done = run()
-    assert "Commands:" in done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    typed = re.findall(r"^    caffecli (\w+)(.*)", done.stdout, re.MULTILINE)
+    assert len(typed) == 5
+    for name, rest in typed:
+        flags = {opt for param in main.load_command(name).params for opt in param.opts}
+        assert set(re.findall(r"--\w+", rest)) <= flags
+    assert "caffecli --help lists all commands, caffecli help COMMAND tells of one" in done.stdout
+
+
+def test_the_help_lists_the_commands_in_groups() -> None:
+    shown = run("--help").stdout
+    assert [title for title in re.findall(r"^(\S.*):$", shown, re.MULTILINE) if title != "Options"] == list(main.GROUPS)
+    assert run("help").stdout == shown
+    assert "did you mean 'test'" in run("help", "tset").stderr
