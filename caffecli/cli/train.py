@@ -178,5 +178,5 @@ def train(ctx: click.Context, /, sigint_effect: str, sighup_effect: str, **setti
     from caffecli.solver.signals import Action
     from caffecli.tools import train as tool
 
-    effects = {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
-    tool.train(tool.TrainOptions(command=command_without(ctx, "snapshot", "weights"), **effects, **settings))
+    settings |= {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
+    tool.train(tool.TrainOptions(command=command_without(ctx, "snapshot", "weights"), **settings))

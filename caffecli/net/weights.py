@@ -96,7 +96,8 @@ def load(net: Net, path: str | Path) -> set[str]:
 
 def check_there(files: Iterable[str | Path]) -> None:
     """Raise FormatError, before a net is built for nothing, where one of the files of weights is not there."""
-    for path in map(os.fspath, files):
+    for file in files:
+        path = os.fspath(file)
         code = 0 if path and Path(path).exists() else errno.ENOENT
         if path and Path(path).is_dir():
             code = errno.EISDIR

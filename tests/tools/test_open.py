@@ -90,7 +90,7 @@ def test_it_is_closed_when_its_weights_cannot_be_read(model: Path) -> None:
     with pytest.raises(FormatError, match="cannot read 'none'"):
         build_net(read_net(model), model, weights=["none"], kind=Watched)
     assert closed == []  # it was not built
-    with pytest.raises(FormatError, match="expected a caffemodel"):
+    with pytest.raises(FormatError, match="is not a caffemodel"):
         build_net(read_net(model), model, weights=[model], kind=Watched)
     assert closed == ["n"]
 
