@@ -147,6 +147,18 @@ def _state(_ctx: click.Context, _param: click.Parameter, value: str) -> Path | N
     return Path(value) if value else None
 
 
+def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | str:
+    if value is None or value == "auto":
+        return value or ()
+    try:
+        weights = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        weights = (math.nan,)
+    if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise click.BadParameter(f"{value!r} is neither 'auto' nor a number for each class, as in 1,2.5,1.", ctx, param)
+    return weights
+
+
 _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 
 
@@ -158,6 +170,19 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 )
 @click.option("--sigint_effect", type=_EFFECTS, default="stop", help="What SIGINT does.")
 @click.option("--sighup_effect", type=_EFFECTS, default="snapshot", help="What SIGHUP does.")
+@click.option(
+    "--class-weights",
+    metavar="auto|W,W,...",
+    callback=_weights,
+    help="How much each class counts in the losses, in the order of the labels; auto: all classes alike, whatever "
+    "their numbers of records.",
+)
+@click.option(
+    "--forget-flags",
+    is_flag=True,
+    help="On --snapshot: without the flags of the run that wrote it; otherwise --early-stop, --plateau, --best, "
+    "--monitor, --min-lr, --warmup and --class-weights are those of that run, unless others of the kind are given.",
+)
 @watch_options
 @amp_option
 @click.option(
@@ -171,7 +196,7 @@ _EFFECTS = click.Choice(["stop", "snapshot", "none"])
 @net_state_options
 @layers_option
 @click.pass_context
-def train(ctx: click.Context, /, sigint_effect: str, sighup_effect: str, **settings: Any) -> None:
+def train(ctx: click.Context, /, sigint_effect: str, sighup_effect: str, forget_flags: bool, **settings: Any) -> None:
     """Train a net as its solver file says, or go on with a run."""
     if settings["snapshot"] and settings["weights"]:
         raise click.UsageError("give --snapshot to resume training or --weights to start from, not both")
@@ -179,4 +204,6 @@ def train(ctx: click.Context, /, sigint_effect: str, sighup_effect: str, **setti
     from caffecli.tools import train as tool
 
     settings |= {"sigint_effect": Action(sigint_effect), "sighup_effect": Action(sighup_effect)}
-    tool.train(tool.TrainOptions(command=command_without(ctx, "snapshot", "weights"), **settings))
+    tool.train(
+        tool.TrainOptions(command=command_without(ctx, "snapshot", "weights"), recorded=not forget_flags, **settings)
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -97,6 +98,10 @@ class SourceLayer(Layer):
     def count(self, quick: bool = False) -> int | None:
         """How many records its source has: see ``Source.count``."""
         return self._opened().count(quick)
+
+    def label_counts(self) -> Counter[int] | None:
+        """How many of its source's records have each label: see ``Source.label_counts``."""
+        return self._opened().label_counts()
 
     def once(self, records: int) -> sources.Once:
         """Let the source give each of its ``records`` once; returns what does."""

@@ -7,6 +7,7 @@ A loss layer's first top is one number, before its ``loss_weight``, which the ne
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -119,6 +120,7 @@ class SoftmaxWithLoss(Loss):
     no_gradient = (1, 2)
     makes_inner_layer = True
     class_axis: int
+    classes: int
     class_weights: Tensor | None
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -139,10 +141,10 @@ class SoftmaxWithLoss(Loss):
         tops = super().reshape(bottoms)
         self.class_axis = self.axis(self.param.softmax_param.axis, len(bottoms[0]))
         check_count(self, self.class_axis, bottoms[:2])
-        classes = bottoms[0][self.class_axis]
-        if self.class_weights is not None and len(self.class_weights) != classes:
+        self.classes = bottoms[0][self.class_axis]
+        if self.class_weights is not None and len(self.class_weights) != self.classes:
             raise self.shape_error(
-                f"expected a class_weighting for each of {classes} classes, got {len(self.class_weights)}"
+                f"expected a class_weighting for each of {self.classes} classes, got {len(self.class_weights)}"
             )
         counts = {math.prod(bottoms[1]), bottoms[0][0]}
         if len(bottoms) > 2 and math.prod(bottoms[2]) not in counts:
@@ -151,6 +153,17 @@ class SoftmaxWithLoss(Loss):
                 f"expected {expected} weights, one for each prediction or for each item, got {self.listing(bottoms)}"
             )
         return tops
+
+    def weigh_classes(self, weights: Sequence[float]) -> None:
+        """Set ``class_weighting`` of a layer that has none. Raises SpecError, ShapeError."""
+        param = self.param.loss_param
+        if self.class_weights is not None:
+            raise self.spec_error("has a class_weighting already; take it out, or ask for no others")
+        if len(weights) != self.classes:
+            raise self.shape_error(f"expected a weight for each of {self.classes} classes, got {len(weights)}")
+        param.weight_by_label_freqs = True
+        param.class_weighting.extend(weights)
+        self.class_weights, self.mean = torch.tensor(weights, device=self.context.device), False
 
     def forward(self, x: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         axis, x, target = self.class_axis, full(x), to_classes(labels)

@@ -56,6 +56,11 @@ class RateOptions:
     warmup: int = 0
     start_lr: float = 0.0
 
+    def flags(self) -> list[str]:
+        """The flags that ask for this."""
+        said = [f"--min-lr={self.min_lr!r}"] if self.min_lr else []
+        return said + ([f"--warmup={self.warmup}:{self.start_lr!r}"] if self.warmup else [])
+
 
 PLAIN = RateOptions()
 

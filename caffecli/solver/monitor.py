@@ -41,6 +41,14 @@ class WatchOptions:
     plateau_gamma: float | None = None
     best: bool = False
 
+    def flags(self) -> list[str]:
+        """The flags that ask for this."""
+        gamma = "" if self.plateau_gamma is None else f":{self.plateau_gamma!r}"
+        said = [f"--early-stop={self.early_stop}"] if self.early_stop else []
+        said += [f"--plateau={self.plateau}{gamma}"] if self.plateau else []
+        said += ["--best"] if self.best else []
+        return said + ([f"--monitor={self.monitor}"] if self.monitor else [])
+
     def callbacks(self) -> list[Callback]:
         """The watchers asked for. ``Best`` comes last, so that its snapshots hold what the others have decided."""
         watchers: list[Callback] = []

@@ -39,7 +39,8 @@ class Solver:
 
     ``requested`` is called after each iteration and each test batch: does the user want a stop or a snapshot?
     ``runner`` makes what runs the train net (``caffecli.net.runners``), ``test_runner`` what runs a test net, ``rule``
-    the update rule. ``callbacks``: see ``callbacks.Callback``. ``rate``: a warm-up, a floor. Not ``ends_at_nan``: a
+    the update rule. ``callbacks``: see ``callbacks.Callback``. ``rate``: a warm-up, a floor.
+    ``prepare`` is called with the train net before its runner is made. Not ``ends_at_nan``: a
     loss that is not finite is a warning, and training goes on, as Caffe's does.
     Raises SpecError, ShapeError, SolverError before anything runs when the definition cannot work.
     """
@@ -56,6 +57,7 @@ class Solver:
         rule: Callable[[SolverParameter, Sequence[Param]], Rule] = rules.create,
         callbacks: Sequence[Callback] = (),
         rate: RateOptions = learning_rate.PLAIN,
+        prepare: Callable[[Net], None] | None = None,
         ends_at_nan: bool = True,
     ) -> None:
         if not isinstance(param, SolverParameter):
@@ -80,6 +82,8 @@ class Solver:
         self.last_snapshot: Path | None = None
         #: the command, without ``--snapshot``, that a user is told to go on with where a signal stops the run
         self.command: tuple[str, ...] = ()
+        #: the flags that a resumed run goes on with, as JSON; each snapshot has them
+        self.flags: dict[str, Any] = {}
         self._interrupted = False
         checks.settings(self.param, self.rate)
         if (param.snapshot or param.snapshot_after_train) and self.world.rank == 0:
@@ -88,6 +92,8 @@ class Solver:
         self._seed = self._seed_generator()
         self._folders = nets.folders(self.param)
         self.net = self._net(nets.train_net(self.param))
+        if prepare is not None:
+            prepare(self.net)
         checks.warn_if_nothing_learns(self.net)
         self.test_nets = [self._test_net(*named) for named in enumerate(nets.test_nets(self.param))]
         if detection.is_asked(self.param):
@@ -246,7 +252,7 @@ class Solver:
             "data": snapshot.data_positions([self.net, *self.test_nets]),
             "losses": self.losses.state(),
         }
-        position |= callback_states(self)
+        position |= callback_states(self) | ({"flags": self.flags} if self.flags else {})
         return self._snapshotted(*snapshot.write(self.param, self.net, state, position, self.rule.diffs(), name), name)
 
     def _snapshotted(self, model: Path, state: Path, name: str) -> tuple[Path, Path]:

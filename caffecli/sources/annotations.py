@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +41,9 @@ class AnnotatedSource(DbSource):
 
     def spread_labels(self, count: int) -> list[int]:
         return []
+
+    def label_counts(self) -> Counter[int] | None:
+        return None
 
     def __init__(self, param: LayerParameter, phase: int, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> None:
         self._boxes = param.annotated_data_param.HasField("anno_type")

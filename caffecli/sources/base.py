@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -64,6 +65,10 @@ class Source(ABC):
         where they are shuffled, or that is not quickly found.
         """
         return []
+
+    def label_counts(self) -> Counter[int] | None:
+        """How many records have each label, found by reading them all; None where they have no such labels."""
+        return None
 
     def read_ahead(self) -> None:
         """Called at good moments to read ahead; most sources ignore it and read a batch when it is asked for."""

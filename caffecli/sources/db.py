@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,14 @@ class DbSource(RecordSource):
                 return [self._decode(key, value).label for key, value in reader.spread(count)]
         except (FormatError, DataError):  # to be told where the record is read, if it ever is
             return []
+
+    def label_counts(self) -> Counter[int] | None:
+        with logs.quiet(), open_reader(self._source) as reader, logs.Bar(self.count(), unit="labels") as bar:
+            counts: Counter[int] = Counter()
+            for key, value in reader.items():
+                counts[self._decode(key, value).label] += 1
+                bar.advance()
+            return counts
 
     def _open(self, data: DataParameter) -> Reader:
         if not data.source:

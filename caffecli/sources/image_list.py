@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,9 @@ class ImageListSource(RecordSource):
         total = len(self._entries)
         count = min(count, total)
         return [self._entries[i * total // count].label for i in range(count)]
+
+    def label_counts(self) -> Counter[int] | None:
+        return Counter(entry.label for entry in self._entries)
 
     def _read_list(self) -> list[Entry]:
         source = self._param.source

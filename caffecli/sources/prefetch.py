@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 
 from caffecli.sources.base import Batch, Source, State
 
@@ -48,6 +48,9 @@ class Prefetch(Source):
 
     def spread_labels(self, count: int) -> list[int]:
         return self._source.spread_labels(count)
+
+    def label_counts(self) -> Counter[int] | None:
+        return self._source.label_counts()
 
     def cut(self, batch: Batch, records: int) -> Batch:
         return self._source.cut(batch, records)

@@ -13,11 +13,12 @@ from caffecli import logs
 from caffecli.formats import log_file
 from caffecli.layers import user_modules
 from caffecli.net import devices, precision
+from caffecli.net.net import Net
 from caffecli.net.runners import compiled
 from caffecli.net.runners.compiled import Compiled
 from caffecli.net.runners.whole import Whole
 from caffecli.proto.caffe_pb2 import SolverParameter
-from caffecli.solver import parallel, recorders, snapshot
+from caffecli.solver import class_weights, parallel, recorders, snapshot
 from caffecli.solver.callbacks import Callback
 from caffecli.solver.deterministic import deterministic
 from caffecli.solver.keep import Keep
@@ -28,6 +29,8 @@ from caffecli.solver.parallel import World
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
 from caffecli.spec import load
+from caffecli.tools import recorded
+from caffecli.tools.recorded import Flags
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class TrainOptions:
     goes before random_seed. ``deterministic``: see ``caffecli.solver.deterministic``. Figures go to ``csv``, ``jsonl``
     and ``tensorboard``. ``watch``, ``rate``: what to do by a test output, and to the learning rate. ``layers``: modules
     of the user's own that register layers. ``command``: the words, without ``--snapshot``, to go on with after a stop.
+    ``class_weights``: of the train net's losses, or "auto". ``recorded``: of ``watch``, ``rate`` and ``class_weights``,
+    what is not given is that of the run that wrote ``snapshot``.
     """
 
     solver: Path
@@ -62,6 +67,8 @@ class TrainOptions:
     rate: RateOptions = PLAIN
     layers: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    class_weights: tuple[float, ...] | str = ()
+    recorded: bool = False
 
 
 def train(options: TrainOptions) -> bool:
@@ -94,6 +101,7 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     asked = precision.choose(options.amp, found[0])
     if options.snapshot is not None:
         options = replace(options, snapshot=snapshot.find_state(options.snapshot))
+        options = _as_recorded(options) if options.recorded else options
         del param.weights[:]
     elif options.weights:
         del param.weights[:]
@@ -101,6 +109,12 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
     if options.seed is not None:
         param.random_seed = options.seed
     looking = _callbacks(options)
+    weighed: list[float] = []
+
+    def prepare(net: Net) -> None:
+        if options.class_weights:
+            weighed.extend(class_weights.weigh(net, options.class_weights))
+
     writes = world.rank == 0 and (param.snapshot or param.snapshot_after_train or options.watch.best)
     with (
         Signals(options.sigint_effect, options.sighup_effect) as signals,
@@ -116,8 +130,10 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             test_runner=partial(Whole, precision=asked),
             callbacks=looking,
             rate=options.rate,
+            prepare=prepare,
         )
         solver.command = options.command
+        solver.flags = Flags(options.watch, options.rate, tuple(weighed)).as_json()
         try:
             if options.snapshot is not None:
                 logs.info("caffe.cpp:235", f"Resuming from {options.snapshot}")
@@ -128,6 +144,28 @@ def work(world: World, found: list[torch.device], job: tuple[TrainOptions, Solve
             solver.close()
     logs.info("caffe.cpp:250", "Optimization Done.")
     return finished
+
+
+def _as_recorded(options: TrainOptions) -> TrainOptions:
+    """The options with the flags of the run that wrote the snapshot in place of those that are not given."""
+    kept = recorded.flags(options.snapshot) if options.snapshot else Flags()
+    taken = Flags(
+        kept.watch if options.watch == NO_WATCH else NO_WATCH,
+        kept.rate if options.rate == PLAIN else PLAIN,
+        () if options.class_weights else kept.class_weights,
+    )
+    if taken.words():
+        logs.info(
+            "caffe.cpp:235",
+            f"Going on with {' '.join(taken.words())}, as the run did that wrote {options.snapshot}; "
+            "--forget-flags leaves that out",
+        )
+    return replace(
+        options,
+        watch=options.watch if taken.watch == NO_WATCH else taken.watch,
+        rate=options.rate if taken.rate == PLAIN else taken.rate,
+        class_weights=options.class_weights or taken.class_weights,
+    )
 
 
 def _callbacks(options: TrainOptions) -> list[Callback]:
