@@ -14,7 +14,8 @@ from scripts import layer_catalogue
 
 #: types whose examples read files or other programs, which their own tests make
 OUTSIDE = {
-    "AnnotatedData", "Data", "ImageData", "HDF5Data", "HDF5Output", "WindowData", "MemoryData", "Python", "VideoData",
+    "AnnotatedData", "BoxData", "Data", "ImageData", "HDF5Data", "HDF5Output", "WindowData", "MemoryData", "Python",
+    "VideoData",
 }  # fmt: skip
 
 #: what BVLC Caffe registers

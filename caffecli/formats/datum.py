@@ -97,6 +97,11 @@ def decode_image(data: bytes, color: bool | None = None, key: bytes | str = b"")
         ) from error
 
 
+def is_annotated(value: bytes) -> bool:
+    """Whether a database's value is SSD's AnnotatedDatum. Raises DataError, where it is no message."""
+    return _is_annotated(decode(value))
+
+
 def _is_annotated(datum: Datum) -> bool:
     """Whether this was read of SSD's AnnotatedDatum: its field 1 is a Datum, where a Datum has a number."""
     return any(field.field_number == 1 and field.wire_type == 2 for field in UnknownFieldSet(datum))

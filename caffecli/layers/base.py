@@ -141,7 +141,7 @@ class Layer(nn.Module):
     ignore_label: int | None = None
     #: whether its tops are better when they are greater: True, False, or None where that cannot be told
     greater_is_better: ClassVar[bool | None] = None
-    #: the classes whose detections its top tells of, row by row (``solver.detection``); none: it tells of none
+    #: the classes whose detections its top tells of, by ``detection_rows``; none: it tells of none
     detection_classes: tuple[int, ...] = ()
     #: the colour of its box in a drawing of the net
     color: ClassVar[str] = "#6495ED"
@@ -174,6 +174,10 @@ class Layer(nn.Module):
 
     def placed_in(self, net: NetParameter) -> None:
         """Once, before ``setup``: learn from the net that it is in what its own settings leave open."""
+
+    def detection_rows(self, top: Tensor) -> Tensor:
+        """Its top that tells of detections in rows of five numbers, as ``solver.detection`` takes them."""
+        return top
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Once, before all else: check the settings and declare the blobs with ``add_blob``."""

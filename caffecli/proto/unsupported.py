@@ -89,14 +89,12 @@ FIELDS = {
         "TransformationParameter": "random_resize_param random_aspect_ratio_param flow bgr2rgb pad",
         "BatchNormParameter": "use_weight_bias bias_term filler bias_filler relu",
         "ConvolutionParameter": "relu negative_slope coeff fusion_type",
-        "DataParameter": "side",
         "ImageDataParameter": "min_height min_width",
         "InnerProductParameter": "relu negative_slope",
         "PoolingParameter": "avg_include_pad axis pad_3d kernel_size_3d stride_3d",
         "ROIPoolingParameter": "pooled_size",
         "ReshapeParameter": "pixelshuffler",
     },
-    "yolo": {"DataParameter": "side"},
     "flownet": {
         "FillerParameter": "diag_val",
         "DataParameter": "preselection_file preselection_label range_start range_end rand_permute "

@@ -1,12 +1,13 @@
 """Average precisions of detections: what a test of ``eval_type: "detection"`` is scored by.
 
-DetectionEvaluate's top has rows of five numbers: first (-1, class, objects, ...) for each class, then (image, class,
-score, hit, miss) for each detection: hit 1 where it found an object, miss 1 where it did not, both 0 where it does not
-count. Source: SSD's ``solver.cpp``, ``bbox_util.cpp``.
+What is found comes in rows of five numbers, as DetectionEvaluate's top has them: first (-1, class, objects, ...) for
+each class, then (image, class, score, hit, miss) for each detection: hit 1 where it found an object, miss 1 where it
+did not, both 0 where it does not count. Source: SSD's ``solver.cpp``, ``bbox_util.cpp``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from caffecli import logs
 from caffecli.errors import SolverError
+from caffecli.layers.base import Layer
 from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import SolverParameter
 
@@ -85,10 +87,11 @@ class DetectionTest:
     def __init__(self) -> None:
         self.outputs: dict[str, Detections] = {}
 
-    def add(self, outputs: Mapping[str, Tensor]) -> None:
-        """Take the outputs of a batch."""
-        for name, value in outputs.items():
-            self.outputs.setdefault(name, Detections()).add(value.detach().float().cpu().numpy())
+    def add(self, outputs: Mapping[str, Tensor], makers: Mapping[str, Layer]) -> None:
+        """Take of a batch's outputs those that layers of ``scored`` make."""
+        for name, layer in makers.items():
+            rows = layer.detection_rows(outputs[name].detach())
+            self.outputs.setdefault(name, Detections()).add(rows.float().cpu().numpy())
 
     def join(self, others: Iterable[DetectionTest]) -> None:
         """Take what the other ranks have, in their order."""
@@ -129,22 +132,32 @@ def check(param: SolverParameter) -> None:
             raise SolverError(f"{name}: expected {' or '.join(map(repr, known))}, got {getattr(param, name)!r}")
 
 
+def scored(net: Net) -> dict[str, Layer]:
+    """The outputs of a test net that tell of detections, each with its layer: those of more than one number.
+
+    A single number, as a loss, has its mean told.
+    """
+    makers = {output: [node.layer for node in net.nodes if output in node.tops][-1] for output in net.outputs}
+    return {name: maker for name, maker in makers.items() if maker.detection_classes or math.prod(net.shape(name)) > 1}
+
+
 def check_net(net: Net, index: int) -> None:
-    """Raise SolverError where an output of a test net is none of detections."""
-    for name in net.outputs:
+    """Raise SolverError where an output of a test net is neither a number nor of detections."""
+    for name, maker in scored(net).items():
         shape = net.shape(name)
-        if not shape or shape[-1] != 5:
+        if not maker.detection_classes and shape[-1] != 5:
             raise SolverError(
                 f"eval_type 'detection': test net #{index} has the output {name!r} of shape {tuple(shape)}; expected "
-                "rows of 5 numbers, as DetectionEvaluate gives; let a Silence layer take it, or set eval_type: "
-                '"classification"'
+                "rows of 5 numbers, as DetectionEvaluate gives, or one number; let a Silence layer take it, or set "
+                'eval_type: "classification"'
             )
 
 
 def figures(net: Net, each: bool) -> list[str]:
     """The names of the figures that a test of ``eval_type: "detection"`` gives."""
-    names = []
+    makers, names = scored(net), []
     for output in net.outputs:
-        maker = [node.layer for node in net.nodes if output in node.tops][-1]
-        names += [output, *(_of_class(output, label) for label in maker.detection_classes if each)]
+        names.append(output)
+        if each and output in makers:
+            names += [_of_class(output, label) for label in makers[output].detection_classes]
     return names

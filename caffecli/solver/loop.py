@@ -131,7 +131,8 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
     if count < 1:
         return {}
     sums: dict[str, Tensor] = {}
-    detections = DetectionTest() if detection.is_asked(solver.param) else None
+    scored = detection.scored(net) if detection.is_asked(solver.param) else {}
+    detections = DetectionTest()
     total = torch.zeros((), device=solver.device)
     world = solver.world
     first, end = world.portion(count)
@@ -153,20 +154,18 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
                 continue
             loss, outputs = forward(solver.test_runners[index])
             total += loss
-            if detections is not None:
-                detections.add(outputs)
-            else:
-                _add(sums, outputs, index)
+            detections.add(outputs, scored)
+            _add(sums, {name: value for name, value in outputs.items() if name not in scored}, index)
             bar.advance()
     if world.size > 1:
         snapshot.skip(net, count - end)
         total, sums = _sum_over_ranks(solver, total, sums)
     if solver.param.test_compute_loss:
         logs.info("solver.cpp:401", f"Test loss: {logs.number(float(total) / count)}")
-    if detections is not None:
-        means = _score(solver, detections)
+    means = {name: value / count for name, value in sums.items()}
+    if detection.is_asked(solver.param):
+        means = _score(solver, net, detections, means)
     else:
-        means = {name: value / count for name, value in sums.items()}
         progress.test_outputs(net, means)
     if solver.callbacks:
         shown = plain(means)
@@ -187,17 +186,24 @@ def _add(sums: dict[str, Tensor], outputs: dict[str, Tensor], index: int) -> Non
         sums[name] = sums[name] + value if name in sums else value.detach().clone()
 
 
-def _score(solver: Solver, detections: DetectionTest) -> dict[str, Tensor]:
-    """The figures of a test of detections, which are logged; all ranks get those of all batches."""
+def _score(solver: Solver, net: Net, detections: DetectionTest, means: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The figures of a test of detections, and the means of its other outputs, which are logged; all ranks get those of
+    all batches.
+    """
     if solver.world.size > 1:
         parts = solver.world.gather(detections)
         detections = DetectionTest()
         detections.join(parts)
     param = solver.param
     found: dict[str, Tensor] = {}
-    for i, (name, one) in enumerate(detections.outputs.items()):
-        figures = detection.log_precisions(name, one.precisions(param.ap_version), param.show_per_class_result)
-        logs.info("solver.cpp:546", f"    Test net output #{i}: {name} = {logs.number(figures[name])}")
+    for i, (name, weight) in enumerate(zip(net.outputs, net.output_weights, strict=True)):
+        if name in detections.outputs:
+            precisions = detections.outputs[name].precisions(param.ap_version)
+            figures = detection.log_precisions(name, precisions, param.show_per_class_result)
+        else:
+            figures = {name: float(means[name])}
+        for line in progress.output_lines([(name, figures[name], weight)]):
+            logs.info("solver.cpp:546", f"    Test net output #{i}: {line}")
         found |= {name: torch.tensor(value) for name, value in figures.items()}
     return found
 

@@ -7,6 +7,7 @@ import zlib
 from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.sources.annotations import YOLO_ROWS, AnnotatedSource
 from caffecli.sources.base import Batch, Open, Source
+from caffecli.sources.cells import BoxSource
 from caffecli.sources.db import DbSource
 from caffecli.sources.hdf5 import Hdf5Source
 from caffecli.sources.image_list import ImageListSource
@@ -18,7 +19,7 @@ from caffecli.sources.video import VideoEnd, VideoSource
 from caffecli.sources.window import WindowSource
 
 __all__ = [
-    "YOLO_ROWS", "AnnotatedSource", "Batch", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource",
+    "YOLO_ROWS", "AnnotatedSource", "Batch", "BoxSource", "DbSource", "Hdf5Source", "ImageListSource", "MemorySource",
     "ObjectSource", "Once", "Open", "Prefetch", "Source", "VideoEnd", "VideoSource",
     "WindowSource", "create",
 ]  # fmt: skip

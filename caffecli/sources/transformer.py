@@ -51,6 +51,8 @@ class Transformer:
             self._of = resize.height_scale, resize.width_scale
         #: whether records need random numbers
         self.random = self._random_crop or self._mirror
+        #: whether boxes are elsewhere in the picture that comes out
+        self.moves_boxes = self._crop is not None or self._mirror or self._of is not None
         if param.force_color and param.force_gray:
             raise SpecError(f"{self._where}: transform_param has both force_color and force_gray; keep one")
         #: for encoded datums: decode to colour (True), to gray (False), or as the file is (None)

@@ -181,7 +181,8 @@ def _run(
 
     Outputs that tell of detections go to ``detections``.
     """
-    scored = {top for node in runner.net.nodes if node.layer.detection_classes for top in node.tops}
+    makers = {top: node.layer for node in runner.net.nodes if node.layer.detection_classes for top in node.tops}
+    scored = {name: makers[name] for name in runner.net.outputs if name in makers}
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     total = weights = 0.0
@@ -194,7 +195,7 @@ def _run(
             weight = turn.rows(i) / turn.size if turn else 1.0
             total += float(loss) * weight
             weights += weight
-            detections.add({name: blob for name, blob in outputs.items() if name in scored})
+            detections.add(outputs, scored)
             outputs = {name: blob for name, blob in outputs.items() if name not in scored}
             for name, blob in outputs.items():
                 for value in blob.detach().float().reshape(-1).tolist():

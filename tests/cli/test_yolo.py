@@ -135,3 +135,39 @@ def test_a_small_yolo_learns_drawn_boxes(version: str, folder: Path, command: Co
     best = max(one["objects"], key=lambda each: each["score"])
     assert best["label"] == kind
     np.testing.assert_allclose([best[name] for name in ("xmin", "ymin", "xmax", "ymax")], corners, atol=5)
+
+
+def test_a_small_first_version_learns_drawn_boxes(folder: Path, command: Command) -> None:
+    """BoxData over a database of convert_annoset, and EvalDetection scored as a test of detections."""
+    write(folder / "squares_train", 128, 0)
+    write(folder / "squares_test", 32, 1)
+    read = (
+        'layer {{ name: "data" type: "BoxData" top: "data" top: "label" include {{ phase: {} }} '
+        "transform_param {{ mean_value: 60 scale: 0.015625 }} "
+        'data_param {{ source: "squares_{}" batch_size: {} backend: LMDB side: 4 }} }}\n'
+    )
+    settings = "side: 4 num_class: 2 num_object: 2 sqrt: true constriant: true"
+    head = body().replace("num_output: 14 kernel_size: 3 pad: 1", "num_output: 12 kernel_size: 3 pad: 1")
+    (folder / "net.prototxt").write_text(
+        read.format("TRAIN", "train", 16) + read.format("TEST", "test", 8) + head
+        + f"""
+layer {{ name: "loss" type: "DetectionLoss" bottom: "out" bottom: "label" top: "loss"
+  detection_loss_param {{ {settings} }} }}
+layer {{ name: "score" type: "EvalDetection" bottom: "out" bottom: "label" bottom: "data" top: "score"
+  include {{ phase: TEST }} eval_detection_param {{ {settings} nms: 0.5 }} }}
+"""
+    )  # fmt: skip
+    (folder / "solver.prototxt").write_text(
+        'net: "net.prototxt" type: "Adam" lr_policy: "fixed" base_lr: 0.004 momentum: 0.9 max_iter: 120 display: 119 '
+        'test_iter: 4 test_interval: 120 test_initialization: false eval_type: "detection" ap_version: "11point" '
+        'snapshot_prefix: "yolo" solver_mode: CPU random_seed: 3'
+    )
+    code, said = command("train", "--solver=solver.prototxt", "--best", "--csv=a.csv")
+    assert code == 0, said
+    score, loss = (re.search(rf"Test net output #\d: {name} = ([\d.]+)", said) for name in ("score", "loss"))
+    assert score and loss and float(score[1]) > 0.3, said[-3000:]
+    assert "test0/score" in (folder / "a.csv").read_text() and (folder / "yolo_best.caffemodel").exists()
+    net = ("--model=net.prototxt", "--weights=yolo_iter_120.caffemodel", "--iterations=4")
+    code, said = command("test", *net, "--ap_version=11point")
+    again = re.search(r"\] score = ([\d.]+)", said)
+    assert code == 0 and again and float(again[1]) == pytest.approx(float(score[1]), abs=1e-5), said[-3000:]

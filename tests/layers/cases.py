@@ -40,6 +40,11 @@ CASES: dict[str, Case] = {
     "BatchNorm": Case(),
     "BatchReindex": Case("", (values(*VALUES), numbers(4, 5))),
     "Bias": Case("bias_param { filler { value: 2 } }"),
+    "BoxData": Case(
+        'data_param { source: "cells_lmdb" batch_size: 2 side: 3 backend: LMDB }',
+        (),
+        2,
+    ),
     "BoxAnnotatorOHEM": Case(
         "box_annotator_ohem_param { roi_per_img: 2 }",
         (numbers(2, 6, 5), values(6, 1), numbers(4, 6, 1), values(6, 8)),
@@ -263,6 +268,11 @@ def write_files(folder: Path) -> None:
             box = boxed.annotation_group.add(group_label=i).annotation.add().bbox
             box.xmax = box.ymax = 0.5
             writer.put(b"%08d" % i, boxed.SerializeToString())
+    with open_writer(folder / "cells_lmdb", "lmdb") as writer:
+        for i, picture in enumerate(pictures):
+            celled = from_array(picture, i)
+            celled.float_data.extend([i, 0, 0.5, 0.4, 0.3, 0.2])
+            writer.put(b"%08d" % i, celled.SerializeToString())
     for i, picture in enumerate(pictures):
         cv2.imwrite(str(folder / f"{i}.png"), picture.transpose(1, 2, 0))
     video = cv2.VideoWriter(str(folder / "frames.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (8, 6))

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from caffecli.errors import SolverError
+from caffecli.layers.activation import TanH
 from caffecli.layers.data import HDF5Data
+from caffecli.proto.caffe_pb2 import LayerParameter
 from caffecli.solver.detection import Detections, DetectionTest, average_precision
 from caffecli.solver.monitor import WatchOptions
 from caffecli.solver.solver import Solver
@@ -112,7 +114,7 @@ def test_batches_add_up() -> None:
 def test_ranks_are_joined_in_their_order() -> None:
     parts = [DetectionTest(), DetectionTest(), DetectionTest()]
     for part, batch in zip(parts, BATCHES, strict=False):  # the third has had no batch
-        part.add({"eval": torch.from_numpy(batch[None, None])})
+        part.add({"eval": torch.from_numpy(batch[None, None])}, {"eval": TanH(LayerParameter(name="eval"))})
     whole = DetectionTest()
     whole.join(parts)
     assert whole.outputs["eval"].precisions("Integral") == pytest.approx(PRECISIONS)
@@ -206,6 +208,19 @@ def test_settings_that_there_are_not(run_folder: Path, old: str, new: str, words
     SOLVER.write_text(SOLVER.read_text().replace(old, new))
     with pytest.raises(SolverError, match=words):
         Solver(load.load_solver(SOLVER), "cpu")
+
+
+def test_a_loss_beside_detections(run_folder: Path, heard: io.StringIO) -> None:
+    """A single number has its mean told."""
+    more = 'layer { name: "one" type: "DummyData" top: "one" dummy_data_param { data_filler { value: 3 } shape {} } }'
+    Path("net.prototxt").write_text(NET + more)
+    solver = Solver(load.load_solver(SOLVER), "cpu")
+    solver.test_all()
+    assert solver.test_figures(0) == ["eval", "eval/class1", "eval/class2", "eval/class3", "one"]
+    solver.close()
+    assert lines(heard, "Test net output") == [
+        "    Test net output #0: eval = 0.361111", "    Test net output #1: one = 3"
+    ]  # fmt: skip
 
 
 def test_an_output_that_is_none_of_detections(run_folder: Path) -> None:

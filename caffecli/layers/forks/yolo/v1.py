@@ -163,10 +163,14 @@ class EvalDetection(Layer):
     Raises ShapeError where the bottoms do not fit, LabelError for a label that is no class.
     Source: ``eval_detection_layer.cpp`` of yeahkun/caffe-yolo and of gklz1982/caffe-yolov2.
 
+    With ``eval_type: "detection"`` of the solver, and in ``caffecli test``, the top is told as mean average precision;
+    ``test_detection`` of these forks computes it by ``ap_version: "11point"``.
+
     Differences: gklz1982's gives no prediction at all where nms is below 0, and looks at five anchors alone.
     """
 
     compiles = False
+    greater_is_better = True
     not_exported = "scores what was found; export the net without it"
     bottom_count = (2, 3)
     no_gradient = (0, 1, 2)
@@ -175,6 +179,7 @@ class EvalDetection(Layer):
         param = self.settings = self.param.eval_detection_param
         self.cells, self.second = param.side**2, math.prod(bottoms[1][1:]) == grid.OLDER_LABELS
         self.overlap = boxes.just_below(param.nms)
+        self.detection_classes = tuple(range(param.num_class))
         if self.second:
             self.anchors = grid.pairs(self, param.biases, param.num_object)[: param.num_object]
 
@@ -187,6 +192,16 @@ class EvalDetection(Layer):
         else:
             check_cells(self, bottoms, param.side, param.num_class + 5 * param.num_object)
         return [torch.Size((bottoms[0][0], param.num_class + 4 * self.cells * param.num_object))]
+
+    def detection_rows(self, top: Tensor) -> Tensor:
+        """Without the zeros behind each picture's predictions."""
+        classes = self.settings.num_class
+        counts, rows = top[:, :classes], top[:, classes:].reshape(len(top), -1, 4)
+        objects = top.new_full((classes, 5), -1)
+        objects[:, 1], objects[:, 2] = torch.arange(classes, device=top.device), counts.sum(0)
+        picture = torch.arange(len(top), device=top.device).to(top)[:, None, None].expand(-1, rows.shape[1], 1)
+        found = torch.cat([picture, rows], 2).flatten(0, 1)
+        return torch.cat([objects, found[found[:, 1:].any(1)]])
 
     def forward(self, x: Tensor, labels: Tensor, *pictures: Tensor) -> Tensor:
         with torch.no_grad():
