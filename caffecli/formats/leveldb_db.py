@@ -67,15 +67,14 @@ class LevelDbReader(Reader):
     def __len__(self) -> int:
         if self._count is None:
             with self._errors():
-                self._count = sum(1 for _ in self._db.iterator(include_value=False))
+                self._count = sum(1 for _ in self._each_key())
         return self._count
 
     def items(self, start: int = 0) -> Iterator[Record]:
         with self._errors():
             first: bytes | None = None
             if start:
-                keys = self._db.iterator(include_value=False)
-                first = next(itertools.islice(keys, start, None), None)
+                first = next(itertools.islice(self._each_key(), start, None), None)
                 if first is None:
                     return
             with self._db.iterator(start=first, verify_checksums=True, fill_cache=False) as records:
@@ -84,12 +83,18 @@ class LevelDbReader(Reader):
     def record(self, position: int) -> Record:
         with self._errors():
             if self._keys is None:
-                self._keys = list(self._db.iterator(include_value=False))
+                self._keys = list(self._each_key())
             key = self._keys[position]
             value = self._db.get(key, verify_checksums=True, fill_cache=False)
             if value is None:
                 raise self.damaged(f"it has no record {key!r}")
             return key, value
+
+    def _each_key(self) -> Iterator[bytes]:
+        # closed in any case: one that is collected together with its database, as when both are held by a traceback,
+        # outlives it, and ends the process
+        with self._db.iterator(include_value=False) as keys:
+            yield from keys
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

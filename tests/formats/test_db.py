@@ -339,6 +339,31 @@ def test_leveldb_logs_cut_anywhere_are_noticed(tmp_path: Path, size: int) -> Non
             open_reader(tmp_path / "x")
 
 
+def test_a_leveldb_collected_with_its_iterators(tmp_path: Path) -> None:
+    """An iterator that is deleted after its database ends the process; it did so on Python 3.12, of damaged ones."""
+    fill(tmp_path / "x", "leveldb")
+    plyvel().DB(str(tmp_path / "x")).close()
+    whole = open_reader(tmp_path / "x")
+    records = iter(whole)
+    next(records)
+    circle: list[object] = [whole, records]
+    circle.append(circle)
+    (table,) = (tmp_path / "x").glob("*.ldb")
+    data = table.read_bytes()
+    table.unlink()  # `whole` keeps its own
+    table.write_bytes(data[:5000] + os.urandom(100) + data[5100:])
+    for use in (list, len, lambda reader: reader.record(5), lambda reader: list(reader.items(5))):
+        errors: list[object] = []
+        try:
+            use(open_reader(tmp_path / "x"))
+        except FormatError as error:
+            errors += [error, errors]
+        assert errors
+        del errors
+    del whole, records, circle
+    gc.collect()
+
+
 def test_long_lmdb_keys_are_explained(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="keys have 1 to 511 bytes"), open_writer(tmp_path / "x") as writer:
         writer.put(b"k" * 600, b"")
