@@ -73,10 +73,12 @@ def command_reference() -> str:
 
     top = click.Context(main.cli, info_name="caffecli", terminal_width=80)
     parts = [""]
-    for name, short in main.COMMANDS.items():
-        command = main.load_command(name)
-        text = command.get_help(click.Context(command, info_name=name, parent=top, terminal_width=80))
-        parts.append(f"## {name}\n\n{short}\n\n```text\n{text}\n```\n")
+    for group, commands in main.GROUPS.items():
+        parts.append(f"## {group}\n")
+        for name, short in commands.items():
+            command = main.load_command(name)
+            text = command.get_help(click.Context(command, info_name=name, parent=top, terminal_width=80))
+            parts.append(f"### {name}\n\n{short}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 

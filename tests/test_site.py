@@ -41,7 +41,7 @@ def test_sections_name_each_page_once_and_leave_a_folders_pages_to_its_readme() 
 
 def test_the_help_of_every_command_is_there() -> None:
     text = site.completed(site.COMMANDS, "")
-    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == list(COMMANDS)
     assert "Usage: caffecli train [OPTIONS]" in text and "--solver PATH" in text
 
 
