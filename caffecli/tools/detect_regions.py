@@ -14,9 +14,8 @@ from torch import Tensor
 from caffecli import logs
 from caffecli.errors import SpecError
 from caffecli.formats.proposals import Proposals
-from caffecli.layers.boxes import first_of_those_that_stay
+from caffecli.layers.forks import found as regions_found
 from caffecli.layers.forks.rois import Learned, learned
-from caffecli.layers.forks.rpn import changed
 from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.sources.regions import scaled
 from caffecli.tools.detector_input import check_numbers, definition
@@ -168,8 +167,7 @@ class RegionNet:
     def _objects(self, regions: Tensor, height: int, width: int) -> Tensor:
         """The objects (n, 6) in a picture's regions."""
         scores = self._blob("cls_prob").reshape(len(regions), -1)
-        classes = scores.shape[1]
-        boxes = regions[:, None].expand(-1, classes, 4)
+        classes, change = scores.shape[1], None
         if "bbox_pred" in self.net.outputs:
             change = self._blob("bbox_pred").reshape(len(regions), -1, 4)
             if change.shape[1] not in (2, classes):
@@ -177,16 +175,5 @@ class RegionNet:
                     f"{self.options.model_def!r}: bbox_pred has {change.shape[1]} boxes for {classes} classes; "
                     f"expected {classes}, or 2"
                 )
-            each = change if change.shape[1] == classes else change[:, [0] + [1] * (classes - 1)]
-            boxes = changed(boxes.flatten(0, 1), each.flatten(0, 1)).reshape(-1, classes, 4)
-        size = boxes.new_tensor([width, height] * 2)
-        boxes = torch.minimum(boxes, size - 1).clamp(min=0)
-        rows = [torch.zeros(0, 6)]
-        for label in range(1, classes):
-            order = scores[:, label].argsort(descending=True, stable=True)
-            order = order[scores[order, label] >= self.options.threshold]
-            kept = order[first_of_those_that_stay(boxes[order, label], self.options.nms_threshold, 1)]
-            score = scores[kept, label, None]
-            rows.append(torch.cat([torch.full_like(score, label), score, boxes[kept, label]], 1))
-        found = torch.cat(rows)
-        return found[found[:, 1].argsort(descending=True, stable=True)[:_MOST]]
+        size, options = regions.new_tensor([width, height]), self.options
+        return regions_found.objects(regions, scores, change, size, options.threshold, options.nms_threshold, _MOST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -146,6 +147,44 @@ def test_drawn_squares_are_found_in_new_pictures(net: NetParameter, folder: Path
     assert command("detect", "new_lmdb", "found.json", *flags)[0] == 0
     precision = score_detections(ScoreOptions(results="found.json", truth="new_lmdb")).mean.figures["AP"]
     assert precision is not None and precision >= 0.85
+
+
+SCORED = """
+layer { name: "found" type: "Python" bottom: "rois" bottom: "cls_prob" bottom: "bbox_pred" bottom: "im_info"
+  bottom: "gt_boxes" top: "found" top: "truth" python_param { module: "fast_rcnn.detection_layer"
+    layer: "DetectionLayer" param_str: "'thresh': 0.01, 'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True" } }
+layer { name: "mAP" type: "DetectionEvaluate" bottom: "found" bottom: "truth" top: "mAP"
+  detection_evaluate_param { num_classes: 3 } }
+"""
+
+
+def test_scores_while_training(net: NetParameter, folder: Path, command: Command) -> None:
+    """The test net reads the database, and is scored as detect and score_detections score its weights."""
+    draw(folder / "new_lmdb", 6, 2)
+    roi_data = next(layer for layer in net.layer if layer.name == "roi-data")
+    roi_data.python_param.param_str += ", 'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True"
+    write(net, [layer.name for layer in net.layer])
+    of_use = [*PROPOSING, "roi_pool5", "cls_score", "bbox_pred"]
+    data = text_format.MessageToString(net.layer[0], as_one_line=True).replace("objects_lmdb", "new_lmdb")
+    write(net, of_use, f"layer {{ {data} }}", "score.prototxt")
+    with Path("score.prototxt").open("a") as file:
+        file.write(SCORED)
+    Path("rcnn.prototxt").write_text(
+        SOLVER.replace("net:", 'test_net: "score.prototxt" train_net:').replace("0.001", "0.0003")
+        + ' max_iter: 160 test_iter: 6 test_interval: 80 test_initialization: false eval_type: "detection" '
+        "show_per_class_result: true"
+    )
+    code, said = command("train", "--solver=rcnn.prototxt", "--best", "--csv=a.csv")
+    assert code == 0 and "mAP = " in said and Path("rcnn_best.caffemodel").exists(), said[-3000:]
+    with Path("a.csv").open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["test0/mAP"]]
+    assert float(rows[-1]["test0/mAP"]) > 0
+    write(net, of_use, INPUT.format("im_info", 3), "test.prototxt")
+    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_160.caffemodel")
+    code, said = command("detect", "new_lmdb", "found.json", *flags)
+    assert code == 0, said
+    score = score_detections(ScoreOptions(results="found.json", truth="new_lmdb", ap_version="Integral"))
+    assert score.mean.figures["AP"] == pytest.approx(float(rows[-1]["test0/mAP"]), abs=1e-4)
 
 
 def test_training_in_stages(net: NetParameter, command: Command) -> None:

@@ -219,6 +219,26 @@ CASES: dict[str, Case] = {
         exports=False,
         shapes_known=False,
     ),
+    "fast_rcnn.detection_layer.DetectionLayer": Case(
+        """python_param { param_str: "'thresh': 0.1" }""",
+        (
+            Bottom((3, 5), value=3),
+            Bottom((3, 3), value=0.4),
+            Bottom((3, 12), value=0),
+            Bottom((1, 3), value=9),
+            Bottom((2, 5), value=1),
+        ),
+        2,
+        (
+            Bottom((4, 5), value=3),
+            Bottom((4, 3), value=0.4),
+            Bottom((4, 12), value=0),
+            Bottom((1, 3), value=9),
+            Bottom((2, 5), value=1),
+        ),
+        exports=False,
+        shapes_known=False,
+    ),
     "layers.text_proposal_layer.ProposalLayer": Case(
         """python_param { param_str: "'feat_stride': 16" }""",
         (values(1, 20, 4, 3), values(1, 20, 4, 3), Bottom((1, 2), value=60)),

@@ -3,6 +3,7 @@
 from caffecli.layers.forks import (
     ctpn,
     deeplab,
+    found,
     mnc,
     mobile,
     rcnn,
@@ -19,6 +20,7 @@ from caffecli.layers.forks import (
 __all__ = [
     "ctpn",
     "deeplab",
+    "found",
     "mnc",
     "mobile",
     "rcnn",

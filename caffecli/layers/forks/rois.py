@@ -270,7 +270,7 @@ def learned(net: NetParameter, outputs: Mapping[str, int]) -> Learned:
         every = {**kind.defaults, **given}
         if issubclass(kind, RoIData):
             own = every
-        if every.get("BBOX_NORMALIZE_TARGETS_PRECOMPUTED"):
+        if issubclass(kind, Samples) and every["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
             of_regions = True
             values = 4 * (2 if every["AGNOSTIC"] else every["num_classes"])
             normalized |= {
