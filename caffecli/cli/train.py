@@ -101,7 +101,8 @@ _WATCH_FLAGS = [
     click.option("--best", is_flag=True, help="Keep the snapshot of the best test as PREFIX_best."),
     click.option(
         "--monitor", default="", metavar="[NET:]NAME[:min|max]",
-        help="The test output that these three watch; the first accuracy of test net 0, else its loss, when left out.",
+        help="The test output that decides for --early-stop, --plateau and --best; when left out the first accuracy of "
+        "test net 0, else its loss.",
     ),
     click.option(
         "--min-lr", type=click.FloatRange(min=0), callback=_finite, metavar="LR",
