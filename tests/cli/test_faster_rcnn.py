@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
+from caffecli.formats import caffemodel
 from caffecli.formats.datum import from_array
 from caffecli.formats.db import open_writer
 from caffecli.proto.caffe_pb2 import AnnotatedDatum, NetParameter
@@ -199,13 +200,15 @@ def test_training_in_stages(net: NetParameter, command: Command) -> None:
     assert code == 0, said[-2000:]
     stage = next(layer for layer in net.layer if layer.name == "input-data")
     stage.top[:] = ["data", "rois", "labels", "bbox_targets", "bbox_inside_weights", "bbox_outside_weights"]
-    normalized = ", 'proposals': 'proposals.h5', 'BATCH_SIZE': 16, 'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True"
+    normalized = ", 'proposals': 'proposals.h5', 'BATCH_SIZE': 16, 'BBOX_NORMALIZE_TARGETS': True"
     stage.python_param.param_str += normalized
     of_regions = ("roi_pool5", "cls_score", "bbox_pred")
     write(net, ["input-data", "conv", "relu", *of_regions, "loss_cls", "loss_bbox"])
     Path("rcnn.prototxt").write_text(SOLVER + " max_iter: 3")
     code, said = command("train", "--solver=rcnn.prototxt", "--weights=rcnn_iter_2.caffemodel")
     assert code == 0, said
+    trained = caffemodel.read_net("rcnn_iter_3.caffemodel").layer[0].python_param.param_str
+    assert "'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True, 'BBOX_NORMALIZE_MEANS': [0.0, 0.0, 0.0, 0.0, 0.0, " in trained
     write(net, ["conv", "relu", *of_regions], INPUT.format("rois", 5), "test.prototxt")
     flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_3.caffemodel", "--proposals=proposals.h5")
     code, said = command("detect", "objects_lmdb", "found.csv", *flags)

@@ -13,7 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from caffecli import sources
+from caffecli import logs, sources
+from caffecli.formats import annotated
+from caffecli.formats.datum import to_array
+from caffecli.formats.db import open_reader
 from caffecli.formats.proposals import Proposals
 from caffecli.layers import registry
 from caffecli.layers.base import Shape
@@ -23,7 +26,10 @@ from caffecli.layers.forks.param_str import FromParamStr, settings
 from caffecli.layers.forks.rpn import changes, drawn
 from caffecli.layers.labels import LabelError
 from caffecli.layers.registry import register
-from caffecli.proto.caffe_pb2 import TRAIN, DataParameter, LayerParameter, NetParameter
+from caffecli.proto.caffe_pb2 import TRAIN, AnnotatedDatum, DataParameter, LayerParameter, NetParameter
+
+#: changes of a class that deviate by no more are the same, but for rounding
+_SAME = 1e-5
 
 
 class Samples(FromParamStr):
@@ -36,12 +42,39 @@ class Samples(FromParamStr):
         "FG_THRESH": 0.5,
         "BG_THRESH_HI": 0.5,
         "BG_THRESH_LO": 0.1,
+        "BBOX_NORMALIZE_TARGETS": False,
         "BBOX_NORMALIZE_TARGETS_PRECOMPUTED": False,
         "BBOX_NORMALIZE_MEANS": (0.0, 0.0, 0.0, 0.0),
         "BBOX_NORMALIZE_STDS": (0.1, 0.1, 0.2, 0.2),
         "BBOX_INSIDE_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
         "AGNOSTIC": False,
     }
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        count = self.given["num_classes"]
+        for name in ("BBOX_NORMALIZE_MEANS", "BBOX_NORMALIZE_STDS"):
+            if len(self.given[name]) not in (4, 4 * (2 if self.given["AGNOSTIC"] else count)):
+                raise self.spec_error(
+                    f"expected 4 numbers for {name!r}, or 4 for each of {count} classes, got {len(self.given[name])}"
+                )
+        if self.given["BBOX_NORMALIZE_TARGETS"] and not self.given["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
+            means, deviations = self.statistics()
+            self.given |= {
+                "BBOX_NORMALIZE_TARGETS_PRECOMPUTED": True,
+                "BBOX_NORMALIZE_MEANS": means.flatten().tolist(),
+                "BBOX_NORMALIZE_STDS": deviations.flatten().tolist(),
+            }
+            changed = {key: value for key, value in self.given.items() if value != self.defaults[key]}
+            # so that the caffemodel's definition has them too
+            self.param.python_param.param_str = ", ".join(f"{key!r}: {value!r}" for key, value in changed.items())
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """The mean and the deviation of the changes of each class, (C, 4), over all pictures."""
+        raise self.spec_error(
+            "BBOX_NORMALIZE_TARGETS takes means and deviations over all regions, which are not known beforehand; set "
+            "'BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True too"
+        )
 
     def sample(self, boxes: Tensor, objects: Tensor, picture: int = 0, pictures: int = 1) -> tuple[Tensor, ...]:
         """Of the regions (R, 4) and objects (G, 5), which are regions too, of a ``picture``, one of ``pictures`` that
@@ -55,9 +88,6 @@ class Samples(FromParamStr):
         found = (classes > 0).nonzero()[:, 0]
         if len(found):
             targets = changes(boxes[found].double(), objects[nearest[found], :4].double())
-            if self.given["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
-                means, deviations = (self.given[f"BBOX_NORMALIZE_{what}"] for what in ("MEANS", "STDS"))
-                targets = (targets - targets.new_tensor(means)) / targets.new_tensor(deviations)
             first = torch.ones_like(found) if self.given["AGNOSTIC"] else classes[found].long()
             if int(first.max()) >= count:
                 raise LabelError(
@@ -65,11 +95,19 @@ class Samples(FromParamStr):
                     f"{count - 1}; mend the data, or set num_classes to fit it, with the background",
                     picture,
                 )
+            if self.given["BBOX_NORMALIZE_TARGETS_PRECOMPUTED"]:
+                means, deviations = (self._of_classes(what, first).to(targets) for what in ("MEANS", "STDS"))
+                targets = (targets - means) / deviations
             columns = 4 * first[:, None] + torch.arange(4, device=first.device)
             change[found[:, None], columns] = targets.to(change.dtype)
             inside[found[:, None], columns] = inside.new_tensor(self.given["BBOX_INSIDE_WEIGHTS"])
         regions = torch.cat([boxes.new_full((len(boxes), 1), picture), boxes], 1)
         return regions, classes.to(boxes.dtype), change, inside, (inside > 0).to(inside.dtype)
+
+    def _of_classes(self, what: str, classes: Tensor) -> Tensor:
+        """The means, or the deviations, that hold for each of some classes, (n, 4)."""
+        values = torch.tensor(self.given[f"BBOX_NORMALIZE_{what}"], dtype=torch.float64).reshape(-1, 4)
+        return values.to(classes.device)[classes if len(values) > 1 else torch.zeros_like(classes)]
 
     def _drawn(self, boxes: Tensor, objects: Tensor, pictures: int) -> tuple[Tensor, Tensor, Tensor]:
         """Which boxes are in the sample, the class of each, and which object is nearest to it."""
@@ -100,7 +138,8 @@ class ProposalTarget(Samples):
     Objects are regions with an overlap of FG_THRESH (0.5) or more with one; background those from BG_THRESH_LO (0.1) up
     to, without, BG_THRESH_HI (0.5). Of BATCH_SIZE (128; -1: all) at most FG_FRACTION (0.25) are objects, the others
     background, both drawn by chance. Changes have BBOX_NORMALIZE_MEANS (0, 0, 0, 0) taken off, and are divided by
-    BBOX_NORMALIZE_STDS (0.1, 0.1, 0.2, 0.2), with BBOX_NORMALIZE_TARGETS_PRECOMPUTED (False). Inside weights are
+    BBOX_NORMALIZE_STDS (0.1, 0.1, 0.2, 0.2), four numbers or four for each class, with
+    BBOX_NORMALIZE_TARGETS_PRECOMPUTED (False). Inside weights are
     BBOX_INSIDE_WEIGHTS (1, 1, 1, 1), outside weights 1 where those are above 0. With AGNOSTIC (False), as in py-R-FCN,
     all objects' changes are at 4 to 7. ``param_str`` needs num_classes, C, with the background. Nothing has a gradient.
     Source: py-faster-rcnn, ``proposal_target_layer.py``.
@@ -146,6 +185,11 @@ class RoIData(Samples, SourceLayer):
     ymin, xmax, ymax in pixels, the first of which is 0, named by the record's key or by the picture's name alone.
     ``caffecli detect`` writes it, with a region proposal network.
 
+    With BBOX_NORMALIZE_TARGETS (False) too, and without BBOX_NORMALIZE_TARGETS_PRECOMPUTED, changes have the mean of
+    their class taken off, and are divided by its deviation, as Fast R-CNN has it: those over all regions of all
+    pictures that overlap with an object by FG_THRESH or more. The net's definition in a caffemodel has them, as
+    BBOX_NORMALIZE_MEANS and BBOX_NORMALIZE_STDS; where the changes are all the same, the deviation is 1.
+
     Settings of ``param_str``: num_classes, required; source: the database, ours, and required here, where
     py-faster-rcnn's training gives the layer its pictures from outside; backend ("LMDB"); SCALES (600): the lengths of
     the shorter side, one drawn by chance; MAX_SIZE (1000): of the longer one; USE_FLIPPED (True): half of the pictures
@@ -153,8 +197,7 @@ class RoIData(Samples, SourceLayer):
     Source: py-faster-rcnn, ``roi_data_layer/layer.py``.
 
     Differences: boxes are what the database has, times the size; of VOC's, which count pixels from 1, py-faster-rcnn
-    takes 1 off. A picture without objects is served. The changes' mean and deviation are those of the settings, or
-    none; Fast R-CNN computes them of all pictures.
+    takes 1 off. A picture without objects is served.
     """
 
     top_count = (3, 6)
@@ -177,11 +220,7 @@ class RoIData(Samples, SourceLayer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         Samples.setup(self, bottoms)
-        if not self.given["source"]:
-            raise self.spec_error(
-                "py-faster-rcnn's code, which gives it pictures, is not here; name a database of convert_annoset: "
-                "param_str: \"'num_classes': 21, 'source': 'trainval_lmdb'\""
-            )
+        self._check_source()
         if len(self.param.top) > 3 and not self.given["proposals"]:
             raise self.spec_error(
                 "has the tops of Fast R-CNN, which learns on regions proposed beforehand: name their file in its "
@@ -191,6 +230,42 @@ class RoIData(Samples, SourceLayer):
         if self.given["proposals"] and (self.given["IMS_PER_BATCH"] < 1 or self.given["BATCH_SIZE"] == 0):
             raise self.spec_error("expected an IMS_PER_BATCH of at least 1, and a BATCH_SIZE other than 0")
         SourceLayer.setup(self, bottoms)
+
+    def _check_source(self) -> None:
+        if not self.given["source"]:
+            raise self.spec_error(
+                "py-faster-rcnn's code, which gives it pictures, is not here; name a database of convert_annoset: "
+                "param_str: \"'num_classes': 21, 'source': 'trainval_lmdb'\""
+            )
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        self._check_source()
+        setting = self.given
+        if not setting["proposals"]:
+            return super().statistics()
+        count = 2 if setting["AGNOSTIC"] else setting["num_classes"]
+        sums = torch.zeros(count, 9, dtype=torch.float64)  # how many, their sum, the sum of their squares
+        proposals = Proposals(setting["proposals"])
+        with open_reader(setting["source"]) as reader:
+            for key, value in reader:
+                boxes, objects = regions_of(annotated.decode(value, key), key, proposals)
+                if not len(objects):
+                    continue
+                boxes = torch.cat([boxes, objects[:, :4]])
+                most, nearest = overlaps(boxes, objects[:, :4], 1).max(1)
+                near = most >= setting["FG_THRESH"]
+                change = changes(boxes[near], objects[nearest[near], :4])
+                label = objects[nearest[near], 4].long().clamp(max=count - 1)
+                sums.index_add_(0, label, torch.cat([torch.ones_like(change[:, :1]), change, change.square()], 1))
+        means, squares = (part / sums[:, :1].clamp(min=1) for part in (sums[:, 1:5], sums[:, 5:]))
+        if setting["USE_FLIPPED"] and self.phase == TRAIN:
+            means[:, 0] = 0  # mirrored, a move to the left is one to the right
+        deviations = (squares - means.square()).clamp(min=0).sqrt()
+        logs.info(
+            "roidb.py:1",
+            f"Layer {self.name!r}: means and deviations by class of the changes of {int(sums[:, 0].sum())} regions",
+        )
+        return means, torch.where(deviations > _SAME, deviations, 1)
 
     def open_source(self) -> None:
         self.close()
@@ -231,6 +306,18 @@ class RoIData(Samples, SourceLayer):
             boxes = boxes if len(boxes) or len(true) else whole  # so that there is something to learn on
             samples.append(self.sample(boxes, true, i, len(data)))
         return data, *(torch.cat(parts) for parts in list(zip(*samples, strict=True))[: len(self.param.top) - 1])
+
+
+def regions_of(record: AnnotatedDatum, key: bytes, proposals: Proposals) -> tuple[Tensor, Tensor]:
+    """The regions (R, 4) and the objects (G, 5) of a record, in pixels of its picture, both ends in them."""
+    height, width = record.datum.height, record.datum.width
+    if not (height and width):
+        height, width = to_array(record.datum, key=key).shape[1:]
+    rows = torch.from_numpy(annotated.boxes(record)).double()
+    size = rows.new_tensor([width, height] * 2)
+    corners = torch.minimum(rows[:, annotated.CORNERS] * size, size - 1)
+    regions = torch.from_numpy(proposals.of(str(key, "utf-8", "replace"))).double()
+    return regions, torch.cat([corners, rows[:, :1]], 1)
 
 
 class Learned(NamedTuple):
@@ -286,7 +373,7 @@ def _of_outputs(setting: Mapping[str, Any], prefix: str, values: int, outputs: i
     """The mean and the deviation of each of a layer's outputs, which are ``values`` values, each in several places."""
     mean, deviation = (
         torch.tensor(setting[f"{prefix}_NORMALIZE_{what}"], dtype=torch.float32)
-        .repeat(values // 4)
+        .repeat(values // len(setting[f"{prefix}_NORMALIZE_{what}"]))
         .repeat_interleave(outputs // values)
         for what in ("MEANS", "STDS")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from caffecli.formats.db import open_writer
 from caffecli.formats.proposals import write
 from caffecli.layers import registry
 from caffecli.layers.base import Context, as_tuple
-from caffecli.layers.forks.rois import RoIData
-from caffecli.proto.caffe_pb2 import TRAIN, AnnotatedDatum
+from caffecli.layers.forks.rois import RoIData, learned
+from caffecli.proto.caffe_pb2 import TRAIN, AnnotatedDatum, NetParameter
 from tests.layers.oracle import layer_param
 
 #: of a picture of 40 x 30: near the object, beside it, away from it
@@ -88,6 +89,40 @@ def test_a_batch_of_pictures_shares_its_regions(settings: str) -> None:
         assert sorted(classes.tolist()) == [0, 0, 2, 2]
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_normalized_by_the_statistics_of_all_pictures(settings: str, flipped: bool) -> None:
+    """Three regions and objects are near an object, one of them beside it; the settings are saved as precomputed."""
+    write("q.h5", [("0", REGIONS[:1] + 1), ("00000000", REGIONS), ("00000001", REGIONS[:0]), ("00000002", REGIONS)])
+    given = settings.replace("p.h5", "q.h5").replace("False", str(flipped)) + ", 'IMS_PER_BATCH': 1, 'BATCH_SIZE': 8"
+    layer = made(given + ", 'BBOX_NORMALIZE_TARGETS': True")
+    moves = np.array([move(region, OBJECT) for region in (REGIONS[0], OBJECT, OBJECT)])
+    mean, deviation = moves.mean(0), moves.std(0)
+    if flipped:
+        both = np.concatenate([moves, moves * [-1, 1, 1, 1]])
+        mean, deviation = both.mean(0), both.std(0)
+    deviation[deviation == 0] = 1
+    means, deviations = (np.reshape(layer.given[f"BBOX_NORMALIZE_{what}"], (3, 4)) for what in ("MEANS", "STDS"))
+    np.testing.assert_allclose(means, [[0] * 4, [0] * 4, mean], atol=1e-6)
+    np.testing.assert_allclose(deviations, [[1] * 4, [1] * 4, deviation], atol=1e-6)
+    if not flipped:
+        values = np.concatenate([change[classes == 2][:, 8:] for _, _, classes, change, *_ in batches(layer, 30)])
+        assert len(values) >= 20
+        for row in values:
+            near = np.abs((moves - mean) / deviation - row).max(1)
+            assert near.min() < 0.1, row  # of the picture twice as large, whose boxes' ends are no pixel more
+    again = made(layer.param.python_param.param_str)
+    assert again.given == layer.given
+    found = learned(NetParameter(layer=[layer.param]), {"bbox_pred": 12}).normalized["bbox_pred"]
+    np.testing.assert_allclose(found[0].reshape(3, 4), means, atol=1e-6)
+
+
+def move(box: Sequence[float], target: Sequence[float]) -> list[float]:
+    """The change of a box, both ends in it."""
+    (w, h), (tw, th) = ((b[2] - b[0] + 1, b[3] - b[1] + 1) for b in (box, target))
+    x, y = target[0] + tw / 2 - box[0] - w / 2, target[1] + th / 2 - box[1] - h / 2
+    return [x / w, y / h, float(np.log(tw / w)), float(np.log(th / h))]
+
+
 def test_fewer_tops(settings: str) -> None:
     """Without boxes to learn, and of fast-rcnn, whose loss has one kind of weights."""
     for tops in ("abc", "abcde"):
@@ -101,6 +136,9 @@ def test_errors(settings: str) -> None:
         (beside + ", 'proposals': 'none.h5'", "none.h5"),
         (settings + ", 'IMS_PER_BATCH': 0", "expected an IMS_PER_BATCH of at least 1"),
         ("'num_classes': 3, 'proposals': 'p.h5'", "name a database of convert_annoset"),
+        ("'num_classes': 3, 'BBOX_NORMALIZE_TARGETS': True", "name a database of convert_annoset"),
+        (beside + ", 'BBOX_NORMALIZE_TARGETS': True", "over all regions, which are not known beforehand; set"),
+        (settings + ", 'BBOX_NORMALIZE_MEANS': [0, 0]", "4 numbers for 'BBOX_NORMALIZE_MEANS', or 4 for each of 3 cl"),
     ):
         with pytest.raises(CaffeError) as error:
             made(text)
