@@ -78,7 +78,8 @@ def to_proto(*tops: Top | Function) -> Any:
 
 
 def assign_proto(proto: Any, name: str, val: Any) -> None:
-    """Set a message's field: a dict fills a message, a list a repeated field, as does a single value.
+    """Set a message's field: a dict fills a message, a list a repeated field, as does a single value; a list of several
+    resize_param, as MobileNet-YOLO's is, fills that one and ``resize_other``, where those behind the first stand here.
 
     Raises AttributeError where there is no such field, and TypeError, which is a ValueError too, for a value that it
     cannot hold.
@@ -87,6 +88,9 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
         hint = did_you_mean(name, proto.DESCRIPTOR.fields_by_name)
         raise FieldNameError(f"{proto.DESCRIPTOR.name} has no field {name!r}{hint}")
     field = getattr(proto, name)
+    if name == "resize_param" and isinstance(val, list | tuple) and val:
+        assign_proto(proto, "resize_other", val[1:])
+        val = val[0]
     if hasattr(field, "extend"):
         values = list(val) if isinstance(val, list | tuple) else [val]
         for value in values:

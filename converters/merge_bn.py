@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from caffecli import logs
-from caffecli.errors import SpecError
+from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
+from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net
+from caffecli.spec.upgrade import upgrade_net
 
 if TYPE_CHECKING:
     from converters.fold import Merged
@@ -29,11 +31,13 @@ _LOG = "merge_bn.py"
 def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_, layers: Iterable[str] = ()) -> Merged:
     """Fold what can be folded in the prototxt ``net`` and its caffemodel, and write both anew, or neither.
 
-    A layer that stays is named in a warning, with the reason. ``layers``: modules of the user's own that register
-    layers.
+    A layer that stays is named in a warning, with the reason. The new caffemodel's definition keeps the layers without
+    weights by which ``caffecli detect`` sees how the net was trained. ``layers``: modules of the user's own that
+    register layers.
     Raises SpecError where nothing can be folded; FormatError.
     """
-    definition, arrays = load_net(net), caffemodel.read(weights)
+    definition = load_net(net)
+    trained, arrays = caffemodel.read_with_net(weights)
     from caffecli.layers import user_modules  # takes the time of loading torch, which files that are refused do without
     from converters import fold
 
@@ -54,5 +58,28 @@ def merge_bn(net: Path_, weights: Path_, out_net: Path_, out_weights: Path_, lay
         raise SpecError(f"{str(net)!r} with {str(weights)!r}: nothing to fold: {reasons}")
     with replacing(out_net, "w") as file:
         file.write(text.format(merged.net))
-        caffemodel.write(out_weights, merged.net, merged.weights)
+        caffemodel.write(out_weights, _with_training(merged.net, trained, os.fspath(weights)), merged.weights)
     return merged
+
+
+def _with_training(net: NetParameter, trained: NetParameter | None, weights: str) -> NetParameter:
+    """The net behind those layers of the trained one that it lacks and that tell of the data: data layers, and Python
+    code with settings.
+    """
+    try:
+        with logs.quiet():
+            layers = [] if trained is None else upgrade_net(trained, weights).layer
+    except (FormatError, SpecError):
+        layers = []
+    there = {(layer.name, layer.type) for layer in net.layer}
+    made = NetParameter()
+    made.CopyFrom(net)
+    del made.layer[:]
+    made.layer.extend(
+        layer
+        for layer in layers
+        if (layer.name, layer.type) not in there
+        and ((layer.top and not layer.bottom and layer.HasField("transform_param")) or layer.python_param.param_str)
+    )
+    made.layer.extend(net.layer)
+    return made

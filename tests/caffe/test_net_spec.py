@@ -101,6 +101,19 @@ def test_nets_are_written_for_forks_whose_layers_are_not_here() -> None:
     assert net.layer[2].multibox_loss_param.code_type == caffe_pb2.PriorBoxParameter.CENTER_SIZE
 
 
+def test_several_resize_param() -> None:
+    """As MobileNet-YOLO's, whose field is repeated."""
+    sizes = [{"prob": 0.5, "height": side, "width": side} for side in (320, 416, 608)]
+    n = NetSpec()
+    n.data, n.label = L.AnnotatedData(ntop=2, transform_param={"scale": 2, "resize_param": sizes})
+    n.one = L.Data(transform_param={"resize_param": sizes[:1]})
+    for made in (n.to_proto(), parsed(str(n.to_proto()))):
+        first, second = (layer.transform_param for layer in made.layer)
+        assert [first.resize_param.height, *(size.height for size in first.resize_other)] == [320, 416, 608]
+        assert second.resize_param.height == 320 and not second.resize_other
+    assert text.parse(text.format(n.to_proto()), caffe_pb2.NetParameter()) == n.to_proto()
+
+
 def test_tops_are_listed_changed_and_removed_as_in_ssd() -> None:
     n = NetSpec()
     n.data = L.Input(shape={"dim": [1, 2, 8, 8]})

@@ -21,6 +21,7 @@ from caffecli.net.net import Net
 from caffecli.proto.caffe_pb2 import TEST, NetParameter
 from caffecli.spec import text
 from caffecli.spec.load import load_net, prepare_net
+from caffecli.tools.detector_input import preparation
 from converters.fold import merge
 from converters.merge_bn import merge_bn
 
@@ -249,6 +250,35 @@ def test_weights_of_another_net(tmp_path):
     ):
         merge_bn(tmp_path / "net.prototxt", tmp_path / "b.caffemodel", *out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.caffemodel", "b.caffemodel", "net.prototxt"]
+
+
+DATA = 'layer { name: "data" type: "AnnotatedData" top: "data" transform_param { mean_value: 7 scale: 0.5 } }'
+ROIS = """layer { name: "roi-data" type: "Python" bottom: "c" top: "r" python_param {
+  module: "rpn.proposal_target_layer" layer: "ProposalTargetLayer" param_str: "'num_classes': 3" } }"""
+
+
+def test_what_the_weights_say_of_their_training_stays(tmp_path, monkeypatch):
+    """By it detect prepares pictures, and scales weights."""
+    monkeypatch.chdir(tmp_path)
+    source = INPUT + CONV.format("c", "data", "c", "") + BN.format("bn", "c", "c")
+    Path("net.prototxt").write_text(source)
+    arrays = {name: blobs for name, blobs in net_weights.export(filled(source)).items() if blobs}
+    trained = text.parse(DATA + source.replace(INPUT, "") + ROIS, NetParameter())
+    caffemodel.write("a.caffemodel", trained, arrays)
+    merge_bn("net.prototxt", "a.caffemodel", "o.prototxt", "o.caffemodel")
+    kept = caffemodel.read_net("o.caffemodel")
+    assert [layer.type for layer in kept.layer] == ["AnnotatedData", "Python", "Input", "Convolution"]
+    assert kept.layer[0].transform_param.scale == 0.5
+    assert [layer.type for layer in load_net("o.prototxt").layer] == ["Input", "Convolution"]
+    prepared = preparation("o.caffemodel", (1, 4, 7, 6), mean_value=None, input_scale=None, resize_mode=None, bgr=True)
+    assert prepared.scale == 0.5 and prepared.mean.ravel().tolist() == [7]
+    Path("net.prototxt").write_text(DATA + ROIS + source)  # as it is there already
+    merge_bn("net.prototxt", "a.caffemodel", "p.prototxt", "p.caffemodel")
+    assert [layer.type for layer in caffemodel.read_net("p.caffemodel").layer].count("AnnotatedData") == 1
+    caffemodel.write("a.caffemodel.h5", trained, arrays)
+    Path("net.prototxt").write_text(source)
+    merge_bn("net.prototxt", "a.caffemodel.h5", "q.prototxt", "q.caffemodel")
+    assert [layer.type for layer in caffemodel.read_net("q.caffemodel").layer] == ["Input", "Convolution"]
 
 
 def test_inner_products_of_old_files():
