@@ -6,9 +6,8 @@ import contextlib
 import io
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,12 +15,13 @@ import torch
 
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError
-from caffecli.formats import annotated, detections, picture
-from caffecli.formats.annotation_files import read_coco
+from caffecli.formats import detections
 from caffecli.layers.forks.ssd.evaluate import judged
 from caffecli.proto.caffe_pb2 import LabelMap
 from caffecli.solver.detection import Detections
 from caffecli.spec import text
+from caffecli.tools import detection_truth
+from caffecli.tools.detection_truth import Corners, Picture, Truth, parts_of
 from caffecli.wording import did_you_mean
 
 ApVersion = Literal["Integral", "11point", "MaxIntegral", "COCO"]
@@ -29,7 +29,6 @@ ApVersion = Literal["Integral", "11point", "MaxIntegral", "COCO"]
 COCO_FIGURES = ("AP", "AP50", "AP75", "small", "medium", "large")
 _SOURCE = "score_detections.py:1"
 _LEAST_SCORE = 0.2
-Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,39 +66,6 @@ class Scores:
     mean: Score
 
 
-class Object(NamedTuple):
-    """A true object, its corners as parts of the picture."""
-
-    label: str
-    corners: Corners
-    difficult: bool
-    area: float | None
-
-
-@dataclass
-class Picture:
-    """A picture of the truth, and what was found in it: (label, score, corners as parts of it)."""
-
-    name: str
-    number: str
-    width: int
-    height: int
-    objects: list[Object] = field(default_factory=list)
-    found: list[tuple[str, float, Corners]] = field(default_factory=list)
-
-
-@dataclass
-class Truth:
-    """``classes``: their names to show, by number."""
-
-    path: str
-    coco: bool
-    classes: dict[str, str]
-    #: the classes' numbers by name
-    labels: dict[str, str]
-    pictures: list[Picture]
-
-
 def score_detections(options: ScoreOptions) -> Scores:
     """Score what was found, and print a table.
 
@@ -109,65 +75,11 @@ def score_detections(options: ScoreOptions) -> Scores:
         _pycocotools()
     found = detections.read(options.results)
     label_map = None if options.label_map_file is None else text.read(options.label_map_file, LabelMap)
-    folder = Path(options.truth).is_dir()
-    truth = _database(options.truth, label_map) if folder else _coco_file(options.truth)
+    truth = detection_truth.read(options.truth, label_map)
     _join(truth, found, label_map, options)
     scores = _coco_scores(truth) if options.ap_version == "COCO" else _scores(truth, options)
     _tell(truth, scores, options)
     return scores
-
-
-# -- the truth -------------------------------------------------------------------------------------------------------
-
-
-def _coco_file(path: str) -> Truth:
-    said = read_coco(path)
-    for number, name in said.classes.items():
-        if not number.isdecimal():
-            raise DataError(f"{path!r}: the category {name!r} has the id {number:.40}; expected a number")
-    labels = {name: number for number, name in said.classes.items()}
-    pictures = []
-    for name, it in said.pictures.items():
-        if it.size is None or min(it.size) < 1:
-            raise DataError(f"{path!r}: the image {name!r} has no width and height")
-        made = Picture(name, it.number, *it.size)
-        for each in it.objects:
-            number = each.others[0] if each.others else str(each.name)
-            if number not in said.classes:
-                raise DataError(f"{path!r}: an object of {name!r} is of category {number}, which is none of its own")
-            made.objects.append(Object(number, _parts(made, each.corners), each.difficult, each.area))
-        pictures.append(made)
-    if not pictures:
-        raise DataError(f"{path!r} has no images")
-    return Truth(path, True, said.classes, labels, pictures)
-
-
-def _database(path: str, label_map: LabelMap | None) -> Truth:
-    items = label_map.item if label_map is not None else ()
-    classes = {str(item.label): item.display_name or item.name for item in items}
-    labels = {name: str(item.label) for item in items for name in (item.display_name, item.name) if name}
-    pictures = []
-    for name, record in annotated.records(path):
-        made = Picture(name, "", record.datum.width, record.datum.height)
-        if record.datum.encoded and min(made.width, made.height) < 1:
-            try:
-                made.height, made.width = picture.decode(record.datum.data).shape[:2]
-            except DataError as error:
-                raise DataError(f"{path!r}, record {name!r}: {error}") from error
-        for label, _, *corners, difficult in annotated.boxes(record).tolist():
-            x1, y1, x2, y2 = corners
-            made.objects.append(Object(f"{label:.0f}", (x1, y1, x2, y2), bool(difficult), None))
-        pictures.append(made)
-    if not pictures:
-        raise DataError(f"the database {path!r} is empty")
-    return Truth(path, False, classes, labels, pictures)
-
-
-def _parts(of: Picture, corners: Iterable[float], size: tuple[int, int] | None = None) -> Corners:
-    """Pixels as parts of a picture, whose size is its own, or the one given."""
-    width, height = size or (of.width, of.height)
-    x1, y1, x2, y2 = corners
-    return x1 / width, y1 / height, x2 / width, y2 / height
 
 
 # -- what was found --------------------------------------------------------------------------------------------------
@@ -184,7 +96,7 @@ def _join(truth: Truth, found: detections.Detections, label_map: LabelMap | None
         if of is None:
             left_out[box.picture] = None
             continue
-        corners = _parts(of, box[3:], found.sizes.get(box.picture))
+        corners = parts_of(of, box[3:], found.sizes.get(box.picture))
         flat += corners[0] >= corners[2] or corners[1] >= corners[3]
         outside += max(corners) > 1.1
         of.found.append((label, box.score, corners))
