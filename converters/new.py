@@ -91,7 +91,7 @@ def new(options: NewOptions) -> str:
         f"{out}: {count} classes, {train} pictures to train on, {taken} to test on{left_out}, {size} x {size} pixels"
         f"{', grey' if channels == 1 else ''}\n"
     )
-    return made + _counts(pictures) + _next(out, nets, solver.max_iter, size, channels)
+    return made + _counts(pictures) + _next(out, nets, solver.max_iter)
 
 
 #: the solver's first line
@@ -146,7 +146,7 @@ def _counts(pictures: ClassFolders) -> str:
     return said
 
 
-def _next(out: Path, nets: Nets, last: int, size: int, channels: int) -> str:
+def _next(out: Path, nets: Nets, last: int) -> str:
     """The commands to type next."""
     trained = f"{out}/net_iter_{last}.caffemodel"
     train = ["caffecli", "train", "--solver", f"{out}/solver.prototxt"]
@@ -160,13 +160,8 @@ def _next(out: Path, nets: Nets, last: int, size: int, channels: int) -> str:
         train += ["--weights", str(weights)]
     lines += ["Train:", _shell(*train), "Then score the net, and classify a picture of your own:"]
     lines.append(_shell("caffecli", "test", "--model", f"{out}/train_val.prototxt", "--weights", trained, "--all"))
-    prepared = ["--mean_file", f"{out}/mean.binaryproto", "--images_dim", f"{size},{size}", "--center_only"]
-    if nets.scale != 1:
-        prepared += ["--input_scale", f"{nets.scale:g}"]
-    if channels == 1:
-        prepared += ["--channel_swap="]
-    net = ["--model_def", f"{out}/deploy.prototxt", "--pretrained_model", trained, "--labels", f"{out}/labels.txt"]
-    lines.append(_shell("caffecli", "classify", "PICTURE", *net, *prepared))
+    net = ["--model", f"{out}/deploy.prototxt", "--weights", trained, "--labels", f"{out}/labels.txt"]
+    lines.append(_shell("caffecli", "classify", "PICTURE", *net))
     return "\n".join(lines)
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import click
 
-from caffecli.cli.options import caffe_command
+from caffecli.cli.options import caffe_command, labels_option
 from caffecli.cli.picture_options import picture_options
 
 
 @caffe_command(
     "detect",
-    empty=["mean_file", "channel_swap"],
+    empty=["mean", "channel_swap"],
     quiet=True,
     results=["preprocessing", "data_transformer", "detect_regions"],
 )
@@ -35,12 +34,7 @@ from caffecli.cli.picture_options import picture_options
     show_default="csv, or hdf5 for .h5, where it ends so, else json",
     help="Of OUTPUT_FILE; voc: a folder, with a file for each class; hdf5: regions for --proposals.",
 )
-@click.option("--label_map_file", help="SSD's label map, for the classes' names.")
-@click.option(
-    "--mean_value",
-    show_default="as it was trained",
-    help="What to subtract from each channel of a detector's pictures.",
-)
+@labels_option("SSD's label map, for the classes' names.")
 @click.option(
     "--resize_mode",
     type=click.Choice(["WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"]),
@@ -74,29 +68,37 @@ from caffecli.cli.picture_options import picture_options
 )
 @click.argument("input_file")
 @click.argument("output_file", required=False)
-def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
+def detect(
+    input_file: str,
+    output_file: str | None,
+    model: str | None,
+    weights: str | None,
+    scale: float | None,
+    **settings: Any,
+) -> None:
     """Find the objects in pictures with a detector; or classify windows of pictures.
 
-    With a detector (SSD and its kin, YOLO, Fast and Faster R-CNN, R-FCN; --model_def its deploy net, --pretrained_model
-    its weights) INPUT_FILE is a picture, a folder of pictures, a .txt of their paths, a video, or a database of
+    With a detector (SSD and its kin, YOLO, Fast and Faster R-CNN, R-FCN; --model its deploy net, --weights its weights)
+    INPUT_FILE is a picture, a folder of pictures, a .txt of their paths, a video, or a database of
     convert_annoset, and OUTPUT_FILE takes the boxes: JSON, .csv, COCO's or VOC's results.
 
     \b
-      caffecli detect street.jpg boxes.json --draw seen --label_map_file labelmap_voc.prototxt \\
-          --model_def deploy.prototxt --pretrained_model ssd.caffemodel
+      caffecli detect street.jpg boxes.json --draw seen --labels labelmap_voc.prototxt \\
+          --model deploy.prototxt --weights ssd.caffemodel
 
-    Pictures are prepared as --pretrained_model says that the net was trained, by its data layer; where it holds none,
-    as SSD's are: WARP, less 104,117,123, times 1. --mean_value, --input_scale and --resize_mode say otherwise. Of the
+    Pictures are prepared as the net was trained, by its data layer in --weights, or in --like; where there is none, as
+    SSD's are: WARP, less 104,117,123, times 1. --mean, --scale and --resize_mode say otherwise. Of the
     R-CNN family: as py-faster-rcnn's are, or as RoIDataLayer's param_str says. A net that proposes regions alone writes
     them for a Fast R-CNN to learn on, and to be used with --proposals:
 
     \b
-      caffecli detect trainval_lmdb proposals.h5 --model_def rpn_test.prototxt --pretrained_model rpn.caffemodel
+      caffecli detect trainval_lmdb proposals.h5 --model rpn_test.prototxt --weights rpn.caffemodel
 
     To classify windows INPUT_FILE is a .csv with the head filename,ymin,xmin,ymax,xmax for --crop_mode list; for
     selective_search a .txt of the pictures' names will do. OUTPUT_FILE is a .csv with a column for each class, or else
-    HDF5: filename, window, prediction. --crop_mode, --context_pad, --mean_file and --raw_scale are for windows.
+    HDF5: filename, window, prediction. --crop_mode, --context_pad and --raw_scale are for windows.
     """
+    settings |= {"model_def": model, "pretrained_model": weights, "input_scale": scale}
     if input_file.lower().endswith(".csv") or (
         input_file.lower().endswith(".txt") and not _is_for_a_detector(settings)
     ):
@@ -106,10 +108,9 @@ def detect(input_file: str, output_file: str | None, **settings: Any) -> None:
 
 
 _OF_DETECTORS = (
-    "draw", "format", "label_map_file", "max_side", "mean_value", "nms_threshold", "proposals", "resize_mode", "side",
-    "threshold",
+    "draw", "format", "labels", "max_side", "nms_threshold", "proposals", "resize_mode", "side", "threshold",
 )  # fmt: skip
-_OF_WINDOWS = ("crop_mode", "context_pad", "mean_file", "raw_scale")
+_OF_WINDOWS = ("crop_mode", "context_pad", "raw_scale")
 
 
 def _is_for_a_detector(settings: dict[str, Any]) -> bool:
@@ -143,10 +144,10 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
     if not settings["model_def"] or not settings["pretrained_model"]:
         raise click.UsageError(
             f"{input_file!r} is neither a .csv of windows nor a .txt of the names of pictures; to find objects in it "
-            "give a detector by --model_def and --pretrained_model."
+            "give a detector by --model and --weights."
         )
     for name in _OF_WINDOWS:
-        if _given(name) and settings[name] != "":
+        if _given(name):
             raise click.UsageError(
                 f"--{name} is for windows of pictures, and {input_file!r} is neither a .csv of windows nor a .txt of "
                 "the names of pictures."
@@ -154,17 +155,14 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
         settings.pop(name)
     if output_file is None and settings["draw"] is None:
         raise click.UsageError("give OUTPUT_FILE, or --draw FOLDER, or both.")
-    swap, scale, mean = (settings.pop(name) for name in ("channel_swap", "input_scale", "mean_value"))
-    if swap not in (None, (2, 1, 0)):
+    swap = settings.pop("channel_swap")
+    if swap not in (None, (), (2, 1, 0)):
         raise click.UsageError("--channel_swap of a detector is 2,1,0 (blue first) or '' (red first).")
     ending = Path(output_file or "").suffix.lower()
     if settings["format"] is None and ending in (".xml", ".txt"):
         raise click.UsageError(f"OUTPUT_FILE {output_file!r} would hold JSON; call it .json or .csv, or give --format.")
     settings["format"] = settings["format"] or {".csv": "csv", ".h5": "hdf5"}.get(ending, "json")
-    settings["bgr"] = swap is not None
-    if scale is not None and not math.isfinite(scale):
-        raise click.BadParameter(f"{scale} is no number to multiply by.", param_hint="--input_scale")
-    settings["input_scale"], settings["mean_value"] = scale, None if mean is None else _numbers(mean)
+    settings["bgr"], settings["label_map_file"] = swap != (), settings.pop("labels")
     from caffecli.tools import detect as tool
 
     tool.detect_objects(tool.ObjectOptions(input_file=input_file, output_file=output_file, **settings))
@@ -172,13 +170,3 @@ def _find_objects(input_file: str, output_file: str | None, settings: dict[str, 
 
 def _given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-
-
-def _numbers(value: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        numbers = (math.nan,)
-    if not all(map(math.isfinite, numbers)):
-        raise click.BadParameter(f"{value!r} is not numbers with ',' between.", param_hint="--mean_value")
-    return numbers

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -154,10 +155,16 @@ def _without_gflags(args: list[str], named: dict[str, click.Option], ctx: click.
         elif isinstance(param, Option) and param.bare and not (rest and param.fits.fullmatch(rest[0])):
             clicks.append(f"{_long(param)}={param.bare}")
         elif rest:
+            if isinstance(param, Option) and param.bare:
+                ctx.meta.setdefault(_APART, []).append(rest[0])
             clicks.append(f"{_long(param)}={_value(param, rest.pop(0), named, ctx)}")
         else:
             clicks.append(_long(param))
     return clicks
+
+
+#: the values that stood apart from flags that may be bare
+_APART = "caffecli.apart"
 
 
 def _set_flag(clicks: list[str], param: click.Option, on: bool) -> None:
@@ -237,6 +244,104 @@ def _check_gpu(ctx: click.Context, param: click.Parameter, value: str | None) ->
 gpu_option = click.option(
     "--gpu", default="", callback=_check_gpu, help="CUDA devices: 0, or several as in 0,1, or all."
 )
+
+
+def _check_one_gpu(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The number of a GPU, which may stand apart from the flag: then a file of that name may be meant."""
+    named = _check_gpu(ctx, param, value)
+    if named is not None and named in ctx.meta.get(_APART, ()) and os.path.lexists(named):
+        raise click.UsageError(
+            f"--gpu {named}: is {named} the GPU or the file {named!r} that is here? Write --gpu={named}, or ./{named} "
+            "after --gpu=0",
+            ctx,
+        )
+    return named
+
+
+#: a GPU for commands whose ``--gpu`` had no number in Caffe's scripts: it may be left out
+bare_gpu_option = click.option(
+    "--gpu",
+    cls=Option,
+    bare="0",
+    fits=r"all|\d+(,\d+)*",
+    default="",
+    metavar="[N]",
+    callback=_check_one_gpu,
+    help="Use CUDA device N, 0 if no number follows.",
+)
+cpu_option = click.option("--cpu", is_flag=True, help="Use the CPU, whatever --gpu says.")
+
+
+def model_option(help: str = "The net definition (prototxt).", **more: Any) -> Callable[[F], F]:
+    """``--model``, as ``model``."""
+    return click.option("--model", cls=Option, aliases=["model_def"], help=help, **more)
+
+
+def weights_option(help: str = "The trained weights.", **more: Any) -> Callable[[F], F]:
+    """``--weights``, as ``weights``."""
+    return click.option("--weights", cls=Option, aliases=["pretrained_model"], help=help, **more)
+
+
+def net_and_outputs(
+    words: Sequence[Path], model: Path | None, weights: Path | None, outputs: Sequence[str]
+) -> tuple[Path, Path | None, tuple[Path, ...]]:
+    """The net, its weights, and the files ``outputs`` of the arguments ``words``, of which the first may be the net and
+    its weights in place of ``--model`` and ``--weights``.
+    """
+    rest = list(words)
+    asked = [name for name, given in (("--model", model), ("--weights", weights)) if given is None]
+    if model is None and len(rest) > len(outputs):
+        model = rest.pop(0)
+    if weights is None and len(rest) > len(outputs):
+        weights = rest.pop(0)
+    if model is None or len(rest) != len(outputs):
+        got = " ".join(map(str, words))
+        also = f", with {' and '.join(asked)} or before it the net and its weights" if asked else ""
+        raise click.UsageError(f"expected {' and '.join(outputs)}{also}; got {got!r}.")
+    return model, weights, tuple(rest)
+
+
+like_option = click.option(
+    "--like",
+    metavar="PROTOTXT",
+    help="The net that was trained, such as train_val.prototxt: pictures are made fit as its data layer for the TEST "
+    "phase has it. [default: as the weights' file says]",
+)
+
+
+def mean_option(*aliases: str) -> Callable[[F], F]:
+    """``--mean``, as ``mean``: see ``tools.preprocessing.typed_mean``; ``aliases``: what it was called before."""
+    return click.option(
+        "--mean",
+        cls=Option,
+        aliases=aliases,
+        metavar="FILE|NUMBERS",
+        help="What to subtract: a .binaryproto or .npy, or numbers, one or one a channel, as in 104,117,123; '' for "
+        "nothing. [default: as the net was trained]",
+    )
+
+
+def scale_option(*aliases: str) -> Callable[[F], F]:
+    """``--scale``, as ``scale``; ``aliases``: what it was called before."""
+    return click.option(
+        "--scale",
+        cls=Option,
+        aliases=aliases,
+        type=float,
+        callback=_finite,
+        help="What to multiply by after the mean is subtracted. [default: as the net was trained]",
+    )
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number to multiply by.", ctx, param)
+    return value
+
+
+def labels_option(help: str) -> Callable[[F], F]:
+    """``--labels``, as ``labels``."""
+    return click.option("--labels", cls=Option, aliases=["label_map_file"], metavar="FILE", help=help)
 
 
 def device_options(command: F) -> F:

@@ -1,4 +1,4 @@
-"""The flags that ``classify`` and ``detect`` share: Caffe's, of classify.py and detect.py."""
+"""The flags that ``classify`` and ``detect`` share."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ from typing import Any, TypeVar
 
 import click
 
-from caffecli.cli.options import Option, layers_option
+from caffecli.cli.options import (
+    bare_gpu_option,
+    cpu_option,
+    layers_option,
+    like_option,
+    mean_option,
+    model_option,
+    scale_option,
+    weights_option,
+)  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CAFFENET = "models/bvlc_reference_caffenet, below the working folder or in this repository"
 
 
-def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...] | None]:
-    """A callback that reads an option as whole numbers separated by ',', ``count`` of them if given; "" is None."""
+def whole_numbers(count: int | None = None) -> Callable[[click.Context, click.Parameter, Any], tuple[int, ...] | None]:
+    """A callback that reads an option as whole numbers separated by ',', ``count`` of them if given; "" is ()."""
 
-    def parse(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...] | None:
+    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+        if value is None:
+            return None
         parts = [part.strip() for part in value.split(",")] if value else []
         if not all(part.isascii() and part.isdigit() for part in parts) or (count and len(parts) != count):
             many = "whole numbers" if count is None else f"{count} whole numbers"
             raise click.BadParameter(f"{value!r} is not {many} with ',' between.", ctx, param)
-        return tuple(map(int, parts)) or None
+        return tuple(map(int, parts))
 
     return parse
 
@@ -32,34 +43,21 @@ def picture_options(command: F) -> F:
     the fields of ``caffecli.tools.picture_options.PictureOptions``.
     """
     options = [
-        layers_option,
-        click.option(
-            "model_def",
-            "--model",
-            cls=Option,
-            aliases=["model_def"],
-            help=f"The net definition (prototxt); by default that in {_CAFFENET}.",
-        ),
-        click.option(
-            "pretrained_model",
-            "--weights",
-            cls=Option,
-            aliases=["pretrained_model"],
-            help=f"The trained weights; by default those in {_CAFFENET}.",
-        ),
-        click.option("--gpu", is_flag=True, help="Use the GPU."),
-        click.option(
-            "--mean_file",
-            help="The mean, .npy or binaryproto; '' for none. [default: data/ilsvrc12/imagenet_mean.binaryproto]",
-        ),
-        click.option("--input_scale", type=float, help="What to multiply by after the mean is subtracted."),
-        click.option("--raw_scale", type=float, default=255.0, help="What to multiply by before."),
+        model_option(f"The deploy net (prototxt). [default: that in {_CAFFENET}]"),
+        weights_option(f"Its trained weights. [default: those in {_CAFFENET}]"),
+        like_option,
+        mean_option("mean_file", "mean_value"),
+        scale_option("input_scale"),
+        click.option("--raw_scale", type=float, show_default="255", help="What to multiply by before, from 0 to 1."),
         click.option(
             "--channel_swap",
             callback=whole_numbers(),
-            default="2,1,0",
-            help="The order of channels: 2,1,0 for BGR; '' for RGB.",
+            show_default="2,1,0",
+            help="The order of channels: 2,1,0 for blue first; '' for red first.",
         ),
+        bare_gpu_option,
+        cpu_option,
+        layers_option,
     ]
     for option in reversed(options):
         command = option(command)

@@ -22,7 +22,7 @@ from caffecli.formats.atomic import cannot_read, cannot_write, read_file, replac
 from caffecli.formats.db import is_database
 from caffecli.formats.detections import VIDEOS, Found, Object
 from caffecli.formats.drawn import VideoFile, with_boxes
-from caffecli.formats.list_file import read_lines, why_not_there
+from caffecli.formats.list_file import why_not_there
 from caffecli.layers import layer_class, user_modules
 from caffecli.layers.data import Input
 from caffecli.net.weights import tell_lacking
@@ -32,6 +32,7 @@ from caffecli.spec.filter import takes_part
 from caffecli.tools import detect_regions
 from caffecli.tools.detector_input import Preparation, check_numbers, preparation
 from caffecli.tools.open import build_net, read_net
+from caffecli.tools.picture_files import PICTURES, is_list, listed
 from caffecli.tools.picture_options import choose_mode
 from caffecli.tools.summarize import Outline
 
@@ -40,7 +41,6 @@ Floats = NDArray[np.float32]
 #: finds objects in a named picture, blue first: rows class, score, xmin, ymin, xmax, ymax
 Find = Callable[[str, Pixels], Floats]
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 #: how many scores of a class are said of a picture
 _SAID = 20
 
@@ -51,7 +51,7 @@ class ObjectOptions:
     ``convert_annoset``. ``output_file``: a file, for ``voc`` a folder, None for none; ``draw``: the folder for the
     pictures, or the videos, with boxes.
 
-    A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean_value``) * ``input_scale`` in the net, the picture
+    A pixel of 0 to 255, blue first where ``bgr``, is (pixel - ``mean``) * ``input_scale`` in the net, the picture
     brought to its size as ``resize_mode`` says; what is None is as the net was trained, see ``detector_input``. For
     nets of the R-CNN family ``side``, ``max_side``, ``nms_threshold`` and ``proposals``, see ``detect_regions``.
 
@@ -66,7 +66,8 @@ class ObjectOptions:
     draw: str | None = None
     label_map_file: str | None = None
     threshold: float | None = None
-    mean_value: tuple[float, ...] | None = None
+    mean: str | None = None
+    like: str | None = None
     input_scale: float | None = None
     resize_mode: str | None = None
     side: float | None = None
@@ -74,14 +75,15 @@ class ObjectOptions:
     nms_threshold: float | None = None
     proposals: str | None = None
     bgr: bool = True
-    gpu: bool = False
+    gpu: str | None = None
+    cpu: bool = False
     layers: tuple[str, ...] = ()
 
 
 def detect_objects(options: ObjectOptions) -> list[Found]:
     """Find objects, print how many of which class, write and draw them; returns them."""
     user_modules.load(options.layers)
-    choose_mode(options.gpu)
+    choose_mode(options.gpu, options.cpu)
     refuse_to_overwrite(options)
     if not os.path.lexists(options.input_file):
         raise DataError(
@@ -116,7 +118,7 @@ def _write(path: str, options: ObjectOptions, classes: dict[int, LabelMapItem], 
     if options.format == "coco" and any(one.label not in numbers for each in found for one in each.objects):
         logs.warning(
             "detection_output_layer.cpp:52",
-            f"{path!r} has the net's numbers of classes as category_id; if COCO's differ, give --label_map_file with "
+            f"{path!r} has the net's numbers of classes as category_id; if COCO's differ, give --labels with "
             "COCO's ids as names",
         )
     named = Counter(detections.result_name(each.picture) for each in found)
@@ -203,7 +205,8 @@ def finder(net: Any, options: ObjectOptions) -> tuple[Find, bool, float]:
         prepared = preparation(
             options.pretrained_model,
             tuple(net.blobs[net.inputs[0]].shape),
-            mean_value=options.mean_value,
+            mean=options.mean,
+            like=options.like,
             input_scale=options.input_scale,
             resize_mode=options.resize_mode,
             bgr=options.bgr,
@@ -217,7 +220,8 @@ def finder(net: Any, options: ObjectOptions) -> tuple[Find, bool, float]:
         detect_regions.RegionOptions(
             model_def=options.model_def,
             weights=options.pretrained_model,
-            mean_value=options.mean_value,
+            mean=options.mean,
+            like=options.like,
             input_scale=options.input_scale,
             bgr=options.bgr,
             side=options.side,
@@ -312,22 +316,6 @@ def frames(path: Path) -> Iterator[tuple[str, Pixels]]:
             if not (path.is_dir() or is_list(path)):
                 raise DataError(why) from error
             logs.warning("io.cpp:70", f"{why}; left out")
-
-
-def is_list(path: Path) -> bool:
-    """Whether a file lists pictures."""
-    return path.suffix.lower() == ".txt" and not path.is_dir()
-
-
-def listed(path: Path) -> list[str]:
-    """The paths in a list, one a line; a label, or an annotation file, may follow. Raises DataError for none."""
-    names = []
-    for line in filter(None, read_lines(path, "a list of pictures")):
-        first, _, rest = line.rpartition("\t" if "\t" in line else " ")
-        names.append(first.rstrip() if rest and not os.path.lexists(line) and os.path.lexists(first.rstrip()) else line)
-    if not names:
-        raise DataError(f"{str(path)!r} lists no pictures; expected a path a line")
-    return names
 
 
 def target(folder: str | Path, name: str) -> Path:

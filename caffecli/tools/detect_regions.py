@@ -18,7 +18,8 @@ from caffecli.layers.forks import found as regions_found
 from caffecli.layers.forks.rois import Learned, learned
 from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.sources.regions import scaled
-from caffecli.tools.detector_input import check_numbers, definition
+from caffecli.tools.detector_input import check_numbers
+from caffecli.tools.preprocessing import check_count, definition, numbers
 
 Floats = NDArray[np.float32]
 #: how many objects of a picture are kept, the most probable
@@ -42,7 +43,8 @@ class RegionOptions:
 
     model_def: str
     weights: str
-    mean_value: tuple[float, ...] | None
+    mean: str | None
+    like: str | None
     input_scale: float | None
     bgr: bool
     side: float | None
@@ -78,9 +80,8 @@ class RegionNet:
         self._proposals = None if options.proposals is None else Proposals(options.proposals)
         trained = self._scaled()
         channels = net.blobs["data"].shape[1]
-        mean = trained.means if options.mean_value is None else options.mean_value
-        if len(mean) not in (1, channels):
-            raise SpecError(f"expected one mean_value, or one for each of {channels} channels, got {len(mean)}")
+        mean = trained.means if options.mean is None else numbers(options.mean)
+        check_count(np.array(mean), channels, f"--mean {options.mean!r}")
         self._mean = np.array(mean, np.float32)
         self._side = trained.side if options.side is None else options.side
         self._most = trained.most if options.max_side is None else options.max_side
@@ -95,7 +96,7 @@ class RegionNet:
         """Take the normalization out of the weights; what they say of their training."""
         params = self.net.params
         outputs = {name: int(blobs[0].shape[0]) for name, blobs in params.items() if len(blobs)}
-        net = definition(self.options.weights)
+        net = definition(self.options.weights, self.options.like)
         if net is None:
             logs.warning(
                 _SOURCE,

@@ -41,11 +41,17 @@ class WindowOptions(PictureOptions):
 def detect_windows(options: WindowOptions) -> None:
     """Predict the classes of windows of pictures, and write them."""
     start = time.time()
-    print("GPU mode" if options.gpu else "CPU mode")
-    arguments = options.net()
-    if arguments["mean"] is not None:
-        arguments["mean"] = channel_mean(arguments["mean"])
-    net = Detector(context_pad=options.context_pad, **arguments)
+    print("GPU mode" if options.gpu and not options.cpu else "CPU mode")
+    prepared = options.prepare(windows=True)
+    net = Detector(
+        options.model,
+        options.weights,
+        mean=None if prepared.mean is None else channel_mean(prepared.mean),
+        input_scale=prepared.input_scale,
+        raw_scale=prepared.raw_scale,
+        channel_swap=prepared.channel_swap,
+        context_pad=options.context_pad,
+    )
     print("Loading input...", flush=True)
     if options.crop_mode == "list":
         detections: list[dict[str, Any]] = []

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caffecli import logs
-from caffecli.errors import DataError, FormatError, SpecError
-from caffecli.formats import caffemodel, mean
+from caffecli.errors import DataError, SpecError
 from caffecli.layers.forks.ssd.originals import Original, in_pixels
-from caffecli.proto.caffe_pb2 import NetParameter, ResizeParameter, TransformationParameter
+from caffecli.proto.caffe_pb2 import ResizeParameter
 from caffecli.sources import augment
-from caffecli.spec import upgrade
+from caffecli.tools import preprocessing
+from caffecli.tools.preprocessing import Trained
 
 Floats = NDArray[np.float32]
 MODES = {value.name: value.number for value in ResizeParameter.Resize_mode.DESCRIPTOR.values}
@@ -56,7 +55,8 @@ def preparation(
     weights: str,
     shape: tuple[int, ...],
     *,
-    mean_value: tuple[float, ...] | None,
+    mean: str | None,
+    like: str | None,
     input_scale: float | None,
     resize_mode: str | None,
     bgr: bool,
@@ -67,7 +67,8 @@ def preparation(
     Raises SpecError where the mean does not fit the input, or its file is not there.
     """
     height, width = shape[2:]
-    layer, trained = _trained(weights)
+    told = preprocessing.trained(weights, like)
+    trained = None if told is None else told.transform
     resize = ResizeParameter()
     if trained is not None and trained.HasField("resize_param"):
         resize.CopyFrom(trained.resize_param)
@@ -76,71 +77,44 @@ def preparation(
     if len(resize.interp_mode) != 1:  # training draws one of several
         resize.interp_mode[:] = [ResizeParameter.LINEAR]
     resize.height, resize.width = height, width
-    made, what = _mean(trained, mean_value, shape)
+    made, what = _mean(told, mean, shape)
     scale = input_scale if input_scale is not None else trained.scale if trained is not None else 1.0
-    guessed = trained is None and (mean_value is None or input_scale is None)
-    whence = f"where not told, as layer {layer!r} of {Path(weights).name!r} has it"
-    if trained is None:
+    guessed = told is None and (mean is None or input_scale is None)
+    if mean is not None and input_scale is not None and resize_mode is not None:
+        whence = "as told"
+    elif told is not None:
+        whence = f"where not told, as {told.whence} has it"
+    else:
         whence = f"where not told, as SSD's scripts have it: {Path(weights).name!r} has no data layer"
     if guessed:
-        whence += "; if the net was trained otherwise, give --mean_value and --input_scale"
-    if mean_value is not None and input_scale is not None and resize_mode is not None:
-        whence = "as told"
+        whence += f"; if the net was trained otherwise, {preprocessing.hint(weights)}"
     mode = ResizeParameter.Resize_mode.Name(resize.resize_mode)
-    (logs.warning if guessed else logs.info)(
-        "data_transformer.cpp:1",
+    preprocessing.tell(
         f"Pictures: {mode} to {height} × {width} (height × width), less {what}, times {scale:g}; {whence}",
+        known=not guessed,
     )
     return Preparation(made, scale, resize, bgr)
 
 
-def _mean(
-    trained: TransformationParameter | None, typed: tuple[float, ...] | None, shape: tuple[int, ...]
-) -> tuple[Floats, str]:
+def _mean(told: Trained | None, typed: str | None, shape: tuple[int, ...]) -> tuple[Floats, str]:
     """What is subtracted, and words for it."""
     channels, height, width = shape[1:]
-    if typed is None and trained is not None and trained.HasField("mean_file"):
-        path = trained.mean_file
-        if not Path(path).is_file():
-            raise SpecError(
-                f"the net was trained with the mean_file {path!r}, which is not there; bring it there, or give "
-                "--mean_value"
-            )
-        image = np.asarray(mean.read(path), np.float32)
-        if image.shape[0] != channels:
-            raise SpecError(f"the mean_file {path!r} has {image.shape[0]} channels, the net's input {channels}")
-        if image.shape[1:] == (height, width):
-            return image, repr(path)
-        return image.mean((1, 2), keepdims=True), f"the mean of each channel of {path!r}"
-    values = typed
-    if values is None:
-        values = _MEAN if trained is None else tuple(trained.mean_value) or (0.0,)
-        if trained is None and channels == 1:
-            values = (0.0,)
-    if len(values) not in (1, channels):
-        raise SpecError(
-            f"expected one mean_value, or one for each of the {channels} channel(s) of the net's input, got "
-            f"{len(values)}"
-        )
-    return np.array(values, np.float32).reshape(-1, 1, 1), ",".join(f"{value:g}" for value in values)
-
-
-def _trained(weights: str) -> tuple[str, TransformationParameter | None]:
-    """The name and the ``transform_param`` of the data layer in a caffemodel; "" and None where it has none."""
-    net = definition(weights)
-    for layer in net.layer if net is not None else ():
-        if layer.top and not layer.bottom and layer.HasField("transform_param"):
-            return layer.name, layer.transform_param
-    return "", None
-
-
-def definition(weights: str) -> NetParameter | None:
-    """The net that was trained, as its weights' file defines it; None for HDF5, and for several files."""
-    try:
-        with logs.quiet():
-            return upgrade.upgrade_net(caffemodel.read_net(weights), weights)
-    except (FormatError, SpecError):
-        return None
+    if typed is not None:
+        mean = preprocessing.typed_mean(typed)
+        array, words = (np.zeros(1, np.float32), "0") if mean is None else (np.asarray(mean, np.float32), repr(typed))
+    elif told is not None:
+        array, words = told.mean()
+    else:
+        array = np.array(_MEAN if channels == 3 else [0.0], np.float32)
+    if array.ndim == 1:
+        preprocessing.check_count(array, channels, "--mean" if typed is None else f"--mean {typed!r}")
+        return array.reshape(-1, 1, 1), ",".join(f"{value:g}" for value in array.tolist())
+    array = array.reshape(-1, *array.shape[-2:])
+    if len(array) != channels:
+        raise SpecError(f"the mean {words} has {len(array)} channels, the net's input {channels}")
+    if array.shape[1:] == (height, width):
+        return array, words
+    return array.mean((1, 2), keepdims=True), f"the mean of each channel of {words}"
 
 
 def check_numbers(name: str, rows: Floats) -> None:

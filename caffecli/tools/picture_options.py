@@ -1,4 +1,4 @@
-"""What the commands classify and detect share: the net and its settings."""
+"""What the commands classify and detect share: the net, and how pictures are made fit for it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 
 from caffe import mode
-from caffecli.errors import FormatError, SolverError
-from caffecli.formats import mean, npy
+from caffecli import logs
+from caffecli.errors import FormatError, SpecError
 from caffecli.layers import user_modules
+from caffecli.net import devices
+from caffecli.spec import load
+from caffecli.tools import preprocessing
+from caffecli.tools.preprocessing import Size, Trained
 
 ROOT = Path(__file__).parents[2]
 _CAFFENET = Path("models", "bvlc_reference_caffenet")
-
-
 _MEAN = Path("data", "ilsvrc12", "imagenet_mean.binaryproto")
+#: what Caffe's classify.py resizes pictures to, and the net's inputs that this is for
+_USUAL, _LEAST = 256, 128
 
 
 def default_file(path: Path) -> Path:
@@ -26,58 +29,170 @@ def default_file(path: Path) -> Path:
     return path if path.exists() else ROOT / path
 
 
-def choose_mode(gpu: bool) -> None:
-    """Caffe's mode, as the flag ``--gpu`` says. Raises SolverError where there is none."""
-    if gpu and not torch.cuda.is_available():
-        raise SolverError("--gpu asks for a GPU and there is none that PyTorch can use; leave it out")
-    if gpu:
+def choose_mode(gpu: str | None, cpu: bool = False) -> None:
+    """Caffe's mode, as the flags ``--gpu`` and ``--cpu`` say. Raises SolverError where there is no such GPU."""
+    device = devices.choose(gpu, cpu)
+    if device.type == "cuda":
         mode.set_mode_gpu()
+        mode.set_device(device.index)
     else:
         mode.set_mode_cpu()
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The arguments of ``Classifier`` and ``Detector``: how pictures are made fit for the net.
+
+    ``dims``: the size that pictures are brought to; ``centre``: whether the net sees their middle alone, or ten crops.
+    """
+
+    mean: NDArray[Any] | None
+    input_scale: float | None
+    raw_scale: float
+    channel_swap: tuple[int, ...] | None
+    dims: Size
+    centre: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """``mean_file``: a .npy or a binaryproto, "" for none. Where a file is None, that of Caffe's reference net is
-    used, below the working folder or in this repository.
+    """``mean``: a file, or numbers separated by ',', "" for none; ``channel_swap``: () for none. What is None is as
+    the net was trained, as the prototxt ``like`` or else the weights' file tells; the net and its weights are those of
+    Caffe's reference net, below the working folder or in this repository.
 
     ``layers``: modules of the user's own that register layers.
     """
 
     model_def: str | None = None
     pretrained_model: str | None = None
-    mean_file: str | None = None
+    like: str | None = None
+    mean: str | None = None
     input_scale: float | None = None
-    raw_scale: float | None = 255.0
-    channel_swap: tuple[int, ...] | None = (2, 1, 0)
-    gpu: bool = False
+    raw_scale: float | None = None
+    channel_swap: tuple[int, ...] | None = None
+    gpu: str | None = None
+    cpu: bool = False
     layers: tuple[str, ...] = ()
 
-    def net(self) -> dict[str, Any]:
-        """The arguments that ``Classifier`` and ``Detector`` have in common;
-        sets Caffe's mode, and loads the layers.
+    @property
+    def model(self) -> str:
+        return str(self.model_def or default_file(_CAFFENET / "deploy.prototxt"))
+
+    @property
+    def weights(self) -> str:
+        return str(self.pretrained_model or default_file(_CAFFENET / "bvlc_reference_caffenet.caffemodel"))
+
+    def prepare(self, dims: Size | None = None, centre: bool | None = None, *, windows: bool = False) -> Prepared:
+        """Loads the layers, sets Caffe's mode, and says how pictures are made fit for the net; the log tells.
+
+        What is None of ``dims`` and ``centre``, see ``Prepared``, is as the net was trained. ``windows``: of them the
+        net sees all.
         """
         user_modules.load(self.layers)
-        choose_mode(self.gpu)
-        return {
-            "model_file": str(self.model_def or default_file(_CAFFENET / "deploy.prototxt")),
-            "pretrained_file": str(
-                self.pretrained_model or default_file(_CAFFENET / "bvlc_reference_caffenet.caffemodel")
-            ),
-            "mean": self.mean(),
-            "input_scale": self.input_scale,
-            "raw_scale": self.raw_scale,
-            "channel_swap": self.channel_swap,
-        }
+        choose_mode(self.gpu, self.cpu)
+        top, shape = input_of(self.model)
+        told = preprocessing.trained(self.weights, self.like, top)
+        mean, mean_words = self._mean(told, shape)
+        raw = 255.0 if self.raw_scale is None else self.raw_scale
+        scale = self.input_scale
+        if scale is None and told is not None and self.raw_scale is None:
+            scale = told.transform.scale
+        swap = self.channel_swap
+        if swap is None:
+            swap = () if shape[:1] == (1,) else (2, 1, 0)
+        given = dims
+        size = shape[1:] if len(shape) == 3 else (_USUAL, _USUAL)
+        if centre is None:
+            centre = told is not None and (told.scored or not told.mirrored)
+        if dims is None:
+            dims = _dims(told, size)
+        if told is not None:
+            _check_sizes(told, size, given)
+        if centre and not windows and mean is not None and mean.ndim > 1 and mean.shape[-2:] == tuple(dims):
+            mean = preprocessing.fitted_mean(mean, (mean.shape[-3] if mean.ndim > 2 else 1, *size), mean_words)
+        order = {(2, 1, 0): ", blue first", (): ""}.get(swap, f", channels {','.join(map(str, swap))}")
+        how = f"the middle of {_words(size)}" if centre else f"ten crops of {_words(size)}"
+        sees = f"resized to {_words(dims)}" + ("" if centre and tuple(dims) == tuple(size) else f", {how}")
+        if windows:
+            sees = f"windows brought to {_words(size)}"
+        scaled = f"times {1 if scale is None else scale:g}" + ("" if raw == 255 else f", pixels of 0 to {raw:g}")
+        scaled_as_typed = self.input_scale is not None or self.raw_scale is not None
+        everything = scaled_as_typed and None not in (self.mean, self.channel_swap) and (windows or given is not None)
+        whence = "as told" if everything else self._whence(told)
+        preprocessing.tell(
+            f"Pictures: {sees}{order}, less {mean_words}, {scaled}; {whence}",
+            known=told is not None or everything or self.model_def is None,
+        )
+        return Prepared(mean, scale, raw, swap or None, dims, centre)
 
-    def mean(self) -> NDArray[Any] | None:
-        """The mean in ``mean_file``."""
-        if self.mean_file == "":
-            return None
-        path = Path(self.mean_file) if self.mean_file else default_file(_MEAN)
-        if not path.exists():
-            where = "" if self.mean_file else f", nor below the working folder, {str(Path.cwd())!r}"
+    def _whence(self, told: Trained | None) -> str:
+        if told is not None:
+            return f"where not told, as {told.whence} has it"
+        if self.model_def is None:
+            return "where not told, as Caffe's reference net has it"
+        return (
+            "where not told, as Caffe's classify.py has it, for nothing says how the net was trained: "
+            f"{preprocessing.hint(self.weights)}"
+        )
+
+    def _mean(self, told: Trained | None, shape: tuple[int, ...]) -> tuple[NDArray[Any] | None, str]:
+        """What is subtracted, and words for it."""
+        if self.mean is not None:
+            mean = preprocessing.typed_mean(self.mean)
+            if mean is not None and mean.ndim == 1 and shape:
+                preprocessing.check_count(mean, shape[0], f"--mean {self.mean!r}")
+            words = "nothing" if mean is None else self.mean if mean.ndim == 1 else repr(self.mean)
+            return (mean.repeat(shape[0]) if mean is not None and mean.shape == (1,) and shape else mean), words
+        default = default_file(_MEAN)
+        if told is not None:
+            try:
+                mean, words = told.mean()
+            except SpecError:
+                if self.model_def is not None or not default.exists():
+                    raise
+            else:
+                return (mean.repeat(shape[0]) if mean.shape == (1,) and shape else mean), words
+        if told is None and shape[:1] == (1,):
+            return None, "nothing"
+        if not default.exists():
             raise FormatError(
-                f"there is no mean {str(path)!r}{where}; give --mean_file, or --mean_file '' to subtract none"
+                f"there is no mean {str(default)!r}, nor below the working folder, {str(Path.cwd())!r}; give --mean, "
+                "or --mean '' to subtract none"
             )
-        return npy.read(path) if path.suffix == ".npy" else mean.read(path)
+        return preprocessing.typed_mean(str(default)), repr(str(default))
+
+
+def input_of(model: str) -> tuple[str, tuple[int, ...]]:
+    """The first input of a deploy net, and the shape (channels, height, width) of a picture in it; "" and () where it
+    has no such input.
+    """
+    with logs.quiet():
+        layers = load.load_net(model).layer
+    for layer in layers:
+        for top, shape in zip(layer.top, layer.input_param.shape, strict=False):
+            return (top, tuple(shape.dim[1:])) if len(shape.dim) == 4 else ("", ())
+    return "", ()
+
+
+def _dims(told: Trained | None, size: Size) -> Size:
+    """The size that pictures are brought to where nobody says: that of the training's pictures, if it is known and they
+    were cropped; else Caffe's usual one, for nets of about that size; else that of the net's input.
+    """
+    if told is not None and told.crop is None:
+        return size
+    source = None if told is None else told.source_size()
+    if source is not None and source[0] >= size[0] and source[1] >= size[1]:
+        return source
+    return (_USUAL, _USUAL) if min(size) > _LEAST and max(size) <= _USUAL else size
+
+
+def _check_sizes(told: Trained, size: Size, dims: Size | None) -> None:
+    """Warn of sizes that are not those of the training."""
+    source = told.source_size()
+    preprocessing.warn_of_sizes("the net's input is", size, told.crop or source, told.whence)
+    if dims is not None:
+        preprocessing.warn_of_sizes("--images_dim is", dims, source or (None if told.crop else size), told.whence)
+
+
+def _words(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -193,7 +193,7 @@ class _Classes:
         if not truth.coco and not self._items:
             return str(label)
         if truth.coco and not names:
-            raise self._error(str(label), "give --label_map_file: the results have classes by number alone")
+            raise self._error(str(label), "give --labels: the results have classes by number alone")
         raise self._error(said)
 
     def _of_category(self, label: int | str) -> str:
@@ -226,7 +226,7 @@ class _Classes:
         if fits:
             return self._truth.labels[plain[max(fits, key=len)]]
         if not self._truth.labels:
-            raise self._error(stem, "give --label_map_file: the database has classes by number alone")
+            raise self._error(stem, "give --labels: the database has classes by number alone")
         raise self._error(stem.rpartition("_")[2])
 
     def _error(self, name: str, remedy: str = "") -> DataError:

@@ -12,9 +12,10 @@ import numpy as np
 
 from caffecli.errors import CaffeError, DataError
 from caffecli.formats.atomic import replacing
+from caffecli.tools import preprocessing
 from caffecli.tools.visual import methods, sheet
 from caffecli.tools.visual.inspector import Array, Inspector, Path_
-from caffecli.tools.visual.picture import fit_picture, load_picture
+from caffecli.tools.visual.picture import fit_picture, prepare_picture
 from caffecli.tools.visual.sheet import Pixels
 
 Kind = Literal["filters", "activations", "histogram", "deconv", "occlusion", "saliency"]
@@ -26,7 +27,9 @@ _HEAT = cv2.COLORMAP_VIRIDIS
 
 @dataclass(frozen=True)
 class VisualizeOptions:
-    """What to look at. The picture ``image`` becomes (pixels - mean) * scale, as ``transform_param`` has it."""
+    """What to look at. The picture ``image`` becomes (pixels - mean) * scale, as ``transform_param`` has it; what is
+    None of them is as the net was trained, as the prototxt ``like`` or else the weights' file tells.
+    """
 
     kind: Kind
     net: Path_
@@ -34,9 +37,10 @@ class VisualizeOptions:
     layer: str
     out: Path_
     image: Path_ | None = None
-    #: a mean.binaryproto, or numbers, one or one a channel, separated by ','
-    mean: str = ""
-    scale: float = 1.0
+    #: a file, or numbers, one or one a channel, separated by ',', "" for nothing
+    mean: str | None = None
+    scale: float | None = None
+    like: str | None = None
     unit: int | None = None
     top: int = 9
     size: int | None = None
@@ -59,7 +63,7 @@ def visualize(options: VisualizeOptions) -> str:
         inspector.index(options.layer)
         picture = None
         if options.image is not None:
-            picture = load_picture(inspector, options.image, options.mean, options.scale, options.rgb)
+            picture = _prepared(inspector, options)
         drawn, caption = _DRAW[options.kind](inspector, options, picture)
         if isinstance(drawn, np.ndarray):
             title = f"{_title(inspector, options)}: {caption}"
@@ -67,6 +71,23 @@ def visualize(options: VisualizeOptions) -> str:
         else:
             drawn.savefig(file, format="png", dpi=100)
     return caption
+
+
+def _prepared(inspector: Inspector, options: VisualizeOptions) -> Array:
+    """The picture as the net takes it; the log tells how that is."""
+    weights = "" if options.weights is None else os.fspath(options.weights)
+    told = preprocessing.trained(weights, options.like, inspector.input)
+    picture, words = prepare_picture(inspector, options.image or "", options.mean, options.scale, options.rgb, told)
+    typed = options.mean is not None and options.scale is not None
+    if told is not None:
+        whence = f"where not told, as {told.whence} has it"
+        preprocessing.warn_of_sizes(
+            "the net's input is", picture.shape[1:], told.crop or told.source_size(), told.whence
+        )
+    else:
+        whence = f"nothing says how the net was trained: {preprocessing.hint(weights)}"
+    preprocessing.tell(f"Picture: {words}; {'as told' if typed else whence}", known=typed or told is not None)
+    return picture
 
 
 def _title(inspector: Inspector, options: VisualizeOptions) -> str:

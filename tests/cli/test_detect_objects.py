@@ -145,7 +145,7 @@ def test_results_of_coco_and_voc(run: Run, heard: io.StringIO) -> None:
     found = json.loads(Path("coco.json").read_text())
     assert [(one["image_id"], one["category_id"]) for one in found] == [(1, 1), (1, 44), (2, 1), (2, 44)]
     assert found[0]["bbox"] == pytest.approx([20, 15, 40, 30], abs=1e-4)
-    said = "'coco.json' has the net's numbers of classes as category_id; if COCO's differ, give --label_map_file"
+    said = "'coco.json' has the net's numbers of classes as category_id; if COCO's differ, give --labels"
     assert said not in heard.getvalue()
     assert run("pictures", "coco.json", *FLAGS[:2], "--format=coco")[0] == 0 and said in heard.getvalue()
     assert run("pictures", "voc", *FLAGS, "--format=voc")[0] == 0
@@ -249,7 +249,10 @@ def test_pixels_are_brought_to_the_net_as_in_its_training(run: Run, heard: io.St
         assert said in heard.getvalue()
     trained_with('mean_file: "gone.binaryproto"')
     code, _, err = run("pictures/1.png", "o.json", *FLAGS)
-    assert code == 1 and "trained with the mean_file 'gone.binaryproto', which is not there" in err
+    assert (
+        code == 1
+        and "the mean_file 'gone.binaryproto', as layer 'pixels' of 'w.caffemodel' has it, which is not there" in err
+    )
 
 
 def test_boxes_of_pictures_that_keep_their_form(run: Run) -> None:
@@ -345,20 +348,24 @@ def test_a_label_map_that_is_none(content: bytes, run: Run) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("pictures", "o.json", *FLAGS, "--mean_value=nan"), 2, "is not numbers"),
+        (("pictures", "o.json", *FLAGS, "--mean_value=nan"), 1, "is not numbers"),
         (("pictures", "o.json", *FLAGS, "--input_scale=inf"), 2, "inf is no number"),
         (("pictures", "o.json", *FLAGS, "--resize_mode=FIT"), 2, "FIT_SMALL_SIZE"),
         (("in.csv", "o.csv", "--resize_mode=WARP"), 2, "--resize_mode is for a detector"),
-        (("pictures/1.png", "o.json"), 2, "give a detector by --model_def and --pretrained_model"),
+        (("pictures/1.png", "o.json"), 2, "give a detector by --model and --weights"),
         (("pictures/1.png", *FLAGS), 2, "give OUTPUT_FILE, or --draw FOLDER, or both"),
         (("pictures/9.png", "o.json", *FLAGS), 1, "9.png"),
         (("none.mp4", "o.json", *FLAGS), 1, "there is no 'none.mp4'"),
         (
             ("pictures", "o.json", *FLAGS, "--mean_value=1,2"),
             1,
-            "expected one mean_value, or one for each of the 3 channel(s)",
+            "--mean '1,2' has 2 numbers; expected 1, or one for each of 3 channel(s)",
         ),
-        (("pictures", "o.json", *FLAGS, "--mean_value=x"), 2, "is not numbers"),
+        (
+            ("pictures", "o.json", *FLAGS, "--mean_value=x"),
+            1,
+            "there is no mean 'x'; give a .npy or .binaryproto, numbers such as",
+        ),
         (("pictures", "o.json", *FLAGS, "--context_pad=3"), 2, "--context_pad is for windows of pictures"),
         (("in.csv", "o.csv", "--threshold=0.5"), 2, "--threshold is for a detector"),
         (("deploy.prototxt", "o.json", *FLAGS), 1, "deploy.prototxt' is "),
@@ -383,9 +390,7 @@ def test_what_may_be_another_nets(run: Run, heard: io.StringIO) -> None:
     code = run("pictures/1.png", "o.json", *FLAGS, "--mean_value=4", "--input_scale=1")[0]
     assert code == 0 and "W" not in {line[:1] for line in heard.getvalue().splitlines()}, heard.getvalue()
     run("pictures/1.png", "o.json", *FLAGS)
-    assert (
-        "has no data layer; if the net was trained otherwise, give --mean_value and --input_scale" in heard.getvalue()
-    )
+    assert "has no data layer; if the net was trained otherwise, give --like" in heard.getvalue()
     for items in (MAP.replace("label: 2", "label: 3"), MAP[: MAP.index(" item")], MAP + 'item { name: "x" label: 3 }'):
         Path("map.prototxt").write_text(items)
         run("pictures/1.png", "o.json", *FLAGS)
@@ -410,7 +415,7 @@ def test_names_in_other_letters_are_drawn(run: Run) -> None:
 def test_a_gpu_where_there_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = run("pictures/1.png", "o.json", *FLAGS, "--gpu")
-    assert (code, err) == (1, "Error: --gpu asks for a GPU and there is none that PyTorch can use; leave it out")
+    assert (code, err) == (1, "Error: --gpu 0 asks for a GPU and there is none that PyTorch can use; run with --cpu")
 
 
 def test_a_net_that_is_no_detector(run: Run) -> None:

@@ -124,7 +124,7 @@ def test_classify_a_folder_with_a_broken_picture(run: Run, folder: Path) -> None
         (("no.png", *PICTURES, "--mean_file="), "'no.png': No such file or directory"),
         (
             ("windows.png", *PICTURES, "--mean_file=no.npy"),
-            "there is no mean 'no.npy'; give --mean_file, or --mean_file '' to",
+            "there is no mean 'no.npy'; give a .npy or .binaryproto, numbers such as 104,117,123, or '' for none",
         ),
         (("windows.png", *PICTURES, "--mean_file=bad.npy"), "'bad.npy' is no .npy file of numbers, or damaged"),
         (("windows.png", *PICTURES, "--mean_file=", "--labels=short.txt"), "there are 1 labels for 6 classes"),
@@ -134,7 +134,7 @@ def test_classify_a_folder_with_a_broken_picture(run: Run, folder: Path) -> None
         ),
         (("windows.png", *PICTURES, "--mean_file=", "--images_dim=9"), "'9' is not 2 whole numbers with ',' between"),
         (("windows.png", *PICTURES, "--mean_file=", "--channel_swap=0"), "input 'data' has 3, the order (0,) has 1"),
-        ((".", *PICTURES, "--mean_file="), "the folder '.' has no *.jpg; say --ext png"),
+        ((".", "out.npy", *PICTURES, "--mean_file="), "the folder '.' has no *.jpg; say --ext png"),
         (("windows.png", "--model_def=no.prototxt", "--mean_file="), "no.prototxt"),
     ],
 )

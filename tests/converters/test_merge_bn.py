@@ -270,7 +270,9 @@ def test_what_the_weights_say_of_their_training_stays(tmp_path, monkeypatch):
     assert [layer.type for layer in kept.layer] == ["AnnotatedData", "Python", "Input", "Convolution"]
     assert kept.layer[0].transform_param.scale == 0.5
     assert [layer.type for layer in load_net("o.prototxt").layer] == ["Input", "Convolution"]
-    prepared = preparation("o.caffemodel", (1, 4, 7, 6), mean_value=None, input_scale=None, resize_mode=None, bgr=True)
+    prepared = preparation(
+        "o.caffemodel", (1, 4, 7, 6), mean=None, like=None, input_scale=None, resize_mode=None, bgr=True
+    )
     assert prepared.scale == 0.5 and prepared.mean.ravel().tolist() == [7]
     Path("net.prototxt").write_text(DATA + ROIS + source)  # as it is there already
     merge_bn("net.prototxt", "a.caffemodel", "p.prototxt", "p.caffemodel")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import caffe
-from caffecli.errors import SpecError
+from caffecli.errors import DataError, SpecError
 from caffecli.formats.proposals import write
 from caffecli.tools.detect_regions import RegionNet, RegionOptions, knows
 
@@ -42,8 +42,8 @@ BOXES = """layer { name: "bbox_pred" type: "InnerProduct" bottom: "pool" top: "b
 
 def options(**given: Any) -> RegionOptions:
     settings: dict[str, Any] = {
-        "model_def": "net.prototxt", "weights": "w.caffemodel", "mean_value": None, "input_scale": None, "bgr": True,
-        "side": 60, "max_side": 90, "proposals": None, "nms_threshold": 0.3, "threshold": 0.2,
+        "model_def": "net.prototxt", "weights": "w.caffemodel", "mean": None, "like": None, "input_scale": None,
+        "bgr": True, "side": 60, "max_side": 90, "proposals": None, "nms_threshold": 0.3, "threshold": 0.2,
     }  # fmt: skip
     return RegionOptions(**{**settings, **given})
 
@@ -187,8 +187,8 @@ def test_errors() -> None:
     own = net(DATA % ("im_info", 3) + PROPOSE % "")
     with pytest.raises(SpecError, match=r"'net\.prototxt' proposes its regions itself"):
         RegionNet(own, options(proposals="p.h5"))
-    with pytest.raises(SpecError, match="one for each of 3 channels, got 2"):
-        RegionNet(own, options(mean_value=(1, 2)))
+    with pytest.raises(DataError, match="has 2 numbers; expected 1, or one for each of 3 channel"):
+        RegionNet(own, options(mean="1,2"))
     wrong = net(DATA % ("rois", 5) + SCORE + BOXES % 20)
     write("p.h5", [("a", np.array([[0, 0, 9, 9]]))])
     with pytest.raises(SpecError, match=r"'net\.prototxt': bbox_pred has 5 boxes for 3 classes"):

@@ -244,9 +244,9 @@ def test_a_database_alone_has_numbers() -> None:
     for form in ("json", "ilsvrc"):
         found = score_detections(ScoreOptions(results=write(form), truth="db"))
         assert list(found.classes) == ["1", "2"] and found.mean.figures == {"AP": 0.5}
-    with pytest.raises(DataError, match="give --label_map_file: the database has classes by number alone"):
+    with pytest.raises(DataError, match="give --labels: the database has classes by number alone"):
         score_detections(ScoreOptions(results=write("voc"), truth="db"))
-    with pytest.raises(DataError, match="give --label_map_file: the results have classes by number alone"):
+    with pytest.raises(DataError, match="give --labels: the results have classes by number alone"):
         score_detections(ScoreOptions(results=write("ilsvrc"), truth="truth.json"))
 
 

@@ -198,7 +198,7 @@ def test_weights_of_another_net(golden, tmp_path, capsys):
             DataError,
             r"deploy.prototxt' is no picture that OpenCV reads; give a PNG or JPEG",
         ),
-        ("activations", "conv1", {"--mean": "none.binaryproto"}, FormatError, "cannot read 'none.binaryproto'"),
+        ("activations", "conv1", {"--mean": "none.binaryproto"}, FormatError, "there is no mean 'none.binaryproto'"),
         (
             "activations",
             "conv1",

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from caffecli.errors import DataError
-from caffecli.formats import mean as mean_files
 from caffecli.formats import picture
 from caffecli.formats.atomic import read_bytes
+from caffecli.tools import preprocessing
+from caffecli.tools.preprocessing import Trained
 from caffecli.tools.visual.inspector import Array, Inspector, Path_
 
 
 def load_picture(inspector: Inspector, path: Path_, mean: str = "", scale: float = 1.0, rgb: bool = False) -> Array:
     """The picture in ``path`` as the net takes it: (pixels - mean) * scale, of ``fit_picture``.
 
-    Raises DataError, FormatError.
+    ``mean``: see ``preprocessing.typed_mean``. Raises DataError, FormatError.
+    """
+    return prepare_picture(inspector, path, mean, scale, rgb, None)[0]
 
-    ``mean`` is the name of a mean.binaryproto, or numbers separated by ``,``: one, or one a channel.
+
+def prepare_picture(
+    inspector: Inspector, path: Path_, mean: str | None, scale: float | None, rgb: bool, trained: Trained | None
+) -> tuple[Array, str]:
+    """``load_picture``, and words for how.
+
+    What is None is as the net was ``trained``; nothing, and 1, where that is not told. Raises SpecError where the
+    training's mean is not there.
     """
     fitted = fit_picture(inspector, path, rgb)
-    return (fitted - _mean(mean, fitted.shape)) * np.float32(scale)
+    if mean is None and trained is not None:
+        array, words = trained.mean()
+    else:
+        typed = preprocessing.typed_mean(mean or "")
+        array, words = (np.zeros(1, np.float32), "nothing") if typed is None else (typed, f"--mean {mean!r}")
+    if scale is None:
+        scale = 1.0 if trained is None else trained.transform.scale
+    less = preprocessing.fitted_mean(array, fitted.shape, words)
+    words = words.removeprefix("--mean ")
+    if array.ndim == 1:
+        words = "nothing" if not array.any() else ",".join(f"{value:g}" for value in array.tolist())
+    size = f"{fitted.shape[1]} x {fitted.shape[2]}"
+    order = "" if len(fitted) == 1 else ", red first" if rgb else ", blue first"
+    return (fitted - less) * np.float32(scale), f"resized to {size}{order}, less {words}, times {scale:g}"
 
 
 def fit_picture(inspector: Inspector, path: Path_, rgb: bool = False) -> Array:
@@ -40,21 +62,3 @@ def fit_picture(inspector: Inspector, path: Path_, rgb: bool = False) -> Array:
     )
     planes = fitted.reshape(height, width, channels).transpose(2, 0, 1)
     return np.ascontiguousarray(planes[::-1] if rgb else planes, np.float32)
-
-
-def _mean(text: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    try:
-        values = [float(value) for value in text.split(",")] if text else [0.0]
-    except ValueError:
-        array = mean_files.read(text)
-        if array.shape[0] != shape[0] or array.shape[1] < shape[1] or array.shape[2] < shape[2]:
-            raise DataError(
-                f"{text!r}: a mean of shape {array.shape} does not fit pictures of {shape}; give another"
-            ) from None
-        y, x = ((have - want) // 2 for have, want in zip(array.shape[1:], shape[1:], strict=True))
-        return array[:, y : y + shape[1], x : x + shape[2]]
-    if len(values) not in (1, shape[0]):
-        raise DataError(
-            f"--mean {text!r} has {len(values)} numbers; expected 1, or one for each of {shape[0]} channel(s)"
-        )
-    return np.array(values, np.float32).reshape(-1, 1, 1)
