@@ -670,7 +670,7 @@ FIELDS: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
         2: (("flownet", 2),),
     },
     "DropoutParameter": {
-        2: (("segnet", 2), ("faster_rcnn", 8000002), ("nvidia", 16000002), ("rfcn", 8000002), ("microsoft", 8000002), ("mnc", 8000002), ("caffe_windows", 24000002), ("ctpn", 8000002), ("textboxes_pp", 8000002), ("deepdetect", 8000002)),
+        2: (("segnet", 2), ("faster_rcnn", 8000002), ("nvidia", 16000002), ("rfcn", 8000002), ("microsoft", 8000002), ("mnc", 8000002), ("caffe_windows", 24000002), ("ctpn", 8000002), ("textboxes_pp", 8000002), ("deepdetect", 8000002), ("affordance_net", 8000002)),
         3: (("nvidia", 3),),
     },
     "ELUParameter": {
@@ -1041,7 +1041,7 @@ FIELDS: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
         140: (("", 140), ("tsn", 207), ("ctpn", 16266711)),
         141: (("", 141), ("tsn", 8000141), ("ctpn", 16000141)),
         142: (("", 142), ("ctpn", 8266710)),
-        143: (("", 143), ("deeplab", 8000143), ("ctpn", 16000160)),
+        143: (("", 143), ("deeplab", 8000143), ("ctpn", 16000160), ("affordance_net", 16000143)),
         144: (("", 144), ("deeplab", 8000144), ("ctpn", 45)),
         145: (("", 145), ("deeplab", 8000145), ("nvidia", 16000145), ("lifted_structure", 24000145), ("compact_bilinear", 32000145)),
         146: (("", 146), ("deeplab", 8000146), ("nvidia", 16000146), ("crfasrnn", 24000146)),
@@ -1123,8 +1123,8 @@ FIELDS: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
         5065028: (("microsoft", 5065028), ("caffe_windows", 5065028)),
         5065036: (("microsoft", 5065036), ("caffe_windows", 5065036)),
         8266710: (("caffe_ocr", 8266710),),
-        8266711: (("faster_rcnn", 8266711), ("rfcn", 8266711), ("mnc", 8266711), ("caffe_ocr", 16266711), ("ctpn", 8266711)),
-        8266712: (("faster_rcnn", 8266712), ("rfcn", 8266712), ("mnc", 8266712), ("ctpn", 8266712)),
+        8266711: (("faster_rcnn", 8266711), ("rfcn", 8266711), ("mnc", 8266711), ("caffe_ocr", 16266711), ("ctpn", 8266711), ("affordance_net", 8266711)),
+        8266712: (("faster_rcnn", 8266712), ("rfcn", 8266712), ("mnc", 8266712), ("ctpn", 8266712), ("affordance_net", 8266712)),
     },
     "LiftedStructSimilaritySoftmaxLossParameter": {
         1: (("lifted_structure", 1),),
@@ -1524,6 +1524,11 @@ FIELDS: dict[str, dict[int, tuple[tuple[str, int], ...]]] = {
         2: (("mask_rcnn", 2),),
         3: (("mask_rcnn", 3),),
         4: (("mask_rcnn", 4),),
+    },
+    "ROIAlignmentParameter": {
+        1: (("affordance_net", 1),),
+        2: (("affordance_net", 2),),
+        3: (("affordance_net", 3),),
     },
     "ROIPoolingParameter": {
         1: (("faster_rcnn", 1), ("mscnn", 1), ("intel", 1)),
@@ -2459,6 +2464,8 @@ HOMES: dict[tuple[str, str, int], str] = {
     ("DetectNetAugmentationParameter", "nvidia", 214): "ssd",
     ("DetectionDataParameter", "cascade_rcnn", 27): "ssd",
     ("DetectionDataParameter", "cascade_rcnn", 28): "ssd",
+    ("LayerParameter", "affordance_net", 8266711): "faster_rcnn",
+    ("LayerParameter", "affordance_net", 8266712): "faster_rcnn",
     ("LayerParameter", "caffe_lstm", 201): "caffe_ocr",
     ("LayerParameter", "caffe_ocr", 162): "deeplab",
     ("LayerParameter", "caffe_windows", 200): "pspnet",

@@ -84,6 +84,7 @@ TYPES = {
     "structured_sparsity": "Sparsify SymmetricRectify",
     "mask_rcnn": "ROIAlign",
     "caffe_lstm": "Lstm",
+    "affordance_net": "ROIAlignment ROIAlignment2",
     "hed": "CROP ImageLabelmapData",
     "rcf": "AutoCrop ImageLabelmapData",
     "pvanet": "Proposal",

@@ -72,6 +72,7 @@ FORKS = {
     "mask_rcnn": "Mask R-CNN (jasjeetIM/Mask-RCNN)",
     "caffe_lstm": "caffe-lstm (junhyukoh/caffe-lstm)",
     "yolov2": "YOLO (version 2, gklz1982/caffe-yolov2)",
+    "affordance_net": "AffordanceNet (nqanh/affordance-net)",
 }
 
 #: from here on are the numbers of fields whose own number the reference or an earlier fork uses

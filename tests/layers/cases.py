@@ -155,6 +155,13 @@ CASES: dict[str, Case] = {
     ),
     "Python": Case('python_param { module: "contract_layers" layer: "Double" }'),
     "RNN": Case(RECURRENT, STEPS, other=(values(6, 2, 3), numbers(2, 6, 2))),
+    "ROIAlignment": Case(
+        "roi_alignment_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.5 }",
+        (values(*PICTURES), Bottom((3, 5), value=1)),
+        1,
+        (values(2, 3, 7, 5), Bottom((4, 5), value=1)),
+        exports=False,
+    ),
     "ROIAlign": Case(
         "roi_align_param { pooled_h: 2 pooled_w: 2 spatial_scale: 4 }",
         (values(2, 6, 5, 4), numbers(2, 3, 5)),

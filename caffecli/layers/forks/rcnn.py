@@ -1,4 +1,6 @@
-"""R-CNN's layers: ROIPooling and SmoothL1Loss of Fast R-CNN, ROIAlign of Mask R-CNN and of MS-CNN."""
+"""R-CNN's layers: ROIPooling and SmoothL1Loss of Fast R-CNN, ROIAlign of Mask R-CNN and of MS-CNN,
+ROIAlignment of AffordanceNet.
+"""
 
 from __future__ import annotations
 
@@ -210,6 +212,41 @@ class ROIAlign(OfRegions):
         at = first[:, None, None] + part * length + (sample + 0.5) * length / count
         index, weight = taps(at, places, 1, 1)
         return index.flatten(2), (weight * (sample < count)[..., None] / count[..., None]).flatten(2)
+
+
+@register("ROIAlignment")
+class ROIAlignment(OfRegions):
+    """The value in the middle of each part of a region, which is cut into pooled_h by pooled_w parts.
+
+    Bottoms: features (N, C, H, W), regions (R, 5): index of the image, x1, y1, x2, y2 in pixels of the input. Top:
+    (R, C, pooled_h, pooled_w). A region has y2 s - y1 s + 1 rows, s = ``spatial_scale`` (1), and one at least; nothing
+    is rounded. A part begins and ends within the features, from 0 to H - 1, and its middle is interpolated between the
+    four places around it; columns likewise. The regions have no gradient.
+
+    ``roi_alignment_param``: pooled_h, pooled_w, spatial_scale. Raises ShapeError where a region names no image of the
+    batch. Source: Do, Nguyen and Reid, ICRA 2018 (AffordanceNet); nqanh/affordance-net, ``roi_alignment_layer.cu``.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        param = self.param.roi_alignment_param
+        self.size, self.scale = self.pooled(param.pooled_h, param.pooled_w), param.spatial_scale
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
+        regions = regions.detach().reshape(-1, 5).to(full(x).dtype)
+        images = check_images(self, regions, len(x))
+        boxes = regions[:, 1:] * self.scale
+        rows, columns = (
+            self._taps(boxes[:, axis], boxes[:, 2 + axis], self.size[1 - axis], x.shape[3 - axis]) for axis in (1, 0)
+        )
+        return sums_of_places(full(x), images, rows, columns)
+
+    @staticmethod
+    def _taps(first: Tensor, last: Tensor, parts: int, places: int) -> Taps:
+        """The places, and their weights, of each part (R, parts, 2) along an axis."""
+        length = (last - first + 1).clamp(min=1)[:, None] / parts
+        ends = torch.arange(parts + 1, device=first.device) * length + first[:, None]
+        ends = ends.nan_to_num().clamp(0, places - 1)
+        return taps((ends[:, :-1] + ends[:, 1:]) / 2, places, 0, 0)
 
 
 def _averaged(top: str, net: NetParameter) -> bool:

@@ -151,6 +151,39 @@ def test_roi_align_that_may_be_another_forks_is_told(settings: str, doubtful: bo
     assert ("it may be of a fork that computes another thing" in heard.getvalue()) is doubtful
 
 
+def roi_alignment(x: np.ndarray, regions: np.ndarray, parts: tuple[int, int], scale: float) -> np.ndarray:
+    """As AffordanceNet's loop has it."""
+    height, width = x.shape[2:]
+    top = np.zeros((len(regions), x.shape[1], *parts))
+    for r, (image, x1, y1, x2, y2) in enumerate(regions * np.array([1, *[scale] * 4])):
+        for i, j in np.ndindex(parts):
+            centre = []
+            for k, count, first, last, size in ((i, parts[0], y1, y2, height), (j, parts[1], x1, x2, width)):
+                step = max(last - first + 1, 1) / count
+                begin, end = (min(max(edge * step + first, 0), size - 1) for edge in (k, k + 1))
+                centre.append((begin + end) / 2)
+            (top_, left), (bottom, right) = np.floor(centre).astype(int), np.ceil(centre).astype(int)
+            down, along = centre[0] - top_, centre[1] - left
+            at = x[int(image)]
+            top[r, :, i, j] = (1 - down) * ((1 - along) * at[:, top_, left] + along * at[:, top_, right])
+            top[r, :, i, j] += down * ((1 - along) * at[:, bottom, left] + along * at[:, bottom, right])
+    return top
+
+
+@pytest.mark.parametrize("parts", [(2, 3), (4, 1)])
+def test_roi_alignment(parts: tuple[int, int]) -> None:
+    """Regions within, at places themselves, without extent, turned around, and beyond the features."""
+    regions = np.array(
+        [[0, 13, 20, 71, 90], [1, 0, 0, 95, 127], [1, 40, 50, 40, 50], [0, 60, 60, 20, 30], [0, -90, -40, 200, 300],
+         [1, 300, 300, 400, 500]],
+        np.float32,
+    )  # fmt: skip
+    settings = f"pooled_h: {parts[0]} pooled_w: {parts[1]} spatial_scale: 0.0625"
+    text = f'type: "ROIAlignment" roi_alignment_param {{ {settings} }}'
+    oracle = lambda x, regions: roi_alignment(x, regions, parts, 0.0625)  # noqa: E731
+    check(text, SHAPE, regions.shape, inputs=[distinct(*SHAPE), regions], gradient=[0], oracle=oracle)
+
+
 def test_roi_align_without_regions_and_of_wild_ones():
     layer = build('type: "ROIAlign" roi_align_param { pooled_h: 2 pooled_w: 3 }', SHAPE, (0, 5))
     assert layer(torch.ones(SHAPE), torch.empty(0, 5)).shape == (0, 3, 2, 3)
