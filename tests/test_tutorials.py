@@ -14,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: pages of docs that begin as the tutorials do, or draw what they need
-GUIDES = ("augmentation", "data", "export", "python", "read-a-log", "resume", "segmentation", "train", "wrong")
+GUIDES = (
+    "augmentation", "data", "export", "learning-rates", "pictures", "python", "read-a-log", "resume", "segmentation",
+    "train", "wrong",
+)  # fmt: skip
 PAGES = [*sorted((ROOT / "docs/tutorials").glob("0*.md")), *(ROOT / f"docs/{name}.md" for name in GUIDES)]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "0"}
 

@@ -36,6 +36,7 @@ html_title = "caffecli"
 html_favicon = "static/icon.svg"
 html_show_copyright = False
 html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which browsers refuse for files
 html_additional_pages = {"index": "to_index.html"}
 templates_path = ["templates"]
 html_static_path = ["static"]
