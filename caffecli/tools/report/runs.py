@@ -324,8 +324,10 @@ class _Clock:
         if self._doing == TESTING and self._told and not output:
             self._doing = TRAINING
         past = 0.0 if self._last is None else now - self._last
-        if past < 0:
+        if past < -12 * 3600:
             past += 24 * 3600  # over midnight
+        elif past < 0:  # a thread's line, written a moment late
+            past, now = 0.0, now - past
         self._last = now
         run.spent[self._doing] += past  # type: ignore[assignment]
         self._since += past if self._doing == TRAINING else 0.0

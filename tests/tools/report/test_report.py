@@ -37,6 +37,15 @@ def test_what_a_log_tells(log: Path) -> None:
     assert [(one.level, one.count) for one in run.warnings] == [("W", 2)]
 
 
+def test_lines_out_of_order_and_a_run_over_midnight(tmp_path: Path) -> None:
+    times = ("23:59:58.000000", "23:59:59.000900", "23:59:59.000100", "00:00:01.000000")
+    words = ("Solving n", "Iteration 0, loss = 1", "Restarting data prefetching from start.", "Iteration 10, loss = 1")
+    lines = [f"I0102 {at} 7 solver.cpp:1] {said}\n" for at, said in zip(times, words, strict=True)]
+    (tmp_path / "a.log").write_text("".join(lines))
+    (run,) = runs.read_all([tmp_path / "a.log"])
+    assert sum(run.spent.values()) == pytest.approx(3)
+
+
 def test_the_page(tmp_path: Path, log: Path) -> None:
     shown = made(tmp_path, log)
     facts = {row[0]: row[1] for row in shown.tables["Settings and course"][1:]}
