@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from caffecli.cli.options import caffe_command, layers_option
+from caffecli.cli.options import caffe_command, device_options, layers_option, model_option, weights_option
 
 if TYPE_CHECKING:
     from caffecli.tools.extract_features import Format
@@ -16,23 +16,45 @@ FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
 
 
 @caffe_command("extract_features", quiet=True)
+@model_option("The net definition, with the data layers whose records are taken (prototxt).")
+@weights_option("The trained weights; several files separated by ','.")
 @click.option("--all", "each", is_flag=True, help="Take each record of the source once, in place of NUM_BATCHES.")
+@device_options
 @layers_option
-@click.argument("weights")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("blobs", metavar="BLOB[,BLOB...]")
-@click.argument("outputs", metavar="OUT[,OUT...]")
-@click.argument("rest", nargs=-1, metavar="NUM_BATCHES DB_TYPE [CPU|GPU] [DEVICE_ID]")
+@click.argument("words", nargs=-1, required=True, metavar="BLOB[,BLOB...] OUT[,OUT...] NUM_BATCHES DB_TYPE")
 @click.pass_context
 def extract_features(
-    ctx: click.Context, /, each: bool, blobs: str, outputs: str, rest: tuple[str, ...], **settings: Any
+    ctx: click.Context,
+    /,
+    words: tuple[str, ...],
+    model: str | None,
+    weights: str | None,
+    each: bool,
+    gpu: str | None,
+    cpu: bool,
+    layers: tuple[str, ...],
 ) -> None:
     """Write blobs of a trained net, record by record.
+
+    \b
+      caffecli extract_features ip2 features.h5 hdf5 --all --model train_val.prototxt --weights snapshot.caffemodel
 
     DB_TYPE is lmdb or leveldb, whose records are datums of floats under the keys 0000000000, 0000000001, ...; or hdf5
     or npy, which keep the records' own keys too: in the dataset "key", and in OUT.keys.npy beside OUT.npy.
     Without it, after NUM_BATCHES, leveldb, as in 2014.
+
+    As in Caffe, the weights and then the net may stand before BLOB, and CPU, or GPU and its number, last.
     """
+    rest = list(words)
+    if weights is None and len(rest) > 1:
+        weights = rest.pop(0)
+    if model is None and len(rest) > 1:
+        model = rest.pop(0)
+    if weights is None or model is None or len(rest) < 2:
+        raise click.UsageError(
+            f"expected BLOB and OUT, and the net by --model and --weights; got {' '.join(words)!r}.", ctx
+        )
+    blobs, outputs = rest.pop(0), rest.pop(0)
     names, files = tuple(blobs.split(",")), tuple(outputs.split(","))
     if len(names) != len(files):
         raise click.UsageError(
@@ -40,11 +62,20 @@ def extract_features(
         )
     if "" in names + files or len(set(files)) < len(files):
         raise click.UsageError(f"each name of {blobs} and {outputs} must say something, and no output come twice.", ctx)
-    batches, kind, gpu = _settings(list(rest), each, ctx)
+    batches, kind, number = _settings(rest, each, ctx)
     from caffecli.tools import extract_features as tool
 
     tool.extract_features(
-        tool.FeatureOptions(blobs=names, outputs=files, batches=batches, format=kind, gpu=gpu, **settings)
+        tool.FeatureOptions(
+            weights=weights,
+            model=Path(model),
+            blobs=names,
+            outputs=files,
+            batches=batches,
+            format=kind,
+            gpu=None if cpu else gpu or number,
+            layers=layers,
+        )
     )
 
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -283,22 +283,31 @@ def weights_option(help: str = "The trained weights.", **more: Any) -> Callable[
 
 
 def net_and_outputs(
-    words: Sequence[Path], model: Path | None, weights: Path | None, outputs: Sequence[str]
+    words: Sequence[Path],
+    model: Path | None,
+    weights: Path | None,
+    outputs: Sequence[str],
+    weighted: Literal["never", "maybe", "always"] = "maybe",
 ) -> tuple[Path, Path | None, tuple[Path, ...]]:
     """The net, its weights, and the files ``outputs`` of the arguments ``words``, of which the first may be the net and
-    its weights in place of ``--model`` and ``--weights``.
+    its weights in place of ``--model`` and ``--weights``. Raises UsageError.
     """
     rest = list(words)
-    asked = [name for name, given in (("--model", model), ("--weights", weights)) if given is None]
-    if model is None and len(rest) > len(outputs):
-        model = rest.pop(0)
-    if weights is None and len(rest) > len(outputs):
-        weights = rest.pop(0)
-    if model is None or len(rest) != len(outputs):
-        got = " ".join(map(str, words))
-        also = f", with {' and '.join(asked)} or before it the net and its weights" if asked else ""
-        raise click.UsageError(f"expected {' and '.join(outputs)}{also}; got {got!r}.")
-    return model, weights, tuple(rest)
+    found, trained = model, weights
+    if found is None and len(rest) > len(outputs):
+        found = rest.pop(0)
+    if trained is None and len(rest) > len(outputs) and weighted != "never":
+        trained = rest.pop(0)
+    if found is None or len(rest) != len(outputs) or (trained is None and weighted == "always"):
+        flags, net = {
+            "never": ("--model", ["NET"]),
+            "maybe": ("--model (and --weights)", ["NET", "[WEIGHTS]"]),
+            "always": ("--model and --weights", ["NET", "WEIGHTS"]),
+        }[weighted]
+        got = f"got {' '.join(map(str, words))!r}" if words else "got nothing"
+        before = f"{' '.join(outputs)} with " if outputs else ""
+        raise click.UsageError(f"expected {before}{flags}, or {' '.join([*net, *outputs])}; {got}.")
+    return found, trained, tuple(rest)
 
 
 like_option = click.option(

@@ -7,12 +7,20 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
+from caffecli.cli.options import (
+    amp_option,
+    caffe_command,
+    device_options,
+    layers_option,
+    model_option,
+    net_state_options,
+    weights_option,
+)
 
 
 @caffe_command("test", brew=True, quiet=True, results=["caffe.cpp", "solver.cpp", "confusion", "video_data"])
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
-@click.option("--weights", required=True, help="The trained weights; several files separated by ','.")
+@model_option(type=click.Path(path_type=Path), required=True)
+@weights_option("The trained weights; several files separated by ','.", required=True)
 @click.option("--iterations", type=click.IntRange(1), help="How many batches to run. [default: 50, as Caffe]")
 @click.option(
     "--all",

@@ -7,11 +7,18 @@ from typing import Any
 
 import click
 
-from caffecli.cli.options import amp_option, caffe_command, device_options, layers_option, net_state_options
+from caffecli.cli.options import (
+    amp_option,
+    caffe_command,
+    device_options,
+    layers_option,
+    model_option,
+    net_state_options,
+)
 
 
 @caffe_command("time", brew=True, quiet=True, results=["caffe.cpp"])
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="The net definition (prototxt).")
+@model_option(type=click.Path(path_type=Path), required=True)
 @click.option("--iterations", type=click.IntRange(1), default=50, help="How many passes to time.")
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", help="The phase to build the net for.")
 @click.option(
