@@ -71,6 +71,7 @@ def _with_training(net: NetParameter, trained: NetParameter | None, weights: str
             layers = [] if trained is None else upgrade_net(trained, weights).layer
     except (FormatError, SpecError):
         layers = []
+    told = ("transform_param", "data_param", "image_data_param")
     there = {(layer.name, layer.type) for layer in net.layer}
     made = NetParameter()
     made.CopyFrom(net)
@@ -79,7 +80,7 @@ def _with_training(net: NetParameter, trained: NetParameter | None, weights: str
         layer
         for layer in layers
         if (layer.name, layer.type) not in there
-        and ((layer.top and not layer.bottom and layer.HasField("transform_param")) or layer.python_param.param_str)
+        and ((layer.top and not layer.bottom and any(map(layer.HasField, told))) or layer.python_param.param_str)
     )
     made.layer.extend(net.layer)
     return made

@@ -197,6 +197,13 @@ def data_layer(type: str, setting: str) -> str:
 
 def make_seeds() -> None:
     """One good file of each kind, in the working directory."""
+    make_data()
+    make_nets()
+    make_weights()
+
+
+def make_data() -> None:
+    """Pictures, databases and lists of them, HDF5, means, boxes, MNIST's files."""
     import cv2
     import h5py
 
@@ -239,6 +246,9 @@ def make_seeds() -> None:
     Path("images-idx3").write_bytes(struct.pack(">4i", 2051, 4, 5, 5) + bytes(100))
     Path("labels-idx1").write_bytes(struct.pack(">2i", 2049, 4) + bytes(4))
 
+
+def make_nets() -> None:
+    """Nets that read those, and solvers."""
     lmdb = 'data_param { source: "lmdb" batch_size: 2 backend: LMDB }'
     windows = 'window_data_param { source: "windows.txt" batch_size: 2 fg_fraction: 0.5 }'
     nets = {
@@ -264,6 +274,10 @@ def make_seeds() -> None:
     ):  # fmt: skip
         prefix = "h" if name == "hdf5" else "s"
         Path(f"{name}.prototxt").write_text(SOLVER.format(net=f"{net}.prototxt", until=2, prefix=prefix, form=form))
+
+
+def make_weights() -> None:
+    """What commands write: a mean, a log, snapshots, weights in other forms, a program."""
     caffecli("compute_image_mean lmdb mean.binaryproto")
     caffecli("train --solver solver.prototxt", log=Path("train.log"))
     caffecli("train --solver hdf5.prototxt")

@@ -13,7 +13,6 @@ Boxes are in pixels, as the files have them.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -30,6 +29,7 @@ import numpy as np
 from caffecli.errors import DataError, in_a_line
 from caffecli.formats.annotated import POINTS
 from caffecli.formats.atomic import read_bytes
+from caffecli.formats.form import read_json
 
 Corners = tuple[float, float, float, float]
 #: beyond all pixels, and what can be counted of them
@@ -186,12 +186,7 @@ def _lines(data: bytes) -> Annotations:
 
 def _json(data: bytes) -> Annotations | Coco:
     """What a file says of its picture, or of all of its pictures."""
-    try:
-        said = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("it is no annotation: JSON within JSON without end") from error
-    except ValueError as error:
-        raise ValueError(f"it is no JSON ({error}); give --label_type if it is xml or txt") from error
+    said = read_json(data, "give --label_type if it is xml or txt")
     forms: dict[tuple[str, ...], Callable[[Any], Annotations | Coco]] = {
         ("annotation",): _ssd,
         ("shapes",): _labelme,

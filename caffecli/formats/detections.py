@@ -27,6 +27,7 @@ import numpy as np
 from caffecli.errors import DataError, FormatError, in_a_line
 from caffecli.formats import proposals
 from caffecli.formats.atomic import read_bytes, replacing
+from caffecli.formats.form import read_json
 from caffecli.formats.list_file import refuse_utf16
 
 Kind = Literal["names", "coco", "voc", "ilsvrc"]
@@ -98,12 +99,7 @@ def _read(file: Path, voc: bool = False) -> Detections:
 
 
 def _json(text: str) -> Detections:
-    try:
-        said = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("JSON within JSON without end: no results of a detector") from error
-    except ValueError as error:
-        raise ValueError(f"it is no JSON ({error}): damaged, or not complete") from error
+    said = read_json(text, "it may be damaged, or not complete: write it anew")
     if isinstance(said, dict):
         hint = "; it looks like the truth, which comes second" if "annotations" in said else ""
         raise ValueError(f"expected a list of boxes, as COCO's results, or of pictures, got an object{hint}")

@@ -14,6 +14,16 @@ _MOST = 2**63 - 1
 _NOUNS: dict[Form, str] = {int: "a whole number from 0 to 2^63 - 1", float: "a number", str: "a text", None: "null"}
 
 
+def read_json(text: str | bytes, remedy: str) -> Any:
+    """What a JSON text says. Raises ValueError for what is none, with the ``remedy``."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"it is no JSON that can be read, but JSON within JSON without end; {remedy}") from error
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error}); {remedy}") from error
+
+
 def check(value: object, form: Form, where: str = "") -> None:
     """Raise ValueError, naming the field, where ``value`` has not the form.
 

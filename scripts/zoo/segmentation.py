@@ -167,68 +167,13 @@ def normalize(bottom: Top) -> Top:
 
 def hed() -> Model:
     """Edges at five scales, each with its own loss, and their weighted sum with a loss too."""
-
-    def sides(n: NetSpec, data: Top) -> Top:
-        top = data
-        for number in range(1, 6):
-            pad = 35 if number == 1 else 1
-            rates = parts.learn(100 if number == 5 else 1)  # the last block learns fastest
-            bottom = parts.max_pool(n, f"pool{number - 1}", top, 2, 2) if number > 1 else top
-            top = vgg.block(n, bottom, number, vgg.VGG16[number - 1], pad, param=rates, **FILLERS)
-            n[f"upscore-dsn{number}"] = crop(side(n, number, top), data)
-        n["concat-upscore"] = L.Concat(*(n[f"upscore-dsn{number}"] for number in range(1, 6)), name="concat")
-        n["upscore-fuse"] = L.Convolution(
-            n["concat-upscore"],
-            num_output=1,
-            kernel_size=1,
-            weight_filler=parts.constant(0.2),
-            param=parts.learn(0.001),
-            name="new-score-weighting",
-        )
-        return n["upscore-fuse"]
-
-    def side(n: NetSpec, number: int, bottom: Top) -> Top:
-        factor = 2 ** (number - 1)
-        settings: dict[str, Any] = {
-            "num_output": 1,
-            "kernel_size": 1,
-            "param": parts.learn(0.01),
-            "name": f"score-dsn{number}",
-        }
-        top_name = f"score-dsn{number}" + ("-up" if number == 1 else "")
-        top = n[top_name] = L.Convolution(bottom, **settings)
-        if number > 1:
-            filters = {
-                "num_output": 1,
-                "kernel_size": 2 * factor,
-                "stride": factor,
-                "weight_filler": {"type": "bilinear"},
-            }
-            fixed = [{"lr_mult": 0, "decay_mult": 1}, {"lr_mult": 0, "decay_mult": 0}]
-            top = L.Deconvolution(top, convolution_param=filters, param=fixed, name=f"upsample_{factor}")
-            n[f"score-dsn{number}-up"] = top
-        return top
-
-    def training(n: NetSpec) -> None:
-        fused = sides(n, n.data)
-        for number in range(1, 6):
-            n[f"dsn{number}_loss"] = L.SigmoidCrossEntropyLoss(n[f"upscore-dsn{number}"], n.label, loss_weight=1)
-        n.fuse_loss = L.SigmoidCrossEntropyLoss(fused, n.label, loss_weight=1)
-
-    def edges(n: NetSpec, data: Top) -> Top:
-        fused = sides(n, data)
-        for number in range(1, 6):
-            n[f"sigmoid-dsn{number}"] = L.Sigmoid(n[f"upscore-dsn{number}"])
-        n["sigmoid-fuse"] = L.Sigmoid(fused)
-        return n["sigmoid-fuse"]
-
     name = "hed"
     return Model(
         name,
         "HED: edges, from five scales.",
         {
-            "deploy.prototxt": deploy("HED", (1, 3, 500, 500), edges, prob=""),
-            "train_val.prototxt": net("HED", pictures("hed_bsds", ("train", "test")), training),
+            "deploy.prototxt": deploy("HED", (1, 3, 500, 500), _edges, prob=""),
+            "train_val.prototxt": net("HED", pictures("hed_bsds", ("train", "test")), _learns_edges),
             "solver.prototxt": solver(
                 name,
                 test_iter=[200],
@@ -246,3 +191,61 @@ def hed() -> Model:
             ),
         },
     )
+
+
+def _sides(n: NetSpec, data: Top) -> Top:
+    top = data
+    for number in range(1, 6):
+        pad = 35 if number == 1 else 1
+        rates = parts.learn(100 if number == 5 else 1)  # the last block learns fastest
+        bottom = parts.max_pool(n, f"pool{number - 1}", top, 2, 2) if number > 1 else top
+        top = vgg.block(n, bottom, number, vgg.VGG16[number - 1], pad, param=rates, **FILLERS)
+        n[f"upscore-dsn{number}"] = crop(_side(n, number, top), data)
+    n["concat-upscore"] = L.Concat(*(n[f"upscore-dsn{number}"] for number in range(1, 6)), name="concat")
+    n["upscore-fuse"] = L.Convolution(
+        n["concat-upscore"],
+        num_output=1,
+        kernel_size=1,
+        weight_filler=parts.constant(0.2),
+        param=parts.learn(0.001),
+        name="new-score-weighting",
+    )
+    return n["upscore-fuse"]
+
+
+def _side(n: NetSpec, number: int, bottom: Top) -> Top:
+    factor = 2 ** (number - 1)
+    settings: dict[str, Any] = {
+        "num_output": 1,
+        "kernel_size": 1,
+        "param": parts.learn(0.01),
+        "name": f"score-dsn{number}",
+    }
+    top_name = f"score-dsn{number}" + ("-up" if number == 1 else "")
+    top = n[top_name] = L.Convolution(bottom, **settings)
+    if number > 1:
+        filters = {
+            "num_output": 1,
+            "kernel_size": 2 * factor,
+            "stride": factor,
+            "weight_filler": {"type": "bilinear"},
+        }
+        fixed = [{"lr_mult": 0, "decay_mult": 1}, {"lr_mult": 0, "decay_mult": 0}]
+        top = L.Deconvolution(top, convolution_param=filters, param=fixed, name=f"upsample_{factor}")
+        n[f"score-dsn{number}-up"] = top
+    return top
+
+
+def _learns_edges(n: NetSpec) -> None:
+    fused = _sides(n, n.data)
+    for number in range(1, 6):
+        n[f"dsn{number}_loss"] = L.SigmoidCrossEntropyLoss(n[f"upscore-dsn{number}"], n.label, loss_weight=1)
+    n.fuse_loss = L.SigmoidCrossEntropyLoss(fused, n.label, loss_weight=1)
+
+
+def _edges(n: NetSpec, data: Top) -> Top:
+    fused = _sides(n, data)
+    for number in range(1, 6):
+        n[f"sigmoid-dsn{number}"] = L.Sigmoid(n[f"upscore-dsn{number}"])
+    n["sigmoid-fuse"] = L.Sigmoid(fused)
+    return n["sigmoid-fuse"]

@@ -277,6 +277,11 @@ def test_what_the_weights_say_of_their_training_stays(tmp_path, monkeypatch):
     Path("net.prototxt").write_text(DATA + ROIS + source)  # as it is there already
     merge_bn("net.prototxt", "a.caffemodel", "p.prototxt", "p.caffemodel")
     assert [layer.type for layer in caffemodel.read_net("p.caffemodel").layer].count("AnnotatedData") == 1
+    plain = DATA.replace("transform_param { mean_value: 7 scale: 0.5 }", 'data_param { source: "db" }')
+    Path("net.prototxt").write_text(source)
+    caffemodel.write("b.caffemodel", text.parse(plain + source.replace(INPUT, ""), NetParameter()), arrays)
+    merge_bn("net.prototxt", "b.caffemodel", "r.prototxt", "r.caffemodel")
+    assert caffemodel.read_net("r.caffemodel").layer[0].type == "AnnotatedData"
     caffemodel.write("a.caffemodel.h5", trained, arrays)
     Path("net.prototxt").write_text(source)
     merge_bn("net.prototxt", "a.caffemodel.h5", "q.prototxt", "q.caffemodel")

@@ -95,17 +95,11 @@ class RegionLoss(Loss):
         rows, there = grid.true_boxes(self, labels, num, classes)
         rows = rows.to(x.dtype)
         anchors = self.anchors.to(x) / x.new_tensor([wide, high])
-        place, objectness = x[:, :, :2].sigmoid(), x[:, :, 4].sigmoid()
-        predicted = grid.decode(place, x[:, :, 2:4], anchors)
-        difference = torch.zeros_like(x)
+        predicted = grid.decode(x[:, :, :2].sigmoid(), x[:, :, 2:4], anchors)
         corners = grid.inside if self.older else grid.corners
         overlap = boxes.overlaps(corners(predicted).flatten(1, 3), corners(rows[..., 1:]))
-        near = (overlap.masked_fill(~there[:, None], 0) > param.thresh).any(-1).reshape(objectness.shape)
-        difference[:, :, 4] = (param.noobject_scale * objectness * _slope(objectness)).masked_fill(near, 0)
-        if self.older and self.seen < _FIRST // num:
-            difference[:, :, :2] = 0.01 * (place - 0.5) * _slope(place)
-            difference[:, :, 2:4] = 0.01 * x[:, :, 2:4]
-        self.seen += 1
+        near = (overlap.masked_fill(~there[:, None], 0) > param.thresh).any(-1)
+        difference = self._of_nothing(x, near)
         own = x.flatten(3).permute(0, 1, 3, 2)  # (N, A, H W, 5 + C)
         item, at = there.nonzero(as_tuple=True)
         true, cell = rows[item, at], grid.cells(rows, high, wide)[item, at]
@@ -133,7 +127,19 @@ class RegionLoss(Loss):
         stays = grid.last_of_each(key, num * count * high * wide)
         table = difference.flatten(3).permute(0, 1, 3, 2)
         table[item[stays], anchor[stays], cell[stays]] = torch.cat(values, 1)[stays]
-        self.scores.add(objectness, score[:, 0], hit, chance.gather(1, label[:, None])[:, 0])
+        self.scores.add(x[:, :, 4].sigmoid(), score[:, 0], hit, chance.gather(1, label[:, None])[:, 0])
+        return difference
+
+    def _of_nothing(self, x: Tensor, near: Tensor) -> Tensor:
+        """d of predictions that have no box to find; those ``near`` one (N, A H W) need not say so."""
+        place, objectness = x[:, :, :2].sigmoid(), x[:, :, 4].sigmoid()
+        difference = torch.zeros_like(x)
+        less = self.settings.noobject_scale * objectness * _slope(objectness)
+        difference[:, :, 4] = less.masked_fill(near.reshape(objectness.shape), 0)
+        if self.older and self.seen < _FIRST // len(x):
+            difference[:, :, :2] = 0.01 * (place - 0.5) * _slope(place)
+            difference[:, :, 2:4] = 0.01 * x[:, :, 2:4]
+        self.seen += 1
         return difference
 
 
