@@ -21,6 +21,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 README = (ROOT / "README.md").read_text()
+TABLE = (ROOT / "docs/commands.md").read_text()
 #: what stands for something of the user's in a command
 PLACEHOLDERS = {"TRAIN_FOLDER", "VAL_FOLDER", "FOLDER", "[A-Z]"}
 
@@ -81,7 +82,7 @@ def test_commands_exist(line, page):
     if program == "make":
         assert set(words[1:]) <= targets()
     elif program == "caffecli":
-        text = usage(words[1])
+        text = usage(words[1].replace("-", "_"))
         for word in words[2:]:
             if word.startswith("-"):
                 assert re.search(rf"{word.partition('=')[0]}\b", text), f"{page}: caffecli {words[1]} has no {word}"
@@ -102,6 +103,12 @@ def test_commands_exist(line, page):
         )
 
 
+def test_readme_is_short_and_its_picture_light():
+    assert len(README.splitlines()) <= 85
+    (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    assert (ROOT / picture).stat().st_size < 100_000
+
+
 def test_readme_begins_with_two_commands_that_work():
     assert [line.split("#")[0].strip() for line in README.split("```")[1].strip().splitlines()] == [
         "make demo",
@@ -110,12 +117,15 @@ def test_readme_begins_with_two_commands_that_work():
 
 
 def test_the_table_of_commands_is_complete():
-    rows = re.findall(r"^\| `caffecli (\w+)([^`]*)` \| (`[^`]+`)?[^|]*\|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `caffecli (\w+)([^`]*)` \| (`[^`]+`)?[^|]*\|", TABLE, re.MULTILINE)
     for command, rest, _ in rows:
         text = usage(command)
         for flag in re.findall(r"--\w+", rest):
             assert flag in text, f"caffecli {command} has no {flag}"
-    assert {command for command, _, _ in rows} == set(main.COMMANDS)
+    sections = dict(re.findall(r"^## ([^\n]+)\n\n\|(.+?)\n\n", TABLE, re.MULTILINE | re.DOTALL))
+    assert {
+        title: list(dict.fromkeys(re.findall(r"\n\| `caffecli (\w+)", text))) for title, text in sections.items()
+    } == {group: list(commands) for group, commands in main.GROUPS.items()}
     table = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2].partition("[")[0]
     installed = set(re.findall(r"^(\w+) =", table, re.MULTILINE)) - {"caffecli"}
     assert {name.strip("`").split()[0] for _, _, name in rows if name} == installed

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 
@@ -32,6 +33,29 @@ ROOT = Path(__file__).parents[1]
 def blocks(page: str) -> list[tuple[str, str]]:
     """The fenced blocks of a page: what they are, and their text."""
     return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its four commands on drawn pictures, with a short training."""
+    monkeypatch.chdir(tmp_path)
+    for shade, kind in ((40, "cat"), (200, "dog")):
+        Path("pictures", kind).mkdir(parents=True)
+        for index in range(6):
+            cv2.imwrite(f"pictures/{kind}/{index}.jpg", np.full((40, 30, 3), shade + index, np.uint8))
+    cv2.imwrite("new.jpg", np.full((40, 30, 3), 203, np.uint8))
+    (example,) = (text for kind, text in blocks("README.md") if not kind and "caffecli new" in text)
+    for line in example.replace("\\\n", "").splitlines():
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        with pytest.raises(SystemExit) as end:
+            main.main("caffecli")
+        out, err = capsys.readouterr()
+        assert not end.value.code, err
+        if " new " in line:
+            solver = Path("pictures_net/solver.prototxt")
+            solver.write_text(re.sub(r"(max_iter|test_interval): \d+", r"\1: 2", solver.read_text()))
+    assert re.search(r"\b(cat|dog)\b", out)
 
 
 @pytest.mark.parametrize("page", ["docs/your-own-layer.md", "docs/watching.md"])
