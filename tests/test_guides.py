@@ -45,6 +45,7 @@ def test_the_example_of_the_readme(
         for index in range(6):
             cv2.imwrite(f"pictures/{kind}/{index}.jpg", np.full((40, 30, 3), shade + index, np.uint8))
     cv2.imwrite("new.jpg", np.full((40, 30, 3), 203, np.uint8))
+    out = ""
     (example,) = (text for kind, text in blocks("README.md") if not kind and "caffecli new" in text)
     for line in example.replace("\\\n", "").splitlines():
         monkeypatch.setattr(sys, "argv", shlex.split(line))
