@@ -29,7 +29,7 @@ from caffecli.cli.picture_options import picture_options, whole_numbers
     help="The height,width that pictures are resized to. [default: as in training]",
 )
 @click.option("--ext", help="What the names of a folder's pictures end in. [default: as pictures' do; for a .npy jpg]")
-@click.argument("inputs", metavar="INPUT... [OUT]", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT... [OUT]", nargs=-1, required=True, type=click.Path())
 def classify(
     inputs: tuple[str, ...], model: str | None, weights: str | None, scale: float | None, **settings: Any
 ) -> None:

@@ -66,8 +66,8 @@ from caffecli.cli.picture_options import picture_options
     show_default="0.3; of a database 0.01; 0 for regions",
     help="The least score of an object.",
 )
-@click.argument("input_file")
-@click.argument("output_file", required=False)
+@click.argument("input_file", type=click.Path())
+@click.argument("output_file", required=False, type=click.Path())
 def detect(
     input_file: str,
     output_file: str | None,

@@ -66,7 +66,9 @@ GROUPS = {
         "upgrade_solver_proto_text": "Bring an old solver up to date.",
     },
     "This machine": {
+        "doctor": "Tell what is installed, what is missing, and how fast it trains.",
         "device_query": "Show the CUDA devices.",
+        "completion": "Write the script by which a shell completes commands.",
         "link_tools": "Give a Caffe checkout the programs its scripts call.",
     },
 }

@@ -43,8 +43,8 @@ def picture_options(command: F) -> F:
     the fields of ``caffecli.tools.picture_options.PictureOptions``.
     """
     options = [
-        model_option(f"The deploy net (prototxt). [default: that in {_CAFFENET}]"),
-        weights_option(f"Its trained weights. [default: those in {_CAFFENET}]"),
+        model_option(f"The deploy net (prototxt). [default: that in {_CAFFENET}]", type=click.Path()),
+        weights_option(f"Its trained weights. [default: those in {_CAFFENET}]", type=click.Path()),
         like_option,
         mean_option("mean_file", "mean_value"),
         scale_option("input_scale"),
