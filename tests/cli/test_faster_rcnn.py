@@ -172,16 +172,18 @@ def test_scores_while_training(net: NetParameter, folder: Path, command: Command
         file.write(SCORED)
     Path("rcnn.prototxt").write_text(
         SOLVER.replace("net:", 'test_net: "score.prototxt" train_net:').replace("0.001", "0.0003")
-        + ' max_iter: 160 test_iter: 6 test_interval: 80 test_initialization: false eval_type: "detection" '
+        + ' max_iter: 30 test_iter: 6 test_interval: 15 test_initialization: false eval_type: "detection" '
         "show_per_class_result: true"
     )
     code, said = command("train", "--solver=rcnn.prototxt", "--best", "--csv=a.csv")
     assert code == 0 and "mAP = " in said and Path("rcnn_best.caffemodel").exists(), said[-3000:]
     with Path("a.csv").open() as lines:
         rows = [row for row in csv.DictReader(lines) if row["test0/mAP"]]
-    assert float(rows[-1]["test0/mAP"]) > 0
+    assert 0 < float(rows[-1]["test0/mAP"]) < 1
+    code, said = command("test", "--model=score.prototxt", "--weights=rcnn_iter_30.caffemodel", "--iterations=6")
+    assert code == 0 and said.split("mAP = ")[-1].split()[0] == f"{float(rows[-1]['test0/mAP']):g}", said[-2000:]
     write(net, of_use, INPUT.format("im_info", 3), "test.prototxt")
-    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_160.caffemodel")
+    flags = ("--model_def=test.prototxt", "--pretrained_model=rcnn_iter_30.caffemodel")
     code, said = command("detect", "new_lmdb", "found.json", *flags)
     assert code == 0, said
     score = score_detections(ScoreOptions(results="found.json", truth="new_lmdb", ap_version="Integral"))
