@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -62,18 +63,24 @@ def test_docstrings_keep_their_asterisks_and_bars() -> None:
 
 
 class References(HTMLParser):
-    """What a page of the site loads."""
+    """What a page of the site loads, where it leads, and the names of its places."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: Path) -> None:
         super().__init__()
         self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.places: set[str] = set()
+        self.feed(page.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        if tag in ("script", "img", "iframe", "source") and named.get("src"):
-            self.loaded.append(str(named["src"]))
+        named = {name: value or "" for name, value in attrs}
+        self.places.add(named.get("id", ""))
+        if tag in ("script", "img", "iframe", "source") and "src" in named:
+            self.loaded.append(named["src"])
         if tag == "link" and named.get("rel") in ("stylesheet", "icon", "preload"):
-            self.loaded.append(str(named["href"]))
+            self.loaded.append(named["href"])
+        if tag == "a" and "href" in named:
+            self.links.append(named["href"])
 
 
 @pytest.mark.slow
@@ -84,8 +91,13 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     command += ["-d", str(tmp_path / "doctrees"), ".", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for page in (tmp_path / "site").rglob("*.html"):
-        parser = References()
-        parser.feed(page.read_text())
-        assert not [name for name in parser.loaded if "//" in name], page
-    assert "stepvalu" in (tmp_path / "site/searchindex.js").read_text()
+    pages = {page: References(page) for page in (tmp_path / "site").rglob("*.html")}
+    for page, found in pages.items():
+        assert not [name for name in found.loaded if "//" in name], page
+        for link in found.links:
+            path, _, place = unquote(link).partition("#")
+            if "//" not in link and not link.startswith("mailto:"):
+                target = (page.parent / path).resolve() if path else page
+                assert target.is_file(), f"{page}: {link}"
+                assert not place or target not in pages or place in pages[target].places, f"{page}: {link}"
+    assert "stepvalu" in (tmp_path / "site/searchindex.js").read_text()  # as the index shortens words
