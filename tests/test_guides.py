@@ -128,7 +128,10 @@ def test_the_page_of_annotated_data_from_each_form_to_the_end(
     its net, the score and a look.
     """
     monkeypatch.chdir(tmp_path)
-    page, tutorial = blocks("docs/annotated-data.md"), blocks("docs/tutorials/09-find-objects.md")
+    page, tutorial = (
+        [*blocks("docs/annotated-data.md"), *blocks("docs/detect.md")],
+        blocks("docs/tutorials/09-find-objects.md"),
+    )
     draw, net, solver = (text for kind, text in tutorial if kind == "python" and "seen" not in text)
     names: dict[str, Any] = {}
     exec(draw.replace('("train", 800), ("test", 100)', '("train", 16), ("test", 4)'), names)
