@@ -17,10 +17,11 @@ from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
 from caffecli.spec import text
+from converters.from_onnx import graph
 from converters.from_torch import archive
 from converters.to_caffe.assemble import Imported, assemble
 from converters.to_caffe.builder import Audience
-from converters.to_caffe.program import Program
+from converters.to_caffe.program import Program, Shape
 from converters.to_caffe.recompose import recompose
 
 if TYPE_CHECKING:
@@ -37,23 +38,27 @@ def import_program(
     inputs: Sequence[str] | None = None,
     batch: int | None = None,
     audience: Audience = "both",
+    shapes: Sequence[Shape] | None = None,
 ) -> list[Path]:
-    """Write the program in the .pt2 file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither.
+    """Write the program in the .pt2 or .onnx file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither.
 
     Returns the two paths.
 
     ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size for a free batch axis
-    (1); another batch axis has the size that the program was traced with. ``audience``: ``both`` writes layers that the
-    reference and OpenCV read alike, ``caffe`` takes Clip, Bias and ``round_mode`` too, which OpenCV does not read,
-    ``forks`` also Permute, Interp and Upsample, which the reference does not. Raises FormatError for a file that cannot
-    be read or written, or that exists; SpecError naming all that Caffe cannot say.
+    (1); another batch axis has the size that the program was traced with. ``shapes`` are those of the inputs of an ONNX
+    model whose sizes are free. ``audience``: ``both`` writes layers that the reference and OpenCV read alike, ``caffe``
+    takes Clip, Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and Upsample,
+    which the reference does not, and ``opencv`` Permute, and nothing that OpenCV does not read.
+
+    Raises FormatError for a file that cannot be read or written, or that exists; SpecError naming all that Caffe cannot
+    say.
     """
     files = [Path(f"{out}{ending}") for ending in (".prototxt", ".caffemodel")]
     for file in files:
         if os.path.lexists(file):
             raise FormatError(f"{str(file)!r} exists; remove it or choose another name")
     try:
-        program = archive.read(path, batch)
+        program = graph.read(path, batch, shapes) if Path(path).suffix == ".onnx" else archive.read(path, batch)
         made = convert(program, Path(out).name, inputs, audience)
     except SpecError as error:
         raise SpecError(f"{str(path)!r} {error}") from error

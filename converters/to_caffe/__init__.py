@@ -3,6 +3,6 @@
 ``from_torch`` or ``from_onnx`` reads a file into a ``program``, whose operations are called as ATen calls them;
 ``simplify`` removes operations without effect; ``recompose`` (with ``recompose_recurrent``, both over ``matching``)
 rewrites decomposed layers as one operation; ``assemble`` applies the rules, which are in ``activations``,
-``arithmetic``, ``extrema``, ``linear``, ``normalization``, ``pooling``, ``recurrent`` and ``shapes``, over ``builder``
-and ``scalars``. ``constant_folding`` computes what depends on weights alone.
+``arithmetic``, ``extrema``, ``linear``, ``normalization``, ``places``, ``pooling``, ``recurrent``, ``resampling`` and
+``shapes``, over ``builder`` and ``scalars``. ``constant_folding`` computes what depends on weights alone.
 """

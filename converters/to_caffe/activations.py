@@ -50,7 +50,7 @@ def prelu(b: Builder) -> str:
 def prelu_layer(b: Builder, bottom: str, slopes: Array) -> str:
     """A PReLU of one slope, or of one for each channel."""
     slopes = slopes.reshape(-1)
-    if slopes.size == 1 and b.audience == "both":  # OpenCV does not read blobs without axes
+    if slopes.size == 1 and b.read_by_opencv:  # OpenCV does not read blobs without axes
         slopes = np.broadcast_to(slopes, b.shape(bottom)[1:2])
     elif slopes.size == 1:
         return b.layer(
@@ -73,7 +73,7 @@ def elu(b: Builder) -> str:
 def clip(b: Builder, value: str, low: float, high: float, suffix: str = "") -> str:
     """``value`` limited to low..high: Clip; for OpenCV, which has no Clip, a ReLU for each bound between Powers."""
     shape = b.shape(value)
-    if b.audience != "both":
+    if not b.read_by_opencv:
         return b.layer("Clip", value, shape=shape, suffix=suffix, clip_param={"min": low, "max": high})
     shift = 0 if low in (0, -FLOAT_MAX) else low
     top = power(b, value, shift=-shift, suffix=f"{suffix}from")
@@ -141,14 +141,51 @@ def composite(b: Builder) -> str:
         gate = b.layer("TanH", bnll(b, bottom, suffix="bnll"), shape=shape, suffix="gate")
     elif kind == "softsign":
         gate = power(b, b.layer("AbsVal", bottom, shape=shape, suffix="abs"), -1, shift=1, suffix="gate")
+    elif b.arg("approximate", "none") != "tanh":
+        return _gelu(b, bottom)
     else:
-        if b.arg("approximate", "none") != "tanh":
-            raise Unsupported("Caffe has no error function; use approximate='tanh'")
         cubed = power(b, bottom, 3, suffix="cube")
         param = {"coeff": [0.7978845608028654, 0.7978845608028654 * 0.044715]}
         inner = b.layer("Eltwise", bottom, cubed, shape=shape, suffix="inner", eltwise_param=param)
         gate = power(b, b.layer("TanH", inner, shape=shape, suffix="tanh"), scale=0.5, shift=0.5, suffix="gate")
     return b.layer("Eltwise", bottom, gate, shape=shape, eltwise_param={"operation": "PROD"})
+
+
+#: Abramowitz and Stegun, 7.1.26: erf(x) is 1 - (a_1 t + ... + a_5 t^5) exp(-x^2), t = 1 / (1 + p x), to 1.5e-7, x >= 0
+_ERF_P = 0.3275911
+_ERF_A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+
+
+def _erfc(b: Builder, value: str, scale: float, suffix: str) -> str:
+    """1 - erf(scale * value), of a value that is not negative."""
+    shape = b.shape(value)
+    t = power(b, value, -1, _ERF_P * scale, 1, suffix=f"{suffix}_t")
+    terms = [t, *(power(b, t, n, suffix=f"{suffix}_t{n}") for n in range(2, 6))]
+    polynomial = b.layer("Eltwise", *terms, shape=shape, suffix=f"{suffix}_sum", eltwise_param={"coeff": list(_ERF_A)})
+    square = power(b, value, 2, scale, suffix=f"{suffix}_square")
+    bell = b.layer("Exp", square, shape=shape, suffix=f"{suffix}_exp", exp_param={"scale": -1.0})
+    return b.layer("Eltwise", polynomial, bell, shape=shape, suffix=suffix, eltwise_param={"operation": "PROD"})
+
+
+def _gelu(b: Builder, value: str) -> str:
+    """x * Phi(x) is relu(x) - |x| / 2 * erfc(|x| / sqrt(2))."""
+    shape = b.shape(value)
+    size = b.layer("AbsVal", value, shape=shape, suffix="abs")
+    rest = _erfc(b, size, 0.5**0.5, "erfc")
+    tail = b.layer("Eltwise", size, rest, shape=shape, suffix="tail", eltwise_param={"operation": "PROD"})
+    positive = b.layer("ReLU", value, shape=shape, suffix="relu")
+    return b.layer("Eltwise", positive, tail, shape=shape, eltwise_param={"coeff": [1.0, -0.5]})
+
+
+@rule("erf")
+def erf(b: Builder) -> str:
+    """erfc(max(-x, 0)) - erfc(max(x, 0)), of which one is 1."""
+    value = b.bottom("self")
+    shape = b.shape(value)
+    above = _erfc(b, b.layer("ReLU", value, shape=shape, suffix="positive"), 1, "above")
+    negated = power(b, value, scale=-1, suffix="minus")
+    below = _erfc(b, b.layer("ReLU", negated, shape=shape, suffix="negative"), 1, "below")
+    return b.layer("Eltwise", below, above, shape=shape, eltwise_param={"coeff": [1.0, -1.0]})
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "special_softmax")

@@ -70,7 +70,7 @@ def _match_scale(b: Builder, value: str, array: Array) -> tuple[str, Array] | No
 
 def _add_constant(b: Builder, value: str, array: Array) -> str:
     """A Bias layer; for OpenCV, which has none, a Scale by ones with a bias."""
-    if b.audience == "both":
+    if b.read_by_opencv:
         return _scale(b, value, np.ones_like(array), array)
     axis, blob = axis_and_blob(array, b.shape(value), b.top_shape)
     return b.layer("Bias", value, shape=b.top_shape, blobs=[blob], bias_param=_axis_settings(axis, blob))

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 from caffecli.errors import SpecError
 from caffecli.formats.caffemodel import Weights
 from caffecli.proto.caffe_pb2 import LayerParameter, NetParameter
-from converters.to_caffe import activations, arithmetic, extrema, linear, normalization, pooling, recurrent, shapes
+from converters.to_caffe import (
+    activations,
+    arithmetic,
+    extrema,
+    linear,
+    normalization,
+    places,
+    pooling,
+    recurrent,
+    resampling,
+    shapes,
+)
 from converters.to_caffe.builder import RULES, Audience, Builder, NewLayer, Unsupported
 from converters.to_caffe.program import Op, Program
 
@@ -18,7 +29,7 @@ if TYPE_CHECKING:
     from caffecli.layers import Layer
 
 #: the modules whose rules are registered in RULES
-RULE_MODULES = (activations, arithmetic, extrema, linear, normalization, pooling, recurrent, shapes)
+RULE_MODULES = (activations, arithmetic, extrema, linear, normalization, places, pooling, recurrent, resampling, shapes)
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,10 @@ def _plan(program: Program, audience: Audience) -> list[Builder]:
             used.update(bottom for layer in builder.new_layers for bottom in layer.bottoms)
             used.update(builder.results)
         except Unsupported as reason:
-            unsupported.setdefault(f"{op.target} ({reason})", []).append(repr(op.module or op.name))
+            if op.refusal != "":  # else what stands before it is told
+                unsupported.setdefault(f"{op.kind or op.target} ({reason})", []).append(
+                    repr(op.place or op.module or op.name)
+                )
             used.update(ref for ref in op.refs() if program.constant(ref) is None)
         planned.append(builder)
     if unsupported:
@@ -62,6 +76,8 @@ def _plan(program: Program, audience: Audience) -> list[Builder]:
 
 def _apply(builder: Builder) -> None:
     """Run the rule of the builder's operation; raises Unsupported."""
+    if builder.op.refusal is not None:
+        raise Unsupported(builder.op.refusal)
     if any(builder.program.constant(name) is not None for name in builder.used_outputs):
         raise Unsupported("it does not depend on the net's input")
     function = RULES.get(builder.op.short)
@@ -76,6 +92,9 @@ def _apply(builder: Builder) -> None:
         name == value and name in builder.used_outputs for name, value in zip(builder.op.outputs, results, strict=False)
     ):
         raise Unsupported("more than its first result is read")
+    unread = sorted({layer.type for layer in builder.new_layers if not _layer_class(layer).read_by_opencv})
+    if unread and builder.audience == "opencv":
+        raise Unsupported(f"it takes {', '.join(unread)}, which OpenCV's importer does not read")
     builder.results = results
 
 
@@ -106,6 +125,7 @@ class _Assembly:
         net, weights = NetParameter(name=name), Weights()
         blobs = dict(zip(self.program.inputs, inputs, strict=True))
         taken = set(inputs)
+        self.output_names = self._named_outputs(taken)
         for value, blob in blobs.items():
             layer = net.layer.add(name=blob, type="Input", top=[blob])
             layer.input_param.shape.add(dim=self.program.shapes[value])
@@ -133,7 +153,22 @@ class _Assembly:
         if in_place and self._may_be_overwritten(layer.bottoms[0]):
             return {layer.tops[0]: blobs[layer.bottoms[0]]}
         names = [name] if len(layer.tops) == 1 else [f"{name}_{i}" for i in range(len(layer.tops))]
-        return dict(zip(layer.tops, _unique(names, taken), strict=True))
+        given = {
+            top: self.output_names[top] for top in layer.tops if top in self.output_names and not self._is_split(top)
+        }
+        return {
+            top: given[top] if top in given else _unique([own], taken)[0]
+            for top, own in zip(layer.tops, names, strict=True)
+        }
+
+    def _named_outputs(self, taken: set[str]) -> dict[str, str]:
+        """What the file calls the outputs; adds these names to ``taken``. An output that is an input has its name."""
+        named: dict[str, str] = {}
+        for value, name in zip(self.returned, self.program.output_names or (), strict=False):
+            if value not in named and name not in taken:
+                named[value] = name
+                taken.add(name)
+        return named
 
     def _may_be_overwritten(self, value: str) -> bool:
         producer = self.producers.get(value)
@@ -142,20 +177,25 @@ class _Assembly:
         return self.readers[value] == 1 and value not in self.outputs
 
     def _output_blobs(self, net: NetParameter, blobs: dict[str, str]) -> list[str]:
-        """The names of the output blobs. Some outputs get a Split layer, whose top nothing reads:
-
-        - those that a layer reads too, or that are inputs: Caffe's outputs are the blobs that nothing reads;
-        - the last one where a Silence follows it: OpenCV's default output is the top of the last layer.
-        """
+        """The names of the output blobs, with a Split layer, whose top nothing reads, for those that need one."""
         names = {layer.name for layer in net.layer}
         outputs = {}
         for value in self.outputs:
             outputs[value] = blobs[value]
-            before_silence = value == self.outputs[-1] and net.layer[-1].type == "Silence"
-            if self.readers[value] or value in self.program.inputs or before_silence:
-                (outputs[value],) = _unique([f"{blobs[value]}_out"], names)
-                net.layer.add(name=outputs[value], type="Split", bottom=[blobs[value]], top=[outputs[value]])
+            if self._is_split(value):
+                outputs[value] = self.output_names.get(value) or _unique([f"{blobs[value]}_out"], set(names))[0]
+                (layer_name,) = _unique([outputs[value]], names)
+                net.layer.add(name=layer_name, type="Split", bottom=[blobs[value]], top=[outputs[value]])
         return [outputs[value] for value in self.returned]
+
+    def _is_split(self, output: str) -> bool:
+        """Whether an output gets a Split layer:
+
+        - one that a layer reads too, or that is an input: Caffe's outputs are the blobs that nothing reads;
+        - the last one where a Silence follows it: OpenCV's default output is the top of the last layer.
+        """
+        before_silence = output == self.outputs[-1] and bool(self.layers) and self.layers[-1][1].type == "Silence"
+        return bool(self.readers[output]) or output in self.program.inputs or before_silence
 
 
 def _layer_class(layer: NewLayer) -> type[Layer]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from converters.to_caffe.program import Array, Op, Program, Ref, Shape, as_float32
 
-#: who is to read the net: Caffe and OpenCV both, Caffe alone, or Caffe's forks
-Audience = Literal["both", "caffe", "forks"]
+#: who is to read the net: Caffe and OpenCV both, Caffe alone, Caffe's forks, or OpenCV alone
+Audience = Literal["both", "caffe", "forks", "opencv"]
 #: a rule adds layers to the builder and returns the values that are the operation's outputs
 Rule = Callable[["Builder"], "str | list[str]"]
 
@@ -59,6 +59,21 @@ class Builder:
         #: what the rule returned: the values that hold the operation's outputs
         self.results: list[str] = []
         self._shapes: dict[str, Shape] = {}
+
+    @property
+    def read_by_opencv(self) -> bool:
+        """Whether OpenCV's importer is to read the net."""
+        return self.audience in ("both", "opencv")
+
+    @property
+    def has_permute(self) -> bool:
+        """Whether all that are to read the net have Permute."""
+        return self.audience in ("forks", "opencv")
+
+    @property
+    def has_forks_layers(self) -> bool:
+        """Whether the net may have layers that only Caffe's forks have."""
+        return self.audience == "forks"
 
     # -- the operation's arguments ----------------------------------------------------------------------------------
 

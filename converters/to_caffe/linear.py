@@ -44,10 +44,10 @@ def convolution(b: Builder) -> str:
         pads = [(pad, pad) for pad in per_axis(b.arg("padding", 0), axes)]
     if transposed:
         output_padding = per_axis(b.arg("output_padding", 0), axes)
-        weight = _pad_kernel(weight, [(0, extra) for extra in output_padding], dilation)
+        weight = pad_kernel(weight, [(0, extra) for extra in output_padding], dilation)
     else:
         bottom, pads = _absorb_padding(b, bottom, pads)
-        weight = _pad_kernel(
+        weight = pad_kernel(
             weight, [(max(after - before, 0), max(before - after, 0)) for before, after in pads], dilation
         )
     pad = [max(pair) for pair in pads]
@@ -79,7 +79,7 @@ def _named_padding(name: str, kernel: Sequence[int], dilation: Sequence[int]) ->
     return [(total // 2, total - total // 2) for total in both]
 
 
-def _pad_kernel(weight: Array, zeros: Sequence[tuple[int, int]], dilation: Sequence[int]) -> Array:
+def pad_kernel(weight: Array, zeros: Sequence[tuple[int, int]], dilation: Sequence[int]) -> Array:
     """The kernel with zeros before and after, counted in input places: stands in for padding on one side alone."""
     if any(count % step for pair, step in zip(zeros, dilation, strict=True) for count in pair):
         raise Unsupported(
@@ -117,20 +117,6 @@ def _absorb_padding(b: Builder, bottom: str, pads: list[tuple[int, int]]) -> tup
     return b.for_op(op).bottom("self"), [(p + a, q + c) for (p, q), (a, c) in zip(pads, more[2:], strict=True)]
 
 
-@rule("pad", "constant_pad_nd")
-def pad(b: Builder) -> str:
-    """A 1 x 1 convolution of each channel by 1, with padding."""
-    bottom, pairs = b.bottom("self"), zero_padding(b, b.op)
-    shape = b.shape(bottom)
-    if len(shape) < 3 or any(map(any, pairs[:2])) or min(map(min, pairs)) < 0:
-        raise Unsupported("Caffe pads spatial axes alone")
-    one = np.ones((shape[1], 1, *[1] * (len(shape) - 2)), np.float32)
-    steps = [(max(after - before, 0), max(before - after, 0)) for before, after in pairs[2:]]
-    return fixed_convolution(
-        b, bottom, _pad_kernel(one, steps, [1] * len(steps)), b.top_shape, pad=[max(p) for p in pairs[2:]]
-    )
-
-
 def fixed_convolution(
     b: Builder,
     bottom: str,
@@ -138,7 +124,7 @@ def fixed_convolution(
     shape: Shape,
     group: int | None = None,
     kind: str = "Convolution",
-    stride: int = 1,
+    stride: int | Sequence[int] = 1,
     pad: Sequence[int] = (0,),
     suffix: str = "",
 ) -> str:
@@ -151,7 +137,9 @@ def fixed_convolution(
         **spatial_setting("pad", pad, 0),
         **spatial_setting("kernel", weight.shape[2:]),
     }
-    param |= spatial_setting("stride", [stride], 1) | ({} if group == 1 else {"group": group})
+    param |= spatial_setting("stride", [stride] if isinstance(stride, int) else stride, 1) | (
+        {} if group == 1 else {"group": group}
+    )
     frozen = [{"lr_mult": 0.0, "decay_mult": 0.0}]
     return b.layer(kind, bottom, shape=shape, blobs=[weight], suffix=suffix, convolution_param=param, param=frozen)
 

@@ -138,7 +138,7 @@ def mvn(b: Builder) -> str:
     OpenCV adds eps before the root.
     """
     eps, bottom = b.arg("eps"), b.bottom("self")
-    if eps is not None and eps > _NEGLIGIBLE_EPS and b.audience == "both":
+    if eps is not None and eps > _NEGLIGIBLE_EPS and b.read_by_opencv:
 
         def factor(variance: str) -> str:
             return power(b, power(b, variance, 0.5, suffix="deviation"), -1, shift=eps, suffix="factor")
@@ -173,10 +173,18 @@ def match_lrn(b: Builder) -> str | None:
     return None
 
 
+@rule("caffe.lrn")
+def lrn(b: Builder) -> str:
+    """Caffe's LRN across the channels."""
+    if len(b.top_shape) != 4:
+        raise Unsupported("of what is no picture")
+    return _lrn(b, b.bottom("self"), {name: b.arg(name) for name in ("local_size", "alpha", "beta", "k")}, False)
+
+
 def _lrn(b: Builder, value: str, given: dict[str, Any], within: bool) -> str:
     """The LRN layer. OpenCV ignores k: for it, k becomes 1 and the factor k ** -beta a Power behind."""
     factor = 1.0
-    if b.audience == "both" and given["k"] > 0:
+    if b.read_by_opencv and given["k"] > 0:
         factor = given["k"] ** -given["beta"]
         given |= {"alpha": given["alpha"] / given["k"], "k": 1.0}
     usual = {"local_size": 5, "alpha": 1.0, "beta": 0.75, "k": 1.0}

@@ -1,4 +1,4 @@
-"""Rules of pooling and unpooling, of means and sums over axes, and of upsampling."""
+"""Rules of pooling and unpooling, and of means and sums over axes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from converters.to_caffe.builder import Builder, Unsupported, rule
 from converters.to_caffe.linear import fixed_convolution, per_axis, spatial_setting
+from converters.to_caffe.places import along_axis
 from converters.to_caffe.program import Array
 from converters.to_caffe.scalars import power
 from converters.to_caffe.shapes import crop, global_pool, reshape
@@ -82,10 +83,73 @@ def _pooled(b: Builder, pool: str) -> str:
     return reshape(b, top, b.top_shape, suffix="as_line") if one_axis else top
 
 
-def _window_sizes(n: int, kernel: int, stride: int, pad: int, count: int, include_pad: bool) -> Array:
-    """How many places each of ``count`` windows covers along an axis, with the padding or without."""
+@rule("caffe.pool_windows")
+def any_windows(b: Builder) -> str:
+    """Pooling over windows whose padding may differ between the sides: as many windows as the top has places."""
+    bottom, pool = b.bottom("self"), b.arg("pool")
+    shape, top_shape = b.shape(bottom), b.top_shape
+    kernel, stride = b.arg("kernel"), b.arg("stride")
+    before, after = b.arg("before"), b.arg("after")
+    one_axis = len(shape) == 3
+    if one_axis:
+        shape, top_shape = (*shape[:2], 1, shape[2]), (*top_shape[:2], 1, top_shape[2])
+        bottom = reshape(b, bottom, shape, suffix="as_image")
+        kernel, stride, before, after = [1, *kernel], [1, *stride], [0, *before], [0, *after]
+    elif len(shape) != 4:
+        raise Unsupported("its input is no picture")
+    counts = list(top_shape[2:])
+    # Caffe pads both sides alike, by less than the kernel: windows too many at the front are cut off
+    front = [_windows_before(*axis) for axis in zip(kernel, stride, before, counts, shape[2:], strict=True)]
+    pad = [p + f * s for p, f, s in zip(before, front, stride, strict=True)]
+    wanted = [f + count for f, count in zip(front, counts, strict=True)]
+    top = pool_windows(b, bottom, pool, kernel, stride, pad, False, wanted)
+    top = crop(b, top, [(2 + i, f, f + counts[i]) for i, f in enumerate(front) if f], suffix="front")
+    if pool == "AVE":
+        spans = list(zip(shape[2:], kernel, stride, before, counts, strict=True))
+        caffe = [
+            _window_sizes(n, k, s, p, f + count, include_pad=True)[f:]
+            for n, k, s, p, f, count in zip(shape[2:], kernel, stride, pad, front, counts, strict=True)
+        ]
+        if b.arg("count_include_pad"):
+            wide = zip(spans, after, strict=True)
+            divisors = [_window_sizes(*span, include_pad=True, end=end) for span, end in wide]
+        else:
+            divisors = [_window_sizes(*span, include_pad=False) for span in spans]
+        top = _rescale_means(b, top, np.outer(*caffe), np.outer(*divisors))
+    return reshape(b, top, b.top_shape, suffix="as_line") if one_axis else top
+
+
+def _windows_before(kernel: int, stride: int, before: int, count: int, size: int) -> int:
+    """How many windows Caffe has to have before the first, so that it has the last: its padding is that of the front.
+
+    Raises Unsupported where none will do.
+    """
+    for front in range(kernel):
+        pad = before + front * stride
+        if pad and pad >= kernel:
+            break
+        if _most_windows(size, kernel, stride, pad) >= front + count:
+            return front
+    raise Unsupported(
+        f"its windows of {kernel} reach beyond a padding of {kernel - 1}; Caffe pads by less than a window"
+    )
+
+
+def _most_windows(size: int, kernel: int, stride: int, pad: int) -> int:
+    """How many windows Caffe has along an axis where it rounds up."""
+    every = -(-(size + 2 * pad - kernel) // stride) + 1
+    return every - 1 if pad and (every - 1) * stride >= size + pad else every
+
+
+def _window_sizes(
+    n: int, kernel: int, stride: int, pad: int, count: int, include_pad: bool, end: int | None = None
+) -> Array:
+    """How many places each of ``count`` windows covers along an axis, with the padding or without.
+
+    ``end`` is the padding behind the axis, ``pad`` by default.
+    """
     starts = np.arange(count) * stride - pad
-    ends = np.minimum(starts + kernel, n + pad)
+    ends = np.minimum(starts + kernel, n + (pad if end is None else end))
     return ends - starts if include_pad else np.minimum(ends, n) - np.maximum(starts, 0)
 
 
@@ -103,20 +167,27 @@ def _rescale_means(b: Builder, top: str, caffe_divisors: Array, aten_divisors: A
 
 
 def pool_windows(
-    b: Builder, bottom: str, pool: str, kernel: list[int], stride: list[int], pad: list[int], ceil: bool
+    b: Builder,
+    bottom: str,
+    pool: str,
+    kernel: list[int],
+    stride: list[int],
+    pad: list[int],
+    ceil: bool,
+    wanted: list[int] | None = None,
 ) -> str:
-    """A Pooling layer over these windows.
+    """A Pooling layer over these windows; ``wanted`` is how many each axis has, by default as many as ATen makes.
 
     Caffe rounds the number of windows up. Where that gives more than the program has, ``round_mode`` turns it off for
     Caffe itself; OpenCV does not read that setting, so that for both the input is cropped to what the program's windows
     cover, or, along a padded axis, the additional windows are cropped from the top.
     """
     shape = b.shape(bottom)
-    counts = _window_counts(shape[2:], kernel, stride, pad, ceil)
+    counts = wanted or _window_counts(shape[2:], kernel, stride, pad, ceil)
     caffe_counts = _window_counts(shape[2:], kernel, stride, pad, True)
     # without padding Caffe does not drop a window that starts beyond the image; OpenCV decides that for each axis
     undropped = [-(-(n - k) // s) + 1 for n, k, s in zip(shape[2:], kernel, stride, strict=True)]
-    both = b.audience == "both"
+    both = b.read_by_opencv
     caffe_counts = [
         every if p == 0 and (both or not any(pad)) else count
         for count, every, p in zip(caffe_counts, undropped, pad, strict=True)
@@ -129,7 +200,9 @@ def pool_windows(
     )
     if caffe_counts == counts:
         return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param=param)
-    if not both:
+    if any(has < count for has, count in zip(caffe_counts, counts, strict=True)):
+        raise Unsupported("it has windows over padding alone")
+    if not both and counts == _window_counts(shape[2:], kernel, stride, pad, False):
         return b.layer("Pooling", bottom, shape=(*shape[:2], *counts), pooling_param={**param, "round_mode": "FLOOR"})
     additional = [i for i in range(2) if caffe_counts[i] != counts[i]]
     covered = [(2 + i, 0, min(shape[2 + i], (counts[i] - 1) * stride[i] + kernel[i])) for i in additional if not pad[i]]
@@ -162,22 +235,42 @@ def adaptive(b: Builder) -> list[str]:
         top = global_pool(b, bottom, pool)
     else:
         windows = [_uniform_windows(n, count) for n, count in zip(shape[2:], goal, strict=True)]
-        top = pool_windows(
-            b, bottom, pool, [kernel for kernel, _ in windows], [stride for _, stride in windows], [0, 0], False
-        )
+        uniform = [window for window in windows if window is not None]
+        if len(uniform) == 2:
+            top = pool_windows(
+                b, bottom, pool, [kernel for kernel, _ in uniform], [stride for _, stride in uniform], [0, 0], False
+            )
+        elif pool == "AVE":
+            top = bottom
+            for axis, count in enumerate(goal, 2):
+                top = along_axis(b, top, axis, _adaptive_means(shape[axis], count), suffix=f"axis{axis}")
+        else:
+            raise Unsupported(
+                f"its windows, from {list(shape[2:])} to {list(goal)}, are not of one size; take an input whose size "
+                f"they divide"
+            )
     return [reshape(b, top, b.top_shape, suffix="as_line") if one_axis else top, *b.op.outputs[1:]]
 
 
-def _uniform_windows(size: int, count: int) -> tuple[int, int]:
-    """Kernel and stride of ``count`` adaptive windows over ``size`` places; raises Unsupported where they differ."""
-    starts = [i * size // count for i in range(count)]
-    lengths = {-(-(i + 1) * size // count) - start for i, start in enumerate(starts)}
-    strides = {after - before for before, after in pairwise(starts)} or {1}
-    if len(lengths) > 1 or len(strides) > 1:
-        raise Unsupported(
-            f"its {count} windows over {size} places are not of one size; take an input whose size they divide"
-        )
-    return lengths.pop(), strides.pop()
+def _adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:
+    """The first place of each of ``count`` adaptive windows over ``size`` places, and the one behind its last."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def _uniform_windows(size: int, count: int) -> tuple[int, int] | None:
+    """Kernel and stride of ``count`` adaptive windows over ``size`` places; None where they differ."""
+    windows = _adaptive_windows(size, count)
+    lengths = {end - start for start, end in windows}
+    strides = {after[0] - before[0] for before, after in pairwise(windows)} or {1}
+    return (lengths.pop(), strides.pop()) if len(lengths) == len(strides) == 1 else None
+
+
+def _adaptive_means(size: int, count: int) -> Array:
+    """The share of each place in each adaptive window."""
+    matrix = np.zeros((count, size), np.float32)
+    for row, (start, end) in zip(matrix, _adaptive_windows(size, count), strict=True):
+        row[start:end] = 1 / (end - start)
+    return matrix
 
 
 @rule("mean", "sum")
@@ -193,17 +286,22 @@ def reduce(b: Builder) -> str:
     elif axes == [1] and len(shape) > 2:
         weight = np.full((1, shape[1], *[1] * (len(shape) - 2)), 1 if b.op.short == "sum" else 1 / shape[1], np.float32)
         top = fixed_convolution(b, bottom, weight, (shape[0], 1, *shape[2:]), group=1)
-    elif axes == list(range(axes[0], len(shape))):
+    elif axes == list(range(axes[0], len(shape))) and b.audience != "opencv":
         param = {"operation": b.op.short.upper(), **({"axis": axes[0]} if axes[0] else {})}
         top = b.layer("Reduction", bottom, shape=shape[: axes[0]], reduction_param=param)
+    elif axes[0] > 0 and len(shape) > 2:
+        top = bottom
+        for axis in axes:
+            share = 1 if b.op.short == "sum" else 1 / shape[axis]
+            top = along_axis(b, top, axis, np.full((1, shape[axis]), share, np.float32), suffix=f"axis{axis}")
     else:
-        raise Unsupported(f"over axes {axes} of {len(shape)}; Caffe reduces the last axes, or the channels")
+        raise Unsupported(f"over axes {axes} of {len(shape)}; Caffe reduces the axes of items, not the batch")
     return reshape(b, top, b.top_shape, suffix="shape")
 
 
 @rule("max_unpool2d")
 def unpool(b: Builder) -> str:
-    if b.audience != "forks":
+    if not b.has_forks_layers:
         raise Unsupported("of Caffe's only forks have Upsample (--for forks)")
     bottom, size = b.bottom("self"), b.top_shape[2:]
     shape = b.shape(bottom)[2:]
@@ -211,30 +309,3 @@ def unpool(b: Builder) -> str:
     multiple = size == tuple(scale * n for n in shape)
     param = {"scale": scale} if multiple else {"upsample_h": size[0], "upsample_w": size[1]}
     return b.layer("Upsample", bottom, b.bottom("indices"), shape=b.top_shape, upsample_param=param)
-
-
-@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
-def nearest(b: Builder) -> str:
-    bottom = b.bottom("input") if "input" in b.op.args else b.bottom("self")
-    shape, top = b.shape(bottom), b.top_shape
-    factors = [big // small for big, small in zip(top[2:], shape[2:], strict=True)]
-    if (
-        any(small * factor != big for small, factor, big in zip(shape[2:], factors, top[2:], strict=True))
-        or len(set(factors)) > 1
-    ):
-        raise Unsupported(
-            f"from {list(shape[2:])} to {list(top[2:])}; Caffe enlarges by whole numbers, the same for each axis"
-        )
-    weight = np.ones((shape[1], 1, *factors), np.float32)
-    return fixed_convolution(b, bottom, weight, top, kind="Deconvolution", stride=factors[0])
-
-
-@rule("upsample_bilinear2d")
-def bilinear(b: Builder) -> str:
-    if b.audience != "forks" or not b.arg("align_corners", False):
-        raise Unsupported(
-            "Caffe's Deconvolution differs from it at the border; forks have Interp, for align_corners=True (--for "
-            "forks)"
-        )
-    param = {"height": b.top_shape[2], "width": b.top_shape[3]}
-    return b.layer("Interp", b.bottom("input"), shape=b.top_shape, interp_param=param)

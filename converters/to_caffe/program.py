@@ -25,6 +25,8 @@ class Op:
     """One operation, ``aten.conv2d`` say; ``args`` are by ATen's names, without those at their defaults.
 
     ``module`` is the path of the innermost nn.Module that called it (``features.0``), empty for the outermost.
+    ``kind`` and ``place`` are what the file calls the operation and where it stands, where that differs. ``refusal`` is
+    why Caffe has no counterpart, where the reader knows: '' where another operation before it has none.
     """
 
     name: str
@@ -32,6 +34,9 @@ class Op:
     args: dict[str, Any]
     outputs: tuple[str, ...]
     module: str = ""
+    kind: str = ""
+    place: str = ""
+    refusal: str | None = None
 
     @property
     def short(self) -> str:
@@ -51,6 +56,7 @@ class Program:
     ``shapes`` are those of the traced example, with the batch size that was asked for; ``free_axes`` has the axes of a
     value whose size is not fixed. ``integral`` are the values of integers or booleans. ``numbers`` are the values that
     are single numbers. ``arrays`` reads the parameters, buffers and constants; ``paths`` has their names in the module.
+    ``output_names`` are the outputs' blobs, where the file has names for them.
     """
 
     inputs: list[str]
@@ -62,6 +68,7 @@ class Program:
     numbers: dict[str, float] = field(default_factory=dict)
     arrays: dict[str, Callable[[], Array]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    output_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         self.producers = {output: op for op in self.ops for output in op.outputs}

@@ -100,12 +100,15 @@ def permute_axes(b: Builder, value: str, order: Sequence[int], suffix: str = "")
     nontrivial = [axis for axis in order if shape[axis] != 1 or not b.fixed(value, axis)]
     if nontrivial == sorted(nontrivial):
         return reshape(b, value, top, suffix=suffix)
-    if b.audience == "forks":
+    if b.has_permute:
         return b.layer("Permute", value, shape=top, suffix=suffix, permute_param={"order": list(order)})
     movable = [axis for axis in nontrivial if _is_sorted_without(nontrivial, axis) and b.fixed(value, axis)]
     axis = min(movable, key=lambda axis: shape[axis], default=-1)
     if axis < 0 or shape[axis] > MAX_PARTS:
-        raise Unsupported(f"its axes change places, {list(order)}; of Caffe's only forks have Permute (--for forks)")
+        raise Unsupported(
+            f"its axes change places, {list(order)}; Caffe has no Permute; OpenCV and forks have (--for opencv, "
+            f"--for forks)"
+        )
     target = list(order).index(axis)
     one = (*top[:target], 1, *top[target + 1 :])
     parts = slice_axis(b, value, axis, range(1, shape[axis] + 1), suffix=f"{suffix}_parts".removeprefix("_"))
@@ -164,7 +167,7 @@ def crop(b: Builder, value: str, parts: Sequence[tuple[int, int, int]], suffix: 
 def split(b: Builder) -> list[str]:
     bottom = b.bottom("self")
     axis = b.arg("dim", 0) % len(b.shape(bottom))
-    _require_fixed(b, bottom, axis)
+    require_fixed(b, bottom, axis)
     outputs = b.op.outputs
     unbound = b.op.short == "unbind"
     ends = list(accumulate(1 if unbound else b.program.shapes[name][axis] for name in outputs))
@@ -178,24 +181,8 @@ def split(b: Builder) -> list[str]:
     return parts
 
 
-@rule("slice", "narrow", "select")
-def part(b: Builder) -> str:
-    bottom = b.bottom("self")
-    shape = b.shape(bottom)
-    axis = b.arg("dim", 0) % len(shape)
-    if b.arg("step", 1) != 1:
-        raise Unsupported("it takes every n-th value; Caffe's Slice takes all")
-    size = shape[axis]
-    start = b.arg("index", b.arg("start", 0)) or 0
-    start = max(start + size, 0) if start < 0 else min(start, size)
-    count = 1 if b.op.short == "select" else b.top_shape[axis]
-    if count == size:
-        return reshape(b, bottom, b.top_shape)
-    _require_fixed(b, bottom, axis)
-    return reshape(b, crop(b, bottom, [(axis, start, start + count)], suffix="slice"), b.top_shape, suffix="shape")
-
-
-def _require_fixed(b: Builder, value: str, axis: int) -> None:
+def require_fixed(b: Builder, value: str, axis: int) -> None:
+    """Raise Unsupported where the size of this axis is not fixed."""
     if not b.fixed(value, axis):
         raise Unsupported("it takes parts of an axis whose size is not fixed")
 

@@ -173,27 +173,27 @@ def test_what_caffe_has_not_is_named_all_at_once(tmp_path):
     class Wild(nn.Module):
         def __init__(self):
             super().__init__()
-            self.act = nn.GELU()
-            self.pad = nn.ReflectionPad2d(1)
+            self.act = nn.Hardshrink()
+            self.pad = nn.ConstantPad2d(1, 2.0)
             self.drop = nn.Dropout()
 
         def forward(self, x):
             x = self.pad(self.act(x)).cumsum(1)
-            return F.gelu(x).permute(0, 3, 2, 1)
+            return F.hardshrink(x).permute(0, 3, 2, 1)
 
     path = save(Wild(), torch.randn(2, 3, 4, 4), tmp_path / "m.pt2")
     with pytest.raises(SpecError) as caught:
         import_.import_program(path, tmp_path / "net")
     error = str(caught.value)
     assert error.startswith(f"'{path}' cannot be imported, as Caffe has no counterpart: ")
-    assert "aten.gelu (Caffe has no error function; use approximate='tanh') at 'act', 'gelu_1'; " in error
+    assert "aten.hardshrink (no such layer) at 'act', 'hardshrink_1'; " in error
     assert (
-        "aten.pad (it pads by reflect; Caffe pads with zeros) at 'pad'; aten.cumsum (no such layer) at 'cumsum'; "
+        "aten.pad (it pads by constant 2.0; Caffe pads with zeros) at 'pad'; aten.cumsum (no such layer) at 'cumsum'; "
         in error
     )
     assert error.endswith(
-        "aten.permute (its axes change places, [0, 3, 2, 1]; of Caffe's only forks have Permute (--for forks)) at "
-        "'permute'"
+        "aten.permute (its axes change places, [0, 3, 2, 1]; Caffe has no Permute; OpenCV and forks have (--for "
+        "opencv, --for forks)) at 'permute'"
     )
     assert "\n" not in error
     assert list(tmp_path.iterdir()) == [path]
@@ -212,17 +212,16 @@ def unpooled(x):
         (lambda x: F.max_pool2d(x, 2, return_indices=True)[1] * 1.0,
             "its indices are read, and Caffe has more windows"),
         (unpooled, r"aten\.max_unpool2d \(of Caffe's only forks have Upsample \(--for forks\)\)"),
-        (lambda x: F.adaptive_avg_pool2d(x, 5), r"its 5 windows over 9 places are not of one size"),
+        (lambda x: F.adaptive_max_pool2d(x, 5), r"its windows, from \[9, 8\] to \[5, 5\], are not of one size"),
         (lambda x: x.transpose(2, 3) @ x, "its other is computed from the net's input; Caffe's weights are fixed"),
         (lambda x: F.dropout(x), "it is in training mode; call model.eval"),
         (lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6), training=True),
             "it is in training mode; call model.eval"),
-        (lambda x: x[:, :, ::2], "it takes every n-th value"),
-        (lambda x: F.interpolate(x, size=(10, 12)), r"from \[9, 8\] to \[10, 12\]; Caffe enlarges by whole numbers"),
-        (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "Deconvolution differs from it at the border"),
+        (lambda x: F.interpolate(x[:, :, :, :, None], size=(10, 12, 3)),
+            r"from \[9, 8, 1\] to \[10, 12, 3\]; Caffe enlarges volumes by whole numbers"),
         (lambda x: x.amax((1, 2)), r"over axes \[1, 2\] of 4; Caffe has it over whole images, axes 2 and 3"),
         (lambda x: x.argmax().float(), "over all axes, the batch too"),
-        (lambda x: x.sum((0, 1)), "Caffe reduces the last axes, or the channels"),
+        (lambda x: x.sum((0, 1)), "Caffe reduces the axes of items"),
         (lambda x: F.conv2d(x[0], torch.ones(2, 6, 1, 1)), "its input has no batch axis"),
         (lambda x: F.conv2d(F.pad(x, (0, 1, 0, 0)), torch.ones(2, 6, 3, 3), dilation=2), "differs between the sides"),
         (lambda x: torch.cat([x, torch.ones(2, 1, 9, 8)], 1), "one of its parts does not depend on the net's input"),
