@@ -6,6 +6,7 @@ The text that describes a picture (``.dot``, ``.gv``, ``.raw``) is made here; ev
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -26,6 +27,9 @@ LAYER_STYLE_DEFAULT = {"shape": "box", "style": "filled", "fillcolor": Layer.col
 NEURON_LAYER_STYLE = {"shape": "box", "style": "filled", "fillcolor": "#90EE90"}
 BLOB_STYLE = {"shape": "octagon", "style": "filled", "fillcolor": "#E0E0E0"}
 
+#: how many nodes stand in a row of a net that is drawn in rows: about 1,400 pixels
+ROW = 8
+
 _TEXT = ("raw", "dot", "gv")
 _DIRECTIONS = ("TB", "BT", "LR", "RL")
 
@@ -43,19 +47,54 @@ class Graph:
         self.name = name
         self.rankdir = rankdir
         self._lines: dict[str, None] = {}  # in order, each once
+        self._nodes: list[str] = []
+        self._edges: list[tuple[str, str]] = []
+        self._rows: list[list[str]] = []
 
     def add_node(self, node: str, label: str, style: dict[str, str]) -> None:
         """Add a node; ``label`` is in quotes, as ``get_layer_label`` makes it."""
         looks = ", ".join(f"{key}={_quoted(value)}" for key, value in style.items())
         self._lines[f"{_quoted(node)} [label={label}, {looks}];"] = None
+        self._nodes.append(node)
 
     def add_edge(self, src: str, dst: str, label: str) -> None:
         """Add an arrow between two nodes."""
         self._lines[f"{_quoted(src)} -> {_quoted(dst)} [label={label}];"] = None
+        self._edges.append((src, dst))
+
+    def fold(self, length: int = ROW) -> None:
+        """Lay the longest way through the net in rows of ``length`` nodes, one below the other, where that way is about
+        all of the net and longer than a row. Edges must have been added in the order of the layers.
+        """
+        both = set(self._edges)
+        onward = [(src, dst) for src, dst in self._edges if (dst, src) not in both]  # not those of layers in place
+        after: dict[str, tuple[int, str]] = {}
+        for src, dst in reversed(onward):
+            after[src] = max(after.get(src, (0, "")), (1 + after.get(dst, (0, ""))[0], dst))
+        way = [max(self._nodes, key=lambda node: after.get(node, (0, ""))[0])] if self._nodes else []
+        while way and way[-1] in after:
+            way.append(after[way[-1]][1])
+        aside = {node for edge in onward for node in edge} - set(way)
+        if len(way) > length and 4 * len(aside) <= len(way):
+            self._rows = [way[first : first + length] for first in range(0, len(way), length)]
+
+    def _folded(self) -> list[str]:
+        """The lines of a graph in rows: the nodes of a row at one height, the first of each below each other, and room
+        between for layers in place.
+        """
+        turns = {f"{_quoted(row[-1])} -> {_quoted(below[0])} [" for row, below in itertools.pairwise(self._rows)}
+        lines = [
+            line.replace("];", ", constraint=false];") if line.startswith(tuple(turns)) else line
+            for line in self._lines
+        ]
+        lines += [f"{{ rank=same; {'; '.join(map(_quoted, row))} }}" for row in self._rows]
+        firsts = [_quoted(row[0]) for row in self._rows]
+        return [*lines, *(f"{a} -> {b} [style=invis, weight=100, minlen=2];" for a, b in itertools.pairwise(firsts))]
 
     def to_string(self) -> str:
         """The graph in graphviz' language."""
-        lines = [f"rankdir={self.rankdir};", "node [fontname=Helvetica];", "edge [fontname=Helvetica];", *self._lines]
+        rankdir, drawn = ("TB", self._folded()) if self._rows else (self.rankdir, list(self._lines))
+        lines = [f"rankdir={rankdir};", "node [fontname=Helvetica];", "edge [fontname=Helvetica];", *drawn]
         return f"digraph {_quoted(self.name)} {{\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
 
     def create(self, format: str = "ps") -> bytes:

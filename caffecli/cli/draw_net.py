@@ -15,8 +15,7 @@ from caffecli.cli.options import caffe_command, layers_option, model_option, net
 @click.option(
     "--rankdir",
     type=click.Choice(["TB", "BT", "LR", "RL"]),
-    default="LR",
-    help="Where the net goes, as in left to right.",
+    help="Where the net goes, as in left to right. [default: in rows where it is a chain, else LR]",
 )
 @click.option("--phase", type=click.Choice(["TRAIN", "TEST", "ALL"]), default="ALL", help="The layers of this phase.")
 @net_state_options

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe import draw
+from caffecli.formats.atomic import replacing
 from caffecli.proto.caffe_pb2 import TEST, Phase
 from caffecli.spec.filter import filter_net
 from caffecli.tools.open import read_net
@@ -13,7 +14,8 @@ from caffecli.tools.open import read_net
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """What to draw, and where: the name of ``picture`` ends in its format.
+    """What to draw, and where: the name of ``picture`` ends in its format. ``rankdir``: where the net goes, as in LR;
+    None: in rows where it is a chain, else LR.
 
     ``phase``: the layers of this phase; None: all.
 
@@ -22,7 +24,7 @@ class DrawOptions:
 
     net: str | Path
     picture: str | Path
-    rankdir: str = "LR"
+    rankdir: str | None = None
     phase: Phase | None = None
     level: int = 0
     stages: tuple[str, ...] = ()
@@ -35,4 +37,9 @@ def draw_net(options: DrawOptions) -> None:
     phase = TEST if options.phase is None else options.phase
     whole = read_net(options.net, phase, options.level, options.stages, layers=options.layers)
     param = whole if options.phase is None else filter_net(whole, whole.state)
-    draw.draw_net_to_file(param, options.picture, options.rankdir, display_lrm=options.display_lrm)
+    graph = draw.get_pydot_graph(param, options.rankdir or "LR", display_lrm=options.display_lrm)
+    if options.rankdir is None:
+        graph.fold()
+    picture = graph.create(Path(options.picture).suffix[1:])
+    with replacing(options.picture) as file:
+        file.write(picture)

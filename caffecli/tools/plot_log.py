@@ -162,5 +162,5 @@ def _figure(drawn: list[Curve], axis: str, log_scale: bool) -> Any:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     if len(drawn) > 1:
-        axes.legend(loc="lower right" if all("accuracy" in name for name in names) else "upper right")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves, not over them
     return figure

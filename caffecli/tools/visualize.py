@@ -111,7 +111,7 @@ def _activations(inspector: Inspector, options: VisualizeOptions, picture: Array
     if options.unit is not None:
         methods.check_unit(options.unit, len(found), options.layer)
         found = found[first : first + 1]
-    caption = f"activations of shape {found.shape}, {found.min():g} to {found.max():g}"
+    caption = f"activations of shape {found.shape}, {found.min():.3g} to {found.max():.3g}"
     if found.size == len(found):
         drawn = _bars(found.ravel(), options.layer, "units", first)
         return drawn, f"{caption}, the largest of unit {found.argmax() + first}"
@@ -197,8 +197,8 @@ def _occlusion(inspector: Inspector, options: VisualizeOptions, picture: Array) 
         left, sheet.captioned(right, f"unit {found.unit}, the mean of the squares that hide the place")
     )
     return drawn, (
-        f"unit {found.unit}: {found.whole:g} for the whole picture, {heat.min():g} to {heat.max():g} where squares of "
-        f"{found.size} hide it"
+        f"unit {found.unit}: {found.whole:.3g} for the whole picture, {heat.min():.3g} to {heat.max():.3g} where "
+        f"squares of {found.size} hide it"
     )
 
 
@@ -209,7 +209,7 @@ def _saliency(inspector: Inspector, options: VisualizeOptions, picture: Array) -
     left = sheet.captioned(sheet.pixels(_shown(inspector, options), factor), "the picture")
     right = sheet.with_scale(sheet.pixels(_range(found), factor), float(found.min()), float(found.max()))
     drawn = sheet.beside(left, sheet.captioned(right, f"|d unit {unit} / d pixel|, the largest of the channels"))
-    return drawn, f"unit {unit}: gradients up to {found.max():g}"
+    return drawn, f"unit {unit}: gradients up to {found.max():.3g}"
 
 
 _DRAW: dict[Kind, Any] = {

@@ -215,3 +215,21 @@ def test_draw_net(run: Run) -> None:
     assert code == 2 and "--level and --stage need --phase TRAIN or --phase TEST" in err
     code, _, err = run("draw_net", "no.prototxt", "no.dot")
     assert code == 1 and err == "Error: cannot read 'no.prototxt': No such file or directory; check the path"
+
+
+def test_draw_net_folds_a_chain_into_rows(run: Run) -> None:
+    models = Path(__file__).parents[2] / "models"
+
+    def drawn(name: str, *flags: str) -> str:
+        code, _, err = run("draw_net", "net.dot", f"--model={models / name}", "--phase=TEST", *flags)
+        assert code == 0, err
+        return Path("net.dot").read_text()
+
+    text = drawn("vgg16/train_val.prototxt")
+    rows = [re.findall(r'"(?:blob|layer \d+) ([^"]*)"', line) for line in text.splitlines() if "rank=same" in line]
+    assert rows[0] == ["data", "data", "conv1_1", "conv1_1", "conv1_2", "conv1_2", "pool1", "pool1"]
+    assert rows[-1] == ["fc7", "fc7", "fc8", "fc8", "loss", "loss"] and len(rows) == 6
+    assert "rankdir=TB" in text and text.count("constraint=false") == 5
+    for name, flags in (("bvlc_googlenet/deploy.prototxt", []), ("vgg16/train_val.prototxt", ["--rankdir=LR"])):
+        text = drawn(name, *flags)
+        assert "rankdir=LR" in text and "rank=same" not in text
