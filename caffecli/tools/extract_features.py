@@ -22,6 +22,7 @@ from caffecli.formats.hdf5_rows import RowWriter
 from caffecli.net import devices
 from caffecli.net.records import record_count
 from caffecli.net.runners.whole import Whole
+from caffecli.tools import preprocessing
 from caffecli.tools.blobs import find_blob, run_and_observe
 from caffecli.tools.open import open_net, split_names
 
@@ -101,6 +102,7 @@ def extract_features(options: FeatureOptions) -> None:
             atomic.refuse_existing(path, file=options.format in ("hdf5", "npy"))
     runner = open_net(options.model, Whole, layers=options.layers, device=device, weights=split_names(options.weights))
     with contextlib.closing(runner.net) as net:
+        preprocessing.warn_of_other_pixels((node.layer.param for node in net.nodes), options.weights)
         features = [_Feature(b, find_blob(net, b), out) for b, out in zip(options.blobs, options.outputs, strict=True)]
         records = record_count(net) if options.batches is None else None
         _run(runner, features, options, records)

@@ -226,6 +226,31 @@ def warn_of_sizes(what: str, size: Size, there: Size | None, whence: str) -> Non
         )
 
 
+def warn_of_other_pixels(layers: Iterable[LayerParameter], weights: str) -> None:
+    """Warn where the data layer among ``layers`` makes other numbers of pixels than that which the net of the file
+    ``weights`` was trained with: scores are wrong then, and nothing else tells.
+    """
+    own = _data_layer(layers, "")
+    told = None if own is None else trained(weights, top=own.top[0])
+    if own is None or told is None:
+        return
+    mine, theirs = own.transform_param, told.transform
+    values = tuple(mine.mean_value), tuple(theirs.mean_value)
+    # two files of means may be the same, wherever they are
+    means = all(param.mean_file for param in (mine, theirs)) or (values[0] or (0.0,)) == (values[1] or (0.0,))
+    if mine.scale != theirs.scale or not means or bool(mine.mean_file) != bool(theirs.mean_file):
+        logs.warning(
+            _SOURCE,
+            f"layer {own.name!r} gives pictures {_pixels(mine)}; the net was trained with {_pixels(theirs)}, as "
+            f"{told.whence} has it: what it finds may be wrong",
+        )
+
+
+def _pixels(param: TransformationParameter) -> str:
+    less = repr(param.mean_file) if param.mean_file else ",".join(f"{value:g}" for value in param.mean_value or (0,))
+    return f"less {less}, times {param.scale:g}"
+
+
 def hint(weights: str) -> str:
     """What to do where nothing says how the net of ``weights`` was trained."""
     beside = sorted(path for path in Path(weights).resolve().parent.glob("*train*.prototxt"))

@@ -23,7 +23,7 @@ from caffecli.net.runners.base import Result
 from caffecli.net.runners.whole import Whole
 from caffecli.solver import progress
 from caffecli.solver.detection import DetectionTest, log_precisions
-from caffecli.tools import predictions
+from caffecli.tools import predictions, preprocessing
 from caffecli.tools.blobs import run_and_observe
 from caffecli.tools.open import open_net, split_names
 
@@ -90,6 +90,7 @@ def test(options: TestOptions) -> dict[str, Tensor]:
     wanted = options.predictions, options.confusion, options.blob, options.top
     with contextlib.closing(runner.net) as net:
         _refuse_without_data(net, options.model)
+        preprocessing.warn_of_other_pixels((node.layer.param for node in net.nodes), options.weights)
         batches, turn = _plan(options, net)
         with predictions.writing(net, *wanted) as writer:
             logs.info("caffe.cpp:281", f"Running for {batches} iterations.")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -294,3 +295,27 @@ def test_gpu_takes_a_number_or_none(net: Callable[[str], None], run: Run) -> Non
     code, _, err = run("classify", *flags, "--gpu", "0")
     assert code == 2 and "is 0 the GPU or the file '0' that is here? Write --gpu=0, or ./0 after --gpu=0" in err
     assert run("classify", *flags, "--gpu=0", "./0")[0] == 0
+
+
+def test_records_unlike_the_trainings_are_told(net: Callable[[str], None], run: Run) -> None:
+    net('mean_file: "mean.binaryproto" scale: 0.02 crop_size: 8')
+    text = Path("train_val.prototxt").read_text()
+    test = ("test", "--model=t.prototxt", "--weights=w.caffemodel", "--all")
+    extract = ("extract_features", "--all", "ip", "f.npy", "npy", "--model=t.prototxt", "--weights=w.caffemodel")
+    shutil.copy("mean.binaryproto", "same.binaryproto")
+    for old, new, told in (
+        ("scale: 0.02", "scale: 0.02", ""),
+        ('"mean.binaryproto"', '"same.binaryproto"', ""),
+        ("scale: 0.02", "", "less 'mean.binaryproto', times 1"),
+        ('mean_file: "mean.binaryproto"', "mean_value: 9", "less 9, times 0.02"),
+        ('mean_file: "mean.binaryproto"', "", "less 0, times 0.02"),
+    ):
+        Path("t.prototxt").write_text(text.replace(old, new))
+        for command in (test, extract):
+            code, _, err = run(*command)
+            assert code == 0, err
+            words = [line.partition("] ")[2] for line in err.splitlines() if line.startswith("W") and "trained" in line]
+            said = f"layer 'pixels' gives pictures {told}; the net was trained with less 'mean.binaryproto', times 0.02"
+            assert [word.partition(", as layer")[0] for word in words] == ([said] if told else [])
+        for path in Path().glob("f*.npy"):
+            path.unlink()

@@ -238,7 +238,14 @@ def test_pixels_are_brought_to_the_net_as_in_its_training(run: Run, heard: io.St
         ('mean_file: "mean.binaryproto"', (), 200, "less 'mean.binaryproto'"),
         ('mean_file: "other.binaryproto"', (), 201, "less the mean of each channel of 'other.binaryproto'"),
         ('mean_file: "gone.binaryproto"', ("--mean_value=5",), 199, "less 5"),
+        ("mean_value: 9 scale: 9", ("--like=like.prototxt",), 100, "as layer 'own' of 'like.prototxt' has it"),
+        ("mean_value: 9", ("--mean=mean.binaryproto", "--scale=0.5"), 100, "less 'mean.binaryproto', times 0.5"),
+        ("mean_value: 9 scale: 0.5", ("--mean", "4,4,4"), 100, "less 4,4,4, times 0.5"),
     ):
+        Path("like.prototxt").write_text(
+            'layer { name: "own" type: "Data" top: "data" transform_param { mean_value: 4 scale: 0.5 } '
+            'data_param { source: "x" batch_size: 1 } }'
+        )
         if transform is not None:
             trained_with(transform)
         mean.write("mean.binaryproto", np.full((3, 40, 40), 4, np.float32))
