@@ -17,7 +17,7 @@ from caffecli.errors import FormatError, SpecError
 from caffecli.formats import caffemodel
 from caffecli.formats.atomic import replacing
 from caffecli.spec import text
-from converters.from_onnx import graph
+from converters.from_onnx import compare, graph
 from converters.from_torch import archive
 from converters.to_caffe.assemble import Imported, assemble
 from converters.to_caffe.builder import Audience
@@ -58,8 +58,13 @@ def import_program(
         if os.path.lexists(file):
             raise FormatError(f"{str(file)!r} exists; remove it or choose another name")
     try:
-        program = graph.read(path, batch, shapes) if Path(path).suffix == ".onnx" else archive.read(path, batch)
+        onnx = Path(path).suffix.lower() == ".onnx"
+        if shapes and not onnx:
+            raise SpecError("has the sizes of its example; --shape is for ONNX models")
+        program = graph.read(path, batch, shapes) if onnx else archive.read(path, batch)
         made = convert(program, Path(out).name, inputs, audience)
+        if onnx:
+            compare.check(path, program, made)
     except SpecError as error:
         raise SpecError(f"{str(path)!r} {error}") from error
     with replacing(files[0], "w") as written:

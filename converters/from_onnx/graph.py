@@ -23,6 +23,9 @@ TRANSLATION_MODULES = (elementwise, operations)
 _FLOAT, _HALVES, _TEXT = 1, (10, 16), 8
 _FLOATS = (1, 10, 11, 16)
 
+#: what reading a damaged file may raise
+_READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError)
+
 _FIXED = "Caffe's nets have no branches and loops; export the model with what it decides by fixed"
 _OUTSIDE = "compute it behind the net"
 _QUANTIZED = "it computes with integers (int8), Caffe with single precision; take the model from before quantization"
@@ -50,7 +53,17 @@ def read(path: Path_, batch: int | None = None, shapes: Sequence[Shape] | None =
     say.
     """
     model = load(path)
-    given = _input_shapes(model, 1 if batch is None else batch, shapes)
+    try:
+        return _program(model, 1 if batch is None else batch, shapes)
+    except _READ_ERRORS as error:
+        raise FormatError(
+            f"{str(path)!r}: the model is damaged, or of a kind that is not known here ({type(error).__name__}: "
+            f"{' '.join(str(error).split())})"
+        ) from error
+
+
+def _program(model: Model, batch: int, shapes: Sequence[Shape] | None) -> Program:
+    given = _input_shapes(model, batch, shapes)
     inferred, ops = _translate(model, given)
     _check_types(model, inferred)
     fixed = [name for name in model.outputs if name in inferred.arrays]

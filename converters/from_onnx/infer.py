@@ -68,7 +68,7 @@ class _Walk:
                 pending += reversed(branch)
                 continue
             node = self._node(proto)
-            ours = node.domain == ""
+            ours = node.domain == "" and not any(one.type in _GRAPHS for one in proto.attribute)
             if ours and self._known(node):
                 new = modern(node, self.opset, self.made.shapes.get)
                 for name, array in new.arrays.items():
@@ -148,7 +148,7 @@ class _Walk:
 
     def _output_shapes(self, node: Node) -> dict[str, tuple[Shape | None, int]]:
         """Shape and type of each output; no shape where it depends on numbers, none at all of unknown operators."""
-        from onnx import defs, helper, shape_inference
+        from onnx import checker, defs, helper, shape_inference
 
         if node.kind == "Resize":
             return self._resized(node)
@@ -169,7 +169,7 @@ class _Walk:
             found = shape_inference.infer_node_outputs(
                 schema, self._proto(node), types, data, opset_imports=[helper.make_opsetid("", self.newest)]
             )
-        except (shape_inference.InferenceError, ValueError, TypeError) as error:
+        except (shape_inference.InferenceError, checker.ValidationError, ValueError, TypeError) as error:
             lines = str(error).splitlines() or [repr(error)]
             raise FormatError(
                 f"{str(self.model.path)!r}: the model is damaged: node {node.name!r} ({node.kind}) does not fit what "

@@ -228,6 +228,11 @@ def _stored(path: Path, tensor: Proto, what: str) -> Stored:
     if tensor.data_type == TensorProto.STRING:
         return Stored(shape, tensor.data_type, lambda: np.asarray([], object))
     if tensor.data_location != TensorProto.EXTERNAL:
+        if tensor.HasField("raw_data") and len(tensor.raw_data) < math.prod(shape) * _bits(path, tensor, what) // 8:
+            raise FormatError(
+                f"{str(path)!r}: the model is damaged: its {what} has {len(tensor.raw_data)} bytes for the shape "
+                f"{list(shape)}"
+            )
         return Stored(shape, tensor.data_type, functools.partial(to_array, path, tensor, what))
     entries = {entry.key: entry.value for entry in tensor.external_data}
     size = math.prod(shape) * _item_size(path, tensor, what)
@@ -277,6 +282,16 @@ def _dtype(path: Path, tensor: Proto, what: str) -> np.dtype[Any]:
         return np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except KeyError as error:
         raise FormatError(f"{str(path)!r}: the model is damaged: its {what} has type {tensor.data_type}") from error
+
+
+def _bits(path: Path, tensor: Proto, what: str) -> int:
+    """How many bits a number takes in the file: 4 of some types, which take 8 in memory."""
+    from onnx import TensorProto
+
+    name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type < 30 else ""
+    if name.endswith("INT2"):
+        return 2
+    return 4 if name.endswith(("INT4", "FLOAT4E2M1")) else 8 * _item_size(path, tensor, what)
 
 
 def _item_size(path: Path, tensor: Proto, what: str) -> int:

@@ -52,6 +52,9 @@ def convolution(b: Builder) -> str:
         )
     pad = [max(pair) for pair in pads]
     group = b.arg("groups", 1)
+    channels = len(weight) if transposed else weight.shape[1] * group
+    if channels != b.shape(bottom)[1]:
+        raise Unsupported(f"its weights are for {channels} channels, and it reads {b.shape(bottom)[1]}")
     blobs = [weight] if bias is None else [weight, bias]
     param: dict[str, Any] = {"num_output": weight.shape[1] * group if transposed else len(weight)}
     if bias is None:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from caffecli.net import weights
-from caffecli.net.net import Net
-from caffecli.proto.caffe_pb2 import TEST
-from caffecli.spec.load import prepare_net
-from converters.from_onnx import graph
+from converters.from_onnx import compare, graph
 from converters.import_ import convert
 from tests.converters.onnx_models import SHAPE, floats, ints, model, node, one, runtime
 
@@ -23,21 +18,12 @@ def imported(made, tmp_path, audience="both", **given):
     return convert(graph.read(path, **given), "net", None, audience)
 
 
-def outputs(made, x):
-    net = Net(prepare_net(made.net, TEST))
-    weights.copy(net, made.weights, "import")
-    with torch.no_grad():
-        tops = net({made.inputs[0]: torch.from_numpy(x)})
-    assert set(tops) == set(made.outputs)
-    return [tops[name].numpy() for name in made.outputs]
-
-
 def check(made, tmp_path, audience="both", x=None, tolerance=1e-5):
     """The net gives what onnxruntime gives, in the same shapes."""
     dims = [dim.dim_value for dim in made.graph.input[0].type.tensor_type.shape.dim]
     x = floats(*dims) if x is None else x
     net = imported(made, tmp_path, audience)
-    for came, wanted in zip(outputs(net, x), runtime(made, x), strict=True):
+    for came, wanted in zip(compare.outputs(net, [x]), runtime(made, x), strict=True):
         assert came.shape == wanted.shape
         np.testing.assert_allclose(came, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(), 1e-3))
     return net
@@ -252,4 +238,4 @@ def test_a_free_batch(tmp_path):
         assert net.net.layer[0].input_param.shape[0].dim == [batch or 1, 6, 9, 8]
     x = floats(3, 6, 9, 8)
     net.net.layer[0].input_param.shape[0].dim[0] = 3
-    np.testing.assert_allclose(outputs(net, x)[0], runtime(made, x)[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(compare.outputs(net, [x])[0], runtime(made, x)[0], rtol=0, atol=1e-5)
