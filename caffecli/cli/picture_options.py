@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -55,10 +56,19 @@ def picture_options(command: F) -> F:
             show_default="2,1,0",
             help="The order of channels: 2,1,0 for blue first; '' for red first.",
         ),
+        click.option("--rgb", is_flag=True, help="The net takes red first, not blue: --channel_swap ''."),
         bare_gpu_option,
         cpu_option,
         layers_option,
     ]
+
+    @functools.wraps(command)
+    def swapped(*args: Any, rgb: bool, channel_swap: tuple[int, ...] | None, **rest: Any) -> Any:
+        if rgb and channel_swap:
+            raise click.UsageError("--rgb and --channel_swap are two words for the same; give one of them.")
+        return command(*args, channel_swap=() if rgb else channel_swap, **rest)
+
+    packed = cast("F", swapped)
     for option in reversed(options):
-        command = option(command)
-    return command
+        packed = option(packed)
+    return packed

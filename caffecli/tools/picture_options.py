@@ -53,6 +53,17 @@ class Prepared:
     dims: Size
     centre: bool
 
+    def words(self, size: Size | None, mean: str) -> str:
+        """Words for it: ``size`` is that of the net's input, None where that is the windows'; ``mean`` what it is."""
+        sees = "each window brought to the net's size"
+        if size is not None:
+            how = f", {'the middle' if self.centre else 'ten crops'} of {_words(size)}"
+            sees = f"resized to {_words(self.dims)}" + ("" if self.centre and self.dims == size else how)
+        swap = self.channel_swap or ()
+        order = {(2, 1, 0): ", blue first", (): ""}.get(swap, f", channels {','.join(map(str, swap))}")
+        range_ = "" if self.raw_scale == 255 else f", pixels of 0 to {self.raw_scale:g}"
+        return f"{sees}{order}, less {mean}, times {1 if self.input_scale is None else self.input_scale:g}{range_}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
@@ -100,30 +111,26 @@ class PictureOptions:
         swap = self.channel_swap
         if swap is None:
             swap = () if shape[:1] == (1,) else (2, 1, 0)
-        given = dims
         size = shape[1:] if len(shape) == 3 else (_USUAL, _USUAL)
+        typed = windows or dims is not None
+        if told is not None:
+            _check_sizes(told, size, dims)
         if centre is None:
             centre = told is not None and (told.scored or not told.mirrored)
         if dims is None:
             dims = _dims(told, size)
-        if told is not None:
-            _check_sizes(told, size, given)
         if centre and not windows and mean is not None and mean.ndim > 1 and mean.shape[-2:] == tuple(dims):
             mean = preprocessing.fitted_mean(mean, (mean.shape[-3] if mean.ndim > 2 else 1, *size), mean_words)
-        order = {(2, 1, 0): ", blue first", (): ""}.get(swap, f", channels {','.join(map(str, swap))}")
-        how = f"the middle of {_words(size)}" if centre else f"ten crops of {_words(size)}"
-        sees = f"resized to {_words(dims)}" + ("" if centre and tuple(dims) == tuple(size) else f", {how}")
-        if windows:
-            sees = f"windows brought to {_words(size)}"
-        scaled = f"times {1 if scale is None else scale:g}" + ("" if raw == 255 else f", pixels of 0 to {raw:g}")
-        scaled_as_typed = self.input_scale is not None or self.raw_scale is not None
-        everything = scaled_as_typed and None not in (self.mean, self.channel_swap) and (windows or given is not None)
-        whence = "as told" if everything else self._whence(told)
-        preprocessing.tell(
-            f"Pictures: {sees}{order}, less {mean_words}, {scaled}; {whence}",
-            known=told is not None or everything or self.model_def is None,
+        prepared = Prepared(mean, scale, raw, swap or None, dims, centre)
+        typed = (
+            typed and None not in (self.mean, self.channel_swap) and (self.input_scale, self.raw_scale) != (None, None)
         )
-        return Prepared(mean, scale, raw, swap or None, dims, centre)
+        preprocessing.tell(
+            f"Pictures: {prepared.words(None if windows else size, mean_words)}; "
+            f"{'as told' if typed else self._whence(told)}",
+            known=told is not None or typed or self.model_def is None,
+        )
+        return prepared
 
     def _whence(self, told: Trained | None) -> str:
         if told is not None:
@@ -156,8 +163,8 @@ class PictureOptions:
             return None, "nothing"
         if not default.exists():
             raise FormatError(
-                f"there is no mean {str(default)!r}, nor below the working folder, {str(Path.cwd())!r}; give --mean, "
-                "or --mean '' to subtract none"
+                f"there is no mean {str(default)!r}, nor below the working folder, {str(Path.cwd())!r}; give --like, "
+                "--mean, or --mean '' to subtract none"
             )
         return preprocessing.typed_mean(str(default)), repr(str(default))
 
@@ -180,7 +187,7 @@ def _dims(told: Trained | None, size: Size) -> Size:
     """
     if told is not None and told.crop is None:
         return size
-    source = None if told is None else told.source_size()
+    source = None if told is None else told.source_size
     if source is not None and source[0] >= size[0] and source[1] >= size[1]:
         return source
     return (_USUAL, _USUAL) if min(size) > _LEAST and max(size) <= _USUAL else size
@@ -188,7 +195,7 @@ def _dims(told: Trained | None, size: Size) -> Size:
 
 def _check_sizes(told: Trained, size: Size, dims: Size | None) -> None:
     """Warn of sizes that are not those of the training."""
-    source = told.source_size()
+    source = told.source_size
     preprocessing.warn_of_sizes("the net's input is", size, told.crop or source, told.whence)
     if dims is not None:
         preprocessing.warn_of_sizes("--images_dim is", dims, source or (None if told.crop else size), told.whence)

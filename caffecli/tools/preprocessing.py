@@ -5,6 +5,7 @@ A caffemodel holds the net that was trained, its data layer with it; ``--like`` 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Trained:
         """Whether half of the pictures were mirrored."""
         return self.transform.mirror
 
+    @functools.cached_property
     def source_size(self) -> Size | None:
         """The size of the pictures in the layer's source; None where that is not told: its database is not there."""
         image, resize = self.layer.image_data_param, self.transform.resize_param

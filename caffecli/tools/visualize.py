@@ -81,9 +81,7 @@ def _prepared(inspector: Inspector, options: VisualizeOptions) -> Array:
     typed = options.mean is not None and options.scale is not None
     if told is not None:
         whence = f"where not told, as {told.whence} has it"
-        preprocessing.warn_of_sizes(
-            "the net's input is", picture.shape[1:], told.crop or told.source_size(), told.whence
-        )
+        preprocessing.warn_of_sizes("the net's input is", picture.shape[1:], told.crop or told.source_size, told.whence)
     else:
         whence = f"nothing says how the net was trained: {preprocessing.hint(weights)}"
     preprocessing.tell(f"Picture: {words}; {'as told' if typed else whence}", known=typed or told is not None)

@@ -173,6 +173,8 @@ def test_what_is_typed_goes_before(net: Callable[[str], None], run: Run) -> None
     found, err = scores(*old, weights="w.caffemodel.h5")  # which tells nothing
     np.testing.assert_allclose(found, plain, rtol=1e-5)
     assert err.startswith("W") and "give --like '" in err and "train_val.prototxt'" in err
+    np.testing.assert_array_equal(scores("--rgb", "--mean=9")[0], scores("--channel_swap=", "--mean=9")[0])
+    assert np.abs(scores("--rgb", "--mean=9")[0] - scores("--mean=9")[0]).max() > 1e-3
     values = np.array([[100.0, 110.0, 120.0]]).reshape(3)
     np.save("values.npy", values)
     np.testing.assert_allclose(scores("--mean=100,110,120")[0], scores("--mean", "values.npy")[0], rtol=1e-5)

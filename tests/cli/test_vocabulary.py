@@ -46,6 +46,7 @@ def test_flags_that_several_commands_take_say_the_same() -> None:
         "mean": "classify detect visualize",
         "scale": "classify detect visualize",
         "like": "classify detect visualize",
+        "rgb": "classify detect visualize",
         "gpu": "classify detect extract_features test time train device_query",
         "labels": "classify detect score_detections",
     }

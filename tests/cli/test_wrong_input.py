@@ -221,7 +221,7 @@ def test_cifar_databases_that_exist(folder: Path, fails: Fails, name: str) -> No
     ("args", "words"),
     [
         (("train",), "Missing option '--solver'"),
-        ((*TRAIN, "--wieghts=w"), "No such option '--wieghts'. Did you mean '--weights'?"),
+        ((*TRAIN, "--wieghts=w"), "No such option '--wieghts'. (Did you mean one of: '--class-weights', '--weights'?)"),
         ((*TRAIN, "--weights"), "Option '--weights' requires an argument"),
         (
             (*TRAIN, "--snapshot=a", "--weights=b"),
