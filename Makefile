@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage check fuzz bench proto docs site tutorials clean .venv
+.PHONY: help demo test test-all test-versions coverage check fuzz bench proto docs site tutorials man dist clean .venv
 
 help: ## this list
 	@sed -n 's/^\([.a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +20,9 @@ test: $(INSTALLED) ## the whole suite but for the slow tests
 
 test-all: $(INSTALLED) ## the whole suite, its made-up examples drawn anew
 	@$(PYTEST) -m "" --hypothesis-profile=default
+
+test-versions: $(INSTALLED) ## files and nets with the oldest and newest dependencies, on each Python that is here
+	@$(BIN)/python -m scripts.versions "$(PYTHONS)" "$(TESTS)"
 
 coverage: $(INSTALLED) ## as test, and the share of lines that the tests reach
 	@$(MAKE) --no-print-directory test PYTEST_FLAGS="--cov --cov-report= --cov-fail-under=80"
@@ -55,8 +58,14 @@ tutorials: $(INSTALLED) ## the tutorials run, in the folder tutorial, and their 
 	  $(BIN)/python scripts/tutorial.py $$page || exit 1; done
 	@for picture in docs/tutorials/pictures/* docs/pictures/*; do cp tutorial/$${picture##*/} $$picture; done
 
+man: $(INSTALLED) ## the manual pages, made of the help, in the folder man
+	@$(BIN)/python -m scripts.man_pages man
+
+dist: $(INSTALLED) ## the sdist and the wheel, checked, and installed in new environments of each Python that is here
+	@$(BIN)/python -m scripts.dist "$(PYTHONS)"
+
 clean: ## remove what was made here but for .venv, databases and snapshots
-	rm -rf demo tutorial build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo tutorial build dist man *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv: $(INSTALLED) ## the environment: caffecli from here, with what its tests need

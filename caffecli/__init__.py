@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from caffecli.solver.solver import Solver
     from caffecli.spec.load import load_net, load_solver
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["CaffeError", "Callback", "Layer", "Net", "Solver", "load_net", "load_solver", "register"]
 
 #: where each public name is
