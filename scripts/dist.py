@@ -99,10 +99,10 @@ def try_out(wheel: Path, python: Path, folder: Path, with_torch: bool) -> None:
     for backend in ("lmdb", "leveldb"):
         (folder / "solver.prototxt").write_text(
             f'net: "{backend}.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 20 display: 10 '
-            f'snapshot_prefix: "{backend}" solver_mode: CPU'
+            f'snapshot_prefix: "{backend}_net" solver_mode: CPU'
         )
         run([programs / "caffe", "train", "-solver", "solver.prototxt"], cwd=folder)
-        weights = f"{backend}_iter_20.caffemodel"
+        weights = f"{backend}_net_iter_20.caffemodel"
         net = ["-model", f"{backend}.prototxt", "-weights", weights]
         run([programs / "caffe", "test", *net, "-iterations", "5"], cwd=folder)
     run([programs / "python", "-c", "import caffe; caffe.set_mode_cpu(); print(caffe.__version__)"], cwd=folder)

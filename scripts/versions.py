@@ -38,7 +38,16 @@ def try_out(uv: Path, folder: Path, python: Path, resolution: str, tests: str) -
     (folder / "frozen.txt").write_text("")
     if tests:
         run([programs / "pip", "install", "--quiet", "-r", ROOT / "constraints.txt"])
-    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", programs / "python", "--only-binary", ":all:"]
+    install: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        programs / "python",
+        "--only-binary",
+        ":all:",
+    ]
     run([*install, "--resolution", resolution, "-r", folder / "needed.txt"])
     with (folder / "frozen.txt").open("w") as file:
         run([uv, "pip", "freeze", "--python", programs / "python"], stdout=file)
