@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from caffecli.cli import glog
 from caffecli.cli.options import caffe_command, device_options, layers_option, model_option, weights_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 FORMATS = ("lmdb", "leveldb", "hdf5", "npy")
 
 
-@caffe_command("extract_features", quiet=True)
+@caffe_command("extract_features", quiet=True, results=["extract_features"])
 @model_option("The net definition, with the data layers whose records are taken (prototxt).")
 @weights_option("The trained weights; several files separated by ','.")
 @click.option("--all", "each", is_flag=True, help="Take each record of the source once, in place of NUM_BATCHES.")
@@ -75,6 +76,7 @@ def extract_features(
             format=kind,
             gpu=None if cpu else gpu or number,
             layers=layers,
+            as_caffe=glog.is_caffes(ctx),
         )
     )
 

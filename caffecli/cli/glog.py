@@ -93,10 +93,14 @@ def _variables(values: dict[str, str]) -> Iterator[None]:
 
 def _wants_all(ctx: click.Context) -> bool:
     """Whether a quiet command shall show all of its log."""
-    program, name = Path(sys.argv[0]).name.removesuffix(".bin"), ctx.command.name
-    caffes_own = program == name or (program == "caffe" and name in _BREWS)
     asked = os.environ.get("GLOG_minloglevel") or os.environ.get("GLOG_v", "0") not in ("", "0")  # noqa: SIM112 - glog's own spelling
-    return caffes_own or bool(asked)
+    return is_caffes(ctx) or bool(asked)
+
+
+def is_caffes(ctx: click.Context) -> bool:
+    """Whether the command was called as Caffe's own program of that name, whose log scripts know."""
+    program, name = Path(sys.argv[0]).name.removesuffix(".bin"), ctx.command.name
+    return program == name or (program == "caffe" and name in _BREWS)
 
 
 def _is_on(variable: str, default: bool) -> bool:

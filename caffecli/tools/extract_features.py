@@ -43,7 +43,7 @@ class FeatureOptions:
     ``outputs`` has a database or file for each of ``blobs``; ``weights`` are files separated by commas.
 
     ``batches`` is how many batches to run; None takes each record of the net's source exactly once. ``layers``: modules
-    of the user's own that register layers.
+    of the user's own that register layers. ``as_caffe``: tell of the progress at level E, as Caffe does; else at I.
     """
 
     weights: str
@@ -54,6 +54,7 @@ class FeatureOptions:
     format: Format
     gpu: str | None = None
     layers: tuple[str, ...] = ()
+    as_caffe: bool = True
 
 
 @dataclass
@@ -63,6 +64,7 @@ class _Feature:
     blob: str
     slot: int
     output: str
+    log: Callable[[str, str], None]
     add: Add = field(init=False)
     count: int = 0
 
@@ -78,7 +80,7 @@ class _Feature:
         self._say(176, self.count)
 
     def _say(self, line: int, count: int) -> None:
-        logs.error(f"{_SOURCE}:{line}", f"Extracted features of {count} query images for feature blob {self.blob}")
+        self.log(f"{_SOURCE}:{line}", f"Extracted features of {count} query images for feature blob {self.blob}")
 
 
 @torch.no_grad()
@@ -92,21 +94,24 @@ def extract_features(options: FeatureOptions) -> None:
     that does not fit.
     """
     device = devices.choose(options.gpu, options.gpu is None)
+    log = logs.error if options.as_caffe else logs.info
     if device.type == "cuda":
-        logs.error(f"{_SOURCE}:52", "Using GPU")
-        logs.error(f"{_SOURCE}:58", f"Using Device_id={device.index}")
+        log(f"{_SOURCE}:52", "Using GPU")
+        log(f"{_SOURCE}:58", f"Using Device_id={device.index}")
     else:
-        logs.error(f"{_SOURCE}:62", "Using CPU")
+        log(f"{_SOURCE}:62", "Using CPU")
     for output in options.outputs:
         for path in (output, keys_path(output)) if options.format == "npy" else (output,):
             atomic.refuse_existing(path, file=options.format in ("hdf5", "npy"))
     runner = open_net(options.model, Whole, layers=options.layers, device=device, weights=split_names(options.weights))
     with contextlib.closing(runner.net) as net:
         preprocessing.warn_of_other_pixels((node.layer.param for node in net.nodes), options.weights)
-        features = [_Feature(b, find_blob(net, b), out) for b, out in zip(options.blobs, options.outputs, strict=True)]
+        features = [
+            _Feature(b, find_blob(net, b), out, log) for b, out in zip(options.blobs, options.outputs, strict=True)
+        ]
         records = record_count(net) if options.batches is None else None
         _run(runner, features, options, records)
-    logs.error(f"{_SOURCE}:181", "Successfully extracted the features!")
+    log(f"{_SOURCE}:181", "Successfully extracted the features!")
 
 
 def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, records: int | None) -> None:
@@ -125,7 +130,7 @@ def _run(runner: Whole, features: list[_Feature], options: FeatureOptions, recor
                 )
             rows = records if records is not None else batches * shape[0]
             feature.add = outputs.enter_context(_open(feature, options.format, (rows, *shape[1:])))
-        logs.error(f"{_SOURCE}:133", "Extracting Features")
+        features[0].log(f"{_SOURCE}:133", "Extracting Features")
         with logs.Bar(batches, unit="batch") as bar:
             for i in range(batches):
                 _, blobs = run_and_observe(runner, [feature.slot for feature in features])

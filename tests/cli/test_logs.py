@@ -149,3 +149,24 @@ def test_commands_of_caffecli_are_quiet(
     monkeypatch.setenv("GLOG_v", "1")
     run(*test)
     assert "Inet.cpp" in heard(capfd)
+
+
+def test_features_are_no_errors_where_caffecli_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tools = GOLDEN / "tools"
+    shutil.copytree(tools / "resized_lmdb", tmp_path / "resized_lmdb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["caffecli"])
+    run(
+        "extract_features",
+        "ip",
+        "f.npy",
+        "3",
+        "npy",
+        f"--weights={tools}/feat.caffemodel",
+        f"--model={tools}/feat.prototxt",
+    )
+    told = lines(capfd.readouterr().err)
+    assert {level + source.partition(":")[0] for level, source, _ in told} == {"Iextract_features.cpp"}
+    assert told[-1][2] == "Successfully extracted the features!"
