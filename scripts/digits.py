@@ -21,6 +21,7 @@ from caffecli.formats import datum, db
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("tutorial")
 HELD_OUT = 360
+SHOWN = 20
 SOLVER = f"""net: "{OUT}/lenet_train_val.prototxt"
 test_iter: {HELD_OUT // 60}
 test_interval: 200
@@ -70,15 +71,21 @@ def write_net(train: str, test: str, path: Path) -> None:
     path.write_text(text)
 
 
-def main() -> None:
-    """All of it, but for what is there."""
-    OUT.mkdir(exist_ok=True)
+def write_data() -> None:
+    """The two databases and the pictures."""
     images, labels = load()
     write_lmdb(OUT / "digits_test_lmdb", images[:HELD_OUT], labels[:HELD_OUT])
     write_lmdb(OUT / "digits_train_lmdb", images[HELD_OUT:], labels[HELD_OUT:])
     (OUT / "digits").mkdir(exist_ok=True)
-    for index in range(20):
+    for index in range(SHOWN):
         cv2.imwrite(str(OUT / "digits" / f"{labels[index]}_{index}.png"), images[index])
+
+
+def main() -> None:
+    """All of it, but for what is there."""
+    OUT.mkdir(exist_ok=True)
+    if len(list(OUT.glob("digits_*_lmdb/data.mdb"))) < 2 or len(list(OUT.glob("digits/*.png"))) < SHOWN:
+        write_data()
     write_net(f"{OUT}/digits_train_lmdb", f"{OUT}/digits_test_lmdb", OUT / "lenet_train_val.prototxt")
     (OUT / "lenet_solver.prototxt").write_text(SOLVER)
     if not (OUT / "lenet_iter_200.caffemodel").exists():

@@ -34,7 +34,7 @@ def pictures(page: Path) -> list[str]:
 
 
 #: take more than ten seconds
-LONG = ("09-find-objects", "export")
+LONG = ("09-find-objects", "export", "pictures")
 
 
 @pytest.mark.parametrize(
