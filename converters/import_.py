@@ -21,6 +21,7 @@ from converters.from_onnx import compare, graph
 from converters.from_torch import archive
 from converters.to_caffe.assemble import Imported, assemble
 from converters.to_caffe.builder import Audience
+from converters.to_caffe.layout import sink_permutes
 from converters.to_caffe.program import Program, Shape
 from converters.to_caffe.recompose import recompose
 
@@ -111,7 +112,7 @@ def convert(program: Program, name: str, inputs: Sequence[str] | None = None, au
             f"has {len(program.inputs)} input(s), {', '.join(program.inputs)}: give as many different names, not "
             f"{names}"
         )
-    made = assemble(recompose(program), name, names, audience)
+    made = assemble(sink_permutes(recompose(program)), name, names, audience)
     types = sorted({layer.type for layer in made.net.layer})
     unread = [name for name in types if (cls := layer_class(name)) is not None and not cls.read_by_opencv]
     if unread and audience == "both":

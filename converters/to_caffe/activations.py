@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from converters.to_caffe.builder import Builder, Unsupported, rule
 from converters.to_caffe.linear import fixed_convolution
 from converters.to_caffe.program import Array, Ref, Shape
 from converters.to_caffe.scalars import affine, power
-from converters.to_caffe.shapes import reshape
+from converters.to_caffe.shapes import global_pool, reshape
 
 #: the largest finite number of a blob
 FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -212,8 +214,12 @@ def vector_norm(b: Builder) -> str:
     bottom = b.bottom("self")
     shape, dims = b.shape(bottom), b.arg("dim")
     axes = [d % len(shape) for d in ([dims] if isinstance(dims, int) else dims or [])]
-    if b.arg("ord", b.arg("p", 2)) != 2 or axes != [1]:
-        raise Unsupported("other than the Euclidean one, over axis 1")
+    if b.arg("ord", b.arg("p", 2)) != 2 or axes not in ([1], [2, 3]):
+        raise Unsupported("other than the Euclidean one, over axis 1, or over pictures")
+    if axes == [2, 3]:
+        mean = global_pool(b, power(b, bottom, 2, suffix="square"), "AVE", suffix="mean")
+        norm = power(b, mean, 0.5, scale=float(math.prod(shape[2:])))
+        return reshape(b, norm, b.top_shape, suffix="shape")
     shape = shape if len(shape) > 2 else (*shape, 1, 1)
     square = power(b, reshape(b, bottom, shape, suffix="as_image"), 2, suffix="square")
     ones = np.ones((1, shape[1], *[1] * (len(shape) - 2)), np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from converters.to_caffe.builder import Builder, Unsupported, rule
+from converters.to_caffe.linear import fixed_convolution
 from converters.to_caffe.program import Array, Op, Ref
 from converters.to_caffe.scalars import affine, power, power_of
 from converters.to_caffe.shapes import global_pool, reshape
@@ -129,6 +130,23 @@ def _normalize_groups(b: Builder, value: str, groups: int, factor: Callable[[str
     variance = global_pool(b, power(b, value, 2, suffix="square"), "AVE", suffix="variance")
     factors = reshape(b, factor(variance), rows[:2], suffix="factors")
     return reshape(b, b.layer("Scale", value, factors, shape=rows, scale_param={"axis": 0}), shape, suffix="shape")
+
+
+@rule("caffe.channel_norm")
+def channel_norm(b: Builder) -> str:
+    """``layer_norm`` over the channels of each place: 1 x 1 convolutions give deviations and variance."""
+    bottom = b.bottom("self")
+    shape = b.shape(bottom)
+    count, ones = shape[1], [1] * (len(shape) - 2)
+    mean = np.full((count, count), 1 / count)
+    centring = (np.eye(count) - mean).astype(np.float32).reshape(count, count, *ones)
+    centred = fixed_convolution(b, bottom, centring, shape, group=1, suffix="centred")
+    square = power(b, centred, 2, suffix="square")
+    means = mean.astype(np.float32).reshape(count, count, *ones)
+    variance = fixed_convolution(b, square, means, shape, group=1, suffix="variance")
+    factor = power(b, variance, -0.5, shift=b.arg("eps", 1e-5), suffix="factor")
+    top = b.layer("Eltwise", centred, factor, shape=shape, eltwise_param={"operation": "PROD"})
+    return _scale_layer(b, top, b.weights("weight"), b.weights("bias"), (1,))
 
 
 @rule("caffe.mvn")

@@ -215,23 +215,76 @@ def unpool(matcher: Matcher, op: Op) -> Op:
     return replace(op, target="aten.max_unpool2d", args=args)
 
 
-def _unpool_or_argmax(matcher: Matcher, op: Op) -> Op:
-    try:
-        return unpool(matcher, op)
-    except NoMatch:
-        return argmax(matcher, op)
+def layer_norm(matcher: Matcher, op: Op) -> Op:
+    """(x - mean) / sqrt(mean of its square + eps), over the last axes."""
+    centred, root = operand(op, "self"), matcher.op(operand(op, "other"), "sqrt")
+    sub, plus = matcher.op(centred, "sub"), matcher.op(operand(root, "self"), "add")
+    x, eps = operand(sub, "self"), plus.args["other"]
+    mean, variance = matcher.op(operand(sub, "other"), "mean"), matcher.op(operand(plus, "self"), "mean")
+    square = matcher.op(operand(variance, "self"), "pow", "mul")
+    require(operand(mean, "self") == x and operand(square, "self") == centred and isinstance(eps, int | float))
+    require(square.args.get("exponent") == 2 if square.short == "pow" else square.args["other"] == Ref(centred))
+    shape = matcher.shapes[x]
+    for one in (mean, variance):
+        axes = sorted(axis % len(shape) for axis in one.args["dim"])
+        require(one.args.get("keepdim") is True and axes == list(range(axes[0], len(shape))) and axes[0] > 0)
+    require(mean.args["dim"] == variance.args["dim"])
+    args = {"input": Ref(x), "normalized_shape": list(shape[axes[0] :]), "eps": eps}
+    return replace(op, target="aten.layer_norm", args=args)
 
 
-def _mvn_or_argmax(matcher: Matcher, op: Op) -> Op:
-    try:
-        return mvn(matcher, op)
-    except NoMatch:
-        return argmax(matcher, op)
+def gelu(matcher: Matcher, op: Op) -> Op:
+    """x * (1 + erf(x / sqrt(2))) / 2, in the orders in which exporters write it."""
+    half = op.args.get("other")
+    if isinstance(half, int | float):
+        product = matcher.op(operand(op, "self"), "mul")
+        names = [operand(product, "self"), operand(product, "other")]
+    else:
+        names, half = [operand(op, "self"), operand(op, "other")], 1.0
+    for x, gate in (names, names[::-1]):
+        factor, value = _times(matcher, x) if half == 1 else (half, x)
+        try:
+            plus = matcher.op(gate, "add")
+            erf = matcher.op(operand(plus, "self"), "erf")
+        except NoMatch:
+            continue
+        share, inner = _times(matcher, operand(erf, "self"))
+        close = abs(share - math.sqrt(0.5)) < _NEARLY and abs(factor - 0.5) < _NEARLY
+        if plus.args["other"] == 1 and inner == value and close:
+            return replace(op, target="aten.gelu", args={"self": Ref(value)})
+    raise NoMatch
+
+
+#: how far a constant of a pattern may be from its value, written with some digits or in half precision
+_NEARLY = 1e-3
+
+
+def _times(matcher: Matcher, value: str) -> tuple[float, str]:
+    """Where ``value`` is a number times x: both; else 1 and the value."""
+    op = matcher.program.producers.get(value)
+    number = None if op is None else op.args.get("other")
+    if op is None or op.short not in ("mul", "div") or not isinstance(number, int | float):
+        return 1.0, value
+    return (number if op.short == "mul" else 1 / number), operand(op, "self")
+
+
+def _first_of(*patterns: Pattern) -> Pattern:
+    """The first of these patterns that matches."""
+
+    def match(matcher: Matcher, op: Op) -> Op:
+        for pattern in patterns:
+            try:
+                return pattern(matcher, op)
+            except (NoMatch, AttributeError, IndexError, KeyError, TypeError):  # an argument may be missing
+                continue
+        raise NoMatch
+
+    return match
 
 
 _PATTERNS: dict[tuple[str, ...], Pattern] = {
-    VIEWS: _unpool_or_argmax,
-    ("sub",): _mvn_or_argmax,
+    VIEWS: _first_of(unpool, argmax),
+    ("sub",): _first_of(mvn, argmax),
     ("gather",): argmax,
-    ("mul", "div"): mvn,
+    ("mul", "div"): _first_of(mvn, layer_norm, gelu),
 }

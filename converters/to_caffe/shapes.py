@@ -9,8 +9,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from converters.to_caffe.builder import Builder, Unsupported, rule
-from converters.to_caffe.linear import fixed_convolution
-from converters.to_caffe.program import Array, Ref, Shape
+from converters.to_caffe.linear import fixed_convolution, per_axis
+from converters.to_caffe.program import Array, Op, Ref, Shape
 
 #: an axis longer than this is not moved by slicing it and concatenating the parts elsewhere
 MAX_PARTS = 64
@@ -80,13 +80,7 @@ def broadcast(b: Builder, value: str, top: Shape, suffix: str) -> str:
 def permute(b: Builder) -> str:
     bottom = b.bottom("self")
     shape = b.shape(bottom)
-    if b.op.short == "permute":
-        order = [axis % len(shape) for axis in b.arg("dims")]
-    else:
-        order = list(range(len(shape)))
-        first, second = (b.arg("dim0"), b.arg("dim1")) if b.op.short == "transpose" else (0, 1)
-        order[first], order[second] = order[second], order[first]
-    return permute_axes(b, bottom, order)
+    return permute_axes(b, bottom, order_of_axes(b.op, len(shape)))
 
 
 def permute_axes(b: Builder, value: str, order: Sequence[int], suffix: str = "") -> str:
@@ -213,7 +207,7 @@ def match_shuffle(b: Builder, value: str) -> str | None:
         return None
     before, after = b.shape(source.name), b.top_shape
     between = b.program.shapes[split.outputs[0]]
-    order = _order(b.for_op(permute), len(between))
+    order = order_of_axes(permute, len(between))
     if len(before) < 3 or len(before) != len(after) or order[0] != 0 or not before[0] == between[0] == after[0]:
         return None
     indices = (
@@ -235,12 +229,18 @@ def match_shuffle(b: Builder, value: str) -> str | None:
     return None
 
 
-def _order(b: Builder, axes: int) -> list[int]:
-    """The order of axes that a permute or transpose produces."""
-    if b.op.short == "permute":
-        return [axis % axes for axis in b.arg("dims")]
-    order = list(range(axes))
-    first, second = b.arg("dim0"), b.arg("dim1")
+def order_of_axes(op: Op, count: int) -> list[int]:
+    """The order of ``count`` axes that a permutation produces."""
+    if op.short == "permute":
+        return [axis % count for axis in op.args["dims"]]
+    order = list(range(count))
+    if op.short == "movedim":
+        moved, to = ([axis % count for axis in per_axis(op.args[key], 1)] for key in ("source", "destination"))
+        rest = iter(axis for axis in order if axis not in moved)
+        return [moved[to.index(place)] if place in to else next(rest) for place in range(count)]
+    if op.short != "transpose":
+        return order[::-1]
+    first, second = op.args["dim0"], op.args["dim1"]
     order[first], order[second] = order[second], order[first]
     return order
 

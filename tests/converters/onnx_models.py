@@ -64,4 +64,4 @@ def runtime(made: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(None, {"x": x}))
+    return list(session.run(None, {made.graph.input[0].name: x}))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
+from caffecli.net import exported
 from converters.from_onnx import compare, graph
 from converters.import_ import convert
+from tests.converters.importing import module_of
 from tests.converters.onnx_models import SHAPE, floats, ints, model, node, one, runtime
+from tests.converters.torch_modules import MODULES, OPERATIONS
 
 pytest.importorskip("onnxruntime")
 
@@ -239,3 +245,121 @@ def test_a_free_batch(tmp_path):
     x = floats(3, 6, 9, 8)
     net.net.layer[0].input_param.shape[0].dim[0] = 3
     np.testing.assert_allclose(compare.outputs(net, [x])[0], runtime(made, x)[0], rtol=0, atol=1e-5)
+
+
+def test_channels_last_as_tensorflow_writes_them(tmp_path):
+    nodes = [
+        node("Conv", "x w", "c", pads=[1, 1, 1, 1]),
+        node("Transpose", "c", "t", perm=[0, 2, 3, 1]),
+        node("Add", "t bias", "b"),
+        node("Relu", "b", "r"),
+        node("Transpose", "r", "u", perm=[0, 3, 1, 2]),
+        node("MaxPool", "u", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Transpose", "p", "q", perm=[0, 2, 3, 1]),
+        node("ReduceMean", "q", "m", axes=[1, 2], keepdims=0),
+        node("MatMul", "m matrix", "f"),
+        node("Add", "f shift", "y"),
+    ]
+    arrays = {"w": floats(4, 6, 3, 3), "bias": floats(4), "matrix": floats(4, 3), "shift": floats(3)}
+    made = check(model(nodes, arrays, (2, 6, 8, 8)), tmp_path)
+    assert not {layer.type for layer in made.net.layer} & {"Permute", "Slice", "Concat"}
+
+
+def test_inputs_that_are_weights_and_constants_among_nodes(tmp_path):
+    """As old exporters write them: weights are inputs too, and shapes are computed."""
+    made = model(
+        [
+            node("Constant", "", "w", value=numpy_helper.from_array(floats(4, 6, 3, 3))),
+            node("Conv", "x w", "c"),
+            node("Shape", "c", "s"),
+            node("Constant", "", "zero", value=numpy_helper.from_array(np.int64(0))),
+            node("Gather", "s zero", "n"),
+            node("Unsqueeze", "n", "n1", axes=[0]),
+            node("Concat", "n1 rest", "shape", axis=0),
+            node("Reshape", "c shape", "r"),
+            node("Gemm", "r matrix bias", "y"),
+        ],
+        {"rest": ints(-1), "matrix": floats(4 * 7 * 6, 3), "bias": floats(3)},
+        opset=9,
+    )
+    made.graph.input.append(helper.make_tensor_value_info("rest", TensorProto.INT64, [1]))
+    net = check(made, tmp_path)
+    assert [layer.type for layer in net.net.layer] == ["Input", "Convolution", "InnerProduct"]
+
+
+def test_a_branch_that_is_decided_by_a_constant(tmp_path):
+    then, other = (
+        helper.make_graph([node(kind, "x", f"{kind}_y")], kind, [], [helper.make_empty_tensor_value_info(f"{kind}_y")])
+        for kind in ("Relu", "Abs")
+    )
+    nodes = [node("Shape", "x", "s"), node("Gather", "s one", "n"), node("Equal", "n six", "c")]
+    nodes += [node("If", "c", "z", "if", then_branch=then, else_branch=other), node("Neg", "z", "y")]
+    made = check(model(nodes, {"one": np.int64(1), "six": np.int64(6)}), tmp_path)
+    assert [layer.type for layer in made.net.layer] == ["Input", "ReLU", "Power"]
+
+
+def test_several_outputs_of_which_one_is_read(tmp_path):
+    made = check(model([node("Relu", "x", "mid"), node("Abs", "mid", "end")], outputs="mid end"), tmp_path)
+    assert made.outputs == ["mid", "end"]
+
+
+def yolo_head(anchors=3, values=7):
+    """YOLOv5's: boxes of a grid, of which each is a row."""
+    grid = floats(1, anchors, 9, 8, 2)
+    return model(
+        [
+            node("Conv", "x w b", "c", "/model.24/m.0/Conv"),
+            node("Reshape", "c five", "r"),
+            node("Transpose", "r", "t", perm=[0, 1, 3, 4, 2]),
+            node("Sigmoid", "t", "s"),
+            node("Split", "s parts", "xy wh rest", axis=4),
+            node("Mul", "xy two", "xy2"),
+            node("Add", "xy2 grid", "xy3"),
+            node("Mul", "xy3 stride", "xy4"),
+            node("Mul", "wh two", "wh2"),
+            node("Pow", "wh2 two", "wh3"),
+            node("Mul", "wh3 grid", "wh4"),
+            node("Concat", "xy4 wh4 rest", "all", axis=4),
+            node("Reshape", "all rows", "y"),
+        ],
+        {
+            "w": floats(anchors * values, 6, 1, 1),
+            "b": floats(anchors * values),
+            "five": ints(2, anchors, values, 9, 8),
+            "rows": ints(2, -1, values),
+            "parts": ints(2, 2, values - 4),
+            "two": np.float32(2),
+            "stride": np.float32(8),
+            "grid": grid,
+        },
+    )
+
+
+@pytest.mark.parametrize("audience", ["both", "caffe", "forks", "opencv"])
+def test_heads_of_yolo(audience, tmp_path):
+    check(yolo_head(), tmp_path, audience)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("name", [*MODULES])
+def test_modules_by_torchs_exporter(name, opset, tmp_path):
+    _exported(name, tmp_path, dynamo=False, opset_version=opset)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*MODULES, *OPERATIONS])
+def test_by_torchs_other_exporter(name, tmp_path):
+    _exported(name, tmp_path, dynamo=True, external_data=False, verbose=False)
+
+
+def _exported(name, tmp_path, **given):
+    module, example = module_of(name)
+    path = tmp_path / "m.onnx"
+    try:
+        with exported.quiet(), torch.no_grad():
+            torch.onnx.export(module, (example,), path, **given)
+    except Exception as error:
+        pytest.skip(f"torch.onnx does not export it: {error!s:.80}")
+    check(onnx.load(path), tmp_path, x=example.numpy())

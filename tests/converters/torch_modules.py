@@ -210,7 +210,20 @@ MODULES = {
 #: a number for each channel
 CHANNELS = torch.arange(1.0, 7).view(6, 1, 1)
 
+
 #: single operations on a value of (2, 6, 9, 8)
+def normalized(x):
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def channels_last(x):
+    """What ConvNeXt and TensorFlow's models do while the channels are last."""
+    x = F.layer_norm(x, (6,), torch.arange(6.0), torch.ones(6))
+    x = F.gelu(F.linear(x, torch.arange(24.0).view(4, 6) / 10, torch.ones(4)))
+    x = torch.cat([x, x.softmax(-1)], -1) + torch.arange(8.0)
+    return x - x.mean(-1, keepdim=True)
+
+
 OPERATIONS = {
     "abs": torch.abs,
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
@@ -230,6 +243,11 @@ OPERATIONS = {
     "avg_pool2d inside": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     "by hand: shuffle": lambda x: x.view(2, 2, 3, 9, 8).transpose(1, 2).reshape(2, 6, 9, 8),
     "by hand: squeeze": lambda x: x[:, :, :8].reshape(2, 6, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(2, 24, 4, 4),
+    "by hand: gelu": lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)),
+    "by hand: layer_norm": lambda x: normalized(x - x.mean(-1, keepdim=True)),
+    "channels last": lambda x: channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+    "channels last, pooled": lambda x: (x.permute(0, 2, 3, 1) * CHANNELS.view(6)).relu().mean((1, 2)),
+    "channels last, both": lambda x: x.movedim(1, 3).permute(0, 3, 1, 2) + x.permute(0, 3, 2, 1).permute(0, 3, 2, 1),
     "by hand: MVN": lambda x: (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True, unbiased=False) + 1e-3),
     "by hand: MVN of all": lambda x: (x - x.mean((1, 2, 3), True)) / x.var((1, 2, 3), False, True).sqrt(),
     "cat": lambda x: torch.cat([x, -x, x], 2),
