@@ -22,7 +22,8 @@ COMMENTED = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in (
         "*.toml", "*.yaml", "Makefile", "docker/*/Dockerfile", "conda/*.yaml", ".ci/*", ".github/**/*.yml",
-        "caffecli/proto/**/*.proto", "docs/**/*.prototxt", "docs/**/*.css", "models/**/*.prototxt", "data/*/*.sh", "data/*/*.prototxt", "scripts/**/*.sh",
+        "caffecli/proto/**/*.proto", "docs/**/*.prototxt", "docs/**/*.css",
+        "models/**/*.prototxt", "data/*/*.sh", "data/*/*.prototxt", "scripts/**/*.sh",
     )
     for path in ROOT.glob(pattern)
 )  # fmt: skip
