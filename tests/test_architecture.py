@@ -26,7 +26,7 @@ FLOORS = [
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 WITH_TORCH = {"layers", "net", "solver", "tools", "caffe"}
 #: the tools that run where there is no torch
-TOOLS_WITHOUT_TORCH = {"device_query", "link_tools", "parse_log", "plot_log", "upgrade"}
+TOOLS_WITHOUT_TORCH = {"device_query", "link_tools", "parse_log", "plot", "plot_log", "upgrade"}
 FILES = [path for folder in ("caffecli", "converters", "caffe") for path in sorted((ROOT / folder).rglob("*.py"))]
 OURS = [path for path in FILES if path.name not in ("caffe_pb2.py", "fork_numbers.py")]
 

@@ -29,7 +29,8 @@ GROUPS = {
         "test": "Score a trained net.",
         "time": "Measure how long each layer takes.",
         "parse_log": "Write a training log's figures to tables.",
-        "plot_log": "Draw the curves of training logs.",
+        "plot": "Draw the losses and scores of trainings.",
+        "plot_log": "Draw the curves of training logs, as Caffe's script.",
         "report": "Make a page about a training.",
     },
     "Use a trained net": {

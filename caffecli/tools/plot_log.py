@@ -21,13 +21,13 @@ from caffecli.tools.parse_log import TrainingLog
 #: the chart types by their numbers in Caffe: what is drawn
 CHARTS = ("test accuracy", "test loss", "train learning rate", "train loss")
 _AXES = {"NumIters": "Iterations", "Seconds": "Seconds"}
-_FORMATS = ("png", "svg", "pdf")
+FORMATS = ("png", "svg", "pdf")
 #: what tells outputs of one name apart
 _NUMBERED = re.compile(r"(?<!score)( \d+)?( \(net \d+\))?$")
 #: what the scores of 2014 are taken for, as by Caffe's scripts of that time
 _OF_2014 = {"score #0": "accuracy", "score #1": "loss"}
 #: with more points, markers would hide the line
-_MARKED = 60
+MARKED = 60
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def plot_log(
     be read or written.
     """
     kind = Path(out).suffix[1:].lower()
-    if kind not in _FORMATS:
-        raise DataError(f"cannot draw {os.fspath(out)!r}: its name must end in .{', .'.join(_FORMATS)}")
+    if kind not in FORMATS:
+        raise DataError(f"cannot draw {os.fspath(out)!r}: its name must end in .{', .'.join(FORMATS)}")
     names, axis = chart(what)
     axis = axis or ("Seconds" if seconds else "NumIters")
     read = [parse_log.read(path) for path in logs]
-    drawn = [curve for log, run in zip(read, _labels(logs), strict=True) for curve in curves(log, run, names, axis)]
+    drawn = [curve for log, run in zip(read, run_names(logs), strict=True) for curve in curves(log, run, names, axis)]
     if not any(curve.x for curve in drawn):
         known = {
             f"{phase} {name}"
@@ -130,7 +130,7 @@ def plot_log(
     return drawn
 
 
-def _labels(logs: Sequence[str | os.PathLike[str]]) -> list[str]:
+def run_names(logs: Sequence[str | os.PathLike[str]]) -> list[str]:
     """A name for each run: its file's, or the folder's too where files are called alike."""
     paths = [Path(log) for log in logs]
     stems = [path.stem if path.suffix == ".log" else path.name for path in paths]
@@ -153,7 +153,7 @@ def _figure(drawn: list[Curve], axis: str, log_scale: bool) -> Any:
         label = curve.name if len(runs) == 1 else curve.run if len(names) == 1 else f"{curve.run}: {curve.name}"
         colour = f"C{(runs.index(curve.run) if len(runs) > 1 else line) % 10}"
         style = ("-", "--", ":", "-.")[line % 4] if len(runs) > 1 else "-"
-        marker = "." if len(curve.x) <= _MARKED else ""
+        marker = "." if len(curve.x) <= MARKED else ""
         axes.plot(curve.x, curve.y, label=label, color=colour, linestyle=style, marker=marker, linewidth=1)
     axes.set_title(", ".join(names) if len(runs) > 1 else f"{runs[0]}: {', '.join(names)}", wrap=True)
     axes.set_xlabel(_AXES[axis])
