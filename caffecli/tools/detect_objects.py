@@ -23,17 +23,15 @@ from caffecli.formats.db import is_database
 from caffecli.formats.detections import VIDEOS, Found, Object
 from caffecli.formats.drawn import VideoFile, with_boxes
 from caffecli.formats.list_file import why_not_there
-from caffecli.layers import layer_class, user_modules
-from caffecli.layers.data import Input
+from caffecli.layers import user_modules
 from caffecli.net.weights import tell_lacking
 from caffecli.proto.caffe_pb2 import LabelMap, LabelMapItem, LayerParameter
 from caffecli.spec import load, text
-from caffecli.spec.filter import takes_part
 from caffecli.tools import detect_regions
 from caffecli.tools.detector_input import Preparation, check_numbers, preparation
 from caffecli.tools.open import build_net, read_net
 from caffecli.tools.picture_files import PICTURES, is_list, listed
-from caffecli.tools.picture_options import choose_mode
+from caffecli.tools.picture_options import check_takes_pictures, choose_mode
 from caffecli.tools.summarize import Outline
 
 Pixels = NDArray[np.uint8]
@@ -246,20 +244,6 @@ def is_detector(model: str, layers: Sequence[str] = ()) -> bool:
     with contextlib.closing(net):
         made = {top for node in net.nodes for top in node.tops}
         return detect_regions.knows(made, net.outputs) or any(is_boxes(net.shape(name)) for name in net.outputs)
-
-
-def check_takes_pictures(model: str) -> None:
-    """Raise SpecError for a prototxt without an Input layer: one to train, or to test, with."""
-    with logs.quiet():
-        param = load.load_net(model)
-    param.state.phase = caffe.TEST  # type: ignore[assignment]
-    if not any(layer_class(layer.type) is Input and takes_part(layer, param.state, log=False) for layer in param.layer):
-        beside = sorted(path.name for path in Path(model).absolute().parent.glob("*deploy*.prototxt"))
-        what = "an Input layer in place of the data layers, and no layer that reads true boxes or labels"
-        raise SpecError(
-            f"{model!r} has no Input layer that takes pictures: it is a net to train or to test with; give its deploy "
-            f"net: {f'is it {beside[0]!r}?' if beside else what}"
-        )
 
 
 def check(net: Any, options: ObjectOptions) -> None:

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from caffe import mode
 from caffecli import logs
 from caffecli.errors import FormatError, SpecError
-from caffecli.layers import user_modules
+from caffecli.layers import layer_class, user_modules
+from caffecli.layers.data import Input
 from caffecli.net import devices
+from caffecli.proto.caffe_pb2 import TEST
 from caffecli.spec import load
+from caffecli.spec.filter import takes_part
 from caffecli.tools import preprocessing
 from caffecli.tools.preprocessing import Size, Trained
 
@@ -101,6 +104,7 @@ class PictureOptions:
         """
         user_modules.load(self.layers)
         choose_mode(self.gpu, self.cpu)
+        check_takes_pictures(self.model)
         top, shape = input_of(self.model)
         told = preprocessing.trained(self.weights, self.like, top)
         mean, mean_words = self._mean(told, shape)
@@ -167,6 +171,20 @@ class PictureOptions:
                 "--mean, or --mean '' to subtract none"
             )
         return preprocessing.typed_mean(str(default)), repr(str(default))
+
+
+def check_takes_pictures(model: str) -> None:
+    """Raise SpecError for a prototxt without an Input layer: one to train, or to test, with."""
+    with logs.quiet():
+        param = load.load_net(model)
+    param.state.phase = TEST
+    if not any(layer_class(layer.type) is Input and takes_part(layer, param.state, log=False) for layer in param.layer):
+        beside = sorted(path.name for path in Path(model).absolute().parent.glob("*deploy*.prototxt"))
+        what = "an Input layer in place of the data layers, and no layer that reads true boxes or labels"
+        raise SpecError(
+            f"{model!r} has no Input layer that takes pictures: it is a net to train or to test with; give its deploy "
+            f"net: {f'is it {beside[0]!r}?' if beside else what}"
+        )
 
 
 def input_of(model: str) -> tuple[str, tuple[int, ...]]:

@@ -321,3 +321,10 @@ def test_records_unlike_the_trainings_are_told(net: Callable[[str], None], run: 
             assert [word.partition(", as layer")[0] for word in words] == ([said] if told else [])
         for path in Path().glob("f*.npy"):
             path.unlink()
+
+
+def test_the_net_must_take_pictures(net: Callable[[str], None], run: Run) -> None:
+    net("scale: 0.02 crop_size: 8")
+    code, _, err = run("classify", "pics", "out.csv", "--model=train_val.prototxt", "--weights=w.caffemodel")
+    assert code == 1 and "'train_val.prototxt' has no Input layer that takes pictures" in err
+    assert "give its deploy net: is it 'deploy.prototxt'?" in err and not Path("out.csv").exists()

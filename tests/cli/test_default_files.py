@@ -18,7 +18,7 @@ def test_files_below_the_working_folder_come_first(
     code, err = command("classify", "windows.png", "out")
     assert code == 1
     assert (
-        "imagenet_mean.binaryproto'" in err and f"nor below the working folder, {str(tmp_path)!r}; give --mean" in err
+        "imagenet_mean.binaryproto'" in err and f"nor below the working folder, {str(tmp_path)!r}; give --like" in err
     )
     net = tmp_path / "models" / "bvlc_reference_caffenet"
     net.mkdir(parents=True)
