@@ -54,7 +54,7 @@ def train(solver: Solver, count: int, bar: logs.Bar | None = None) -> None:
             for callback in solver.callbacks:
                 callback.displayed(solver, figures, shown)
         if bar is not None:
-            bar.note(loss=solver.losses.smoothed, lr=rate)
+            bar.note(loss=solver.losses.smoothed, lr=rate, **solver.score)
         solver.rule.update(rate, solver.iter, report_clipping=display)
         solver.iter += 1
         if bar is not None:
@@ -167,11 +167,20 @@ def test(solver: Solver, index: int) -> dict[str, Tensor]:
         means = _score(solver, net, detections, means)
     else:
         progress.test_outputs(net, means)
+    if index == 0:
+        solver.score = _first_score(net, means)
     if solver.callbacks:
         shown = plain(means)
         for callback in solver.callbacks:
             callback.tested(solver, index, shown)
     return means
+
+
+def _first_score(net: Net, means: dict[str, Tensor]) -> dict[str, float]:
+    """The figure of a test that the bar shows: the first single number that is no loss, else the first one."""
+    weights = dict(zip(net.outputs, net.output_weights, strict=True))
+    single = sorted((name for name in means if means[name].numel() == 1), key=lambda name: bool(weights.get(name)))
+    return {f"test {name}": float(means[name]) for name in single[:1]}
 
 
 def _add(sums: dict[str, Tensor], outputs: dict[str, Tensor], index: int) -> None:

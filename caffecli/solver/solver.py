@@ -80,6 +80,8 @@ class Solver:
         #: the last iteration that has been tested; a run resumed from a snapshot after its tests does not test again
         self.tested = -1
         self.last_snapshot: Path | None = None
+        #: what the bar shows of the last test of test net 0
+        self.score: dict[str, float] = {}
         #: the command, without ``--snapshot``, that a user is told to go on with where a signal stops the run
         self.command: tuple[str, ...] = ()
         #: the flags that a resumed run goes on with, as JSON; each snapshot has them

@@ -168,6 +168,22 @@ def test_signals(run_folder: Path, edit: Edit, heard: io.StringIO, name: str, ac
     assert heard.getvalue().count(told) == (action != "none")
 
 
+def test_the_bar_shows_the_last_test(run_folder: Path, edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[dict[str, float]] = []
+    monkeypatch.setattr(logs.Bar, "note", lambda bar, **figures: noted.append(figures))
+    handler = logs.show(heard := io.StringIO())
+    try:
+        train(OPTIONS)
+    finally:
+        logs.hide(handler)
+    scores = [float(value) for value in re.findall(r"accuracy = (\S+)", heard.getvalue())]
+    assert [noted[i]["test accuracy"] for i in (0, 9, 10, 19)] == pytest.approx([scores[i] for i in (0, 0, 1, 1)], rel=1e-5)
+    noted.clear()
+    edit("solver.prototxt", "test_iter: 3 test_interval: 10", "")
+    train(OPTIONS)
+    assert all(list(figures) == ["loss", "lr"] for figures in noted)
+
+
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Signals():
