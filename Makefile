@@ -54,7 +54,8 @@ site: $(INSTALLED) ## the documentation as a site, build/site/index.html; a link
 
 tutorials: $(INSTALLED) ## the tutorials run, in the folder tutorial, and their pictures made anew
 	@rm -rf tutorial
-	@for page in docs/tutorials/0*.md docs/augmentation.md docs/learning-rates.md docs/pictures.md docs/segmentation.md; do \
+	@for page in docs/tutorials/0*.md docs/augmentation.md docs/learning-rates.md docs/pictures.md docs/read-a-log.md \
+	  docs/segmentation.md; do \
 	  $(BIN)/python scripts/tutorial.py $$page || exit 1; done
 	@for picture in docs/tutorials/pictures/* docs/pictures/*; do cp tutorial/$${picture##*/} $$picture; done
 
