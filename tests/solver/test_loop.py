@@ -177,7 +177,9 @@ def test_the_bar_shows_the_last_test(run_folder: Path, edit: Edit, monkeypatch: 
     finally:
         logs.hide(handler)
     scores = [float(value) for value in re.findall(r"accuracy = (\S+)", heard.getvalue())]
-    assert [noted[i]["test accuracy"] for i in (0, 9, 10, 19)] == pytest.approx([scores[i] for i in (0, 0, 1, 1)], rel=1e-5)
+    assert [noted[i]["test accuracy"] for i in (0, 9, 10, 19)] == pytest.approx(
+        [scores[i] for i in (0, 0, 1, 1)], rel=1e-5
+    )
     noted.clear()
     edit("solver.prototxt", "test_iter: 3 test_interval: 10", "")
     train(OPTIONS)
