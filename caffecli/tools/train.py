@@ -82,6 +82,7 @@ def train(options: TrainOptions) -> bool:
         param = load.load_solver(options.solver)
         found = devices.choose_all(*_gpu(options, param))
         if rank is not None:
+            options = replace(options, command=())  # what torchrun was told is not known here
             return parallel.join(work, devices.of_rank(found, rank), (options, param))
         if len(found) > 1:
             return launch(work, found, (options, param))

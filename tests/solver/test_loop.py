@@ -16,6 +16,7 @@ import torch
 from caffecli import logs
 from caffecli.errors import CaffeError, DataError, SolverError, SpecError
 from caffecli.formats import solverstate
+from caffecli.solver import parallel
 from caffecli.solver.monitor import WatchOptions
 from caffecli.solver.signals import Action, Signals
 from caffecli.solver.solver import Solver
@@ -184,6 +185,14 @@ def test_the_bar_shows_the_last_test(run_folder: Path, edit: Edit, monkeypatch: 
     edit("solver.prototxt", "test_iter: 3 test_interval: 10", "")
     train(OPTIONS)
     assert all(list(figures) == ["loss", "lr"] for figures in noted)
+
+
+def test_torchruns_part_of_a_command_is_not_left_out(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[tuple[TrainOptions, object]] = []
+    monkeypatch.setattr(parallel, "given_rank", lambda: 0)
+    monkeypatch.setattr(parallel, "join", lambda work, device, job: came.append(job))
+    train(replace(OPTIONS, command=("caffecli", "train")))
+    assert came[0][0].command == ()
 
 
 def test_handlers_are_put_back() -> None:
