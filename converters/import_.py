@@ -40,16 +40,18 @@ def import_program(
     batch: int | None = None,
     audience: Audience = "both",
     shapes: Sequence[Shape] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> list[Path]:
     """Write the program in the .pt2 or .onnx file ``path`` as ``out``.prototxt and ``out``.caffemodel, both or neither.
 
     Returns the two paths.
 
     ``inputs`` are the blobs' names for the program's inputs, in its order. ``batch`` is the size for a free batch axis
-    (1); another batch axis has the size that the program was traced with. ``shapes`` are those of the inputs of an ONNX
-    model whose sizes are free. ``audience``: ``both`` writes layers that the reference and OpenCV read alike, ``caffe``
-    takes Clip, Bias and ``round_mode`` too, which OpenCV does not read, ``forks`` also Permute, Interp and Upsample,
-    which the reference does not, and ``opencv`` Permute, and nothing that OpenCV does not read.
+    (1); another batch axis has the size that the program was traced with. Of an ONNX model, ``shapes`` are those of its
+    inputs, where its sizes are free, and ``outputs`` the values of it to end at, by default its outputs. ``audience``:
+    ``both`` writes layers that the reference and OpenCV read alike, ``caffe`` takes Clip, Bias and ``round_mode`` too,
+    which OpenCV does not read, ``forks`` also Permute, Interp and Upsample, which the reference does not, and
+    ``opencv`` Permute, and nothing that OpenCV does not read.
 
     Raises FormatError for a file that cannot be read or written, or that exists; SpecError naming all that Caffe cannot
     say.
@@ -60,9 +62,9 @@ def import_program(
             raise FormatError(f"{str(file)!r} exists; remove it or choose another name")
     try:
         onnx = Path(path).suffix.lower() == ".onnx"
-        if shapes and not onnx:
-            raise SpecError("has the sizes of its example; --shape is for ONNX models")
-        program = graph.read(path, batch, shapes) if onnx else archive.read(path, batch)
+        if (shapes or outputs) and not onnx:
+            raise SpecError("is no .onnx file; --shape and --outputs are for ONNX models")
+        program = graph.read(path, batch, shapes, outputs) if onnx else archive.read(path, batch)
         made = convert(program, Path(out).name, inputs, audience)
         if onnx:
             compare.check(path, program, made)

@@ -43,6 +43,12 @@ def sizes(context: click.Context, option: click.Parameter, given: tuple[str, ...
     metavar="N,C,H,W",
     help="The shape of an input of an ONNX model whose sizes are free; for several inputs once for each.",
 )
+@click.option(
+    "--outputs",
+    metavar="A,B",
+    callback=lambda context, option, given: given.split(",") if given else None,
+    help="The values of an ONNX model to end the net at, before what Caffe has not; by default the model's outputs.",
+)
 @click.argument("program", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def import_(program: Path, out: Path, inputs: str | None, **settings: Any) -> None:

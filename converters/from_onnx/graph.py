@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from caffecli.errors import FormatError, SpecError
 from converters.from_onnx import elementwise, operations
 from converters.from_onnx.infer import Inferred, infer
-from converters.from_onnx.model import Input, Model, load
+from converters.from_onnx.model import Input, Model, load, read_by
 from converters.from_onnx.node import TRANSLATIONS, Reader
 from converters.from_onnx.opsets import Node
 from converters.to_caffe.builder import Unsupported
@@ -45,14 +45,22 @@ _REASONS = {
 }
 
 
-def read(path: Path_, batch: int | None = None, shapes: Sequence[Shape] | None = None) -> Program:
+def read(
+    path: Path_,
+    batch: int | None = None,
+    shapes: Sequence[Shape] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Program:
     """The program of an ONNX file.
 
     A free batch axis gets the size ``batch`` (1). ``shapes`` are those of the inputs, in the model's order, for models
-    whose pictures have no fixed size. Raises FormatError for a file that is damaged, SpecError for what Caffe cannot
-    say.
+    whose pictures have no fixed size. ``outputs`` are the values to end at, by default the model's outputs.
+
+    Raises FormatError for a file that is damaged, SpecError for what Caffe cannot say.
     """
     model = load(path)
+    if outputs:
+        _end_at(model, outputs)
     try:
         return _program(model, 1 if batch is None else batch, shapes)
     except _READ_ERRORS as error:
@@ -81,6 +89,22 @@ def _program(model: Model, batch: int, shapes: Sequence[Shape] | None) -> Progra
             output_names=model.outputs,
         )
     )
+
+
+def _end_at(model: Model, outputs: Sequence[str]) -> None:
+    """Make values the outputs of a model, and leave out the nodes that these do not need. Raises SpecError."""
+    made = {name for node in model.nodes for name in node.output}
+    unknown = [name for name in outputs if name not in made]
+    if unknown or len(set(outputs)) != len(outputs):
+        raise SpecError(
+            f"has no value {(unknown or list(outputs))[0]!r} to end at; name outputs of its nodes, each once"
+        )
+    wanted, kept = set(outputs), []
+    for node in reversed(model.nodes):
+        if wanted.intersection(node.output):
+            wanted.update(read_by(node))
+            kept.append(node)
+    model.nodes, model.outputs = kept[::-1], list(outputs)
 
 
 def _translate(model: Model, inputs: Mapping[str, Shape]) -> tuple[Inferred, list[Op]]:
@@ -162,8 +186,8 @@ def _translated(inferred: Inferred, node: Node) -> list[Op]:
     try:
         if translation is None:
             raise Unsupported(_REASONS.get(node.kind, "no such layer"))
-        if not known:
-            raise Unsupported("")
+        if node.misfit or not known:
+            raise Unsupported(node.misfit)
         if any(name and name not in inferred.shapes for name in node.outputs):
             raise Unsupported("its size depends on values; Caffe's are fixed")
         translation(reader)

@@ -132,6 +132,12 @@ class _Walk:
             value = part if node.kind == "Shape" else math.prod(shape)
             self.constant(node.outputs[0], np.asarray(value, np.int64))
             return
+        if node.kind == "Range" and self._is_constant(node):  # onnx does not know sizes of those with arrays of one
+            dtype = self.made.arrays[node.inputs[0]]().dtype
+            start, limit, step = (float(self.made.arrays[name]().reshape(())) for name in node.inputs)
+            if step and abs((limit - start) / step) < _MOST_FOLDED:
+                self.constant(node.outputs[0], np.arange(start, limit, step).astype(dtype))
+                return
         shapes = self._output_shapes(node)
         if self._is_constant(node) and self._fold(node, shapes):
             return
@@ -171,10 +177,8 @@ class _Walk:
             )
         except (shape_inference.InferenceError, checker.ValidationError, ValueError, TypeError) as error:
             lines = str(error).splitlines() or [repr(error)]
-            raise FormatError(
-                f"{str(self.model.path)!r}: the model is damaged: node {node.name!r} ({node.kind}) does not fit what "
-                f"it reads: {lines[0]}"
-            ) from error
+            node.misfit = f"it does not fit what it reads: {lines[0]}"
+            return {}
         shapes: dict[str, tuple[Shape | None, int]] = {}
         for name, type_ in found.items():
             tensor = type_.tensor_type

@@ -16,7 +16,10 @@ from converters.to_caffe.program import Array, Shape
 
 @dataclass
 class Node:
-    """A node: its operator, its name in the file, and the values that it reads and makes; '' for one left out."""
+    """A node: its operator, its name in the file, and the values that it reads and makes; '' for one left out.
+
+    ``misfit`` is why it cannot read what it reads.
+    """
 
     kind: str
     name: str
@@ -25,6 +28,7 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
     domain: str = ""
     module: str = ""
+    misfit: str = ""
 
 
 @dataclass

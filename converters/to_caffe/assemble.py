@@ -52,6 +52,7 @@ def _plan(program: Program, audience: Audience) -> list[Builder]:
     """A builder with layers for each operation that the outputs depend on, in the order they run."""
     used = set(program.outputs)
     unsupported: dict[str, list[str]] = {}
+    refused: set[str] = set()
     planned: list[Builder] = []
     for op in reversed(program.ops):
         if not used.intersection(op.outputs):
@@ -62,6 +63,7 @@ def _plan(program: Program, audience: Audience) -> list[Builder]:
             used.update(bottom for layer in builder.new_layers for bottom in layer.bottoms)
             used.update(builder.results)
         except Unsupported as reason:
+            refused.add(op.name)
             if op.refusal != "":  # else what stands before it is told
                 unsupported.setdefault(f"{op.kind or op.target} ({reason})", []).append(
                     repr(op.place or op.module or op.name)
@@ -70,8 +72,30 @@ def _plan(program: Program, audience: Audience) -> list[Builder]:
         planned.append(builder)
     if unsupported:
         what = "; ".join(f"{reason} at {_first_few(places[::-1])}" for reason, places in reversed(unsupported.items()))
-        raise SpecError(f"cannot be imported, as Caffe has no counterpart: {what}")
+        raise SpecError(f"cannot be imported, as Caffe has no counterpart: {what}{_way_round(program, refused)}")
     return planned[::-1]
+
+
+def _way_round(program: Program, refused: set[str]) -> str:
+    """The values of a file that names them at which the net can end, before operations that have no counterpart."""
+    if program.output_names is None:
+        return ""
+    behind: set[str] = set()
+    ends: list[str] = []
+    inside = {output for op in program.ops if op.short not in ("alias",) for output in op.outputs}
+    for op in program.ops:
+        if op.name in refused or behind.intersection(op.refs()):
+            behind.update(op.outputs)
+            ends += [name for name in op.refs() if name in inside and name not in behind]
+    ends += [name for name in program.outputs if name not in behind and name in inside]
+    named = list(dict.fromkeys(name for name in ends if "@" not in name and program.constant(name) is None))
+    if not named or len(named) > _MOST_ENDS:
+        return ""
+    return f"; what is before them: --outputs {','.join(named)}"
+
+
+#: a way round with more outputs is none
+_MOST_ENDS = 8
 
 
 def _apply(builder: Builder) -> None:

@@ -161,7 +161,7 @@ def branches(kind):
 
 @pytest.mark.parametrize(("kind", "name"), [("If", "choice"), ("Loop", "turns")])
 def test_branches_and_loops(kind, name, tmp_path):
-    error = refused(branches(kind), tmp_path)
+    error = refused(branches(kind), tmp_path).split("; what is before them: ")[0]
     assert f"{kind} (Caffe's nets have no branches and loops; export the model with what it decides by fixed)" in error
     assert error.endswith(f"at '{name}'")
 
@@ -212,3 +212,21 @@ def test_says_whether_outputs_were_compared(tmp_path, monkeypatch, log):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(Exception, match=r"takes the package onnx; pip install 'caffecli\[onnx\]'"):
         import_.import_program(tmp_path / "m.onnx", tmp_path / "c")
+
+
+def test_ends_before_what_caffe_has_not(tmp_path):
+    nodes = [
+        node("Conv", "x w", "features"),
+        node("Relu", "features", "r"),
+        node("Cos", "r", "c", "wave"),
+        node("Add", "c features", "y"),
+    ]
+    made = model(nodes, {"w": floats(4, 6, 3, 3)})
+    error = refused(made, tmp_path)
+    assert error.endswith("Cos (no such layer) at 'wave'; what is before them: --outputs r,features")
+    import_.import_program(tmp_path / "m.onnx", tmp_path / "net", outputs=["r", "features"])
+    text = (tmp_path / "net.prototxt").read_text()
+    assert 'top: "r"' in text
+    assert 'top: "features"' in text
+    with pytest.raises(SpecError, match="has no value 'none' to end at; name outputs of its nodes"):
+        graph.read(tmp_path / "m.onnx", outputs=["none"])
