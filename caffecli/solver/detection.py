@@ -37,15 +37,20 @@ def average_precision(scores: Array, hits: Array, objects: int, version: str = "
     """
     if not len(scores) or not objects:
         return 0.0
-    found = np.cumsum(hits[np.argsort(-scores, kind="stable")] > 0)
-    precision = (found / np.arange(1, len(found) + 1)).astype(np.float32)
-    recall = (found / np.float32(objects)).astype(np.float32)
+    precision, recall = precision_and_recall(scores, hits, objects)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     if version == "11point":
         enough = np.searchsorted(recall.astype(np.float64), np.arange(11) / 10)  # float32's 0.7 is below 0.7, as in SSD
         return float(np.append(best, np.float32(0))[enough].mean())
     steps = np.diff(recall, prepend=np.float32(0))
     return float(((best if version == "MaxIntegral" else precision) * steps).sum())
+
+
+def precision_and_recall(scores: Array, hits: Array, objects: int) -> tuple[Array, Array]:
+    """Both after each of the detections, by falling score, equal ones in their order: see ``average_precision``."""
+    found = np.cumsum(hits[np.argsort(-scores, kind="stable")] > 0)
+    precision = (found / np.arange(1, len(found) + 1)).astype(np.float32)
+    return precision, (found / np.float32(objects)).astype(np.float32)
 
 
 @dataclass
@@ -73,12 +78,17 @@ class Detections:
 
     def precisions(self, version: str) -> dict[int, float | None]:
         """The average precision of each class; None of one without a detection."""
-        rows = np.concatenate(self._rows) if self._rows else np.empty((0, 3), np.float32)
         found: dict[int, float | None] = {}
-        for label in sorted(self.objects):
-            own = rows[rows[:, 0] == label]
-            found[label] = average_precision(own[:, 1], own[:, 2], self.objects[label], version) if len(own) else None
+        for label, (scores, hits) in self.by_class().items():
+            there = len(scores) > 0
+            found[label] = average_precision(scores, hits, self.objects[label], version) if there else None
         return found
+
+    def by_class(self) -> dict[int, tuple[Array, Array]]:
+        """Scores and hits of each class's detections that count."""
+        rows = np.concatenate(self._rows) if self._rows else np.empty((0, 3), np.float32)
+        own = {label: rows[rows[:, 0] == label] for label in sorted(self.objects)}
+        return {label: (part[:, 1], part[:, 2]) for label, part in own.items()}
 
 
 class DetectionTest:

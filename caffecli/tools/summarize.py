@@ -106,7 +106,19 @@ def summarize(
     ``layers``: modules of the user's own that register layers.
     Raises SpecError, ShapeError and FormatError as building the net and loading the weights do.
     """
-    whole = read_net(path, phase, level, stages, layers=layers)
+    return summarize_net(read_net(path, phase, level, stages, layers=layers), path, batch, picture, weights)
+
+
+def summarize_net(
+    whole: NetParameter,
+    path: Path,
+    batch: int | None = None,
+    picture: Sequence[int] | None = None,
+    weights: Path | None = None,
+) -> NetSummary:
+    """``summarize`` of a definition, up to date and with the state to build it for, from the file ``path``; changes
+    it.
+    """
     for layer in whole.layer:
         if not takes_part(layer, whole.state, log=False):
             continue

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caffecli.errors import CaffeError
 from caffecli.tools.report import markup
-from caffecli.tools.report.runs import Run
+from caffecli.tools.report.runs import Run, Snapshot
+
+if TYPE_CHECKING:
+    from caffecli.tools.report.findings import Findings
 
 
 class Missing(CaffeError):
     """Why a section, or a part of one, is left out."""
 
 
+class Inapplicable(Missing):
+    """A section is not for nets of this kind: the page is without it."""
+
+
 @dataclass(frozen=True)
 class ReportOptions:
-    """``inputs``: logs and snapshots. ``follow``: serve the page on ``port`` of 127.0.0.1 (0: a free one)."""
+    """``inputs``: logs and snapshots.
+
+    ``model``: the net to test, with its data, in place of that of the log; ``weights``: in place of the best or last
+    snapshot. ``records``: over how many the test runs, at most; 0 for none. ``labels``: a file with a line for each
+    class, or a label map, by default the one that the net names, or labels.txt beside it. ``layers``: modules of the
+    user's own that register layers.
+    """
 
     inputs: tuple[Path, ...]
     out: Path
-    follow: bool = False
-    port: int = 0
+    model: Path | None = None
+    weights: Path | None = None
+    records: int = 1000
+    labels: Path | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -32,6 +49,28 @@ class Report:
     runs: list[Run]
     options: ReportOptions
     pictures_only: bool = False
+    #: the classes' names by number, as far as they are known
+    classes: dict[int, str] = field(default_factory=dict)
+    #: finds what a run's net makes of records; None: nobody does
+    finder: Callable[[Run], Findings] | None = None
+
+    def findings(self, run: Run) -> Findings:
+        """What the run's net makes of records. Raises Missing."""
+        if not self.options.records or self.finder is None:
+            raise Missing("--records 0 asks for no records")
+        return self.finder(run)
+
+    def snapshots(self, run: Run) -> list[Snapshot]:
+        """The run's snapshots, or the weights that are to be tested. Raises Missing where there are none."""
+        weights = self.options.weights
+        found = run.snapshots or ([] if weights is None else [Snapshot(-1, weights)])
+        if not found:
+            raise Missing("no snapshot of the run is there; give one")
+        return found
+
+    def class_name(self, number: int) -> str:
+        """A class's name, or its number where it has none."""
+        return self.classes.get(number, str(number))
 
     @property
     def several(self) -> bool:
@@ -44,18 +83,25 @@ class Report:
     def for_each(self, part: Callable[[Run], str]) -> str:
         """A part for each run, under its name where there are several; a line where one has nothing to show.
 
-        Raises Missing where none has.
+        Raises Missing where none has, Inapplicable where it is for none.
         """
-        parts, reasons = [], []
+        parts: list[str] = []
+        reasons: list[CaffeError] = []
         for run in self.runs:
             head = markup.heading(run.name) if self.several else ""
             try:
                 parts.append(head + part(run))
+            except Inapplicable as error:
+                reasons.append(error)
             except CaffeError as error:
-                reasons.append(str(error))
+                reasons.append(error)
                 parts.append(head + left_out(error))
         if len(reasons) == len(self.runs):
-            raise Missing(self.of(self.runs[0], reasons[0]) if len(set(reasons)) > 1 else reasons[0])
+            told = [error for error in reasons if not isinstance(error, Inapplicable)]
+            if not told:
+                raise reasons[0]
+            alike = len(set(map(str, told))) == 1
+            raise Missing(str(told[0]) if alike else self.of(self.runs[reasons.index(told[0])], str(told[0])))
         return "".join(parts)
 
 

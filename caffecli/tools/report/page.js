@@ -116,9 +116,17 @@
 
   /** Take over what has changed: the curves' points, so that zoom stays, or a section. */
   function takeOver(page) {
-    document.querySelector("footer").replaceWith(page.querySelector("footer"));
-    for (const fresh of page.querySelectorAll("main > section")) {
+    for (const part of ["footer", "nav"]) document.querySelector(part).replaceWith(page.querySelector(part));
+    let before = null;
+    for (const fresh of [...page.querySelectorAll("main > section")]) {
       const old = document.getElementById(fresh.id);
+      const last = before;
+      before = old ?? fresh;
+      if (!old) {
+        if (last) last.after(fresh); else document.querySelector("main").prepend(fresh);
+        prepare(fresh);
+        fresh.querySelectorAll(".chart").forEach(draw);
+      }
       if (!old || old.dataset.content === fresh.dataset.content) continue;
       const curves = (part) => [...part.querySelectorAll(".chart")].map((chart) => chart.id).join();
       old.dataset.content = fresh.dataset.content;

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from collections.abc import Callable
 from importlib import resources
 from string import Template
 
 from caffecli import __version__
 from caffecli.errors import CaffeError
 from caffecli.tools.report import charts, markup
-from caffecli.tools.report.material import Report, left_out
+from caffecli.tools.report.material import Inapplicable, Report, left_out
 from caffecli.tools.report.sections import SECTIONS
 
 #: how often a page that follows a run asks whether there is something new
@@ -26,8 +27,9 @@ def make(report: Report, version: str = "") -> str:
     plotly = charts.script()
     report.pictures_only = plotly is None
     scripts = [part for part in (plotly, _file("page.js")) if part is not None]
-    parts = [_section(key, title, function, report) for key, title, function in SECTIONS]
-    contents = "".join(f'<li><a href="#{key}">{markup.escape(title)}</a></li>' for key, title, _ in SECTIONS)
+    made = [(key, title, _section(key, title, function, report)) for key, title, function in SECTIONS]
+    parts = [part for _, _, part in made if part]
+    contents = "".join(f'<li><a href="#{key}">{markup.escape(title)}</a></li>' for key, title, part in made if part)
     names = ", ".join(run.name for run in report.runs)
     following = f' data-follow="{_EVERY}" data-version="{markup.escape(version)}"' if version else ""
     hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
@@ -46,9 +48,12 @@ def make(report: Report, version: str = "") -> str:
     )
 
 
-def _section(key: str, title: str, function: object, report: Report) -> str:
+def _section(key: str, title: str, function: Callable[[Report], str], report: Report) -> str:
+    """Empty where the section is not for nets of this kind."""
     try:
-        content = function(report)  # type: ignore[operator]
+        content = function(report)
+    except Inapplicable:
+        return ""
     except CaffeError as error:
         content = left_out(error)
     known = hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -87,6 +87,8 @@ class Run:
     pace: list[tuple[float, float]] = field(default_factory=list)
     spent: Counter[str] = field(default_factory=Counter)
     warnings: list[Warned] = field(default_factory=list)
+    #: the snapshot of the best test
+    best: Path | None = None
     #: what could not be read, in words
     missing: list[str] = field(default_factory=list)
     has_log: bool = True
@@ -96,6 +98,20 @@ class Run:
         """The last iteration that anything tells; -1 where nothing does."""
         rows = [rows[-1]["NumIters"] for rows in (self.figures.train, self.figures.test, self.figures.shown) if rows]
         return max([*rows, *(snapshot.iteration for snapshot in self.snapshots)], default=-1.0)
+
+    def weights(self) -> Path | None:
+        """The best snapshot's weights, or the last one's; None where no snapshot is there."""
+        return self.best or next((one.path for one in reversed(self.snapshots)), None)
+
+    def labels(self) -> Path | None:
+        """The file of the classes' names: the label map that the test net names, or labels.txt beside the net."""
+        for layer in (layer for net in self.test_nets for layer in net.layer):
+            named = layer.detection_output_param.save_output_param.label_map_file
+            named = named or layer.annotated_data_param.label_map_file
+            if named and (path := self.find(named)) is not None:
+                return path
+        beside = None if self.net_file is None else self.net_file.with_name("labels.txt")
+        return beside if beside is not None and beside.is_file() else None
 
     def find(self, name: str) -> Path | None:
         """The file or folder that the run calls so: from the working directory, or one above its log's."""
@@ -303,6 +319,7 @@ def _beside(run: Run) -> None:
             best = prefix.with_name(f"{prefix.name}_best{ending}")
             if best.is_file():
                 run.facts.setdefault("Best snapshot", []).append(str(best))
+                run.best = best
 
 
 class _Clock:

@@ -98,6 +98,7 @@ def test_nothing_from_a_file_is_markup(tmp_path: Path) -> None:
         "html", "head", "meta", "link", "title", "style", "body", "a", "header", "h1", "h2", "h3", "p", "nav", "ul",
         "li", "main", "section", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "details",
         "summary", "pre", "figure", "figcaption", "script", "noscript", "img", "footer",
+        "svg", "g", "rect", "path", "text",
     }  # fmt: skip
     assert not any(name.startswith("on") for _, found in shown.seen for name in found)
     scripts = [found for tag, found in shown.seen if tag == "script" and found.get("type") != "application/json"]
