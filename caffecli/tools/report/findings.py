@@ -7,6 +7,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from caffecli.errors import CaffeError, in_a_line
 from caffecli.formats import mean
 from caffecli.layers import user_modules
 from caffecli.layers.data import SourceLayer
+from caffecli.layers.forks.ssd.evaluate import DetectionEvaluate
 from caffecli.layers.labels import to_classes
 from caffecli.layers.shape import Split
 from caffecli.net.graph import Node
@@ -33,6 +35,7 @@ from caffecli.solver.detection import Detections
 from caffecli.tools.open import build_net, read_net
 from caffecli.tools.predictions import Target, find_target
 from caffecli.tools.report.material import Missing, ReportOptions
+from caffecli.tools.report.objects import Found, Mistakes, Object
 from caffecli.tools.report.runs import Run
 
 Array = NDArray[np.float32]
@@ -90,6 +93,8 @@ class Findings:
     overlays: list[Overlay] = field(default_factory=list)
     detections: dict[str, Detections] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
+    #: the worst that the first detector does; None where its boxes come in a form of their own, or have no pictures
+    mistakes: Mistakes | None = None
     #: the first record's picture, and the tops of the first layers with filters for it, (channels, height, width)
     picture: Pixels | None = None
     maps: dict[str, Array] = field(default_factory=dict)
@@ -241,9 +246,10 @@ class _Pass:
             self._take_classes(data[:rows], keys[:rows])
         for node in self.judges:
             name = node.tops[0]
-            self.found.detections.setdefault(name, Detections()).add(self.seen[node.outputs[0]].float().numpy())
-        if self.judges and len(self.found.scenes) < SCENES:
-            self._take_scenes(data[:rows], keys)
+            rows_of = node.layer.detection_rows(self.seen[node.outputs[0]])
+            self.found.detections.setdefault(name, Detections()).add(rows_of.float().numpy())
+        if self.judges and data.ndim == 4:
+            self._take_boxes(data[:rows], keys)
 
     # -- classes -------------------------------------------------------------------------------------------------------
 
@@ -281,16 +287,28 @@ class _Pass:
 
     # -- boxes ---------------------------------------------------------------------------------------------------------
 
-    def _take_scenes(self, data: Array, keys: Sequence[str]) -> None:
+    def _take_boxes(self, data: Array, keys: Sequence[str]) -> None:
         node = self.judges[0]
-        found, true = (self.seen[slot].float().numpy() for slot in node.inputs[:2])
-        if found.shape[-1] != 7 or true.shape[-1] != 8 or data.ndim != 4:
+        if not isinstance(node.layer, DetectionEvaluate):
             return
-        found, true = found.reshape(-1, 7), true.reshape(-1, 8)
-        for i in range(min(len(data), SCENES - len(self.found.scenes))):
-            boxes = [(float(row[1]), float(row[2]), *map(float, row[3:])) for row in found[found[:, 0] == i]]
+        found, true = (self.seen[slot].float().numpy()[0, 0] for slot in node.inputs[:2])
+        settings = node.layer.settings
+        if self.found.mistakes is None and not node.layer.originals:  # these are judged in pixels of their own
+            self.found.mistakes = Mistakes(settings.overlap_threshold)
+        for i in range(len(data)):
+            boxes = [(float(row[1]), float(row[2]), *map(float, row[3:7])) for row in found[found[:, 0] == i]]
             truth = [(float(row[1]), 1.0, *map(float, row[3:7])) for row in true[true[:, 0] == i]]
-            self.found.scenes.append(Scene(keys[i], self._pixels(data[i]), boxes, truth))
+            if len(self.found.scenes) < SCENES:
+                self.found.scenes.append(Scene(keys[i], self._pixels(data[i]), boxes, truth))
+            if self.found.mistakes is not None:
+                own = [Found(int(one[0]), one[1], (one[2], one[3], one[4], one[5])) for one in boxes if one[0] >= 0]
+                skipped = (true[true[:, 0] == i, 7] != 0) & (not settings.evaluate_difficult_gt)
+                objects = [
+                    Object(int(one[0]), (one[2], one[3], one[4], one[5]), bool(skip))
+                    for one, skip in zip(truth, skipped, strict=True)
+                    if int(one[0]) in node.layer.detection_classes
+                ]
+                self.found.mistakes.take(keys[i], partial(self._pixels, data[i]), own, objects)
 
     # -- pictures and units --------------------------------------------------------------------------------------------
 
@@ -358,9 +376,10 @@ def enlarged(pixels: Pixels, least: int = 96) -> int:
 
 def blended(pixels: Pixels, classes: NDArray[np.int64], colours: NDArray[np.uint8]) -> Pixels:
     """The picture, grey, under the colours of the classes of its points; -1 stays as it is."""
-    grey = pixels if pixels.shape[2] == 3 else pixels.repeat(3, 2)
     size = classes.shape[1], classes.shape[0]
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).reshape(*classes.shape, 3)
+    bright = pixels if pixels.shape[2] == 3 else pixels.repeat(3, 2)
+    small = cv2.resize(bright, size, interpolation=cv2.INTER_AREA).reshape(*classes.shape, 3)
+    grey = small.mean(2, keepdims=True)
     painted = colours[classes.clip(0) % len(colours)]
-    mixed = (0.45 * small + 0.55 * painted).astype(np.uint8)
+    mixed = (0.45 * grey + 0.55 * painted).astype(np.uint8)
     return np.where((classes < 0)[..., None], small, mixed)
