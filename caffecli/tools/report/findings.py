@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -208,12 +208,18 @@ class _Pass:
     def run(self) -> Findings:
         runner = Whole(self.net, FULL)
         done = 0
+        layers = [node.layer for node in self.judges]
         while done < self.most:
             self.seen = {}
             runner.forward(observe=self._observe)
             rows = min(self.size, self.most - done)
-            if rows < self.size and self.judges and done:
-                break  # what it says of detections is not by record: the rest would count twice
+            if (
+                rows < self.size
+                and done
+                and any(isinstance(one, DetectionEvaluate) and one.originals for one in layers)
+            ):
+                self.found.all = False  # its place in the file of sizes would move: the rest is left out
+                break
             self._take(rows)
             done += rows
         self.found.records = done
@@ -246,7 +252,7 @@ class _Pass:
             self._take_classes(data[:rows], keys[:rows])
         for node in self.judges:
             name = node.tops[0]
-            rows_of = node.layer.detection_rows(self.seen[node.outputs[0]])
+            rows_of = judged_rows(node, self.seen, rows, self.size)
             self.found.detections.setdefault(name, Detections()).add(rows_of.float().numpy())
         if self.judges and data.ndim == 4:
             self._take_boxes(data[:rows], keys)
@@ -332,6 +338,15 @@ class _Pass:
                 inherited = any(one is not None and torch.equal(one, self.alive[slot]) for one in came)
                 if dead and not inherited:
                     self.found.dead[node.name] = (len(self.alive[slot]), dead)
+
+
+def judged_rows(node: Node, seen: Mapping[int, Tensor], rows: int, size: int) -> Tensor:
+    """What a layer says of the detections in the first ``rows`` of ``size`` records: see ``solver.detection``."""
+    layer, top = node.layer, seen[node.outputs[0]]
+    if rows < size and isinstance(layer, DetectionEvaluate) and not layer.originals:
+        found, true = (seen[slot] for slot in node.inputs[:2])
+        top = layer.forward(*(part[:, :, part[0, 0, :, 0] < rows] for part in (found, true)))
+    return layer.detection_rows(top[:rows] if len(top) == size else top)
 
 
 def _origin(net: Net, slot: int) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.solver.detection import Detections
+from caffecli.spec import text
+from caffecli.tools.open import build_net
 from caffecli.tools.report import ReportOptions
-from caffecli.tools.report.findings import Findings, Scene
+from caffecli.tools.report.findings import Findings, Scene, judged_rows
 from caffecli.tools.report.material import Missing, Report
 from caffecli.tools.report.objects import Found, Mistakes, Object
 from caffecli.tools.report.runs import Run
@@ -56,6 +61,24 @@ def test_boxes() -> None:
         ("true", "0.00", "4.00"), ("found", "0.00", "4.00"),
         ("true", "4.00", "4.00"),
     ]  # fmt: skip
+
+
+def test_of_a_batch_some_records() -> None:
+    text_ = """layer { name: "in" type: "Input" top: "found" top: "true"
+      input_param { shape { dim: [1, 1, 3, 7] } shape { dim: [1, 1, 2, 8] } } }
+    layer { name: "eval" type: "DetectionEvaluate" bottom: "found" bottom: "true" top: "eval"
+      detection_evaluate_param { num_classes: 2 } }"""
+    param = text.parse(text_, NetParameter(), "net")
+    with contextlib.closing(build_net(param, Path("net"), device=torch.device("cpu"))) as net:
+        node = net.nodes[-1]
+        found = torch.tensor([[0, 1, 0.9, *LEFT], [1, 1, 0.8, *RIGHT], [1, 1, 0.7, *LEFT]])[None, None]
+        true = torch.tensor([[0, 1, 0, *LEFT, 0], [1, 1, 0, *RIGHT, 0]])[None, None]
+        seen = dict(zip(node.inputs, (found, true), strict=True))
+        made = node.layer.forward(found, true)
+        assert isinstance(made, torch.Tensor)
+        seen[node.outputs[0]] = made
+        assert judged_rows(node, seen, 2, 2)[0, 0, :, 2].tolist() == pytest.approx([2, 0.9, 0.8, 0.7])
+        assert judged_rows(node, seen, 1, 2)[0, 0].tolist() == [[-1, 1, 1, -1, -1], [0, 1, pytest.approx(0.9), 1, 0]]
 
 
 def test_without_mistakes_or_pictures() -> None:
