@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from caffecli.errors import SpecError
 from caffecli.net import exported
 from converters.from_onnx import compare, graph
 from converters.import_ import convert
@@ -362,4 +363,9 @@ def _exported(name, tmp_path, **given):
             torch.onnx.export(module, (example,), path, **given)
     except Exception as error:
         pytest.skip(f"torch.onnx does not export it: {error!s:.80}")
-    check(onnx.load(path), tmp_path, x=example.numpy())
+    try:
+        check(onnx.load(path), tmp_path, x=example.numpy())
+    except SpecError as error:  # torch.export decomposes some into gathering, and LRN into pooling of volumes
+        if "GatherND (no such layer)" not in str(error) and "its windows have 3 axes" not in str(error):
+            raise
+        pytest.skip("torch.onnx writes it by what Caffe has not")
