@@ -58,7 +58,7 @@ def test_the_face_needs_no_torch_until_it_is_used() -> None:
 def test_commands() -> None:
     assert set(COMMANDS) == {
         "new", "train", "test", "time", "device_query", "extract_features", "convert_imageset", "compute_image_mean",
-        "doctor", "completion",
+        "doctor", "completion", "plot",
         "convert_mnist_data", "convert_cifar_data", "convert_mnist_siamese_data", "upgrade_net_proto_text",
         "upgrade_net_proto_binary", "upgrade_solver_proto_text", "link_tools", "parse_log", "plot_log", "summarize",
         "report",
