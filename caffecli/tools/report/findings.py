@@ -34,7 +34,7 @@ from caffecli.proto.caffe_pb2 import TEST, NetParameter, TransformationParameter
 from caffecli.solver.detection import Detections
 from caffecli.tools.open import build_net, read_net
 from caffecli.tools.predictions import Target, find_target
-from caffecli.tools.report.material import Missing, ReportOptions
+from caffecli.tools.report.material import Missing, ReportOptions, refuse_code
 from caffecli.tools.report.objects import Found, Mistakes, Object
 from caffecli.tools.report.runs import Run
 
@@ -132,6 +132,7 @@ def _definition(run: Run, options: ReportOptions) -> tuple[NetParameter, Path]:
     if options.model is not None:
         return read_net(options.model, TEST, stages=("",)), options.model
     if run.test_nets:
+        refuse_code(run.test_nets[0])
         param = NetParameter()
         param.CopyFrom(run.test_nets[0])
         return param, run.net_file or run.path

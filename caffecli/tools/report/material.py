@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffecli.errors import CaffeError
+from caffecli.proto.caffe_pb2 import NetParameter
 from caffecli.tools.report import markup
 from caffecli.tools.report.runs import Run, Snapshot
 
@@ -21,6 +22,13 @@ class Missing(CaffeError):
 
 class Inapplicable(Missing):
     """A section is not for nets of this kind: the page is without it."""
+
+
+def refuse_code(net: NetParameter) -> None:
+    """Raises Missing for a net of a log or a snapshot with Python layers: who made it could run code here."""
+    for layer in net.layer:
+        if layer.HasField("python_param"):
+            raise Missing(f"layer {layer.name!r} is Python code, which is run only of a net named with --model")
 
 
 @dataclass(frozen=True)

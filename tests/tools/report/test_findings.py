@@ -122,6 +122,23 @@ def test_what_is_gone_is_told(tmp_path: Path) -> None:
     assert "Curves" in shown.sections["curves"]
 
 
+def test_a_log_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = run_of(tmp_path, ONE_LABEL, CLASSES)
+    code = 'layer { name: "code" type: "Python" bottom: "pool" python_param { module: "code_" layer: "L" } }\n'
+    (tmp_path / "code_.py").write_text("open('has_run', 'w')")
+    net = options.pop("model").read_text() + code
+    begin = "I1231 23:59:58.200000 77 net.cpp:1] "
+    said = [
+        f"{begin}Initializing net from parameters:\nstate {{ phase: {phase} }}\n{net}\n" for phase in ("TRAIN", "TEST")
+    ]
+    (tmp_path / "a.log").write_text(f"{''.join(said)}{begin}Made\n{LOG}")
+    shown = made(tmp_path, tmp_path / "a.log", **options)
+    for section in ("classes", "net"):
+        assert "layer 'code' is Python code, which is run only of a net named with --model" in shown.sections[section]
+    assert not (tmp_path / "has_run").exists()
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "a.log").write_text(LOG[: LOG.index("Iteration 10")].rpartition("\n")[0] + "\n")

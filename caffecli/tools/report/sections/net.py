@@ -13,7 +13,7 @@ from caffecli.spec.load import load_net
 from caffecli.spec.upgrade import upgrade_net
 from caffecli.tools.report import markup
 from caffecli.tools.report.markup import Cell, escape
-from caffecli.tools.report.material import Missing, Report
+from caffecli.tools.report.material import Missing, Report, refuse_code
 from caffecli.tools.report.runs import Run
 from caffecli.tools.summarize import LayerSummary, NetSummary, summarize_net
 from caffecli.wording import dimensions
@@ -33,7 +33,7 @@ def section(report: Report) -> str:
         if key in seen:
             return markup.paragraph(f"The net is that of {seen[key]}.")
         seen[key] = run.name
-        return _net(param, path)
+        return _net(param, path, named=path == report.options.model)
 
     return report.for_each(part)
 
@@ -64,12 +64,15 @@ def _plain(param: NetParameter) -> NetParameter:
     return param
 
 
-def _net(param: NetParameter, path: Path) -> str:
+def _net(param: NetParameter, path: Path, *, named: bool) -> str:
+    """The net, drawn and as a table; ``named``: by the user, who lets its code run."""
     costs: dict[str, LayerSummary] = {}
     failed = ""
     copy = NetParameter()
     copy.CopyFrom(param)
     try:
+        if not named:
+            refuse_code(param)
         summary = summarize_net(copy, path)
     except CaffeError as error:
         failed = markup.paragraph(f"Left out, shapes and costs: {str(error).partition(';')[0]}", "missing")
