@@ -115,7 +115,7 @@ def _figure(drawn: list[Curve], x_axis: str) -> Any:
         plain = {name.partition(" ")[2] for name in names}
         axes.set_ylabel("loss" if part is parts[0] else plain.pop() if len(plain) == 1 else "score")
         axes.grid(alpha=0.3)
-        axes.legend(loc="best" if len(part) < 7 else "center left", bbox_to_anchor=None if len(part) < 7 else (1, 0.5))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xlabel(x_axis)
     figure.suptitle(", ".join(runs), wrap=True)
     return figure

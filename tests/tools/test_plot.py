@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -38,6 +39,25 @@ def test_a_csv_and_a_log_in_two_panels(golden: Path, tmp_path: Path) -> None:
     drawn = plot([golden / "lenet/train.log", tmp_path / "run.csv"], tmp_path / "b.svg", seconds=True)
     assert {curve.run for curve in drawn} == {"train", "run.csv"}
     assert "test accuracy" in {curve.name for curve in drawn if curve.run == "train"}
+
+
+def test_no_legend_lies_over_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    savefig = Figure.savefig
+
+    def save(figure: Figure, *args: Any, **settings: Any) -> None:
+        figures.append(figure)
+        savefig(figure, *args, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    (tmp_path / "run.csv").write_text(CSV)
+    plot([tmp_path / "run.csv"], tmp_path / "a.png")
+    assert len(figures[0].axes) == 2
+    for axes in figures[0].axes:
+        legend = axes.get_legend()
+        assert legend is not None and legend.get_window_extent().x0 >= axes.get_window_extent().x1
 
 
 def test_a_run_without_scores_has_one_panel(tmp_path: Path) -> None:
