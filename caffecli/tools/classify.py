@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -192,6 +193,8 @@ class _Writer:
             self.broken += 1
             return
         self.read += 1
+        if not np.isfinite(scores).all():
+            logs.warning("classify.py:1", f"{name!r}: scores are NaN or infinite; look for them in the weights")
         if self.labels is not None and len(self.labels) != len(scores):
             raise DataError(
                 f"there are {len(self.labels)} labels for {len(scores)} classes; give the labels of this net"
@@ -227,6 +230,11 @@ class _Array(_Writer):
         np.save(self._file, np.stack([blank if row is None else row for row in self._rows]))
 
 
+def _json_number(value: float) -> float | None:
+    """JSON has no NaN and no infinity: null is what stands for them."""
+    return value if math.isfinite(value) else None
+
+
 class _Table(_Writer):
     """Writes the best classes, a row, or an object, for each picture that can be read."""
 
@@ -248,7 +256,7 @@ class _Table(_Writer):
             self._csv.writerow([name, *(value for one in best for value in one)])
             return
         classes = [
-            {"class": number, **({"name": called} if self.labels is not None else {}), "score": score}
+            {"class": number, **({"name": called} if self.labels is not None else {}), "score": _json_number(score)}
             for number, called, score in best
         ]
         line = json.dumps({"file": name, "classes": classes})

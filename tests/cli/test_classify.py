@@ -18,7 +18,7 @@ import pytest
 import caffe
 from caffecli import logs
 from caffecli.cli import main
-from caffecli.formats import db, mean
+from caffecli.formats import caffemodel, db, mean
 from caffecli.formats.datum import from_array
 
 Run = Callable[..., tuple[int, str, str]]
@@ -244,6 +244,18 @@ def test_results_as_json(net: Callable[[str], None], run: Run) -> None:
     Path("map.prototxt").write_text("".join(f'item {{ name: "{n}" label: {i} }}\n' for i, n in enumerate("abc")))
     assert run("classify", "pics", "out.csv", *flags[:4], "--labels=map.prototxt", "--top=1")[0] == 0
     assert {row[2] for row in rows("out.csv")[1:]} <= set("abc")
+
+
+def test_scores_that_are_no_numbers(net: Callable[[str], None], run: Run) -> None:
+    net("scale: 0.02 crop_size: 8")
+    param, weights = caffemodel.read_with_net("w.caffemodel")
+    assert param is not None
+    none = {name: [np.full_like(array, np.nan) for array in arrays] for name, arrays in weights.items()}
+    caffemodel.write("nan.caffemodel", param, none)
+    code, _, err = run("classify", "pics", "out.json", *NET, "nan.caffemodel")
+    assert code == 0, err
+    assert "are NaN or infinite" in err
+    assert {c["score"] for one in json.loads(Path("out.json").read_text()) for c in one["classes"]} == {None}
 
 
 def test_several_inputs_and_what_cannot_be_read(net: Callable[[str], None], run: Run, heard: io.StringIO) -> None:

@@ -139,7 +139,18 @@ def _definition(run: Run, options: ReportOptions) -> tuple[NetParameter, Path]:
     raise Missing("no net to test is known; name its prototxt with --model")
 
 
+def _without_writing(param: NetParameter) -> None:
+    """Take out what writes files or opens windows: a page only looks."""
+    kept = [layer for layer in param.layer if not layer.HasField("hdf5_output_param")]
+    del param.layer[:]
+    param.layer.extend(kept)
+    for layer in param.layer:
+        for name in ("save_output_param", "visualize", "save_file"):
+            layer.detection_output_param.ClearField(name)
+
+
 def _build(param: NetParameter, path: Path, weights: Path) -> Net:
+    _without_writing(param)
     net = build_net(param, path, device=torch.device("cpu"), weights=[weights])
     if not net.source_layers:
         net.close()
@@ -176,7 +187,7 @@ class _Pass:
         self.wanted |= {node.outputs[0] for node in self.mapped}
 
     def _has_maps(self, node: Node) -> bool:
-        if not node.inputs or len(self.net.shapes[node.outputs[0]]) != 4:
+        if not node.inputs or not node.outputs or len(self.net.shapes[node.outputs[0]]) != 4:
             return False
         weight = node.layer.filters(self.net.shapes[node.inputs[0]])
         return weight is not None and weight.dim() == 4 and max(self.net.shapes[node.outputs[0]][2:]) > 1

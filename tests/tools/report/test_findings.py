@@ -107,6 +107,20 @@ def test_a_class_for_each_point(tmp_path: Path) -> None:
     assert "mistakes" not in shown.sections
 
 
+def test_layers_without_tops_and_such_as_write(tmp_path: Path) -> None:
+    options = run_of(tmp_path, ONE_LABEL, CLASSES)
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    writes = (
+        'layer { name: "w" type: "HDF5Output" bottom: "pool" bottom: "label" hdf5_output_param { file_name: "X" } }'
+    )
+    with options["model"].open("a") as file:
+        file.write('layer { name: "s" type: "Silence" bottom: "pool" }\n' + writes.replace("X", str(precious)))
+    shown = made(tmp_path, tmp_path / "a.log", **options)
+    assert "83.33% right: 5 of 6 records" in shown.sections["classes"]
+    assert precious.read_text() == "mine"
+
+
 def test_some_records(tmp_path: Path) -> None:
     shown = made(tmp_path, tmp_path / "a.log", records=2, **run_of(tmp_path, ONE_LABEL, CLASSES))
     assert "100.00% right: 2 of 2 records. Over the first 2 records" in shown.sections["classes"]
