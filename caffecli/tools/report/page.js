@@ -110,7 +110,11 @@
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => order(value(a), value(b))));
   }
 
-  const prepare = (part) => part.querySelectorAll("table.sortable").forEach(sortable);
+  /** Make a part's tables sortable, and let a wide net begin at its middle, where its data are. */
+  function prepare(part) {
+    part.querySelectorAll("table.sortable").forEach(sortable);
+    part.querySelectorAll(".net").forEach((net) => { net.scrollLeft = (net.scrollWidth - net.clientWidth) / 2; });
+  }
 
   // -- following a run -----------------------------------------------------------------------------------------------
 
